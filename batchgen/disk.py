@@ -1,0 +1,149 @@
+"""Files that appear whole or not at all, in folders that can be trusted.
+
+Written under a temporary name in the same folder, synced, renamed into place, the folder synced: a reader, a crash or a
+full disk never leaves half a file. Modes follow the umask; links that somebody planted are not followed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+from batchgen.errors import OutputError
+
+# File systems on which SQLite's locks and shared memory cannot be trusted (sqlite.org/wal.html, "network filesystem").
+NETWORK = frozenset(
+    [
+        "9p",
+        "afs",
+        "ceph",
+        "cifs",
+        "davfs",
+        "fuse.sshfs",
+        "fuse.s3fs",
+        "fuse.rclone",
+        "glusterfs",
+        "lustre",
+        "ncpfs",
+        "nfs",
+        "nfs4",
+        "smb3",
+        "smbfs",
+    ]
+)
+MOUNTS = Path("/proc/self/mounts")
+
+
+@contextmanager
+def telling(path: Path) -> Iterator[None]:
+    """Turn an OSError about `path` into an OutputError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(_sentence(path, error)) from None
+
+
+def _sentence(path: Path, error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{path}: the disk is full; nothing that was recorded is lost; make room and run again"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{path}: cannot be written ({error.strerror}); mend its permissions or choose another output.dir"
+    return f"{path}: {error.strerror or error}; mend that and run again"
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, or check that it is one and no link, and that files can be made, synced and renamed in it.
+
+    Raises OutputError, before anything is paid for.
+    """
+    with telling(path):
+        path.mkdir(parents=True, exist_ok=True)
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            raise OutputError(f"{path}: is a link or a file where a folder is needed; remove it and run again")
+    probe = path / f".probe-{os.getpid()}"
+    with writing(probe, binary=True) as file:
+        file.write(b"batchgen")
+    with telling(path):
+        probe.unlink()
+    kind = file_system(path)
+    if kind in NETWORK:
+        raise OutputError(
+            f"{path}: is on a network file system ({kind}), where a journal is not safe; use a local disk"
+        )
+
+
+def refuse_link(path: Path) -> None:
+    """Raise OutputError when `path` exists and is not a regular file of its own."""
+    with suppress(FileNotFoundError):
+        about = path.lstat()
+        if not stat.S_ISREG(about.st_mode):
+            raise OutputError(f"{path}: is a link or no regular file; remove it and run again")
+
+
+def file_system(path: Path, mounts: Path = MOUNTS) -> str:
+    """The type of the file system that holds `path`, as `mounts` lists it; "" where there is no such list."""
+    try:
+        lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    place, best, kind = str(path.resolve()), "", ""
+    for line in lines:
+        mount, fstype = line.split()[1:3]
+        mount = mount.replace("\\040", " ")
+        if len(mount) >= len(best) and (place == mount or place.startswith(mount.rstrip("/") + "/")):
+            best, kind = mount, fstype
+    return kind
+
+
+@contextmanager
+def writing(path: Path, *, binary: bool = False, encoding: str = "utf-8", errors: str = "strict") -> Iterator[IO[Any]]:
+    """Write `path` whole: what the block wrote replaces it when the block ends well, else it stays as it was.
+
+    Raises OutputError for a disk that is full or a folder that cannot be written.
+    """
+    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
+    with telling(path):
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+    try:
+        with telling(path):
+            file: IO[Any] | BinaryIO = (
+                os.fdopen(descriptor, "wb")
+                if binary
+                else os.fdopen(descriptor, "w", encoding=encoding, errors=errors, newline="")
+            )
+            with file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def sync_folder(path: Path) -> None:
+    """Make a rename in `path` durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def append_line(path: Path, text: str) -> None:
+    """Add one line with the time (UTC) to a log; a link in its place is not followed."""
+    refuse_link(path)
+    with telling(path):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        with os.fdopen(os.open(path, flags, 0o666), "a", encoding="utf-8") as file:
+            file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")

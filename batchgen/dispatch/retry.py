@@ -1,0 +1,209 @@
+"""What a failure means, and when to try again: decided in data, the code before the status, never by the message.
+
+The tables follow the API's error guide and what compatible servers send (OpenRouter's numeric codes and 402, Groq's 498,
+vLLM's top-level errors, Ollama's error strings, Gemini's lists, FastAPI's detail).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from tenacity import RetryCallState, stop_after_attempt, wait_random_exponential
+
+from batchgen.dispatch import PASSING, Failure, Meaning
+
+# A reply that is no answer is asked for again this often, and a time-out, which may have been billed, once.
+INVALID_ATTEMPTS = 3
+TIMEOUT_ATTEMPTS = 2
+
+# Beyond this many seconds a Retry-After means "come back later", and the job stops.
+LONGEST_WAIT = 600.0
+
+Rule = tuple[Meaning, str]
+
+_CODES: dict[str, Rule] = {
+    **dict.fromkeys(("rate_limit_exceeded", "rate_limit_error", "slow_down"), ("throttled", "throttled")),
+    **dict.fromkeys(
+        (
+            "insufficient_quota",
+            "credit_balance_exhausted",
+            "organization_spend_limit_exceeded",
+            "project_spend_limit_exceeded",
+            "organization_usage_limit_exceeded",
+            "billing_hard_limit_reached",
+            "billing_not_active",
+            "budget_exceeded",
+        ),
+        ("account", "quota"),
+    ),
+    **dict.fromkeys(("invalid_api_key", "account_deactivated", "incorrect_api_key"), ("account", "key")),
+    **dict.fromkeys(
+        ("content_policy_violation", "moderation_blocked", "content_filter", "invalid_prompt", "bio_policy"),
+        ("row", "policy"),
+    ),
+    **dict.fromkeys(("context_length_exceeded", "string_above_max_length"), ("row", "too_long")),
+    **dict.fromkeys(("server_error", "server_is_overloaded", "overloaded_error"), ("transient", "server")),
+    "model_not_found": ("account", "model"),
+}
+
+_STATUSES: dict[int, Rule] = {
+    400: ("row", "bad_request"),
+    401: ("account", "key"),
+    402: ("account", "quota"),
+    403: ("account", "permission"),
+    404: ("row", "not_found"),
+    408: ("transient", "server"),
+    409: ("transient", "server"),
+    413: ("row", "too_long"),
+    422: ("row", "bad_request"),
+    429: ("throttled", "throttled"),
+    498: ("transient", "server"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Complaint:
+    """An error as a server words it, wherever in the body it stood."""
+
+    message: str = ""
+    code: str | None = None
+    type: str | None = None
+    param: str | None = None
+
+
+def complaint(body: Any) -> Complaint | None:
+    """The error inside a reply's JSON: at `error`, in a list's first item, at the top (vLLM) or in `detail`; or None."""
+    if isinstance(body, list) and body:
+        return complaint(body[0])
+    if not isinstance(body, Mapping):
+        return None
+    inner = body.get("error")
+    if isinstance(inner, str) and inner:
+        return Complaint(message=inner)
+    if isinstance(inner, Mapping):
+        return _worded(inner)
+    if body.get("object") == "error":
+        return _worded(body)
+    if body.get("detail"):
+        return Complaint(message=str(body["detail"]))
+    return None
+
+
+def _worded(error: Mapping[str, Any]) -> Complaint:
+    def text(name: str) -> str | None:
+        value = error.get(name)
+        return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+    return Complaint(message=text("message") or "", code=text("code"), type=text("type"), param=text("param"))
+
+
+def classify(status: int, body: bytes, headers: Mapping[str, str]) -> Failure:
+    """What an HTTP answer that is no success means.
+
+    A status-200 reply with an error inside is classified by the error's code, as the status it names.
+    """
+    error = complaint(_json(body)) or Complaint(message=body[:500].decode("utf-8", "replace"))
+    if status == 200:
+        status = int(error.code) if error.code and re.fullmatch(r"[45]\d\d", error.code) else 502
+    wait = retry_after(headers)
+    meaning, reason = _meaning(status, error, wait)
+    return Failure(
+        meaning=meaning,
+        reason=reason,
+        message=error.message or f"HTTP {status}",
+        status=status,
+        code=error.code or error.type,
+        request_id=headers.get("x-request-id"),
+        retry_after=wait,
+        ceiling=_seconds(headers.get("x-ratelimit-limit-requests"), 1.0) or None,
+    )
+
+
+def _meaning(status: int, error: Complaint, wait: float | None) -> Rule:
+    for word in (error.code, error.type):
+        rule = _CODES.get(word or "")
+        if rule is not None:
+            # The API has no code of its own for a request that no wait makes small enough; its words are all there is.
+            too_large = rule[0] == "throttled" and error.message.startswith("Request too large")
+            return ("row", "too_long") if too_large else rule
+    if status == 402 and wait is not None:
+        return "throttled", "throttled"
+    if status == 400 and error.param == "service_tier":
+        return "account", "service_tier"
+    if 300 <= status < 400:
+        return "account", "redirect"
+    if status >= 500:
+        return "transient", "server"
+    return _STATUSES.get(status, ("row", "bad_request"))
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the server asks to wait (RFC 9110 10.2.3, and OpenAI's retry-after-ms); None for none or nonsense."""
+    milliseconds = _seconds(headers.get("retry-after-ms"), 0.001)
+    if milliseconds is not None:
+        return milliseconds
+    value = headers.get("retry-after")
+    seconds = _seconds(value, 1.0)
+    if seconds is not None or value is None:
+        return seconds
+    try:
+        due = parsedate_to_datetime(value).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return max(0.0, due - time.time())
+
+
+def _seconds(value: str | None, unit: float) -> float | None:
+    try:
+        number = float(value) * unit if value is not None else math.nan
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+class Policy:
+    """When a row's failed attempt is followed by another: `attempts` in total, waits of at most `max_wait` seconds.
+
+    The waits are exponential with full jitter, so that rows which failed together do not come back together.
+    """
+
+    def __init__(self, *, attempts: int, max_wait: float) -> None:
+        self._stop = stop_after_attempt(attempts)
+        self._wait = wait_random_exponential(multiplier=1, max=max_wait)
+
+    def again(self, failure: Failure, spent: int) -> bool:
+        """Whether to try again after `spent` attempts that count. Throttling always is tried again; it spends none."""
+        if failure.meaning == "throttled":
+            return True
+        if failure.meaning not in PASSING:
+            return False
+        if failure.meaning == "timeout" and spent >= TIMEOUT_ATTEMPTS:
+            return False
+        if failure.reason == "invalid_response" and spent >= INVALID_ATTEMPTS:
+            return False
+        return not self._stop(_state(spent))
+
+    def wait(self, failure: Failure, spent: int) -> float:
+        """Seconds to wait before the next attempt; what the server asked for is the least."""
+        backoff = 0.0 if failure.meaning == "throttled" else float(self._wait(_state(max(1, spent))))
+        return max(backoff, failure.retry_after or 0.0)
+
+
+def _state(attempts: int) -> RetryCallState:
+    state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]
+    state.attempt_number = attempts
+    return state

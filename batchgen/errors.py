@@ -1,0 +1,106 @@
+"""Everything that can go wrong, drawn as a tree; each branch is an exit code and says what the reader can do.
+
+```text
+BatchgenError            1   a bug in batchgen
+├── InputError           2   usage, job or prompts wrong; nothing was sent; holds one Problem a fault
+├── AccountError         4   the account or the server stopped it
+├── LimitError           5   a limit of the job stopped it
+├── OutputError          74  the output cannot be written
+│   └── DamagedError     74  the journal or a file in the output is not what was written
+├── BusyError            75  another process is running this job
+└── Interrupted          130 or 143
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import ClassVar
+
+# How many problems are shown before the rest is only counted: a screenful.
+SHOWN = 25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One fault in the user's input: where it is, what is wrong and what to do, in one sentence.
+
+    `line` and `column` count from 1; 0 means unknown and is not shown.
+    """
+
+    path: str
+    message: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        place = [self.path, *(str(number) for number in (self.line, self.column) if number)]
+        return f"{':'.join(place)}: {self.message}"
+
+
+class BatchgenError(Exception):
+    """The root of everything batchgen raises on purpose; `exit_code` is what the command returns for it."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class InputError(BatchgenError):
+    """The command line, the job file or the prompts are wrong; nothing was sent. Holds every problem found."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[Problem] | str, *, found: int = 0) -> None:
+        """`problems` are those to show, or one sentence without a place; `found` counts all of them (>= those shown)."""
+        self.problems = () if isinstance(problems, str) else tuple(problems)
+        self.found = max(found, len(self.problems))
+        super().__init__(problems if isinstance(problems, str) else self._text())
+
+    def _text(self) -> str:
+        lines = [str(problem) for problem in self.problems[:SHOWN]]
+        if self.found > len(lines):
+            lines.append(f"... and {self.found - len(lines)} more")
+        return "\n".join(lines)
+
+
+class AccountError(BatchgenError):
+    """The key, the account, the model or the server stopped the job; unsent rows stay pending."""
+
+    exit_code = 4
+
+
+class LimitError(BatchgenError):
+    """A limit of the job (cost, time, failures, give_up) stopped it; the rest stays pending."""
+
+    exit_code = 5
+
+
+class OutputError(BatchgenError):
+    """The output folder is full, cannot be written, or lies where a journal cannot be kept safely."""
+
+    exit_code = 74
+
+
+class DamagedError(OutputError):
+    """The journal or an image is not what batchgen wrote."""
+
+
+class BusyError(BatchgenError):
+    """Another process is running this job."""
+
+    exit_code = 75
+
+
+class Interrupted(BatchgenError):  # noqa: N818 - an event, not a fault
+    """A signal stopped the run; what was answered is kept. `exit_code` is 128 + the signal's number."""
+
+    def __init__(self, signal_number: int) -> None:
+        self.exit_code = 128 + signal_number  # type: ignore[misc]  # the one branch whose code is known late
+        super().__init__(f"interrupted by signal {signal_number}")
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """`; did you mean 'x'?` for the known word nearest to `word`, or the empty string when none is near."""
+    matches = get_close_matches(word, known, n=1)
+    return f"; did you mean {matches[0]!r}?" if matches else ""

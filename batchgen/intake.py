@@ -1,0 +1,263 @@
+"""Pass 1: prompts -> requests -> the journal's rows, once, so that everything wrong is known before anything is sent.
+
+All or nothing: problems leave the journal as it was. While the files and the job are unchanged, the pass is skipped.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, BinaryIO
+
+from batchgen.errors import SHOWN, InputError, Problem, nearest
+from batchgen.journal import Journal
+from batchgen.journal.staging import DuplicateId, Expected, Staging
+from batchgen.kinds import Usage
+from batchgen.pricing import Prices
+from batchgen.prompts import Prompt, PromptsFile, file_digest, open_prompts
+from batchgen.requests import Axes, Renderer, Request, RequestFault, combinations, unchanged
+from batchgen.spec import Job
+
+# Tokens that an answer without a cap is expected to have, and bytes that make a token, for forecasts only.
+USUAL_ANSWER = 256
+BYTES_PER_TOKEN = 4
+
+Check = Callable[[Sequence[str]], list[Problem]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Staged:
+    """What pass 1 left in the journal: the prompts' columns in order and their dialect, and what they were made of."""
+
+    signature: str
+    source: str
+    digest: str
+    format: str
+    delimiter: str
+    bom: bool
+    header: list[str]
+    prompts: int
+    requests: int
+    pictures: list[list[Any]] = field(default_factory=list)
+
+
+def staged(journal: Journal) -> Staged | None:
+    """What the last pass 1 left, or None."""
+    kept = journal.meta("staged")
+    return Staged(**kept) if kept else None
+
+
+def is_current(job: Job, journal: Journal, renderer: Renderer) -> bool:
+    """Whether the rows in the journal are those that pass 1 would make of the job and files as they are now."""
+    last, path = staged(journal), job.prompts_path
+    if last is None or path is None or last.signature != renderer.signature() or not path.is_file():
+        return False
+    return last.digest == file_digest(path) and unchanged(last.pictures)
+
+
+class Intake:
+    """One pass over the prompts. `check` finds problems in the header; with `capped` a request without a bound on its
+    cost is a problem."""
+
+    def __init__(self, job: Job, renderer: Renderer, prices: Prices, *, check: Check, capped: bool) -> None:
+        self._job, self._renderer, self._prices = job, renderer, prices
+        self._check, self._capped = check, capped
+        self._combinations = combinations(job.matrix)
+        self._problems: list[Problem] = []
+        self._found = 0
+        self._told: set[str] = set()
+        self._shown = job.prompts.path
+
+    def read(self, journal: Journal, stream: BinaryIO | None = None) -> Staged:
+        """Stage everything in one transaction. Raises InputError with every problem, the journal left as it was."""
+        prompts = self._job.prompts
+        path = self._job.prompts_path
+        if problems := self._renderer.problems(None):
+            raise InputError(problems)
+        with (
+            open_prompts(
+                path,
+                stream=stream,
+                shown=self._shown,
+                format=prompts.format,
+                delimiter=prompts.delimiter,
+                encoding=prompts.encoding,
+                bad_rows=prompts.bad_rows,
+            ) as file,
+            journal.transaction() as connection,
+        ):
+            return self._stage(file, connection, journal)
+
+    def _stage(self, file: PromptsFile, connection: sqlite3.Connection, journal: Journal) -> Staged:
+        dialect = file.dialect
+        if dialect.header is not None and (problems := self._header(dialect.header)):
+            raise InputError(problems)
+        staging = Staging(connection)
+        header: dict[str, None] = dict.fromkeys(dialect.header or ())
+        count = 0
+        try:
+            for prompt in file:
+                count += 1
+                header.update(dict.fromkeys(prompt.columns))
+                self._take(prompt, staging)
+        except InputError as error:
+            self._problems += error.problems
+            self._found += error.found
+        if dialect.header is None and not self._problems:
+            self._problems += self._header(tuple(header))
+        if self._problems:
+            ordered = sorted(self._problems, key=lambda problem: (problem.path, problem.line))
+            raise InputError(ordered, found=max(self._found, len(ordered)))
+        staging.name_threads()
+        result = Staged(
+            signature=self._renderer.signature(),
+            source=self._shown,
+            digest=file.digest,
+            format=dialect.format,
+            delimiter=dialect.delimiter,
+            bom=dialect.bom,
+            header=list(header),
+            prompts=count,
+            requests=staging.count(),
+            pictures=[list(picture) for picture in self._renderer.uploaded()],
+        )
+        if not journal.shadowed:
+            journal.keep("staged", asdict(result))
+        return result
+
+    def _header(self, header: Sequence[str]) -> list[Problem]:
+        job = self._job
+        wanted: list[tuple[tuple[str, ...], str | None]] = [(("prompts", "id"), job.prompts.id)]
+        if job.conversation is not None:
+            wanted += [
+                (("conversation", "id"), job.conversation.id),
+                (("conversation", "turns"), job.conversation.turns),
+            ]
+        columns = f"columns: {', '.join(header)}"
+        lacking = [
+            job.problem(place, f"{'.'.join(place)}: {name!r} is not a column{nearest(name, header)}; {columns}")
+            for place, name in wanted
+            if name is not None and name not in header
+        ]
+        doubled = [
+            job.problem(("matrix", axis), f"matrix.{axis}: the prompts have a column of this name; rename one of them")
+            for axis in job.matrix
+            if axis in header
+        ]
+        return [*lacking, *doubled, *self._renderer.problems(header), *self._check(header)]
+
+    def _take(self, prompt: Prompt, staging: Staging) -> None:
+        identity, error = self._identity(prompt)
+        error = prompt.error or error
+        try:
+            staging.prompt(prompt.n, prompt.line, None if error else identity, prompt.columns)
+        except DuplicateId as duplicate:
+            # Two rows of one name are refused even when broken rows may fail: neither is the wrong one.
+            self._add(f"{self._job.prompts.id} {identity!r} is the id of line {duplicate.line} already", prompt.line)
+            return
+        if error and self._job.prompts.bad_rows == "refuse":
+            self._add(error, prompt.line)
+            return
+        for axes in self._combinations:
+            if error:
+                broken = f"row {prompt.n}" if self._job.prompts.id else None
+                staging.broken(prompt.n, broken, axes, None, error)
+            else:
+                self._threads(prompt, identity, axes, staging)
+
+    def _identity(self, prompt: Prompt) -> tuple[str | None, str | None]:
+        name = self._job.prompts.id
+        if name is None or prompt.error:
+            return None, None
+        value = prompt.columns.get(name)
+        if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+            return None, f"{name} (prompts.id) is empty or no plain value; every row needs an id"
+        return str(value), None
+
+    def _threads(self, prompt: Prompt, identity: str | None, axes: Axes, staging: Staging) -> None:
+        conversation = self._job.conversation
+        if conversation is None:
+            self._request(prompt, identity, axes, staging)
+        elif conversation.id is not None:
+            thread = prompt.columns.get(conversation.id)
+            if thread in (None, ""):
+                self._fail(prompt, identity, axes, staging, f"{conversation.id} (conversation.id) is empty")
+                return
+            name = f"thread {thread}"
+            previous, turn = staging.previous(name, axes)
+            self._request(prompt, identity, axes, staging, thread=(name, turn + 1), previous=previous)
+        else:
+            self._turns(prompt, identity, axes, staging, prompt.columns.get(conversation.turns or ""))
+
+    def _turns(self, prompt: Prompt, identity: str | None, axes: Axes, staging: Staging, turns: Any) -> None:
+        if not isinstance(turns, list) or not turns:
+            self._fail(prompt, identity, axes, staging, "the turns column (conversation.turns) is no list of turns")
+            return
+        previous = ""
+        for number, turn in enumerate(turns, 1):
+            name = f"row {prompt.n}"
+            key = self._request(prompt, identity, axes, staging, thread=(name, number), turn=turn, previous=previous)
+            if key is None:
+                return
+            previous = key
+
+    def _request(
+        self,
+        prompt: Prompt,
+        identity: str | None,
+        axes: Axes,
+        staging: Staging,
+        *,
+        thread: tuple[str, int] | None = None,
+        turn: Any = None,
+        previous: str = "",
+    ) -> str | None:
+        try:
+            request = self._renderer.request(prompt.columns, axes, turn=turn, previous=previous)
+        except RequestFault as fault:
+            line = self._job.where(*fault.location)[0]
+            self._fail(prompt, identity, axes, staging, f"{fault} ({self._job.shown}:{line})", thread)
+            return None
+        name, number = thread or (None, 0)
+        expected = self._expected(request)
+        if self._capped and expected.cost_bound is None:
+            self._unbounded(request)
+        staging.row(prompt.n, identity, replace(request, turn=number), name, expected)
+        return request.key
+
+    def _expected(self, request: Request) -> Expected:
+        inside = request.input_bound // BYTES_PER_TOKEN
+        outside = USUAL_ANSWER if request.answer_bound is None else request.answer_bound
+        usage = Usage(input_tokens=inside, output_tokens=outside)
+        model = str(request.body.get("model", ""))
+        bound = self._prices.bound(request)
+        cost = bound if request.pictures else self._prices.cost(model, usage)
+        return Expected(tokens=inside + outside, cost=cost, cost_bound=bound)
+
+    def _unbounded(self, request: Request) -> None:
+        """Say, once, which field a cap on money lacks."""
+        message = self._prices.lacking(request)
+        if message not in self._told:
+            self._told.add(message)
+            self._problems.append(self._job.problem(("limits", "max_cost"), f"a cap on cost needs {message}"))
+            self._found += 1
+
+    def _fail(
+        self,
+        prompt: Prompt,
+        identity: str | None,
+        axes: Axes,
+        staging: Staging,
+        message: str,
+        thread: tuple[str, int] | None = None,
+    ) -> None:
+        if self._job.prompts.bad_rows == "fail":
+            staging.broken(prompt.n, identity, axes, thread, message)
+        else:
+            self._add(message, prompt.line)
+
+    def _add(self, message: str, line: int) -> None:
+        self._found += 1
+        if len(self._problems) < SHOWN:
+            self._problems.append(Problem(path=self._shown, line=line, message=message))

@@ -1,0 +1,115 @@
+"""Pass 1's half of the journal: prompts and rows, replaced all at once or not at all."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from batchgen.journal import digest_of
+from batchgen.requests import Request, canonical
+
+# Hex digits of a key that stand for a row without an id.
+SHOWN_KEY = 12
+
+
+class DuplicateId(Exception):  # noqa: N818 - a finding, told as a Problem
+    """An id that an earlier line has already; `line` is that line."""
+
+    def __init__(self, line: int) -> None:
+        self.line = line
+        super().__init__(line)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What one call is expected to take: tokens in and out, its cost and its highest cost in nano-dollars (None: unknown)."""
+
+    tokens: int
+    cost: int | None
+    cost_bound: int | None
+
+
+class Staging:
+    """Fills `prompts` and `rows` inside the caller's transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        connection.execute("DELETE FROM rows")
+        connection.execute("DELETE FROM prompts")
+
+    def prompt(self, n: int, line: int, identity: str | None, columns: Mapping[str, Any]) -> None:
+        """One row of the prompts file. Raises DuplicateId."""
+        text = json.dumps(columns, ensure_ascii=False, separators=(",", ":"))
+        try:
+            sql = "INSERT INTO prompts VALUES(?, ?, ?, ?, ?)"
+            self._connection.execute(sql, (n, line, identity, text, digest_of(text)))
+        except sqlite3.IntegrityError:
+            found = self._connection.execute("SELECT line FROM prompts WHERE id = ?", (identity,)).fetchone()
+            raise DuplicateId(found[0]) from None
+
+    def previous(self, conversation: str, axes: Mapping[str, Any]) -> tuple[str, int]:
+        """The key and number of a conversation's latest turn; "" and 0 for a conversation not begun."""
+        sql = "SELECT key, turn FROM rows WHERE conversation = ? AND axes = ? ORDER BY turn DESC LIMIT 1"
+        found = self._connection.execute(sql, (conversation, canonical(axes))).fetchone()
+        return (found[0], found[1]) if found else ("", 0)
+
+    def row(self, n: int, identity: str | None, request: Request, conversation: str | None, expected: Expected) -> None:
+        """One request of a row, and what it is expected to take."""
+        self._insert(n, identity, request.axes, conversation, request.turn, request.key, None, expected)
+
+    def broken(
+        self, n: int, identity: str | None, axes: Mapping[str, Any], thread: tuple[str, int] | None, error: str
+    ) -> None:
+        """A row of which no request could be made; `thread` is its conversation and turn. It keeps its place."""
+        key = digest_of(f"{n}\n{error}").hex()
+        conversation, turn = thread or (None, 0)
+        self._insert(n, identity, axes, conversation, turn, key, error, Expected(tokens=0, cost=0, cost_bound=0))
+
+    def _insert(
+        self,
+        n: int,
+        identity: str | None,
+        axes: Mapping[str, Any],
+        conversation: str | None,
+        turn: int,
+        key: str,
+        error: str | None,
+        expected: Expected,
+    ) -> None:
+        sql = "SELECT coalesce(max(occurrence), 0) + 1 FROM rows WHERE key = ?"
+        occurrence = self._connection.execute(sql, (key,)).fetchone()[0]
+        shown = key[:SHOWN_KEY] + (f"-{occurrence}" if occurrence > 1 else "")
+        ident = f"#{occurrence}" if identity is None else f"={canonical([identity, axes, turn])}"
+        self._connection.execute(
+            """INSERT INTO rows(n, id, axes, conversation, turn, ident, key, occurrence, error, tokens, cost, cost_bound)
+               VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+            (
+                n,
+                shown if identity is None else identity,
+                canonical(axes),
+                conversation,
+                turn,
+                ident,
+                key,
+                occurrence,
+                error,
+                expected.tokens,
+                expected.cost,
+                expected.cost_bound,
+            ),
+        )
+
+    def name_threads(self) -> None:
+        """Give all turns of one row without an id the identity of its last turn: its key holds the whole thread."""
+        self._connection.execute(
+            """UPDATE rows SET id = (SELECT l.id FROM rows l WHERE l.n = rows.n AND l.axes = rows.axes
+                                     AND l.conversation = rows.conversation ORDER BY l.turn DESC LIMIT 1)
+               WHERE conversation IS NOT NULL AND substr(ident, 1, 1) = '#'"""
+        )
+
+    def count(self) -> int:
+        """How many requests are staged."""
+        return int(self._connection.execute("SELECT count(*) FROM rows").fetchone()[0])

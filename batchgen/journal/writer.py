@@ -1,0 +1,219 @@
+"""The one thread that commits what a run brings: no timer, it commits whatever has arrived when its last commit returns.
+
+Callers wait for their own commit, so the queue holds at most what is in flight, and a slow disk slows the sending.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from batchgen.dispatch import Attempt, Outcome
+from batchgen.errors import BatchgenError, OutputError
+from batchgen.journal import DIGESTED, Recorded, packed, telling, writer_connection
+from batchgen.journal.schema import LAST_RUN
+
+# Commands committed together at most: a bound on one transaction, not on what waits.
+GROUP = 1000
+
+Change = Callable[[sqlite3.Connection], None]
+
+
+class Writer:
+    """Commits changes of one run in order. Use it from one event loop; `close` returns when all is on disk."""
+
+    def __init__(self, path: Path, run: int) -> None:
+        self._path = path
+        self._run = run
+        self._queue: queue.SimpleQueue[tuple[Change, asyncio.Future[None]] | None] = queue.SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
+        self._thread.start()
+
+    async def commit(self, change: Change) -> None:
+        """Return when the change is durable. Raises OutputError or DamagedError, and from then on always."""
+        done = self._loop.create_future()
+        self._queue.put((change, done))
+        # A cancelled caller must not take back what is already on its way to the disk.
+        await asyncio.shield(done)
+
+    async def close(self) -> None:
+        """Commit the rest and end the thread."""
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _write(self) -> None:
+        try:
+            connection = writer_connection(self._path)
+        except BatchgenError as error:
+            self._failure = error
+            connection = None
+        ended = False
+        while not ended:
+            group = self._next_group()
+            ended = group[-1] is None
+            changes = [item for item in group if item is not None]
+            if changes and self._failure is None and connection is not None:
+                self._failure = self._commit(connection, [change for change, _ in changes])
+            self._tell([done for _, done in changes])
+        if connection is not None:
+            connection.close()
+
+    def _next_group(self) -> list[tuple[Change, asyncio.Future[None]] | None]:
+        group = [self._queue.get()]
+        while group[-1] is not None and len(group) < GROUP:
+            try:
+                group.append(self._queue.get_nowait())
+            except queue.Empty:
+                break
+        return group
+
+    def _commit(self, connection: sqlite3.Connection, changes: Sequence[Change]) -> BaseException | None:
+        try:
+            with telling(self._path):
+                connection.execute("BEGIN IMMEDIATE")
+                for change in changes:
+                    change(connection)
+                connection.execute("COMMIT")
+        except BaseException as error:
+            if connection.in_transaction:
+                try:
+                    connection.execute("ROLLBACK")
+                except sqlite3.Error:
+                    return error
+            return error
+        return None
+
+    def _tell(self, waiting: Sequence[asyncio.Future[None]]) -> None:
+        failure = self._failure
+
+        def tell() -> None:
+            for done in waiting:
+                if done.cancelled():
+                    continue
+                if failure is None:
+                    done.set_result(None)
+                else:
+                    done.set_exception(OutputError(str(failure)) if isinstance(failure, OutputError) else failure)
+                    # A caller that was cancelled will never ask.
+                    done.exception()
+
+        if waiting:
+            self._loop.call_soon_threadsafe(tell)
+
+    # -- what a run records --------------------------------------------------------------------------------------
+
+    def reserve(self, ident: str, key: str, number: int, at: float, cost: int) -> Change:
+        """A call is about to be sent that may cost up to `cost` nano-dollars."""
+        values = (ident, key, self._run, number, at, cost)
+        return lambda connection: _execute(
+            connection, "INSERT OR REPLACE INTO reserved VALUES(?, ?, ?, ?, ?, ?)", values
+        )
+
+    def attempt(self, ident: str, key: str, attempt: Attempt) -> Change:
+        """A call has ended."""
+        values = (
+            ident,
+            key,
+            self._run,
+            attempt.number,
+            attempt.started_at,
+            attempt.status,
+            attempt.code,
+            attempt.reason,
+            attempt.request_id,
+            attempt.input_tokens,
+            attempt.output_tokens,
+            attempt.cost,
+            attempt.wait,
+            attempt.elapsed,
+        )
+
+        def change(connection: sqlite3.Connection) -> None:
+            _execute(
+                connection,
+                """INSERT INTO attempts(ident, key, run, number, started_at, http_status, code, reason, request_id,
+                   input_tokens, output_tokens, cost, wait, elapsed) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                values,
+            )
+            _execute(connection, "DELETE FROM reserved WHERE ident = ? AND key = ?", (ident, key))
+
+        return change
+
+    def outcome(self, ident: str, columns_digest: bytes, outcome: Outcome, *, passing: bool) -> Change:
+        """A request has ended in this run. A failure never replaces an answer that is still whole."""
+        recorded = self._recorded(ident, columns_digest, outcome, passing=passing)
+        key, files = outcome.request.key, outcome.files
+
+        def change(connection: sqlite3.Connection) -> None:
+            sql = "SELECT status, passing, tries, lost FROM outcomes WHERE ident = ? AND key = ?"
+            old = connection.execute(sql, (ident, key)).fetchone()
+            tries = passing + (old[2] if old and (old[1] or old[0] != "failed") and passing else 0)
+            if old and old[0] != "failed" and not old[3] and outcome.failure:
+                again = passing and tries < LAST_RUN
+                sql = "UPDATE outcomes SET redo = ?, tries = ? WHERE ident = ? AND key = ?"
+                _execute(connection, sql, (again, tries, ident, key))
+                return
+            _insert(connection, recorded, tries)
+            _execute(connection, "DELETE FROM files WHERE ident = ? AND key = ?", (ident, key))
+            for file in files:
+                values = (file["path"], ident, key, file["sha256"], file["size"], file["mtime"])
+                _execute(connection, "INSERT OR REPLACE INTO files VALUES(?, ?, ?, ?, ?, ?)", values)
+
+        return change
+
+    def _recorded(self, ident: str, columns_digest: bytes, outcome: Outcome, *, passing: bool) -> Recorded:
+        answer, failure = outcome.answer, outcome.failure
+        usage = answer.usage if answer else None
+        return Recorded(
+            ident=ident,
+            key=outcome.request.key,
+            status="failed" if answer is None else "succeeded" if answer.ended else "incomplete",
+            finish_reason=answer.finish_reason if answer else None,
+            model=answer.model if answer else None,
+            service_tier=answer.service_tier if answer else None,
+            input_tokens=usage.input_tokens if usage else None,
+            cached_tokens=usage.cached_tokens if usage else None,
+            output_tokens=usage.output_tokens if usage else None,
+            reasoning_tokens=usage.reasoning_tokens if usage else None,
+            cost=outcome.cost,
+            attempts=outcome.attempts,
+            elapsed=outcome.elapsed,
+            answered_at=outcome.answered_at,
+            run=self._run,
+            reason=failure.reason if failure else None,
+            http_status=failure.status if failure else 200,
+            code=failure.code if failure else None,
+            message=_encodable(failure.message) if failure else None,
+            request_id=outcome.request_id,
+            passing=passing,
+            columns_digest=columns_digest,
+            response=outcome.reply,
+        )
+
+
+def _insert(connection: sqlite3.Connection, recorded: Recorded, tries: int) -> None:
+    values: Mapping[str, Any] = {
+        **{name: getattr(recorded, name) for name in DIGESTED},
+        "response": packed(recorded.response),
+        "digest": recorded.digest(),
+        "tries": tries,
+    }
+    names = ", ".join(values)
+    marks = ", ".join("?" for _ in values)
+    _execute(connection, f"INSERT OR REPLACE INTO outcomes({names}) VALUES({marks})", tuple(values.values()))
+
+
+def _encodable(text: str) -> str:
+    """SQLite keeps UTF-8; a lone surrogate in a server's message becomes a question mark."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _execute(connection: sqlite3.Connection, sql: str, values: tuple[Any, ...]) -> None:
+    connection.execute(sql, values)

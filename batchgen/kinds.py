@@ -1,0 +1,340 @@
+"""What each kind of request is: its endpoint, the fields batchgen must know, and how to read its answer.
+
+A kind is data plus one function from the API's JSON to an `Answer`. The function trusts nothing: whatever is not a real
+answer raises `Unreadable`, because compatible servers and proxies send login pages, nulls and empty choices with status 200.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Json = Mapping[str, Any]
+
+# First bytes of the picture formats that the image endpoints speak, and the rest of the mark at an offset.
+_MAGIC: tuple[tuple[bytes, int, bytes, str], ...] = (
+    (b"\x89PNG\r\n\x1a\n", 0, b"", "png"),
+    (b"\xff\xd8\xff", 0, b"", "jpeg"),
+    (b"RIFF", 8, b"WEBP", "webp"),
+    (b"GIF8", 0, b"", "gif"),
+)
+
+
+class Unreadable(Exception):  # noqa: N818 - named for what the reply is
+    """A reply with status 200 that is no answer. `final` says that asking again would bring the same."""
+
+    def __init__(self, message: str, *, final: bool = False) -> None:
+        super().__init__(message)
+        self.final = final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens as the server counted them; None where it did not say, never 0 for unknown.
+
+    `input_tokens` includes `cached_tokens`, `cache_write_tokens` and `image_tokens`; `output_tokens` includes
+    `reasoning_tokens`.
+    """
+
+    input_tokens: int | None = None
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    image_tokens: int | None = None
+    output_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One answer of possibly several (`n`): its text (for a picture its stored path) and why it ended.
+
+    `finish_reason` is in the words of chat completions for every kind: stop, length, content_filter, tool_calls, and
+    batchgen's own refusal, empty and fewer_images.
+    """
+
+    text: str
+    finish_reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a reply says: `ended` is False where the answer was cut, filtered, refused or empty."""
+
+    choices: tuple[Choice, ...]
+    ended: bool
+    finish_reason: str
+    model: str | None = None
+    service_tier: str | None = None
+    usage: Usage = field(default_factory=Usage)
+    pictures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One kind of request.
+
+    `required` are the body's fields without which the API refuses; `caps` the fields that bound the answer's tokens, the
+    first being today's name; `defaults` what batchgen adds (outside the key); `file_fields` the fields that name files.
+    """
+
+    name: str
+    endpoint: str
+    required: tuple[str, ...]
+    read: Callable[[Json, Json], Answer]
+    caps: tuple[str, ...] = ()
+    defaults: Json = field(default_factory=dict)
+    file_fields: tuple[str, ...] = ()
+    draws: bool = False
+    answers_in_tokens: bool = True
+
+
+def sniff(data: bytes) -> str | None:
+    """The picture format that the first bytes name (png, jpeg, webp, gif), or None; 12 bytes are enough."""
+    for start, offset, mark, name in _MAGIC:
+        if data.startswith(start) and data[offset : offset + len(mark)] == mark:
+            return name
+    return None
+
+
+def usage_of(response: Json) -> Usage:
+    """The reply's token counts in either spelling (prompt/completion or input/output); what is absent is None."""
+    usage = _mapping(response.get("usage"))
+    inside = _mapping(usage.get("prompt_tokens_details") or usage.get("input_tokens_details"))
+    outside = _mapping(usage.get("completion_tokens_details") or usage.get("output_tokens_details"))
+    return Usage(
+        input_tokens=_count(usage, "prompt_tokens", "input_tokens"),
+        cached_tokens=_count(inside, "cached_tokens"),
+        cache_write_tokens=_count(inside, "cache_write_tokens"),
+        image_tokens=_count(inside, "image_tokens"),
+        output_tokens=_count(usage, "completion_tokens", "output_tokens"),
+        reasoning_tokens=_count(outside, "reasoning_tokens"),
+    )
+
+
+def _mapping(value: object) -> Json:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _count(source: Json, *names: str) -> int | None:
+    for name in names:
+        value = source.get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return value
+    return None
+
+
+def _items(response: Json, name: str) -> list[Json]:
+    """The reply's list `name`, which must hold at least one object and nothing else."""
+    value = response.get(name)
+    if not isinstance(value, list) or not value or not all(isinstance(item, Mapping) for item in value):
+        raise Unreadable(f"the reply has no {name}")
+    return value
+
+
+def _answer(response: Json, choices: list[Choice], *, pictures: tuple[str, ...] = (), lacking: str = "") -> Answer:
+    cut = next((choice.finish_reason for choice in choices if choice.finish_reason in CUT), lacking)
+    model, tier = response.get("model"), response.get("service_tier")
+    return Answer(
+        choices=tuple(choices),
+        ended=not cut,
+        finish_reason=cut or choices[0].finish_reason,
+        model=model if isinstance(model, str) else None,
+        service_tier=tier if isinstance(tier, str) else None,
+        usage=usage_of(response),
+        pictures=pictures,
+    )
+
+
+# Finish reasons that leave a row incomplete unless output.accept names them.
+CUT = frozenset({"length", "content_filter", "refusal", "empty", "fewer_images"})
+
+
+def _choice(text: str, reason: object, *, refused: bool = False) -> Choice:
+    """A text choice; an empty or refused one says so whatever the server calls it."""
+    if refused:
+        return Choice(text=text, finish_reason="refusal")
+    word = reason if isinstance(reason, str) and reason else "stop"
+    return Choice(text=text, finish_reason=word if text or word in CUT else "empty")
+
+
+def _read_chat(response: Json, body: Json) -> Answer:
+    choices = []
+    for item in _items(response, "choices"):
+        message = item.get("message")
+        if not isinstance(message, Mapping):
+            raise Unreadable("the reply's choice has no message")
+        calls, refusal = message.get("tool_calls"), message.get("refusal")
+        text = _content(message.get("content"))
+        if not text and isinstance(calls, list) and calls:
+            text = json.dumps(calls, ensure_ascii=False)
+        refused = isinstance(refusal, str) and bool(refusal)
+        told = str(refusal) if refused else text
+        choices.append(_choice(told, item.get("finish_reason"), refused=refused))
+    return _answer(response, choices)
+
+
+def _content(content: object) -> str:
+    """A message's text: a string, null, or a list of text parts as some servers send it."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list) and all(isinstance(part, Mapping) for part in content):
+        return "".join(part["text"] for part in content if isinstance(part.get("text"), str))
+    raise Unreadable(f"the reply's content is {type(content).__name__}, not text")
+
+
+def _read_completion(response: Json, body: Json) -> Answer:
+    choices = []
+    for item in _items(response, "choices"):
+        text = item.get("text")
+        if not isinstance(text, str):
+            raise Unreadable("the reply's choice has no text")
+        choices.append(_choice(text, item.get("finish_reason")))
+    return _answer(response, choices)
+
+
+def _read_text(response: Json, body: Json) -> Answer:
+    status = response.get("status")
+    if status not in ("completed", "incomplete"):
+        raise Unreadable(f"the reply's status is {status!r}")
+    output = _items(response, "output") if status == "completed" else response.get("output") or []
+    parts = [part for item in output for part in _parts(item)]
+    text = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+    refusal = "".join(part["refusal"] for part in parts if isinstance(part.get("refusal"), str))
+    calls = [item for item in output if item.get("type") == "function_call"]
+    if calls and not text:
+        text = json.dumps(calls, ensure_ascii=False)
+    reason = _why_incomplete(response) if status == "incomplete" else "tool_calls" if calls else "stop"
+    return _answer(response, [_choice(text or refusal, reason, refused=bool(refusal) and not text)])
+
+
+def _parts(item: object) -> list[Json]:
+    content = _mapping(item).get("content") if _mapping(item).get("type") == "message" else None
+    return [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
+
+
+def _why_incomplete(response: Json) -> str:
+    reason = _mapping(response.get("incomplete_details")).get("reason")
+    return reason if reason == "content_filter" else "length"
+
+
+def _read_image(response: Json, body: Json) -> Answer:
+    pictures, choices = [], []
+    for item in _items(response, "data"):
+        stored, encoded = item.get("path"), item.get("b64_json")
+        if isinstance(stored, str):
+            choices.append(Choice(text=stored, finish_reason="stop"))
+        elif isinstance(encoded, str) and encoded:
+            pictures.append(encoded)
+            choices.append(Choice(text="", finish_reason="stop"))
+        elif item.get("url"):
+            hint = "the server sent a link instead of the picture, and batchgen downloads nothing a reply names"
+            raise Unreadable(f"{hint}: add `response_format: b64_json` to the request", final=True)
+        else:
+            raise Unreadable("the reply's data holds no b64_json")
+    asked = body.get("n")
+    fewer = isinstance(asked, int) and len(choices) < asked
+    return _answer(response, choices, pictures=tuple(pictures), lacking="fewer_images" if fewer else "")
+
+
+def _read_embedding(response: Json, body: Json) -> Answer:
+    vectors = [_vector(item.get("embedding")) for item in _items(response, "data")]
+    given = body.get("input")
+    asked = len(given) if isinstance(given, list) and given and not isinstance(given[0], int) else 1
+    if len(vectors) != asked:
+        raise Unreadable(f"the reply has {len(vectors)} embeddings for {asked} inputs")
+    text = json.dumps(vectors[0] if asked == 1 else vectors, separators=(",", ":"))
+    return _answer(response, [Choice(text=text, finish_reason="stop")])
+
+
+def _vector(value: object) -> list[float]:
+    """An embedding as numbers: a list of them, or little-endian float32 in base64 as the API sends on request."""
+    if isinstance(value, str) and value:
+        try:
+            data = base64.b64decode(value, validate=True)
+            numbers = struct.unpack(f"<{len(data) // 4}f", data)
+        except (binascii.Error, struct.error, ValueError):
+            raise Unreadable("the reply's embedding is not base64 of float32 numbers") from None
+        # Nine significant digits name every float32 exactly; float64's seventeen would only double the cell.
+        return [float(f"{number:.9g}") for number in numbers]
+    if isinstance(value, list) and value and all(isinstance(item, int | float) for item in value):
+        return value
+    raise Unreadable("the reply has no embedding")
+
+
+def _read_moderation(response: Json, body: Json) -> Answer:
+    verdicts = []
+    for item in _items(response, "results"):
+        if not isinstance(item.get("flagged"), bool):
+            raise Unreadable("the reply's result does not say whether it was flagged")
+        categories = [name for name, hit in _mapping(item.get("categories")).items() if hit is True]
+        verdicts.append({"flagged": item["flagged"], "categories": categories})
+    text = json.dumps(verdicts[0] if len(verdicts) == 1 else verdicts)
+    return _answer(response, [Choice(text=text, finish_reason="stop")])
+
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind(
+            name="text",
+            endpoint="/responses",
+            required=("model", "input"),
+            read=_read_text,
+            caps=("max_output_tokens",),
+            # The API keeps every response for 30 days unless told not to.
+            defaults={"store": False},
+        ),
+        Kind(
+            name="completion",
+            endpoint="/completions",
+            required=("model", "prompt"),
+            read=_read_completion,
+            caps=("max_tokens",),
+        ),
+        Kind(
+            name="chat",
+            endpoint="/chat/completions",
+            required=("model", "messages"),
+            read=_read_chat,
+            caps=("max_completion_tokens", "max_tokens"),
+        ),
+        Kind(
+            name="image",
+            endpoint="/images/generations",
+            required=("model", "prompt"),
+            read=_read_image,
+            draws=True,
+        ),
+        Kind(
+            name="image_edit",
+            endpoint="/images/edits",
+            required=("model", "image", "prompt"),
+            read=_read_image,
+            file_fields=("image", "mask"),
+            draws=True,
+        ),
+        Kind(
+            name="embedding",
+            endpoint="/embeddings",
+            required=("model", "input"),
+            read=_read_embedding,
+            # Base64 is a quarter of the bytes of a list of decimals, on the wire and in the journal.
+            defaults={"encoding_format": "base64"},
+            answers_in_tokens=False,
+        ),
+        Kind(
+            name="moderation",
+            endpoint="/moderations",
+            required=("input",),
+            read=_read_moderation,
+            answers_in_tokens=False,
+        ),
+    )
+}

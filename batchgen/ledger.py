@@ -1,0 +1,154 @@
+"""What dispatch needs of the rest: threads read from the journal, replies read and stored, outcomes committed.
+
+A reply becomes an answer, its pictures become files, whole, and then its outcome is committed: in that order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from batchgen.dispatch import PASSING, Attempt, Failure, Outcome, Received, Thread
+from batchgen.images import PictureFolder, file_stem, stored
+from batchgen.journal import Journal, Row
+from batchgen.journal.writer import Writer
+from batchgen.kinds import KINDS
+from batchgen.requests import Renderer, Request, RequestFault, own_messages, with_history
+from batchgen.spec import Job
+
+
+class JobLedger:
+    """The ledger of one run of one job. `scope` limits it to the prompts' first rows (None: all)."""
+
+    def __init__(
+        self, job: Job, journal: Journal, writer: Writer, renderer: Renderer, pictures: PictureFolder, scope: int | None
+    ) -> None:
+        self._journal, self._writer, self._renderer = journal, writer, renderer
+        self._pictures, self._scope = pictures, scope
+        self._kind = KINDS[job.kind]
+        self._by_turns = job.conversation is not None and job.conversation.turns is not None
+        self._turns_column = job.conversation.turns if job.conversation else None
+        self._digests: dict[tuple[str, str], bytes] = {}
+
+    async def threads(self) -> AsyncIterator[Thread]:
+        """Everything that is to be sent, in the prompts file's order, a page at a time."""
+        after = 0
+        while page := await asyncio.to_thread(self._journal.heads, after, self._scope):
+            for row in page:
+                yield _Single(self, row) if row.turn == 0 else _Conversation(self, row)
+            after = page[-1].seq
+
+    async def thread_rows(self, head: Row) -> list[Row]:
+        """The turns of a conversation that are in scope, in order, as they stand now."""
+        rows = await asyncio.to_thread(self._journal.thread, head)
+        return [row for row in rows if self._scope is None or row.n <= self._scope]
+
+    async def request(self, row: Row, earlier: Sequence[Row] = ()) -> Request | None:
+        """The request of a row, with the conversation so far; None when it cannot be made any more."""
+        self._digests[row.ident, row.key] = row.columns_digest
+        try:
+            request = self._render(row, earlier[-1].key if earlier else "")
+            if request.key != row.key:
+                raise RequestFault(("request",), "a file that it is made of has changed since the run began; run again")
+            return with_history(request, self._history(earlier)) if earlier else request
+        except RequestFault as fault:
+            await self._unmade(row, str(fault))
+            return None
+
+    def _render(self, row: Row, previous: str) -> Request:
+        turn = row.columns[self._turns_column][row.turn - 1] if self._by_turns and self._turns_column else None
+        request = self._renderer.request(row.columns, row.axes, turn=turn, previous=previous)
+        return replace(request, id=row.id, ident=row.ident, turn=row.turn)
+
+    def _history(self, earlier: Sequence[Row]) -> list[Mapping[str, Any]]:
+        """The messages before a turn: each earlier turn's own, then the reply to it."""
+        messages: list[Mapping[str, Any]] = []
+        previous = ""
+        for row in earlier:
+            given = self._render(row, previous).body["messages"]
+            messages += own_messages(given) if messages else given
+            recorded = self._journal.recorded(row.ident, row.key)
+            assert recorded is not None  # a turn is sent only after the turns before it have succeeded
+            messages.append(_reply(json.loads(recorded.response)))
+            previous = row.key
+        return messages
+
+    async def _unmade(self, row: Row, message: str) -> None:
+        failure = Failure(meaning="transient", reason="input", message=message)
+        request = Request(
+            id=row.id, ident=row.ident, key=row.key, endpoint="", body={}, input_bound=0, answer_bound=0, pictures=0
+        )
+        await self.unsent(Outcome(request=request, attempts=0, elapsed=0.0, answered_at=0.0, failure=failure))
+
+    async def reserve(self, request: Request, number: int, at: float, cost: int) -> None:
+        """A call that may cost up to `cost` nano-dollars is about to be sent."""
+        await self._writer.commit(self._writer.reserve(request.ident, request.key, number, at, cost))
+
+    async def receive(self, request: Request, body: Mapping[str, Any], reply: bytes) -> Received:
+        """Read a reply and store its pictures. Raises Unreadable when it is no answer, OutputError for a full disk."""
+        answer = self._kind.read(body, request.body)
+        if not answer.pictures:
+            return Received(answer=answer, reply=reply)
+        stem = file_stem(request.id, request.axes)
+        pictures = await asyncio.to_thread(self._pictures.save, list(answer.pictures), stem)
+        items = [stored(item, picture) for item, picture in zip(body["data"], pictures, strict=True)]
+        kept = json.dumps({**body, "data": items}).encode()
+        return Received(answer=answer, reply=kept, files=tuple(asdict(picture) for picture in pictures))
+
+    async def attempt(self, request: Request, attempt: Attempt) -> None:
+        """A call failed and its request has not ended."""
+        await self._writer.commit(self._writer.attempt(request.ident, request.key, attempt))
+
+    async def outcome(self, outcome: Outcome, attempt: Attempt) -> None:
+        """The last call of a request in this run: the commit point."""
+        request = outcome.request
+        audit = self._writer.attempt(request.ident, request.key, attempt)
+        ended = self._change(outcome)
+        await self._writer.commit(lambda connection: (audit(connection), ended(connection))[1])
+
+    async def unsent(self, outcome: Outcome) -> None:
+        """A request that ended without being sent."""
+        await self._writer.commit(self._change(outcome))
+
+    def _change(self, outcome: Outcome) -> Any:
+        request, failure = outcome.request, outcome.failure
+        digest = self._digests.pop((request.ident, request.key))
+        passing = failure is not None and failure.meaning in PASSING
+        return self._writer.outcome(request.ident, digest, outcome, passing=passing)
+
+
+class _Single:
+    """A row that is a thread of its own."""
+
+    def __init__(self, ledger: JobLedger, row: Row) -> None:
+        self._ledger = ledger
+        self._row: Row | None = row
+
+    async def next(self) -> Request | None:
+        row, self._row = self._row, None
+        return await self._ledger.request(row) if row else None
+
+
+class _Conversation:
+    """A conversation: each turn is asked for when the turn before it is recorded."""
+
+    def __init__(self, ledger: JobLedger, head: Row) -> None:
+        self._ledger = ledger
+        self._head = head
+
+    async def next(self) -> Request | None:
+        rows = await self._ledger.thread_rows(self._head)
+        for n, row in enumerate(rows):
+            if row.status != "succeeded":
+                return await self._ledger.request(row, rows[:n]) if row.todo else None
+        return None
+
+
+def _reply(response: Mapping[str, Any]) -> dict[str, Any]:
+    """The assistant's message of a recorded reply, as a later request takes it."""
+    message = response["choices"][0]["message"]
+    kept = {name: message[name] for name in ("role", "content", "tool_calls") if message.get(name) is not None}
+    return {"role": "assistant", **kept}

@@ -1,0 +1,109 @@
+"""One job's place: its output folder, lock and journal, and what turns its rows into requests, money and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from batchgen.disk import make_folder, refuse_link
+from batchgen.disk import telling as telling_disk
+from batchgen.errors import BusyError, InputError
+from batchgen.intake import Intake, Staged, staged
+from batchgen.journal import Journal
+from batchgen.pricing import Prices
+from batchgen.requests import Renderer
+from batchgen.spec import Connection, Job, connection
+from batchgen.tables import Layout, Tables, conflicts, layout
+
+# The provider's word in the key of a simulated request, so that nothing simulated ever stands for an answer.
+SIMULATED = "simulate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a job's results are and how they are made; nothing is opened or written by making one."""
+
+    job: Job
+    simulate: bool
+    folder: Path
+    connection: Connection
+    renderer: Renderer
+    prices: Prices
+
+    @classmethod
+    def of(cls, job: Job, *, simulate: bool = False, output: Path | None = None) -> Place:
+        """The place of a job; `output` is the root that replaces its outputs folder. Raises InputError."""
+        link = connection(job)
+        return cls(
+            job=job,
+            simulate=simulate,
+            folder=job.output_dir(output, simulate),
+            connection=link,
+            renderer=Renderer(job, SIMULATED if simulate else link.identity),
+            prices=Prices(job.pricing, link.base_url),
+        )
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the job: raises BusyError at once when another process does, OutputError when nothing can be written.
+
+        The lock is the kernel's: it is free again the moment its process is gone, however it went.
+        """
+        make_folder(self.folder)
+        path = self.folder / ".lock"
+        refuse_link(path)
+        lock = FileLock(path, timeout=0)
+        try:
+            with telling_disk(path):
+                lock.acquire()
+        except Timeout:
+            raise BusyError(
+                f"{self.folder}: another process is running this job; try again when it has ended"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def open(self) -> Journal:
+        """The journal for writing, under the lock."""
+        return self._accepting(Journal.open(self.folder))
+
+    def peek(self, *, shadow: bool = False) -> Journal:
+        """The journal for reading; with `shadow` rows can be staged beside it without touching it."""
+        return self._accepting(Journal.peek(self.folder, shadow=shadow))
+
+    def _accepting(self, journal: Journal) -> Journal:
+        journal.accept(self.job.output.accept)
+        return journal
+
+    def staged(self, journal: Journal) -> Staged:
+        """What pass 1 left in the journal. Raises InputError when there was none yet."""
+        found = staged(journal)
+        if found is None:
+            raise InputError(f"{self.job.shown}: has not been run yet; run it first: batchgen run {self.job.shown}")
+        return found
+
+    def intake(self, *, capped: bool) -> Intake:
+        """Pass 1 of this job."""
+        return Intake(
+            self.job, self.renderer, self.prices, check=lambda header: conflicts(self.job, header), capped=capped
+        )
+
+    def layout(self, journal: Journal) -> Layout:
+        """How this job's tables look."""
+        found = self.staged(journal)
+        return layout(self.job, found.header, delimiter=found.delimiter, bom=found.bom)
+
+    def tables(self, journal: Journal) -> Tables:
+        """What makes this job's tables."""
+        return Tables(self.job, journal, self.renderer, self.layout(journal))
+
+    @property
+    def by_turns(self) -> bool:
+        """Whether a table line is all the turns of a row."""
+        return self.job.conversation is not None and self.job.conversation.turns is not None

@@ -1,0 +1,127 @@
+"""Usage and bounds -> money, in whole nano-dollars, so that sums are exact.
+
+Prices come from the job's `pricing`, else from genai-prices, which works offline. A price that neither knows is None,
+never 0: an unknown cost is unknown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+from batchgen.kinds import Usage
+from batchgen.requests import Request
+from batchgen.spec import Price
+
+NANO = 1_000_000_000
+
+
+def dollars(nano: int | None) -> float | None:
+    """Nano-dollars as dollars."""
+    return None if nano is None else nano / NANO
+
+
+class Prices:
+    """What a call costs at one provider. `base_url` finds the provider among those that genai-prices knows."""
+
+    def __init__(self, pricing: Mapping[str, Price], base_url: str) -> None:
+        self._pricing = pricing
+        self._base_url = base_url
+        self.cost = lru_cache(maxsize=4096)(self._cost)
+        self._rates = lru_cache(maxsize=256)(self._highest_rates)
+
+    def _cost(self, model: str, usage: Usage, *, pictures: int = 0, tier: str | None = None) -> int | None:
+        """What one answer cost, in nano-dollars; None when the price or the usage is unknown."""
+        own = self._pricing.get(model)
+        if own is not None and own.input is not None:
+            return _own_cost(own, usage)
+        rates = self._rates(model)
+        if rates is not None and not any(rates):
+            return 0
+        cost = None if usage.input_tokens is None else self._known_cost(model, usage, tier)
+        if cost is None and pictures and own is not None and own.image is not None:
+            return math.ceil(own.image * NANO) * pictures
+        return cost
+
+    def _known_cost(self, model: str, usage: Usage, tier: str | None) -> int | None:
+        from genai_prices import Usage as Counted
+        from genai_prices import calc_price
+
+        counted = Counted(
+            input_tokens=usage.input_tokens,
+            cache_read_tokens=usage.cached_tokens,
+            cache_write_tokens=usage.cache_write_tokens,
+            input_image_tokens=usage.image_tokens,
+            output_tokens=usage.output_tokens or 0,
+        )
+        context = {"service_tier": tier} if tier else None
+        try:
+            price = calc_price(counted, model, provider_api_url=self._base_url, price_context=context)
+        except (LookupError, ValueError):
+            return None
+        return math.ceil(price.total_price * NANO)
+
+    def bound(self, request: Request) -> int | None:
+        """The most that one attempt of a request can cost, in nano-dollars; None where there is no price or no cap."""
+        model = request.body.get("model")
+        if not isinstance(model, str):
+            return None
+        own = self._pricing.get(model)
+        if request.pictures:
+            return None if own is None or own.image is None else math.ceil(own.image * NANO) * request.pictures
+        rates = self._rates(model)
+        if rates is None or request.answer_bound is None:
+            return None
+        per_million = rates[0] * request.input_bound + rates[1] * request.answer_bound
+        return math.ceil(per_million * NANO / 1_000_000)
+
+    def lacking(self, request: Request) -> str:
+        """What `bound` needs and does not have, as the end of a sentence."""
+        model = request.body.get("model")
+        if not isinstance(model, str):
+            return "request.model"
+        if request.pictures:
+            return f"pricing.{model}.image: the highest price of one picture in USD"
+        if self._rates(model) is None:
+            return f"pricing.{model}: genai-prices does not know this model"
+        return "a cap on the answer: request.max_completion_tokens (chat), max_output_tokens (text) or max_tokens (completion)"
+
+    def _highest_rates(self, model: str) -> tuple[Decimal, Decimal] | None:
+        """USD per million tokens of input and output, each the highest of all tiers and cache writes."""
+        own = self._pricing.get(model)
+        if own is not None and own.input is not None:
+            return Decimal(str(max(own.input, own.cached_input or 0))), Decimal(str(own.output))
+        from genai_prices.data_snapshot import get_snapshot
+
+        try:
+            _, known = get_snapshot().find_provider_model(model.lower(), None, None, self._base_url)
+        except LookupError:
+            return None
+        sets = known.prices if isinstance(known.prices, list) else [known]
+        prices = [each.prices.__dict__ for each in sets]
+        # Priority and fast tiers cost more than the plain price; a cap must hold for them too.
+        prices += [variant.prices.__dict__ for variant in known.price_variants or ()]
+        rates = [(name, _highest(value)) for price in prices for name, value in price.items()]
+        inputs = [rate for name, rate in rates if name in ("input_mtok", "cache_write_mtok", "input_image_mtok")]
+        outputs = [rate for name, rate in rates if name == "output_mtok"]
+        return max(inputs, default=Decimal(0)), max(outputs, default=Decimal(0))
+
+
+def _highest(price: Any) -> Decimal:
+    if price is None:
+        return Decimal(0)
+    tiers = [tier.price for tier in getattr(price, "tiers", ())]
+    return Decimal(max([getattr(price, "base", price), *tiers]))
+
+
+def _own_cost(price: Price, usage: Usage) -> int | None:
+    if usage.input_tokens is None or (usage.output_tokens is None and price.output):
+        return None
+    cached = usage.cached_tokens or 0
+    rate = Decimal(str(price.input))
+    cached_rate = rate if price.cached_input is None else Decimal(str(price.cached_input))
+    output = Decimal(str(price.output)) * (usage.output_tokens or 0)
+    return math.ceil((rate * (usage.input_tokens - cached) + cached_rate * cached + output) * NANO / 1_000_000)

@@ -1,0 +1,226 @@
+"""Prompt files -> Prompt, one at a time: CSV, TSV, JSONL or plain text, each also gzipped, or a stream.
+
+Nothing is guessed about a cell: `007`, `NA`, `1e3` and the empty cell stay the text they are, and JSON keeps its types.
+Memory holds one row, never the file. The flow:
+
+- `sources`    a path or stream -> bytes, hashed and unzipped
+- `lines`      bytes -> lines of text, checked and bounded
+- `delimited`  lines -> rows of CSV and TSV
+- `records`    lines -> rows of JSONL and plain text
+- `rows`       what a row is, and the two kinds of fault: a row's own, and the file's
+
+Here the rows are numbered, and what is wrong with them is gathered.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Literal, NoReturn, Self
+
+from batchgen.errors import SHOWN, InputError, Problem
+from batchgen.prompts.delimited import read_csv, read_tsv
+from batchgen.prompts.lines import LIMIT, Lines
+from batchgen.prompts.records import read_jsonl, read_txt
+from batchgen.prompts.rows import FileError, Layout, Row
+from batchgen.prompts.sources import Hashed, file_digest, open_file, unzipped
+
+__all__ = ["LIMIT", "SAMPLE", "Dialect", "Prompt", "PromptsFile", "file_digest", "look", "open_prompts"]
+
+# Rows that `look` returns at most.
+SAMPLE = 20
+
+_READERS: dict[str, Callable[[Lines, str | None], Layout]] = {
+    "csv": read_csv,
+    "tsv": read_tsv,
+    "jsonl": read_jsonl,
+    "txt": read_txt,
+}
+_SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".txt": "txt", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """One data row as it stands in the file.
+
+    `n` counts data rows from 1, broken ones included, skipped empty ones not. `line` is the physical line on which the
+    row starts, from 1, the header counted. `columns` maps NFC column names to untouched values: text from CSV, TSV and
+    TXT, JSON's types from JSONL. `error` says why the row is broken; its `columns` then hold what could be read.
+    """
+
+    n: int
+    line: int
+    columns: dict[str, Any]
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """How a prompts file is written.
+
+    `delimiter` is one character, empty for JSONL and TXT. `encoding` is Python's name of it. `bom` says that a table
+    made from this file should carry a BOM: the file began with one, or is not plain UTF-8. `header` holds the named
+    columns in file order; None for JSONL, whose rows name their own.
+    """
+
+    format: Literal["csv", "tsv", "jsonl", "txt"]
+    delimiter: str
+    encoding: str
+    bom: bool
+    header: tuple[str, ...] | None
+
+
+class PromptsFile:
+    """An open prompts file: iterate it once for its Prompts, in file order.
+
+    Rows come as they are read, so a caller acts on none of them before the iteration has ended without an InputError.
+    That error counts every problem and holds the first SHOWN of them; a file without rows is a problem too.
+    """
+
+    def __init__(
+        self, dialect: Dialect, rows: Iterator[Row], hashed: Hashed, *, shown: str, forgive: bool, closing: ExitStack
+    ) -> None:
+        """Made by `open_prompts`; `closing` is what `close` closes."""
+        self.dialect = dialect
+        self._hashed = hashed
+        self._shown = shown
+        self._forgive = forgive
+        self._closing = closing
+        self._problems: list[Problem] = []
+        self._found = 0
+        self._prompts = self._read(rows)
+
+    def __iter__(self) -> Iterator[Prompt]:
+        """The Prompts not yet read. Raises InputError at the end, or where the file cannot be read any further."""
+        return self._prompts
+
+    def __enter__(self) -> Self:
+        """The open file itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the file, whatever happened."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; a stream that was handed in stays open."""
+        self._closing.close()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the raw bytes read so far, as hex; once the iteration has ended it equals `file_digest`."""
+        return self._hashed.sha256.hexdigest()
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The problems found so far, at most SHOWN of them."""
+        return tuple(self._problems)
+
+    def _read(self, rows: Iterator[Row]) -> Iterator[Prompt]:
+        n = 0
+        try:
+            for n, (line, columns, fault) in enumerate(rows, start=1):
+                if fault is None:
+                    yield Prompt(n=n, line=line, columns=columns)
+                elif self._forgive:
+                    yield Prompt(n=n, line=line, columns=columns, error=fault.sentence)
+                else:
+                    self._note(Problem(path=self._shown, message=fault.message, line=line, column=fault.column))
+        except FileError as fault:
+            self._refuse(fault)
+        if n == 0:
+            self._refuse(FileError(0, "has a header but no rows" if self.dialect.delimiter else "holds no prompts"))
+        if self._found:
+            raise InputError(self._problems, found=self._found)
+
+    def _note(self, problem: Problem) -> None:
+        self._found += 1
+        if len(self._problems) < SHOWN:
+            self._problems.append(problem)
+
+    def _refuse(self, fault: FileError) -> NoReturn:
+        """Raise InputError with the rows' problems so far and the file's own, which is always among those shown."""
+        own = fault.problems(self._shown)
+        shown = [*self._problems[: max(SHOWN - len(own), 0)], *own]
+        raise InputError(shown, found=self._found + len(own)) from None
+
+
+def open_prompts(
+    path: Path | None,
+    *,
+    stream: BinaryIO | None = None,
+    shown: str,
+    format: str | None = None,  # noqa: A002 - the job file's own word
+    delimiter: str | None = None,
+    encoding: str | None = None,
+    bad_rows: Literal["refuse", "fail"] = "refuse",
+) -> PromptsFile:
+    """Open the prompts at `path`, or in `stream` (never closed here), for which `format` must be given.
+
+    `shown` is the name that errors use. The format comes from the name unless given; a name in .gz is unzipped.
+    `delimiter` is one character and for CSV only. With `bad_rows="fail"` a broken row becomes a Prompt with an `error`.
+    Raises InputError when the file cannot be read, its header is wrong, or an argument does not fit.
+    """
+    try:
+        kind = format or _format_by_name(path)
+        _check_arguments(kind, delimiter)
+        with ExitStack() as closing:
+            if stream is None:
+                if path is None:
+                    raise InputError("the prompts need a path or a stream")
+                hashed = Hashed(closing.enter_context(open_file(path, shown)))
+                zipped = path.name.lower().endswith(".gz")
+            else:
+                hashed, zipped = Hashed(stream), False
+            lines = Lines(unzipped(hashed, zipped), encoding)
+            layout = _READERS[kind](lines, delimiter)
+            dialect = Dialect(
+                format=kind,  # type: ignore[arg-type]  # a key of _READERS
+                delimiter=layout.delimiter,
+                encoding=lines.encoding,
+                bom=lines.bom,
+                header=layout.header,
+            )
+            forgive = bad_rows == "fail"
+            return PromptsFile(dialect, layout.rows, hashed, shown=shown, forgive=forgive, closing=closing.pop_all())
+    except FileError as fault:
+        raise InputError(fault.problems(shown)) from None
+
+
+def look(path: Path) -> tuple[Dialect, list[Prompt]]:
+    """The dialect of the file and its first rows, at most SAMPLE, broken ones with their `error`. Raises InputError."""
+    with open_prompts(path, shown=str(path), bad_rows="fail") as file:
+        return file.dialect, list(itertools.islice(file, SAMPLE))
+
+
+def _format_by_name(path: Path | None) -> str:
+    """The format that the name's ending stands for, .gz left off. Raises InputError or FileError."""
+    if path is None:
+        raise InputError(
+            "prompts from a stream have no name to tell their format by; "
+            f"set prompts.format to one of {', '.join(_READERS)}"
+        )
+    suffix = Path(re.sub(r"\.gz$", "", path.name, flags=re.IGNORECASE)).suffix.lower()
+    if suffix not in _SUFFIXES:
+        known = " ".join(_SUFFIXES)
+        raise FileError(0, f"the name ends in none of {known} (each also .gz); rename it or set prompts.format")
+    return _SUFFIXES[suffix]
+
+
+def _check_arguments(kind: str, delimiter: str | None) -> None:
+    """Raise FileError when the format is unknown, or the delimiter is none or not for this format."""
+    if kind not in _READERS:
+        raise FileError(0, f"prompts.format {kind!r} is unknown; there are {', '.join(_READERS)}")
+    if delimiter is None or (kind == "tsv" and delimiter == "\t"):
+        return
+    if kind != "csv":
+        raise FileError(0, f"prompts.delimiter is for CSV only, and this is {kind.upper()}; remove it")
+    if len(delimiter) != 1 or delimiter in '"\r\n':
+        raise FileError(0, f"prompts.delimiter must be one character, no quote or line end, not {delimiter!r}")

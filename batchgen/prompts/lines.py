@@ -1,0 +1,134 @@
+"""Bytes -> lines of text: the encoding found, each line checked and bounded, its number known in every error."""
+
+from __future__ import annotations
+
+import codecs
+import io
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from batchgen.prompts.rows import FileError
+from batchgen.prompts.sources import READ_ERRORS, unreadable
+
+# Characters in one row at most, so that a bomb without line ends cannot eat the memory.
+LIMIT = 64 * 1024 * 1024
+
+_EXCERPT = 80
+_BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+
+
+class Lines:
+    """The lines of a file, to be read once, by `read` or `plain`.
+
+    `encoding` is Python's name of it; `bom` says that a table made from the file should carry a BOM. `record` counts
+    the characters handed out since a format last set it to 0, which it does at the end of each row.
+    """
+
+    def __init__(self, binary: io.BufferedReader[Any], encoding: str | None) -> None:
+        """Look at the first bytes; `encoding` is the one the job asks for. Raises FileError."""
+        try:
+            head = binary.peek(64)[:64]
+        except READ_ERRORS as error:
+            raise unreadable(error, 0) from None
+        _check_magic(head)
+        self.encoding, self.bom = _encoding(head, encoding)
+        self.record = 0
+        self._binary = binary
+
+    def read(self, newline: str) -> Iterator[str]:
+        """Lines with their ends; `newline` as in TextIOWrapper. Raises FileError, also when a row passes LIMIT."""
+        # Bytes that are not text come through as lone surrogates, so that their line is known and can be shown.
+        text = io.TextIOWrapper(self._binary, self.encoding, errors="surrogateescape", newline=newline)
+        number = 0
+        try:
+            for number, line in enumerate(iter(partial(text.readline, LIMIT + 1), ""), start=1):
+                self.record += len(line)
+                if self.record > LIMIT:
+                    raise FileError(
+                        number, f"the row is longer than {LIMIT:,} characters; is a quote or line end missing?"
+                    )
+                if line.isascii():
+                    yield line
+                else:
+                    _check_text(line, number, self.encoding)
+                    yield line.removeprefix("\ufeff") if number == 1 else line
+        except UnicodeError:
+            raise FileError(number + 1, _not_text(self.encoding)) from None
+        except READ_ERRORS as error:
+            raise unreadable(error, number + 1) from None
+
+    def plain(self) -> Iterator[tuple[int, str]]:
+        """Numbered lines without their LF or CRLF, no other character taken for a line end; each is a row."""
+        for number, line in enumerate(self.read("\n"), start=1):
+            self.record = 0
+            yield number, line.removesuffix("\n").removesuffix("\r")
+
+
+def _check_magic(head: bytes) -> None:
+    if head.startswith(b"\x1f\x8b"):
+        raise FileError(0, "is compressed with gzip; end its name in .gz, or pipe it through gunzip")
+    if head.startswith(b"PK\x03\x04"):
+        raise FileError(0, "is a spreadsheet or zip file, not text; save it as CSV (UTF-8)")
+
+
+def _encoding(head: bytes, explicit: str | None) -> tuple[str, bool]:
+    """Python's name of the encoding, and whether a table made from the file should carry a BOM."""
+    marked = next((name for mark, name in _BOMS.items() if head.startswith(mark)), None)
+    if explicit is None:
+        if marked is None:
+            _check_unmarked_utf16(head)
+        return marked or "utf-8", marked is not None
+    name = _codec(explicit)
+    if marked is None:
+        return name, name not in ("utf-8", "ascii")
+    if name not in (marked, marked[: len("utf-16")]):
+        raise FileError(
+            0, f"begins with the byte order mark of {marked}, so it is not {explicit}; remove prompts.encoding"
+        )
+    return marked, True
+
+
+def _codec(name: str) -> str:
+    """Python's name of a text encoding; UTF-8 with and without BOM are one."""
+    try:
+        "".encode(name)  # unlike codecs.lookup, refuses base64 and its like
+        found = codecs.lookup(name).name
+    except (LookupError, ValueError):
+        raise FileError(0, f"prompts.encoding {name!r} is not a text encoding; try utf-8, cp1252 or utf-16") from None
+    return "utf-8" if found == "utf-8-sig" else found
+
+
+def _check_unmarked_utf16(head: bytes) -> None:
+    """Refuse text whose every second byte is NUL: as UTF-8 it would be valid, and nonsense."""
+    start = head[:16]
+    for name, zeros, others in (("utf-16-le", start[1::2], start[::2]), ("utf-16-be", start[::2], start[1::2])):
+        if len(zeros) > 1 and not any(zeros) and all(others):
+            raise FileError(0, f"looks like UTF-16 without a byte order mark; set prompts.encoding: {name}")
+
+
+def _check_text(line: str, number: int, encoding: str) -> None:
+    """Raise FileError when bytes of the line are not text in the encoding (they were read as lone surrogates)."""
+    try:
+        line.encode()
+    except UnicodeEncodeError as error:
+        if encoding != "utf-8":
+            raise FileError(number, _not_text(encoding)) from None
+        text = line.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
+        excerpt = _excerpt(text.rstrip("\r\n"), len(line[: error.start].encode()))
+        raise FileError(
+            number,
+            f"is not UTF-8; as cp1252 the line reads '{excerpt}'. If that looks right, set prompts.encoding: cp1252 "
+            "(only the first such line is shown)",
+        ) from None
+
+
+def _not_text(encoding: str) -> str:
+    return f"has bytes that are not {encoding}; set prompts.encoding to what the file is written in"
+
+
+def _excerpt(text: str, position: int) -> str:
+    """At most _EXCERPT characters of the text around the position, with control characters escaped."""
+    start = max(0, min(position - _EXCERPT // 2, len(text) - _EXCERPT))
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[start : start + _EXCERPT])
+    return shown[:_EXCERPT]

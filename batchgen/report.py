@@ -1,0 +1,138 @@
+"""The journal -> counts, tokens, money and time: the report of a run and of its job, and the one line that sums it up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from batchgen.disk import writing
+from batchgen.journal import Journal
+from batchgen.pricing import dollars
+
+STATUSES = ("succeeded", "incomplete", "failed", "blocked", "pending", "outdated")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """Calls and what they took: tokens as the server counted them, cost in USD. `unpriced` calls have an unknown cost."""
+
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    cost: float
+    unpriced: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What is true of a job as its journal stands: table lines by status (they sum to `total`), the failed and
+    incomplete ones by reason, the models that answered, and what all runs took."""
+
+    rows: Mapping[str, int]
+    total: int
+    failures: Mapping[str, int]
+    models: tuple[str, ...]
+    tally: Tally
+
+    def as_json(self) -> dict[str, Any]:
+        """The state as report.json has it."""
+        counts = {"rows": dict(self.rows), "total": self.total, "failures": dict(self.failures)}
+        return {**counts, "models": list(self.models), **asdict(self.tally)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a run left. `rows` are the table lines in scope by status, and sum to `total`; `run` is what this run took,
+    `job` the state of the whole job after it; `elapsed` in seconds; `stopped` why the run ended early, or None."""
+
+    name: str
+    number: int
+    exit_code: int
+    rows: Mapping[str, int]
+    total: int
+    run: Tally
+    job: State
+    elapsed: float
+    simulated: bool
+    stopped: str | None
+    output: str
+    tables: tuple[str, ...]
+    disarmed: int = 0
+
+    def run_json(self) -> dict[str, Any]:
+        """What is true of the run, as report.json has it."""
+        return {
+            "run": self.number,
+            "exit_code": self.exit_code,
+            "stopped": self.stopped,
+            "rows": dict(self.rows),
+            "total": self.total,
+            "elapsed_s": round(self.elapsed, 3),
+            **asdict(self.run),
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as report.json has it."""
+        return as_json(self.name, self.job, self.run_json(), simulated=self.simulated)
+
+    def line(self) -> str:
+        """One honest line for a person."""
+        counts = ", ".join(f"{self.rows[status]:,} {status}" for status in STATUSES if self.rows.get(status))
+        calls = "no call made" if not self.run.calls else f"{self.run.calls:,} call{'s' * (self.run.calls != 1)}"
+        told = [f"{self.name}: {self.total:,} row{'s' * (self.total != 1)}: {counts or 'nothing'}", calls]
+        if self.run.calls:
+            tokens = self.run.input_tokens + self.run.output_tokens
+            told += [f"{tokens:,} tokens", money(self.run), f"{self.elapsed:.1f} s"]
+        if self.disarmed:
+            told.append(f"{self.disarmed:,} cells made safe for spreadsheets")
+        if self.simulated:
+            told.append("SIMULATED")
+        return f"{'; '.join(told)} -> {self.tables[0] if self.tables else self.output}"
+
+
+def as_json(name: str, job: State, run: Mapping[str, Any] | None, *, simulated: bool) -> dict[str, Any]:
+    """report.json: what is true of the job, and what is true of its last run (None: none has ended)."""
+    return {"job": {"name": name, "simulated": simulated, **job.as_json()}, "run": run}
+
+
+def write_report(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write report.json, whole."""
+    with writing(folder / "report.json") as file:
+        json.dump(content, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+
+
+def state(journal: Journal, *, by_turns: bool) -> State:
+    """The state of a whole job."""
+    rows = journal.counts(None, by_turns=by_turns)
+    totals = journal.totals(None)
+    return State(
+        rows=rows,
+        total=sum(rows.values()),
+        failures=totals["failures"],
+        models=tuple(totals["models"]),
+        tally=tally(journal, None),
+    )
+
+
+def money(tally: Tally) -> str:
+    """A cost as people read it: with enough digits to tell, and what is unknown said to be unknown."""
+    if tally.unpriced and not tally.cost:
+        return "cost unknown"
+    text = f"${tally.cost:.2f}" if tally.cost >= 1 else f"${tally.cost:.6f}".rstrip("0").rstrip(".")
+    return f"{text} and {tally.unpriced:,} calls of unknown cost" if tally.unpriced else text
+
+
+def tally(journal: Journal, run: int | None) -> Tally:
+    """What one run, or (None) all runs, took."""
+    totals = journal.totals(None, run)
+    return Tally(
+        calls=totals["calls"],
+        input_tokens=totals["input_tokens"],
+        output_tokens=totals["output_tokens"],
+        cost=dollars(totals["cost"]) or 0.0,
+        unpriced=totals["unpriced"],
+    )

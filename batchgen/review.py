@@ -1,0 +1,258 @@
+"""What can be told and mended without sending anything: plan, status, show, redo, export, verify."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from batchgen.errors import DamagedError, InputError, Problem, nearest
+from batchgen.images import is_whole
+from batchgen.intake import is_current, staged
+from batchgen.journal import Journal, Row
+from batchgen.place import Place
+from batchgen.pricing import dollars
+from batchgen.report import as_json, state, tally, write_report
+from batchgen.requests import Request
+from batchgen.spec import Job
+from batchgen.tables import frame
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run would do: rows by status, calls to make with their tokens and USD (None: unknown), why answered rows
+    would run again, seconds at the least under the job's limits, and the first request in full."""
+
+    name: str
+    kind: str
+    host: str
+    output: str
+    rows: Mapping[str, int]
+    total: int
+    calls: int
+    tokens: int
+    cost: float | None
+    cost_at_most: float | None
+    changed_job: int
+    changed_rows: int
+    seconds: float | None
+    simulated: bool
+    first: Mapping[str, Any] | None
+
+
+def plan(
+    job: Job,
+    *,
+    limit: int | None = None,
+    simulate: bool = False,
+    output: Path | None = None,
+    stdin: BinaryIO | None = None,
+) -> Plan:
+    """Read everything, send nothing, write nothing. Raises InputError."""
+    place = Place.of(job, simulate=simulate, output=output)
+    with ExitStack() as stack:
+        journal = stack.enter_context(place.peek())
+        if not _as_it_stands(place, journal):
+            journal = stack.enter_context(place.peek(shadow=True))
+            place.intake(capped=job.limits.max_cost is not None).read(journal, stdin)
+        return _plan(place, journal, limit)
+
+
+def _as_it_stands(place: Place, journal: Journal) -> bool:
+    if place.job.prompts.path == "-" and staged(journal) is not None:
+        return True
+    return is_current(place.job, journal, place.renderer)
+
+
+def _plan(place: Place, journal: Journal, limit: int | None) -> Plan:
+    rows = journal.counts(limit, by_turns=place.by_turns)
+    forecast = journal.forecast(limit)
+    first = next((row for row in journal.lines() if row.error is None), None)
+    return Plan(
+        name=place.job.name,
+        kind=place.job.kind,
+        host=place.connection.host if not place.simulate else "the simulated API",
+        output=str(place.folder),
+        rows=rows,
+        total=sum(rows.values()),
+        calls=forecast["requests"],
+        tokens=forecast["tokens"],
+        cost=dollars(forecast["cost"]),
+        cost_at_most=dollars(forecast["cost_bound"]),
+        changed_job=forecast["changed_job"],
+        changed_rows=forecast["changed_rows"],
+        seconds=_seconds(place.job, forecast["requests"], forecast["tokens"]),
+        simulated=place.simulate,
+        first=_shown(_rendered(place, first)) if first else None,
+    )
+
+
+def _seconds(job: Job, calls: int, tokens: int) -> float | None:
+    """The least that the job's own limits make it take; None without limits."""
+    limits = job.limits
+    pictures = calls * (job.request.get("n", 1) if isinstance(job.request.get("n", 1), int) else 1)
+    paces = (
+        (limits.requests_per_minute, calls),
+        (limits.tokens_per_minute, tokens),
+        (limits.images_per_minute, pictures if job.kind.startswith("image") else 0),
+    )
+    times = [60 * amount / limit for limit, amount in paces if limit]
+    return max(times) if times else None
+
+
+def _rendered(place: Place, row: Row) -> Request:
+    conversation = place.job.conversation
+    turn = row.columns[conversation.turns][row.turn - 1] if conversation and conversation.turns else None
+    return place.renderer.request(row.columns, row.axes, turn=turn)
+
+
+def _shown(request: Request) -> dict[str, Any]:
+    """A request as people read it."""
+    files = [upload.name for upload in request.uploads]
+    return {"endpoint": request.endpoint, **({"files": files} if files else {}), "body": request.body}
+
+
+def status(job: Job, *, simulate: bool = False, output: Path | None = None, limit: int | None = None) -> dict[str, Any]:
+    """Counts from the journal alone, also while a run is going."""
+    place = Place.of(job, simulate=simulate, output=output)
+    with place.peek() as journal:
+        place.staged(journal)
+        rows = journal.counts(limit, by_turns=place.by_turns)
+        found = journal.query("SELECT run, started_at, ended_at, exit_code FROM runs ORDER BY run DESC LIMIT 1")
+        failures = journal.totals(limit)["failures"]
+        return {
+            "name": job.name,
+            "simulated": simulate,
+            "output": str(place.folder),
+            "rows": rows,
+            "total": sum(rows.values()),
+            "failures": failures,
+            "last_run": dict(found[0]) if found else None,
+            **asdict(tally(journal, None)),
+        }
+
+
+def show(job: Job, identity: str, *, simulate: bool = False, output: Path | None = None) -> list[dict[str, Any]]:
+    """Everything known of one row: for each of its requests the request, the answer and the attempts."""
+    place = Place.of(job, simulate=simulate, output=output)
+    with place.peek() as journal:
+        place.staged(journal)
+        rows = _named(journal, [identity])
+        return [_detail(place, journal, row) for row in rows]
+
+
+def _detail(place: Place, journal: Journal, row: Row) -> dict[str, Any]:
+    recorded = journal.recorded(row.ident, row.key)
+    outcome = asdict(recorded) if recorded else None
+    if outcome is not None and recorded is not None:
+        outcome["response"] = json.loads(recorded.response) if recorded.response else None
+        outcome["cost"] = dollars(recorded.cost)
+        for private in ("ident", "columns_digest", "key"):
+            del outcome[private]
+    attempts = [
+        {**each, "cost": dollars(each["cost"])} for each in journal.attempts(row.ident) if each["key"] == row.key
+    ]
+    return {
+        "id": row.id,
+        "line": row.line,
+        "axes": row.axes,
+        "turn": row.turn or None,
+        "status": row.status,
+        "key": row.key,
+        "error": row.error,
+        "request": _shown(_rendered(place, row)) if row.error is None else None,
+        "outcome": outcome,
+        "attempts": [{name: each[name] for name in each if name not in ("ident", "key", "seq")} for each in attempts],
+    }
+
+
+def _named(journal: Journal, identities: Sequence[str]) -> list[Row]:
+    """The rows of these ids. Raises InputError for those that there are not."""
+    rows, problems = [], []
+    for identity in identities:
+        found = journal.find(identity)
+        rows += found
+        if not found:
+            near = nearest(identity, [each[0] for each in journal.query("SELECT DISTINCT id FROM rows LIMIT 5000")])
+            problems.append(Problem(path=identity, message=f"is the id of no row of this job{near}"))
+    if problems:
+        raise InputError(problems)
+    return rows
+
+
+def redo(
+    job: Job,
+    identities: Sequence[str] = (),
+    *,
+    statuses: Iterable[str] = (),
+    simulate: bool = False,
+    output: Path | None = None,
+) -> int:
+    """Mark rows to be asked again by the next run: those named, and those in these statuses. The old answers stay until
+    the new ones land. Returns how many were marked. Raises InputError, BusyError."""
+    place = Place.of(job, simulate=simulate, output=output)
+    with place.peek() as journal:
+        place.staged(journal)
+    with place.locked(), place.open() as journal:
+        wanted = set(statuses)
+        rows = _named(journal, identities)
+        rows += [row for row in journal.lines() if row.status in wanted] if wanted else []
+        return journal.mark_redo(rows)
+
+
+def export(job: Job, *, simulate: bool = False, output: Path | None = None) -> list[Path]:
+    """Make the tables and report.json again from the journal, without the network. Raises DamagedError."""
+    place = Place.of(job, simulate=simulate, output=output)
+    with place.peek() as journal:
+        place.staged(journal)
+        _sound(place, journal)
+        paths = place.tables(journal).write(place.folder)
+        about = state(journal, by_turns=place.by_turns)
+        write_report(place.folder, as_json(job.name, about, journal.last_report(), simulated=simulate))
+        return paths
+
+
+def _sound(place: Place, journal: Journal) -> None:
+    """Raises DamagedError, naming the first thing that is not what was written."""
+    for trouble in _journal_troubles(place, journal):
+        raise DamagedError(trouble)
+
+
+def _journal_troubles(place: Place, journal: Journal) -> Iterator[str]:
+    path = journal.path
+    yield from (f"{path}: {found}; restore it from a backup" for found in journal.check())
+    for line in journal.damaged_prompts():
+        yield f"{path}: the staged line {line} of the prompts is not what was staged; restore the journal from a backup"
+
+
+def verify(job: Job, *, simulate: bool = False, output: Path | None = None) -> list[str]:
+    """Check the journal and every picture; everything that is not what was written, a sentence each."""
+    place = Place.of(job, simulate=simulate, output=output)
+    with place.peek() as journal:
+        place.staged(journal)
+        troubles = list(_journal_troubles(place, journal))
+        try:
+            for _ in journal.outcomes():
+                pass
+        except DamagedError as error:
+            troubles.append(str(error))
+        troubles += [
+            f"{place.folder / file['path']}: is missing or not what was written; the next run draws it again"
+            for file in journal.files()
+            if not is_whole(place.folder, file, rehash=True)
+        ]
+        return troubles
+
+
+def results(job: Job, *, simulate: bool = False, output: Path | None = None) -> pandas.DataFrame:
+    """The results table as a pandas DataFrame, one row a line, every cell as it stands."""
+    place = Place.of(job, simulate=simulate, output=output)
+    with place.peek() as journal:
+        look = place.layout(journal)
+        return frame(place.tables(journal).results(), [*look.inputs, *look.own])

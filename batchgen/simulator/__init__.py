@@ -1,0 +1,30 @@
+"""An OpenAI-compatible server on loopback: quickstart without a key, rehearsal, and the other end of the tests.
+
+It answers as the API does (shapes, errors, limits, headers), never from a model: every text, picture and vector is
+marked as simulated and is the same for the same request body, in every process. It can be slow, limited or faulty on
+purpose. It imports nothing of batchgen except `errors`.
+
+```text
+server.py      sockets, routes, the order of things      settings.py   what it simulates
+calls.py       HTTP request -> Call                      limits.py     requests, tokens, images per minute
+checks.py      Call -> the API's own refusals            faults.py     the ways a server misbehaves
+texts.py       Call -> words and tokens                  refusals.py   the official error shape
+answers.py     Call -> official answer                   pictures.py   prompt -> PNG, WebP, JPEG
+stats.py       counts, the record of requests
+```
+
+Words in a prompt that steer it, as rehearsal aids:
+
+- `ECHO:` at the start of the last user message: the answer is exactly the text after it.
+- `[policy]` anywhere: refused for its content with 400 (`/moderations` flags it instead).
+- a model whose name starts with `missing-`: 404 `model_not_found`.
+"""
+
+from __future__ import annotations
+
+from .faults import DEFAULT_FAULTS, FAULTS
+from .server import Simulator, serve
+from .settings import Settings
+from .stats import Received, RequestInfo, Stats
+
+__all__ = ["DEFAULT_FAULTS", "FAULTS", "Received", "RequestInfo", "Settings", "Simulator", "Stats", "serve"]

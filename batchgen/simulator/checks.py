@@ -1,0 +1,180 @@
+"""What the API refuses before a model sees the request: each check raises Refusal for the first fault it finds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .calls import Body
+from .refusals import invalid, missing, no_model, policy
+from .texts import POLICY, texts
+
+LONGEST_PROMPT = 32_000  # characters of an image's prompt
+MOST_IMAGES = 10
+MOST_CHOICES = 128
+MOST_INPUTS = 2048
+MOST_DIMENSIONS = 3072
+LONGEST_SIDE = 3840  # pixels of a picture
+PICTURE_FORMATS = ("png", "webp", "jpeg")
+
+
+def chat(body: Body) -> None:
+    """Check a /chat/completions body."""
+    _model(body)
+    _messages(body)
+    _sampling(body, ("max_completion_tokens", "max_tokens"))
+    _content(body)
+
+
+def responses(body: Body) -> None:
+    """Check a /responses body."""
+    _model(body)
+    _present(body, "input")
+    _kind(body, "input", (str, list), "a text or a list of items")
+    _sampling(body, ("max_output_tokens",))
+    _content(body)
+
+
+def completions(body: Body) -> None:
+    """Check a /completions body."""
+    _model(body)
+    _present(body, "prompt")
+    _kind(body, "prompt", (str, list), "a text or a list")
+    _sampling(body, ("max_tokens",))
+    _content(body)
+
+
+def embeddings(body: Body) -> None:
+    """Check an /embeddings body."""
+    _model(body)
+    if body.get("input") is None:
+        raise missing("input")
+    _kind(body, "input", (str, list), "a text or a list")
+    inputs = body["input"] if isinstance(body["input"], list) else [body["input"]]
+    if not inputs or any(item in ("", []) for item in inputs):
+        raise invalid("input", "an input cannot be empty.", "invalid_input")
+    if len(inputs) > MOST_INPUTS and not isinstance(inputs[0], int):
+        raise invalid("input", f"at most {MOST_INPUTS} inputs are taken.", "array_above_max_length")
+    if not all(isinstance(item, (str, int, list)) for item in inputs):
+        raise invalid("input", "texts or token ids are expected.", "invalid_type")
+    _whole(body, "dimensions", 1, MOST_DIMENSIONS)
+    _one_of(body, "encoding_format", ("float", "base64"))
+    _content(body)
+
+
+def moderations(body: Body) -> None:
+    """Check a /moderations body; the content is flagged, never refused."""
+    _present(body, "input")
+    _kind(body, "input", (str, list), "a text or a list")
+    if body.get("model") is not None:
+        _model(body)
+
+
+def images(body: Body) -> None:
+    """Check an /images/generations body, or the fields of an /images/edits form."""
+    _model(body)
+    _present(body, "prompt")
+    _kind(body, "prompt", (str,), "a text")
+    if len(body["prompt"]) > LONGEST_PROMPT:
+        raise invalid("prompt", f"at most {LONGEST_PROMPT} characters are taken.", "string_above_max_length")
+    _whole(body, "n", 1, MOST_IMAGES)
+    _whole(body, "output_compression", 0, 100)
+    _one_of(body, "output_format", PICTURE_FORMATS)
+    _one_of(body, "background", ("auto", "opaque", "transparent"))
+    if body.get("background") == "transparent" and body.get("output_format") == "jpeg":
+        raise invalid("background", "a JPEG cannot be transparent; use png or webp.")
+    _no_stream(body)
+    picture_size(body)
+    if POLICY in body["prompt"]:
+        raise policy(picture=True)
+
+
+def picture_size(body: Body) -> tuple[int, int]:
+    """Width and height in pixels of the wanted picture; raises Refusal for a size that is not taken."""
+    size = body.get("size") or "auto"
+    if size == "auto":
+        return 1024, 1024
+    width, _, height = str(size).partition("x")
+    if not all(side.isascii() and side.isdigit() and len(side) <= 4 for side in (width, height)):
+        raise invalid("size", "WIDTHxHEIGHT in pixels or auto is expected.")
+    sides = int(width), int(height)
+    if any(side % 16 or not 16 <= side <= LONGEST_SIDE for side in sides) or max(sides) > 3 * min(sides):
+        message = f"both sides are multiples of 16 up to {LONGEST_SIDE}, neither above three times the other."
+        raise invalid("size", message)
+    return sides
+
+
+def _model(body: Body) -> None:
+    _present(body, "model")
+    _kind(body, "model", (str,), "a text")
+    if body["model"].startswith("missing-"):
+        raise no_model(body["model"])
+
+
+def _messages(body: Body) -> None:
+    if body.get("messages") is None:
+        raise missing("messages")
+    _kind(body, "messages", (list,), "a list")
+    if not body["messages"]:
+        raise invalid("messages", "at least one message is expected.", "empty_array")
+    for number, message in enumerate(body["messages"]):
+        if not isinstance(message, dict):
+            raise invalid(f"messages[{number}]", "an object is expected.", "invalid_type")
+        if not message.get("role"):
+            raise missing(f"messages[{number}].role")
+
+
+def _sampling(body: Body, bounds: tuple[str, ...]) -> None:
+    _number(body, "temperature", 0, 2)
+    _number(body, "top_p", 0, 1)
+    _whole(body, "n", 1, MOST_CHOICES)
+    for field in bounds:
+        _whole(body, field, 1, 10_000_000)
+    _no_stream(body)
+
+
+def _content(body: Body) -> None:
+    if any(POLICY in text for text in texts(body)):
+        raise policy()
+
+
+def _no_stream(body: Body) -> None:
+    for field in ("stream", "background"):
+        if body.get(field) is True:
+            raise invalid(field, f"the simulator does not take {field}: true.", "unsupported_value")
+
+
+def _present(body: Body, field: str) -> None:
+    if body.get(field) in (None, "", []):
+        raise missing(field)
+
+
+def _kind(body: Body, field: str, kinds: tuple[type, ...], wanted: str) -> None:
+    if not isinstance(body[field], kinds):
+        raise invalid(field, f"{wanted} is expected.", "invalid_type")
+
+
+def _number(body: Body, field: str, lowest: float, highest: float) -> None:
+    value: Any = body.get(field)
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise invalid(field, "a number is expected.", "invalid_type")
+    if not lowest <= value <= highest:
+        side = "below_min" if value < lowest else "above_max"
+        raise invalid(field, f"a number from {lowest} to {highest} is expected.", f"decimal_{side}_value")
+
+
+def _whole(body: Body, field: str, lowest: int, highest: int) -> None:
+    value: Any = body.get(field)
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise invalid(field, "a whole number is expected.", "invalid_type")
+    if not lowest <= value <= highest:
+        side = "below_min" if value < lowest else "above_max"
+        raise invalid(field, f"a whole number from {lowest} to {highest} is expected.", f"integer_{side}_value")
+
+
+def _one_of(body: Body, field: str, known: tuple[str, ...]) -> None:
+    if body.get(field) is not None and body[field] not in known:
+        raise invalid(field, f"one of {', '.join(known)} is expected.")

@@ -1,0 +1,300 @@
+"""The server: sockets, routes, and the order in which a request is read, charged, checked, spoiled and answered."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import itertools
+import json
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from aiohttp import web
+
+from ..errors import InputError
+from . import answers, checks
+from .calls import Body, Call, Pictures, open_pictures, read_form, read_json
+from .faults import FAULTS, SPOILING, canned, misbehave, roll
+from .limits import Cost, Limits
+from .refusals import INVALID, Refusal, no_key, wrong_key
+from .settings import Settings
+from .stats import Received, RequestInfo, Stats
+from .texts import UNBOUNDED_ANSWER, most_tokens, prompt_tokens
+
+# Sixteen pictures of 50 MB and their form.
+LARGEST_BODY = 17 * 50 * 1024 * 1024
+
+_TEXT = "text"
+_PICTURE = "picture"
+_EDIT = "edit"
+
+
+Script = Callable[[RequestInfo], str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Endpoint:
+    kind: str
+    check: Callable[[Body], None]
+    answer: Callable[[Call], Body]
+
+
+_ENDPOINTS = {
+    "/v1/chat/completions": _Endpoint(kind=_TEXT, check=checks.chat, answer=answers.chat),
+    "/v1/responses": _Endpoint(kind=_TEXT, check=checks.responses, answer=answers.responses),
+    "/v1/completions": _Endpoint(kind=_TEXT, check=checks.completions, answer=answers.completions),
+    "/v1/embeddings": _Endpoint(kind="", check=checks.embeddings, answer=answers.embeddings),
+    "/v1/moderations": _Endpoint(kind="", check=checks.moderations, answer=answers.moderations),
+    "/v1/images/generations": _Endpoint(kind=_PICTURE, check=checks.images, answer=answers.images),
+    "/v1/images/edits": _Endpoint(kind=_EDIT, check=checks.images, answer=answers.images),
+}
+
+
+class Simulator:
+    """An OpenAI-compatible server on loopback; `async with Simulator(settings) as simulator` starts and stops it.
+
+    settings: may be replaced while it runs; changed limits start afresh
+    requests: counts (Stats)
+    log: every request (Received) in order, when `record` is set; otherwise empty
+    script: names a fault for a request, or None to leave it to `settings.faults`; called on the event loop
+    """
+
+    def __init__(self, settings: Settings | None = None, *, script: Script | None = None, record: bool = False) -> None:
+        self._settings = settings or Settings()
+        self._limits = _limits(self._settings)
+        self._script = script
+        self._record = record
+        self._runner: web.AppRunner | None = None
+        self._url = ""
+        self._seen: Counter[str] = Counter()
+        self._admitted = itertools.count(1)
+        self._request_prefix = f"req_sim_{secrets.token_hex(4)}"
+        self.requests = Stats()
+        self.log: list[Received] = []
+
+    @property
+    def settings(self) -> Settings:
+        """What is simulated now."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: Settings) -> None:
+        before, self._settings = self._settings, settings
+        if (settings.rpm, settings.tpm, settings.ipm) != (before.rpm, before.tpm, before.ipm):
+            self._limits = _limits(settings)
+
+    @property
+    def url(self) -> str:
+        """The base URL to give a client, `http://127.0.0.1:PORT/v1`; empty until started."""
+        return self._url
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        """Listen on `host`, a loopback address, at `port` (0: any free one); raises InputError when that cannot be."""
+        _check_loopback(host)
+        app = web.Application(client_max_size=LARGEST_BODY)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        # A request whose client has gone must not go on counting as in flight.
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.05)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, host, port, backlog=4096)
+            await site.start()
+        except (OSError, OverflowError) as error:
+            await runner.cleanup()
+            raise InputError(f"cannot listen on {host} port {port} ({error}); choose another port") from error
+        self._runner = runner
+        address = runner.addresses[0]
+        self._url = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}/v1"
+
+    async def stop(self) -> None:
+        """Close every connection at once, answered or not. Does nothing when not started."""
+        runner, self._runner, self._url = self._runner, None, ""
+        if runner is not None:
+            await runner.cleanup()
+
+    async def __aenter__(self) -> Simulator:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        started = time.monotonic()
+        self.requests.arrive(request.path)
+        headers = {"x-request-id": f"{self._request_prefix}{self.requests.received:08x}"}
+        try:
+            response = await self._reply(request, headers)
+        except Refusal as refusal:
+            response = self._refused(refusal, headers)
+        finally:
+            self.requests.in_flight -= 1
+        if not response.prepared:
+            response.headers["openai-processing-ms"] = str(round((time.monotonic() - started) * 1000))
+            response.headers.update(headers)
+        return response
+
+    async def _reply(self, request: web.Request, headers: dict[str, str]) -> web.StreamResponse:
+        """The whole way of one request; what it learns for the `headers` is added to them."""
+        settings = self._settings
+        call, unreadable = await self._read(request)
+        key = _checked_key(request, settings.key)
+        endpoint = _routed(request)
+        if endpoint is None:
+            self.requests.answered += 1
+            return _sent(_dumped(answers.models()))
+        # Failed requests count against the limits too, so the charge comes before the checks.
+        headers.update(self._limits.admit(key, _cost(endpoint, call)))
+        if call is None:
+            assert unreadable is not None, "a call is read or refused"
+            raise unreadable
+        endpoint.check(call.body)
+        uploads = await open_pictures(call) if endpoint.kind == _EDIT else None
+        return await self._act(request, endpoint, call, uploads, settings)
+
+    async def _read(self, request: web.Request) -> tuple[Call | None, Refusal | None]:
+        """The call, or why it cannot be read; recorded either way."""
+        call, refusal = None, None
+        try:
+            endpoint = _ENDPOINTS.get(request.path)
+            if request.method == "POST" and endpoint is not None:
+                is_form = endpoint.kind == _EDIT
+                raw = b"" if is_form else await request.read()
+                call = await read_form(request.path, request) if is_form else read_json(request.path, raw)
+        except Refusal as error:
+            refusal = error
+        except web.HTTPRequestEntityTooLarge:
+            refusal = Refusal(413, "The request body is too large.")
+        if self._record:
+            named = {name.lower(): value for name, value in request.headers.items()}
+            self.log.append(Received(path=request.path, headers=named, body=call.body if call else None))
+        return call, refusal
+
+    async def _act(
+        self, request: web.Request, endpoint: _Endpoint, call: Call, uploads: Pictures | None, settings: Settings
+    ) -> web.StreamResponse:
+        """Wait as long as an answer takes, then give it or the fault that this request meets."""
+        seen = self._count(call, settings)
+        dice = roll(settings.seed, call.digest, seen)
+        fault = self._scripted(call, seen)
+        if fault is None and dice.fault < settings.faults and settings.fault_kinds:
+            fault = settings.fault_kinds[int(dice.kind * len(settings.fault_kinds))]
+        if settings.latency:
+            await asyncio.sleep(settings.latency * (0.75 + dice.jitter / 2))
+        if fault is None:
+            body = await _answer(endpoint, call, uploads)
+            self.requests.answered += 1
+            return _sent(body)
+        self.requests.faults[fault] += 1
+        faulty = canned(fault, seen)
+        if faulty is not None:
+            return web.Response(
+                status=faulty.status, body=faulty.body, content_type=faulty.mime, headers=faulty.headers
+            )
+        body = await _answer(endpoint, call, uploads) if fault in SPOILING else b""
+        return await misbehave(fault, request, body, settings.hang)
+
+    def _count(self, call: Call, settings: Settings) -> int:
+        """How many times this request came, this one included; 1 where nothing hangs on it."""
+        # Without faults a million different requests must not cost a million entries.
+        if self._script is None and not settings.faults:
+            return 1
+        self._seen[call.digest] += 1
+        return self._seen[call.digest]
+
+    def _scripted(self, call: Call, seen: int) -> str | None:
+        number = next(self._admitted)
+        if self._script is None:
+            return None
+        fault = self._script(RequestInfo(n=number, path=call.path, body=call.body, seen=seen))
+        if fault is not None and fault not in FAULTS:
+            raise ValueError(f"the script named an unknown fault {fault!r}; known are {', '.join(FAULTS)}")
+        return fault
+
+    def _refused(self, refusal: Refusal, headers: dict[str, str]) -> web.Response:
+        if refusal.status == 429:
+            self.requests.limited += 1
+        else:
+            self.requests.refused += 1
+        headers.update(refusal.headers)
+        return web.Response(status=refusal.status, body=refusal.body, content_type="application/json")
+
+
+async def serve(settings: Settings, port: int) -> None:
+    """Run a simulator on 127.0.0.1 at `port` until cancelled; raises InputError when the port cannot be had."""
+    simulator = Simulator(settings)
+    await simulator.start(port=port)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await simulator.stop()
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(rpm=settings.rpm, tpm=settings.tpm, ipm=settings.ipm)
+
+
+def _check_loopback(host: str) -> None:
+    try:
+        is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        raise InputError(f"the simulator listens on loopback only, not on {host}; use 127.0.0.1")
+
+
+def _checked_key(request: web.Request, wanted: str | None) -> str:
+    """The bearer key that the request came with, '' without one; raises Refusal when another is wanted."""
+    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+    key = key.strip() if scheme.lower() == "bearer" else ""
+    if wanted is None or secrets.compare_digest(key.encode("utf-8", "replace"), wanted.encode()):
+        return key
+    raise wrong_key(key) if key else no_key()
+
+
+def _routed(request: web.Request) -> _Endpoint | None:
+    """The endpoint that a request goes to; None for the list of models. Raises Refusal for any other place."""
+    path, method = request.path, request.method
+    endpoint = _ENDPOINTS.get(path)
+    if endpoint is None and path != "/v1/models":
+        raise Refusal(404, f"Invalid URL ({method} {path})")
+    wanted = "GET" if endpoint is None else "POST"
+    if method != wanted:
+        raise Refusal(405, f"Not allowed to {method} on {path} (HINT: use {wanted})", kind=INVALID)
+    return endpoint
+
+
+def _cost(endpoint: _Endpoint, call: Call | None) -> Cost:
+    """What the limits charge; a body that cannot be read costs a request and nothing more."""
+    if call is None:
+        return Cost(model="unknown", tokens=0)
+    wanted: Any = call.body.get("n")
+    choices = wanted if isinstance(wanted, int) and 0 < wanted <= checks.MOST_CHOICES else 1
+    spent = prompt_tokens(call.body)
+    if endpoint.kind == _TEXT:
+        bound = most_tokens(call.body)
+        spent += (UNBOUNDED_ANSWER if bound is None else bound) * choices
+    images = choices if endpoint.kind in (_PICTURE, _EDIT) else 0
+    return Cost(model=str(call.body.get("model")), tokens=spent, images=images)
+
+
+async def _answer(endpoint: _Endpoint, call: Call, uploads: Pictures | None) -> bytes:
+    """The true answer, encoded; pictures are drawn in a thread."""
+    if endpoint.kind in (_PICTURE, _EDIT):
+        return await asyncio.to_thread(lambda: _dumped(answers.images(call, uploads)))
+    return _dumped(endpoint.answer(call))
+
+
+def _dumped(body: Body) -> bytes:
+    return json.dumps(body).encode()
+
+
+def _sent(body: bytes) -> web.Response:
+    return web.Response(body=body, content_type="application/json")

@@ -1,0 +1,50 @@
+"""What the simulator simulates: its latency, faults, limits and key."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..errors import InputError, nearest
+from .faults import DEFAULT_FAULTS, FAULTS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a simulator behaves; replace it while it runs to change that. Raises InputError for a value out of bounds.
+
+    latency: seconds an answer takes, times a jitter of 0.75 to 1.25 drawn from the request; 0 or more
+    faults: share of the valid requests answered by a fault, 0 to 1
+    fault_kinds: names out of FAULTS that `faults` draws from
+    rpm, tpm, ipm: requests, tokens and images per minute for each key, above 0; None is without a limit
+    key: the bearer key that is asked for; None takes any, or none
+    hang: seconds a `hang` stays silent before it closes; 0 or more
+    seed: which requests meet which fault
+    """
+
+    latency: float = 0
+    faults: float = 0
+    fault_kinds: tuple[str, ...] = DEFAULT_FAULTS
+    rpm: float | None = None
+    tpm: float | None = None
+    ipm: float | None = None
+    key: str | None = None
+    hang: float = 30
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.faults <= 1:
+            raise InputError(f"faults is a share from 0 to 1, not {self.faults}")
+        for name in ("latency", "hang"):
+            _bounded(name, getattr(self, name), "0 seconds or more", lowest=0)
+        for name in ("rpm", "tpm", "ipm"):
+            if getattr(self, name) is not None:
+                _bounded(name, getattr(self, name), "a number above 0, or None for no limit", lowest=math.ulp(0))
+        for kind in self.fault_kinds:
+            if kind not in FAULTS:
+                raise InputError(f"unknown fault {kind!r}{nearest(kind, FAULTS)}; known are {', '.join(FAULTS)}")
+
+
+def _bounded(name: str, value: float, wanted: str, *, lowest: float) -> None:
+    if not lowest <= value < math.inf:
+        raise InputError(f"{name} is {wanted}, not {value}")
