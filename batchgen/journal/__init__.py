@@ -264,7 +264,7 @@ class Journal:
                          WHERE n <= ? GROUP BY n, axes"""
         sql = f"SELECT status, count(*) FROM ({source}) GROUP BY status"
         found = self.query(sql, _upto(scope))
-        return dict(found)
+        return {row["status"]: row["count(*)"] for row in found}
 
     def todo(self, scope: int | None) -> tuple[int, int]:
         """How many requests would be sent now, and how many of them only because a passing failure is tried again."""

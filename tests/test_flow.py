@@ -1,0 +1,35 @@
+"""The main path from end to end: a job, a server on a socket, a table."""
+
+from __future__ import annotations
+
+from conftest import Lab, serving
+
+from batchgen.simulator import Simulator
+
+
+def test_a_job_ends_in_a_table(lab: Lab, api: Simulator) -> None:
+    """Every row's answer stands in the table, in the file's order, beside its own columns."""
+    done = lab.run("run", lab.job(api.url))
+    assert done.returncode == 0, done.stderr
+    assert [(row["id"], row["status"], row["output"]) for row in lab.table()] == [
+        (f"r{n}", "succeeded", f"answer {n}") for n in range(1, 6)
+    ]
+    assert lab.table(which="errors") == []
+
+
+def test_the_same_command_again_calls_nothing(lab: Lab, api: Simulator) -> None:
+    """P07 The same command twice: the second makes no call and says so."""
+    job = lab.job(api.url)
+    lab.run("run", job)
+    called = api.requests.received
+    again = lab.run("run", job)
+    assert (again.returncode, api.requests.received) == (0, called)
+    assert "no call made" in again.stdout
+
+
+def test_a_fault_is_tried_again(lab: Lab) -> None:
+    """A passing fault costs a retry, not a row, and the audit has both attempts."""
+    with serving(script=lambda request: "500" if request.n == 1 else None) as api:
+        done = lab.run("run", lab.job(api.url))
+    assert done.returncode == 0, done.stderr
+    assert sorted(row["attempts"] for row in lab.table()) == ["1", "1", "1", "1", "2"]
