@@ -29,6 +29,7 @@ The house is the flow; imports point up this list only:
     review      plan, status, show, redo, export, verify: everything without sending
     simulator   an OpenAI-compatible server on loopback
     runner      the whole flow on one screen
+    init        a prompts file        -> a job that runs
     cli         words for people and scripts in, one call, exit code out
 """
 

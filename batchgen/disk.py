@@ -7,6 +7,7 @@ full disk never leaves half a file. Modes follow the umask; links that somebody 
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import stat
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ NETWORK = frozenset(
     ]
 )
 MOUNTS = Path("/proc/self/mounts")
+_numbers = itertools.count()
 
 
 @contextmanager
@@ -86,10 +88,10 @@ def refuse_link(path: Path) -> None:
             raise OutputError(f"{path}: is a link or no regular file; remove it and run again")
 
 
-def file_system(path: Path, mounts: Path = MOUNTS) -> str:
-    """The type of the file system that holds `path`, as `mounts` lists it; "" where there is no such list."""
+def file_system(path: Path) -> str:
+    """The type of the file system that holds `path`, as MOUNTS lists it; "" where there is no such list."""
     try:
-        lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
     place, best, kind = str(path.resolve()), "", ""
@@ -107,7 +109,8 @@ def writing(path: Path, *, binary: bool = False, encoding: str = "utf-8", errors
 
     Raises OutputError for a disk that is full or a folder that cannot be written.
     """
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
+    # Its own name for each writing: threads write pictures whose names may begin alike.
+    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}-{next(_numbers)}.tmp")
     with telling(path):
         with suppress(FileNotFoundError):
             temporary.unlink()

@@ -14,6 +14,7 @@ BatchgenError            1   a bug in batchgen
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -93,11 +94,11 @@ class BusyError(BatchgenError):
 
 
 class Interrupted(BatchgenError):  # noqa: N818 - an event, not a fault
-    """A signal stopped the run; what was answered is kept. `exit_code` is 128 + the signal's number."""
+    """A signal stopped the run; what was answered is kept. `exit_code` is 130 for SIGINT, 143 for SIGTERM and SIGHUP."""
 
-    def __init__(self, signal_number: int) -> None:
-        self.exit_code = 128 + signal_number  # type: ignore[misc]  # the one branch whose code is known late
-        super().__init__(f"interrupted by signal {signal_number}")
+    def __init__(self, number: int) -> None:
+        self.exit_code = 130 if number == signal.SIGINT else 143  # type: ignore[misc]  # the one that is known late
+        super().__init__(f"interrupted ({signal.Signals(number).name}); what was answered is kept; run again to go on")
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

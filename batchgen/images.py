@@ -10,12 +10,14 @@ import binascii
 import hashlib
 import io
 import re
+import threading
 import unicodedata
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.parsers import expat
 
 from batchgen.disk import make_folder, writing
 from batchgen.errors import OutputError
@@ -30,7 +32,21 @@ NAME_LENGTH = 100
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?\Z")
+_HASHED = re.compile(r".*-[0-9a-f]{16}\Z")
 _EXTENSIONS = {"png": "png", "jpeg": "jpg", "webp": "webp", "gif": "gif"}
+
+# The last bytes of the formats that Pillow reads without them.
+_ENDS = {"png": b"IEND\xaeB`\x82", "gif": b";"}
+
+# What an SVG may not hold: it is a program and a web page as well as a picture.
+_ACTIVE = frozenset({"script", "foreignobject", "iframe", "embed", "object", "handler"})
+_LINK = re.compile(r"#|data:image/(png|jpeg|webp|gif);")
+
+# One picture is unpacked at a time: its memory, and Python's filter of warnings, are the whole process's.
+_unpacking = threading.Lock()
+
+# Names given out and perhaps not recorded yet are remembered; more pictures than this are never in flight.
+REMEMBERED = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +62,19 @@ class Picture:
 def slug(identity: str) -> str:
     """A file name made of a row's identity: only A-Z a-z 0-9 . _ -, never empty, never a device's name.
 
-    Where the slug lost something (or differs from another identity only by case), a short hash of the identity keeps
-    two identities from one name on any file system.
+    Where the slug lost something (or differs from another identity only by case, or looks as if it had a hash), a short
+    hash of the identity keeps two identities from one name on any file system.
     """
     plain = _UNSAFE.sub("_", unicodedata.normalize("NFKD", identity)).strip("._")[:NAME_LENGTH]
-    lossless = plain == identity and plain == plain.lower() and not _RESERVED.match(plain)
-    return plain if lossless else f"{plain or 'row'}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+    if _RESERVED.match(plain):
+        plain = plain.replace(".", "_")
+    lossless = plain == identity == plain.lower() and not _RESERVED.match(plain) and not _HASHED.match(plain)
+    return plain if lossless and plain else f"{plain or 'row'}-{_short(identity)}"
+
+
+def _short(identity: str) -> str:
+    """64 bits of a hash: a million rows whose slugs are all alike still have names of their own."""
+    return hashlib.sha256(identity.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def file_stem(identity: str, axes: Mapping[str, Any]) -> str:
@@ -60,13 +83,15 @@ def file_stem(identity: str, axes: Mapping[str, Any]) -> str:
     stem = "-".join(slug(part) for part in parts)
     if len(stem) <= NAME_LENGTH * 2:
         return stem
-    return f"{stem[:NAME_LENGTH]}-{hashlib.sha256(stem.encode()).hexdigest()[:8]}"
+    return f"{stem[:NAME_LENGTH]}-{_short(stem)}"
 
 
 def decode(encoded: str) -> bytes:
     """The bytes of strict base64 (RFC 4648 4; a data URL's head is taken off). Raises Unreadable."""
     text = encoded.split(",", 1)[1] if encoded.startswith("data:image/") and "," in encoded else encoded
     try:
+        if len(text) % 4:
+            raise binascii.Error
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise Unreadable("the picture is not valid base64") from None
@@ -74,7 +99,8 @@ def decode(encoded: str) -> bytes:
 
 def verify(data: bytes) -> str:
     """The extension that the bytes deserve, after every pixel was decoded. Raises Unreadable for anything else."""
-    if data.lstrip()[:5] in (b"<svg ", b"<?xml") and data.rstrip().endswith(b"</svg>"):
+    if data[:100].lstrip().startswith((b"<svg", b"<?xml")):
+        _verify_svg(data)
         return "svg"
     form = sniff(data)
     if form is None:
@@ -82,7 +108,7 @@ def verify(data: bytes) -> str:
     # Pillow costs a tenth of a second to import, and most jobs draw nothing.
     from PIL import Image
 
-    with warnings.catch_warnings():
+    with _unpacking, warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
             with Image.open(io.BytesIO(data), formats=[form]) as image:
@@ -96,7 +122,38 @@ def verify(data: bytes) -> str:
             raise
         except Exception as error:
             raise Unreadable(f"the picture does not decode: {type(error).__name__}: {error}") from None
+    if not data.endswith(_ENDS.get(form, b"")):
+        raise Unreadable("the picture's end is missing")
     return _EXTENSIONS[form]
+
+
+def _verify_svg(data: bytes) -> None:
+    """Raises Unreadable unless the bytes are an SVG that neither runs, nor loads, nor unpacks anything."""
+    root = ""
+
+    def declared(*_: object) -> None:
+        raise Unreadable("the SVG has a document type or an instruction, where other files and entities hide")
+
+    def element(name: str, attributes: Mapping[str, str]) -> None:
+        nonlocal root
+        root = root or name
+        local = {key.rpartition(":")[2].lower(): value.strip() for key, value in attributes.items()}
+        links = [value for key, value in local.items() if key in ("href", "src")]
+        if name.rpartition(":")[2].lower() in _ACTIVE or any(key.startswith("on") for key in local):
+            raise Unreadable("the SVG holds a script")
+        if not all(_LINK.match(link) for link in links if link):
+            raise Unreadable("the SVG loads something from elsewhere")
+
+    parser = expat.ParserCreate()
+    parser.StartDoctypeDeclHandler = declared
+    parser.ProcessingInstructionHandler = declared
+    parser.StartElementHandler = element
+    try:
+        parser.Parse(data, True)
+    except (expat.ExpatError, LookupError, ValueError) as error:
+        raise Unreadable(f"the SVG is no XML: {error}") from None
+    if root.rpartition(":")[2] != "svg":
+        raise Unreadable(f"the picture is XML, but <{root[:40]}> instead of SVG")
 
 
 class PictureFolder:
@@ -106,6 +163,8 @@ class PictureFolder:
         self._output = output
         self._folder = output / "images"
         self._owned = owned
+        self._given: dict[str, None] = {}
+        self._naming = threading.Lock()
 
     def prepare(self) -> None:
         """Make the folder. Raises OutputError when it is a link or cannot be written."""
@@ -132,11 +191,15 @@ class PictureFolder:
         return Picture(path=f"images/{path.name}", sha256=digest, size=len(data), mtime=mtime)
 
     def _free(self, stem: str, extension: str, digest: str) -> Path:
-        """A name that no recorded answer owns: a paid picture is never overwritten, only what a crash left behind."""
-        names = (f"{stem}.{extension}", f"{stem}.{digest[:8]}.{extension}")
-        return next(
-            (self._folder / name for name in names if not self._owned(f"images/{name}")), self._folder / names[1]
-        )
+        """A name that no answer owns or is about to: a paid picture is never overwritten, only what a crash left behind."""
+        names = (f"{stem}.{extension}", f"{stem}.{digest[:16]}.{extension}")
+        with self._naming:
+            free = (name for name in names if name.lower() not in self._given and not self._owned(f"images/{name}"))
+            name = next(free, names[1])
+            self._given[name.lower()] = None
+            if len(self._given) > REMEMBERED:
+                del self._given[next(iter(self._given))]
+        return self._folder / name
 
 
 def is_whole(output: Path, file: Mapping[str, Any], *, rehash: bool = False) -> bool:

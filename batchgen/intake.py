@@ -6,17 +6,18 @@ All or nothing: problems leave the journal as it was. While the files and the jo
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from batchgen.errors import SHOWN, InputError, Problem, nearest
 from batchgen.journal import Journal
-from batchgen.journal.staging import DuplicateId, Expected, Staging
+from batchgen.journal.records import digest_of
+from batchgen.journal.staging import DuplicateId, Expected, Staging, kept_prompts
 from batchgen.kinds import Usage
 from batchgen.pricing import Prices
-from batchgen.prompts import Prompt, PromptsFile, file_digest, open_prompts
-from batchgen.requests import Axes, Renderer, Request, RequestFault, combinations, unchanged
+from batchgen.prompts import Dialect, Prompt, file_digest, open_prompts
+from batchgen.requests import Axes, Renderer, Request, RequestFault, canonical, combinations, unchanged
 from batchgen.spec import Job
 
 # Tokens that an answer without a cap is expected to have, and bytes that make a token, for forecasts only.
@@ -33,12 +34,13 @@ class Staged:
     signature: str
     source: str
     digest: str
-    format: str
+    format: Literal["csv", "tsv", "jsonl", "txt"]
     delimiter: str
     bom: bool
     header: list[str]
     prompts: int
     requests: int
+    capped: bool
     pictures: list[list[Any]] = field(default_factory=list)
 
 
@@ -48,12 +50,29 @@ def staged(journal: Journal) -> Staged | None:
     return Staged(**kept) if kept else None
 
 
-def is_current(job: Job, journal: Journal, renderer: Renderer) -> bool:
-    """Whether the rows in the journal are those that pass 1 would make of the job and files as they are now."""
+def is_current(job: Job, journal: Journal, renderer: Renderer, *, capped: bool) -> bool:
+    """Whether the rows in the journal are those that pass 1 would make of the job and files as they are now. Prompts from
+    a stream are those that came last."""
     last, path = staged(journal), job.prompts_path
-    if last is None or path is None or last.signature != renderer.signature() or not path.is_file():
+    if last is None or (capped and not last.capped) or last.signature != _signature(job, renderer):
         return False
-    return last.digest == file_digest(path) and unchanged(last.pictures)
+    if path is not None and not (path.is_file() and last.digest == file_digest(path)):
+        return False
+    return unchanged(last.pictures)
+
+
+def _signature(job: Job, renderer: Renderer) -> str:
+    """A digest of everything in the job that pass 1 and its forecast depend on."""
+    pricing = {model: price.model_dump() for model, price in job.pricing.items()}
+    return digest_of(canonical([renderer.signature(), pricing, list(job.output.columns)])).hex()
+
+
+def has_more(stream: BinaryIO) -> bool:
+    """Whether a stream of prompts brings any: a terminal, or an empty pipe as under cron, does not."""
+    if stream.isatty():
+        return False
+    peek = getattr(stream, "peek", None)
+    return bool(peek(1)) if peek is not None else True
 
 
 class Intake:
@@ -87,17 +106,37 @@ class Intake:
             ) as file,
             journal.transaction() as connection,
         ):
-            return self._stage(file, connection, journal)
+            return self._stage(file, file.dialect, lambda: file.digest, connection, journal)
 
-    def _stage(self, file: PromptsFile, connection: sqlite3.Connection, journal: Journal) -> Staged:
-        dialect = file.dialect
+    def read_again(self, journal: Journal) -> Staged:
+        """Stage anew the prompts that the journal holds, those of a stream that is gone, for a job that has changed.
+        Raises InputError, also when it holds none."""
+        last = staged(journal)
+        if last is None:
+            raise InputError("stdin: is empty, and prompts.path is '-'; pipe the prompts into batchgen")
+        if problems := self._renderer.problems(None):
+            raise InputError(problems)
+        dialect = Dialect(
+            format=last.format, delimiter=last.delimiter, encoding="utf-8", bom=last.bom, header=tuple(last.header)
+        )
+        with journal.transaction() as connection:
+            return self._stage(kept_prompts(connection), dialect, lambda: last.digest, connection, journal)
+
+    def _stage(
+        self,
+        prompts: Iterable[Prompt],
+        dialect: Dialect,
+        digest: Callable[[], str],
+        connection: sqlite3.Connection,
+        journal: Journal,
+    ) -> Staged:
         if dialect.header is not None and (problems := self._header(dialect.header)):
             raise InputError(problems)
         staging = Staging(connection)
         header: dict[str, None] = dict.fromkeys(dialect.header or ())
         count = 0
         try:
-            for prompt in file:
+            for prompt in prompts:
                 count += 1
                 header.update(dict.fromkeys(prompt.columns))
                 self._take(prompt, staging)
@@ -109,17 +148,17 @@ class Intake:
         if self._problems:
             ordered = sorted(self._problems, key=lambda problem: (problem.path, problem.line))
             raise InputError(ordered, found=max(self._found, len(ordered)))
-        staging.name_threads()
         result = Staged(
-            signature=self._renderer.signature(),
+            signature=_signature(self._job, self._renderer),
             source=self._shown,
-            digest=file.digest,
+            digest=digest(),
             format=dialect.format,
             delimiter=dialect.delimiter,
             bom=dialect.bom,
             header=list(header),
             prompts=count,
             requests=staging.count(),
+            capped=self._capped,
             pictures=[list(picture) for picture in self._renderer.uploaded()],
         )
         if not journal.shadowed:
@@ -151,7 +190,7 @@ class Intake:
         identity, error = self._identity(prompt)
         error = prompt.error or error
         try:
-            staging.prompt(prompt.n, prompt.line, None if error else identity, prompt.columns)
+            staging.prompt(prompt, None if error else identity)
         except DuplicateId as duplicate:
             # Two rows of one name are refused even when broken rows may fail: neither is the wrong one.
             self._add(f"{self._job.prompts.id} {identity!r} is the id of line {duplicate.line} already", prompt.line)
@@ -162,7 +201,7 @@ class Intake:
         for axes in self._combinations:
             if error:
                 broken = f"row {prompt.n}" if self._job.prompts.id else None
-                staging.broken(prompt.n, broken, axes, None, error)
+                staging.broken(prompt.n, broken, axes, self._place(prompt, axes, staging), error)
             else:
                 self._threads(prompt, identity, axes, staging)
 
@@ -174,6 +213,15 @@ class Intake:
         if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
             return None, f"{name} (prompts.id) is empty or no plain value; every row needs an id"
         return str(value), None
+
+    def _place(self, prompt: Prompt, axes: Axes, staging: Staging) -> tuple[str, int] | None:
+        """The conversation and turn of a row, as far as it can be read: a broken turn blocks those after it."""
+        column = self._job.conversation.id if self._job.conversation else None
+        thread = prompt.columns.get(column) if column else None
+        if thread in (None, ""):
+            return None
+        name = f"thread {thread}"
+        return name, staging.previous(name, axes)[1] + 1
 
     def _threads(self, prompt: Prompt, identity: str | None, axes: Axes, staging: Staging) -> None:
         conversation = self._job.conversation
@@ -199,8 +247,10 @@ class Intake:
             name = f"row {prompt.n}"
             key = self._request(prompt, identity, axes, staging, thread=(name, number), turn=turn, previous=previous)
             if key is None:
-                return
+                break
             previous = key
+        if identity is None:
+            staging.name_thread(f"row {prompt.n}", axes)
 
     def _request(
         self,

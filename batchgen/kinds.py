@@ -9,12 +9,16 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 Json = Mapping[str, Any]
+
+# A count of tokens above this is no count; sums of costs stay within SQLite's whole numbers.
+MOST_TOKENS = 1_000_000_000
 
 # First bytes of the picture formats that the image endpoints speak, and the rest of the mark at an offset.
 _MAGIC: tuple[tuple[bytes, int, bytes, str], ...] = (
@@ -123,17 +127,27 @@ def _mapping(value: object) -> Json:
 def _count(source: Json, *names: str) -> int | None:
     for name in names:
         value = source.get(name)
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS:
             return value
     return None
 
 
 def _items(response: Json, name: str) -> list[Json]:
-    """The reply's list `name`, which must hold at least one object and nothing else."""
+    """The reply's list `name`, which must hold at least one object and nothing else, in the order of `index`."""
     value = response.get(name)
     if not isinstance(value, list) or not value or not all(isinstance(item, Mapping) for item in value):
         raise Unreadable(f"the reply has no {name}")
+    if all(isinstance(item.get("index"), int) for item in value):
+        return sorted(value, key=lambda item: int(item["index"]))
     return value
+
+
+def _choices(response: Json) -> list[Json]:
+    """The reply's choices, none of which broke off: some servers put an error into a choice of status 200."""
+    choices = _items(response, "choices")
+    if any(item.get("error") or item.get("finish_reason") == "error" for item in choices):
+        raise Unreadable("the reply's choice broke off with an error")
+    return choices
 
 
 def _answer(response: Json, choices: list[Choice], *, pictures: tuple[str, ...] = (), lacking: str = "") -> Answer:
@@ -164,7 +178,7 @@ def _choice(text: str, reason: object, *, refused: bool = False) -> Choice:
 
 def _read_chat(response: Json, body: Json) -> Answer:
     choices = []
-    for item in _items(response, "choices"):
+    for item in _choices(response):
         message = item.get("message")
         if not isinstance(message, Mapping):
             raise Unreadable("the reply's choice has no message")
@@ -191,7 +205,7 @@ def _content(content: object) -> str:
 
 def _read_completion(response: Json, body: Json) -> Answer:
     choices = []
-    for item in _items(response, "choices"):
+    for item in _choices(response):
         text = item.get("text")
         if not isinstance(text, str):
             raise Unreadable("the reply's choice has no text")
@@ -203,7 +217,7 @@ def _read_text(response: Json, body: Json) -> Answer:
     status = response.get("status")
     if status not in ("completed", "incomplete"):
         raise Unreadable(f"the reply's status is {status!r}")
-    output = _items(response, "output") if status == "completed" else response.get("output") or []
+    output = _items(response, "output") if status == "completed" or response.get("output") else []
     parts = [part for item in output for part in _parts(item)]
     text = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
     refusal = "".join(part["refusal"] for part in parts if isinstance(part.get("refusal"), str))
@@ -255,17 +269,24 @@ def _read_embedding(response: Json, body: Json) -> Answer:
 
 def _vector(value: object) -> list[float]:
     """An embedding as numbers: a list of them, or little-endian float32 in base64 as the API sends on request."""
-    if isinstance(value, str) and value:
+    numbers: Sequence[object] = value if isinstance(value, list) else ()
+    if isinstance(value, str):
         try:
             data = base64.b64decode(value, validate=True)
-            numbers = struct.unpack(f"<{len(data) // 4}f", data)
+            # Nine significant digits name every float32 exactly; float64's seventeen would only double the cell.
+            numbers = [float(f"{number:.9g}") for number in struct.unpack(f"<{len(data) // 4}f", data)]
         except (binascii.Error, struct.error, ValueError):
             raise Unreadable("the reply's embedding is not base64 of float32 numbers") from None
-        # Nine significant digits name every float32 exactly; float64's seventeen would only double the cell.
-        return [float(f"{number:.9g}") for number in numbers]
-    if isinstance(value, list) and value and all(isinstance(item, int | float) for item in value):
-        return value
-    raise Unreadable("the reply has no embedding")
+    if not numbers or not all(map(_is_number, numbers)):
+        raise Unreadable("the reply has no embedding")
+    return [number for number in numbers if isinstance(number, int | float)]
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a number of JSON; infinity and not-a-number are none."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _read_moderation(response: Json, body: Json) -> Answer:
@@ -275,6 +296,9 @@ def _read_moderation(response: Json, body: Json) -> Answer:
             raise Unreadable("the reply's result does not say whether it was flagged")
         categories = [name for name, hit in _mapping(item.get("categories")).items() if hit is True]
         verdicts.append({"flagged": item["flagged"], "categories": categories})
+    given = body.get("input")
+    if isinstance(given, list) and all(isinstance(item, str) for item in given) and len(verdicts) != len(given):
+        raise Unreadable(f"the reply has {len(verdicts)} results for {len(given)} inputs")
     text = json.dumps(verdicts[0] if len(verdicts) == 1 else verdicts)
     return _answer(response, [Choice(text=text, finish_reason="stop")])
 

@@ -14,10 +14,13 @@ from typing import Any
 from batchgen.dispatch import PASSING, Attempt, Failure, Outcome, Received, Thread
 from batchgen.images import PictureFolder, file_stem, stored
 from batchgen.journal import Journal, Row
+from batchgen.journal.records import encodable
 from batchgen.journal.writer import Writer
-from batchgen.kinds import KINDS
+from batchgen.kinds import KINDS, Unreadable
 from batchgen.requests import Renderer, Request, RequestFault, own_messages, with_history
 from batchgen.spec import Job
+
+History = Sequence[Mapping[str, Any]]
 
 
 class JobLedger:
@@ -27,10 +30,8 @@ class JobLedger:
         self, job: Job, journal: Journal, writer: Writer, renderer: Renderer, pictures: PictureFolder, scope: int | None
     ) -> None:
         self._journal, self._writer, self._renderer = journal, writer, renderer
-        self._pictures, self._scope = pictures, scope
+        self._job, self._pictures, self._scope = job, pictures, scope
         self._kind = KINDS[job.kind]
-        self._by_turns = job.conversation is not None and job.conversation.turns is not None
-        self._turns_column = job.conversation.turns if job.conversation else None
         self._digests: dict[tuple[str, str], bytes] = {}
 
     async def threads(self) -> AsyncIterator[Thread]:
@@ -41,40 +42,34 @@ class JobLedger:
                 yield _Single(self, row) if row.turn == 0 else _Conversation(self, row)
             after = page[-1].seq
 
-    async def thread_rows(self, head: Row) -> list[Row]:
+    async def turns(self, head: Row) -> list[Row]:
         """The turns of a conversation that are in scope, in order, as they stand now."""
         rows = await asyncio.to_thread(self._journal.thread, head)
         return [row for row in rows if self._scope is None or row.n <= self._scope]
 
-    async def request(self, row: Row, earlier: Sequence[Row] = ()) -> Request | None:
-        """The request of a row, with the conversation so far; None when it cannot be made any more."""
+    async def now(self, row: Row) -> Row:
+        """A row as it stands now."""
+        return await asyncio.to_thread(self._journal.again, row)
+
+    async def request(self, row: Row, history: History = (), previous: str = "") -> Request | None:
+        """The request of a row, after the conversation so far and the turn whose key is `previous`; None when it cannot
+        be made any more."""
         self._digests[row.ident, row.key] = row.columns_digest
         try:
-            request = self._render(row, earlier[-1].key if earlier else "")
+            request = rendered(self._job, self._renderer, row, previous)
             if request.key != row.key:
                 raise RequestFault(("request",), "a file that it is made of has changed since the run began; run again")
-            return with_history(request, self._history(earlier)) if earlier else request
+            return with_history(request, history) if history else request
         except RequestFault as fault:
             await self._unmade(row, str(fault))
             return None
 
-    def _render(self, row: Row, previous: str) -> Request:
-        turn = row.columns[self._turns_column][row.turn - 1] if self._by_turns and self._turns_column else None
-        request = self._renderer.request(row.columns, row.axes, turn=turn, previous=previous)
-        return replace(request, id=row.id, ident=row.ident, turn=row.turn)
-
-    def _history(self, earlier: Sequence[Row]) -> list[Mapping[str, Any]]:
-        """The messages before a turn: each earlier turn's own, then the reply to it."""
-        messages: list[Mapping[str, Any]] = []
-        previous = ""
-        for row in earlier:
-            given = self._render(row, previous).body["messages"]
-            messages += own_messages(given) if messages else given
-            recorded = self._journal.recorded(row.ident, row.key)
-            assert recorded is not None  # a turn is sent only after the turns before it have succeeded
-            messages.append(_reply(json.loads(recorded.response)))
-            previous = row.key
-        return messages
+    def said(self, row: Row, previous: str, *, first: bool) -> History:
+        """What an answered turn adds to its conversation: its own messages, then the reply to it."""
+        given = rendered(self._job, self._renderer, row, previous).body["messages"]
+        recorded = self._journal.recorded(row.ident, row.key)
+        assert recorded is not None  # a turn is sent only after the turns before it have succeeded
+        return [*(given if first else own_messages(given)), _reply(json.loads(recorded.response))]
 
     async def _unmade(self, row: Row, message: str) -> None:
         failure = Failure(meaning="transient", reason="input", message=message)
@@ -90,6 +85,8 @@ class JobLedger:
     async def receive(self, request: Request, body: Mapping[str, Any], reply: bytes) -> Received:
         """Read a reply and store its pictures. Raises Unreadable when it is no answer, OutputError for a full disk."""
         answer = self._kind.read(body, request.body)
+        if self._kind.draws and len(answer.pictures) != len(answer.choices):
+            raise Unreadable("the reply names a stored picture, and only batchgen stores pictures")
         if not answer.pictures:
             return Received(answer=answer, reply=reply)
         stem = file_stem(request.id, request.axes)
@@ -133,22 +130,45 @@ class _Single:
 
 
 class _Conversation:
-    """A conversation: each turn is asked for when the turn before it is recorded."""
+    """A conversation: each turn is asked for when the turn before it is recorded. `_turns` are those not yet answered,
+    `_history` what the others said."""
 
     def __init__(self, ledger: JobLedger, head: Row) -> None:
         self._ledger = ledger
         self._head = head
+        self._turns: list[Row] | None = None
+        self._history: list[Mapping[str, Any]] = []
+        self._previous = ""
 
     async def next(self) -> Request | None:
-        rows = await self._ledger.thread_rows(self._head)
-        for n, row in enumerate(rows):
-            if row.status != "succeeded":
-                return await self._ledger.request(row, rows[:n]) if row.todo else None
-        return None
+        if self._turns is None:
+            self._turns = await self._ledger.turns(self._head)
+        elif self._turns:
+            self._turns[0] = await self._ledger.now(self._turns[0])
+        while self._turns and self._turns[0].status == "succeeded":
+            await self._take_in(self._turns.pop(0))
+        if not self._turns:
+            return None
+        # What stood in the way when the conversation was read is out of it: each turn before this one has succeeded.
+        turn = await self._ledger.now(self._turns[0])
+        return await self._ledger.request(turn, self._history, self._previous) if turn.todo else None
+
+    async def _take_in(self, turn: Row) -> None:
+        self._history += await asyncio.to_thread(self._ledger.said, turn, self._previous, first=not self._history)
+        self._previous = turn.key
+
+
+def rendered(job: Job, renderer: Renderer, row: Row, previous: str = "") -> Request:
+    """The request of a staged row, less what its conversation said before. Raises RequestFault."""
+    column = job.conversation.turns if job.conversation else None
+    turn = row.columns[column][row.turn - 1] if column else None
+    request = renderer.request(row.columns, row.axes, turn=turn, previous=previous)
+    return replace(request, id=row.id, ident=row.ident, turn=row.turn)
 
 
 def _reply(response: Mapping[str, Any]) -> dict[str, Any]:
     """The assistant's message of a recorded reply, as a later request takes it."""
     message = response["choices"][0]["message"]
     kept = {name: message[name] for name in ("role", "content", "tool_calls") if message.get(name) is not None}
-    return {"role": "assistant", **kept}
+    # Half a surrogate pair can be received, but not be sent.
+    return {"role": "assistant", **(json.loads(encodable(json.dumps(kept, ensure_ascii=False))))}

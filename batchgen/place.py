@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
 from batchgen.disk import make_folder, refuse_link
 from batchgen.disk import telling as telling_disk
 from batchgen.errors import BusyError, InputError
-from batchgen.intake import Intake, Staged, staged
+from batchgen.intake import Intake, Staged, has_more, is_current, staged
 from batchgen.journal import Journal
 from batchgen.pricing import Prices
 from batchgen.requests import Renderer
@@ -21,6 +22,10 @@ from batchgen.tables import Layout, Tables, conflicts, layout
 
 # The provider's word in the key of a simulated request, so that nothing simulated ever stands for an answer.
 SIMULATED = "simulate"
+
+
+def _silently(text: str) -> None:
+    """Say nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,13 +62,13 @@ class Place:
         path = self.folder / ".lock"
         refuse_link(path)
         lock = FileLock(path, timeout=0)
-        try:
-            with telling_disk(path):
+        with telling_disk(path):
+            try:
                 lock.acquire()
-        except Timeout:
-            raise BusyError(
-                f"{self.folder}: another process is running this job; try again when it has ended"
-            ) from None
+            except Timeout:  # an OSError too
+                raise BusyError(
+                    f"{self.folder}: another process is running this job; try again when it has ended"
+                ) from None
         try:
             yield
         finally:
@@ -88,15 +93,36 @@ class Place:
             raise InputError(f"{self.job.shown}: has not been run yet; run it first: batchgen run {self.job.shown}")
         return found
 
-    def intake(self, *, capped: bool) -> Intake:
-        """Pass 1 of this job."""
-        return Intake(
+    def is_current(self, journal: Journal, stream: BinaryIO | None, *, capped: bool) -> bool:
+        """Whether the journal holds what pass 1 would bring."""
+        return not self._from(stream) and is_current(self.job, journal, self.renderer, capped=capped)
+
+    def take_in(
+        self, journal: Journal, stream: BinaryIO | None = None, *, capped: bool, say: Callable[[str], None] = _silently
+    ) -> None:
+        """Pass 1, unless the journal holds what it would bring. Prompts of a stream (`prompts.path: "-"`) that brings
+        nothing are those that came last. Raises InputError."""
+        bringing = self._from(stream)
+        if self.job.prompts.path == "-" and not bringing and staged(journal) is not None:
+            say("stdin is empty; going on with the prompts of the last run")
+        if self.is_current(journal, stream, capped=capped):
+            return
+        intake = Intake(
             self.job, self.renderer, self.prices, check=lambda header: conflicts(self.job, header), capped=capped
         )
+        if self.job.prompts.path == "-" and not bringing:
+            intake.read_again(journal)
+        else:
+            intake.read(journal, stream if bringing else None)
+
+    def _from(self, stream: BinaryIO | None) -> bool:
+        return self.job.prompts.path == "-" and stream is not None and has_more(stream)
 
     def layout(self, journal: Journal) -> Layout:
-        """How this job's tables look."""
+        """How this job's tables look. Raises InputError when the job has changed so that columns would hide others."""
         found = self.staged(journal)
+        if problems := conflicts(self.job, found.header):
+            raise InputError(problems)
         return layout(self.job, found.header, delimiter=found.delimiter, bom=found.bom)
 
     def tables(self, journal: Journal) -> Tables:

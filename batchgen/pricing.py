@@ -41,12 +41,14 @@ class Prices:
         rates = self._rates(model)
         if rates is not None and not any(rates):
             return 0
-        cost = None if usage.input_tokens is None else self._known_cost(model, usage, tier)
+        cost = None
+        if rates and usage.input_tokens is not None and (usage.output_tokens is not None or not rates[1]):
+            cost = self._known_cost(model, usage, tier, drawn=pictures > 0)
         if cost is None and pictures and own is not None and own.image is not None:
             return math.ceil(own.image * NANO) * pictures
         return cost
 
-    def _known_cost(self, model: str, usage: Usage, tier: str | None) -> int | None:
+    def _known_cost(self, model: str, usage: Usage, tier: str | None, *, drawn: bool) -> int | None:
         from genai_prices import Usage as Counted
         from genai_prices import calc_price
 
@@ -56,6 +58,7 @@ class Prices:
             cache_write_tokens=usage.cache_write_tokens,
             input_image_tokens=usage.image_tokens,
             output_tokens=usage.output_tokens or 0,
+            output_image_tokens=usage.output_tokens or 0 if drawn else 0,
         )
         context = {"service_tier": tier} if tier else None
         try:
@@ -90,7 +93,7 @@ class Prices:
         return "a cap on the answer: request.max_completion_tokens (chat), max_output_tokens (text) or max_tokens (completion)"
 
     def _highest_rates(self, model: str) -> tuple[Decimal, Decimal] | None:
-        """USD per million tokens of input and output, each the highest of all tiers and cache writes."""
+        """USD per million tokens of input and output, each the highest of all tiers, sorts of token and cache writes."""
         own = self._pricing.get(model)
         if own is not None and own.input is not None:
             return Decimal(str(max(own.input, own.cached_input or 0))), Decimal(str(own.output))
@@ -105,8 +108,10 @@ class Prices:
         # Priority and fast tiers cost more than the plain price; a cap must hold for them too.
         prices += [variant.prices.__dict__ for variant in known.price_variants or ()]
         rates = [(name, _highest(value)) for price in prices for name, value in price.items()]
-        inputs = [rate for name, rate in rates if name in ("input_mtok", "cache_write_mtok", "input_image_mtok")]
-        outputs = [rate for name, rate in rates if name == "output_mtok"]
+        inputs = [rate for name, rate in rates if name.endswith("_mtok") and not name.startswith("output_")]
+        outputs = [rate for name, rate in rates if name.endswith("_mtok") and name.startswith("output_")]
+        if not any((*inputs, *outputs)) and any(rate for _, rate in rates):
+            return None  # priced by the hour or the character
         return max(inputs, default=Decimal(0)), max(outputs, default=Decimal(0))
 
 
@@ -120,7 +125,7 @@ def _highest(price: Any) -> Decimal:
 def _own_cost(price: Price, usage: Usage) -> int | None:
     if usage.input_tokens is None or (usage.output_tokens is None and price.output):
         return None
-    cached = usage.cached_tokens or 0
+    cached = min(usage.cached_tokens or 0, usage.input_tokens)
     rate = Decimal(str(price.input))
     cached_rate = rate if price.cached_input is None else Decimal(str(price.cached_input))
     output = Decimal(str(price.output)) * (usage.output_tokens or 0)

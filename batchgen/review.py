@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from batchgen.errors import DamagedError, InputError, Problem, nearest
 from batchgen.images import is_whole
-from batchgen.intake import is_current, staged
 from batchgen.journal import Journal, Row
+from batchgen.ledger import rendered
 from batchgen.place import Place
 from batchgen.pricing import dollars
 from batchgen.report import as_json, state, tally, write_report
-from batchgen.requests import Request
+from batchgen.requests import RequestFault
 from batchgen.spec import Job
 from batchgen.tables import frame
 
@@ -58,22 +58,17 @@ def plan(
     place = Place.of(job, simulate=simulate, output=output)
     with ExitStack() as stack:
         journal = stack.enter_context(place.peek())
-        if not _as_it_stands(place, journal):
+        capped = job.limits.max_cost is not None
+        if not place.is_current(journal, stdin, capped=capped):
             journal = stack.enter_context(place.peek(shadow=True))
-            place.intake(capped=job.limits.max_cost is not None).read(journal, stdin)
+            place.take_in(journal, stdin, capped=capped)
         return _plan(place, journal, limit)
-
-
-def _as_it_stands(place: Place, journal: Journal) -> bool:
-    if place.job.prompts.path == "-" and staged(journal) is not None:
-        return True
-    return is_current(place.job, journal, place.renderer)
 
 
 def _plan(place: Place, journal: Journal, limit: int | None) -> Plan:
     rows = journal.counts(limit, by_turns=place.by_turns)
     forecast = journal.forecast(limit)
-    first = next((row for row in journal.lines() if row.error is None), None)
+    first = journal.first()
     return Plan(
         name=place.job.name,
         kind=place.job.kind,
@@ -89,7 +84,7 @@ def _plan(place: Place, journal: Journal, limit: int | None) -> Plan:
         changed_rows=forecast["changed_rows"],
         seconds=_seconds(place.job, forecast["requests"], forecast["tokens"]),
         simulated=place.simulate,
-        first=_shown(_rendered(place, first)) if first else None,
+        first=_request(place, first) if first else None,
     )
 
 
@@ -106,16 +101,18 @@ def _seconds(job: Job, calls: int, tokens: int) -> float | None:
     return max(times) if times else None
 
 
-def _rendered(place: Place, row: Row) -> Request:
-    conversation = place.job.conversation
-    turn = row.columns[conversation.turns][row.turn - 1] if conversation and conversation.turns else None
-    return place.renderer.request(row.columns, row.axes, turn=turn)
-
-
-def _shown(request: Request) -> dict[str, Any]:
-    """A request as people read it."""
+def _request(place: Place, row: Row) -> dict[str, Any]:
+    """A row's request as people read it, or why there is none."""
+    try:
+        request = rendered(place.job, place.renderer, row)
+    except RequestFault as fault:
+        return {"error": str(fault)}
     files = [upload.name for upload in request.uploads]
     return {"endpoint": request.endpoint, **({"files": files} if files else {}), "body": request.body}
+
+
+# What `status` tells of the last run.
+_RUN = ("run", "started_at", "ended_at", "exit_code")
 
 
 def status(job: Job, *, simulate: bool = False, output: Path | None = None, limit: int | None = None) -> dict[str, Any]:
@@ -124,7 +121,7 @@ def status(job: Job, *, simulate: bool = False, output: Path | None = None, limi
     with place.peek() as journal:
         place.staged(journal)
         rows = journal.counts(limit, by_turns=place.by_turns)
-        found = journal.query("SELECT run, started_at, ended_at, exit_code FROM runs ORDER BY run DESC LIMIT 1")
+        last = journal.last_run()
         failures = journal.totals(limit)["failures"]
         return {
             "name": job.name,
@@ -133,7 +130,7 @@ def status(job: Job, *, simulate: bool = False, output: Path | None = None, limi
             "rows": rows,
             "total": sum(rows.values()),
             "failures": failures,
-            "last_run": dict(found[0]) if found else None,
+            "last_run": {name: last[name] for name in _RUN} if last else None,
             **asdict(tally(journal, None)),
         }
 
@@ -166,9 +163,11 @@ def _detail(place: Place, journal: Journal, row: Row) -> dict[str, Any]:
         "status": row.status,
         "key": row.key,
         "error": row.error,
-        "request": _shown(_rendered(place, row)) if row.error is None else None,
+        "request": _request(place, row) if row.error is None else None,
         "outcome": outcome,
-        "attempts": [{name: each[name] for name in each if name not in ("ident", "key", "seq")} for each in attempts],
+        "attempts": [
+            {name: each[name] for name in each if name not in ("ident", "key", "seq", "seal")} for each in attempts
+        ],
     }
 
 
@@ -200,10 +199,7 @@ def redo(
     with place.peek() as journal:
         place.staged(journal)
     with place.locked(), place.open() as journal:
-        wanted = set(statuses)
-        rows = _named(journal, identities)
-        rows += [row for row in journal.lines() if row.status in wanted] if wanted else []
-        return journal.mark_redo(rows)
+        return journal.mark_redo(_named(journal, identities), set(statuses))
 
 
 def export(job: Job, *, simulate: bool = False, output: Path | None = None) -> list[Path]:
@@ -211,24 +207,13 @@ def export(job: Job, *, simulate: bool = False, output: Path | None = None) -> l
     place = Place.of(job, simulate=simulate, output=output)
     with place.peek() as journal:
         place.staged(journal)
-        _sound(place, journal)
+        # Prompts, rows and outcomes are checked as they are read; what is only counted is checked here.
+        for trouble in journal.damage(("attempts", "runs")):
+            raise DamagedError(trouble)
         paths = place.tables(journal).write(place.folder)
         about = state(journal, by_turns=place.by_turns)
         write_report(place.folder, as_json(job.name, about, journal.last_report(), simulated=simulate))
         return paths
-
-
-def _sound(place: Place, journal: Journal) -> None:
-    """Raises DamagedError, naming the first thing that is not what was written."""
-    for trouble in _journal_troubles(place, journal):
-        raise DamagedError(trouble)
-
-
-def _journal_troubles(place: Place, journal: Journal) -> Iterator[str]:
-    path = journal.path
-    yield from (f"{path}: {found}; restore it from a backup" for found in journal.check())
-    for line in journal.damaged_prompts():
-        yield f"{path}: the staged line {line} of the prompts is not what was staged; restore the journal from a backup"
 
 
 def verify(job: Job, *, simulate: bool = False, output: Path | None = None) -> list[str]:
@@ -236,18 +221,14 @@ def verify(job: Job, *, simulate: bool = False, output: Path | None = None) -> l
     place = Place.of(job, simulate=simulate, output=output)
     with place.peek() as journal:
         place.staged(journal)
-        troubles = list(_journal_troubles(place, journal))
-        try:
-            for _ in journal.outcomes():
-                pass
-        except DamagedError as error:
-            troubles.append(str(error))
-        troubles += [
+        troubles = list(journal.damage())
+        if troubles:
+            return troubles
+        return [
             f"{place.folder / file['path']}: is missing or not what was written; the next run draws it again"
             for file in journal.files()
             if not is_whole(place.folder, file, rehash=True)
         ]
-        return troubles
 
 
 def results(job: Job, *, simulate: bool = False, output: Path | None = None) -> pandas.DataFrame:

@@ -9,9 +9,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -19,9 +21,8 @@ from typing import Any, BinaryIO
 
 from batchgen.disk import append_line
 from batchgen.dispatch import Progress
-from batchgen.errors import BatchgenError, InputError, Interrupted
+from batchgen.errors import BatchgenError, Interrupted, OutputError
 from batchgen.images import PictureFolder, is_whole
-from batchgen.intake import is_current, staged
 from batchgen.journal import Journal
 from batchgen.kinds import KINDS
 from batchgen.ledger import JobLedger
@@ -63,40 +64,17 @@ def run(job: Job, options: Options | None = None) -> Report:
     tables_need(job)
     place = Place.of(job, simulate=options.simulate, output=options.output)
     with _Signals() as signals, place.locked(), place.open() as journal:
-        _take_in(place, journal, options)
+        place.take_in(journal, options.stdin, capped=_cap(place.job, options) is not None, say=options.say)
         pictures = PictureFolder(place.folder, journal.owns)
         _find_lost(place, journal, pictures)
         todo = journal.todo(options.limit)[0]
         _announce(place, journal, options)
         key = _key(place) if todo else None
+        signals.end_in_order()
         number = journal.begin_run(_provenance(place, options, journal), job.text)
         append_line(place.folder / "run.log", f"run {number} began: {todo} requests to send")
         stopped = _dispatch(place, journal, pictures, options, number, key, signals) if todo else None
-        signals.finish_first()
-        report = _report(place, journal, options, number, stopped, time.monotonic() - began)
-        journal.end_run(number, report.exit_code, report.run_json())
-        write_report(place.folder, report.as_json())
-        append_line(place.folder / "run.log", f"run {number} ended: {report.run.calls} calls, exit {report.exit_code}")
-        return report
-
-
-def _take_in(place: Place, journal: Journal, options: Options) -> None:
-    """Pass 1, unless the journal holds what it would bring. Prompts from a stream that has nothing are those of last time."""
-    stream = options.stdin if place.job.prompts.path == "-" else None
-    if place.job.prompts.path == "-" and (stream is None or not _has_more(stream)):
-        if staged(journal) is None:
-            raise InputError("stdin: is empty, and prompts.path is '-'; pipe the prompts into batchgen")
-        options.say("stdin is empty; going on with the prompts of the last run")
-        return
-    if not is_current(place.job, journal, place.renderer):
-        place.intake(capped=_cap(place.job, options) is not None).read(journal, stream)
-
-
-def _has_more(stream: BinaryIO) -> bool:
-    if stream.isatty():
-        return False
-    peek = getattr(stream, "peek", None)
-    return bool(peek(1)) if peek is not None else True
+        return _finish(place, journal, options, number, signals, stopped, began)
 
 
 def _find_lost(place: Place, journal: Journal, pictures: PictureFolder) -> None:
@@ -143,9 +121,20 @@ def _dispatch(
 ) -> BatchgenError | None:
     """Send what is to be sent; returns what stopped it, or None."""
     try:
-        return asyncio.run(_online(place, journal, pictures, options, number, key, signals))
-    except asyncio.CancelledError:
-        return signals.why
+        return _completed(_online(place, journal, pictures, options, number, key, signals))
+    except OutputError as error:
+        # What was recorded before may still become tables.
+        return error
+
+
+def _completed(work: Coroutine[Any, Any, BatchgenError | None]) -> BatchgenError | None:
+    """The result of a coroutine; where a loop runs already, as in a notebook, from a thread of its own."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 async def _online(
@@ -159,8 +148,8 @@ async def _online(
 ) -> BatchgenError | None:
     # openai costs a second to import, and plan and status need none of it.
     from batchgen.dispatch.limits import Purse
-    from batchgen.dispatch.online import OnlineBackend, affordable
-    from batchgen.dispatch.transport import Client
+    from batchgen.dispatch.online import OnlineBackend
+    from batchgen.dispatch.transport import Client, affordable
     from batchgen.journal.writer import Writer
 
     progress = Progress()
@@ -208,19 +197,22 @@ async def _watched(progress: Progress, journal: Journal, place: Place, options: 
     if options.watch is None:
         yield
         return
-    watch, before = options.watch, journal.counts(options.limit, by_turns=place.by_turns)
+    watch, before = options.watch, journal.counts(options.limit, by_turns=False)
 
     async def look() -> None:
-        while True:
-            watch(progress, before)
-            await asyncio.sleep(options.every)
+        # Who watches may fail (a terminal that is gone); the run goes on unwatched.
+        with suppress(Exception):
+            while True:
+                watch(progress, before)
+                await asyncio.sleep(options.every)
 
     looking = asyncio.create_task(look())
     try:
         yield
     finally:
         looking.cancel()
-        watch(progress, before)
+        with suppress(Exception):
+            watch(progress, before)
 
 
 def _purses(job: Job, journal: Journal, options: Options) -> Iterator[tuple[int, str]]:
@@ -261,28 +253,42 @@ def _failures_left(place: Place, journal: Journal, options: Options) -> int | No
     return allowed.most(sum(counts.values())) - (counts.get("failed", 0) + counts.get("incomplete", 0) - again)
 
 
-def _report(
-    place: Place, journal: Journal, options: Options, number: int, stopped: BatchgenError | None, elapsed: float
+def _finish(
+    place: Place,
+    journal: Journal,
+    options: Options,
+    number: int,
+    signals: _Signals,
+    stopped: BatchgenError | None,
+    began: float,
 ) -> Report:
-    """Write the tables, and return the report."""
-    tables = place.tables(journal)
-    paths = tables.write(place.folder)
-    rows = journal.counts(options.limit, by_turns=place.by_turns)
-    return Report(
-        name=place.job.name,
-        number=number,
-        exit_code=stopped.exit_code if stopped else _exit_code(place.job, rows),
-        rows=rows,
-        total=sum(rows.values()),
-        run=tally(journal, number),
-        job=state(journal, by_turns=place.by_turns),
-        elapsed=elapsed,
-        simulated=place.simulate,
-        stopped=str(stopped) if stopped else None,
-        output=str(place.folder),
-        tables=tuple(str(path) for path in paths),
-        disarmed=tables.disarmed,
-    )
+    """Tables, the run's end in the journal, report.json, run.log. Raises OutputError, of two the one that came first."""
+    try:
+        tables = place.tables(journal)
+        paths = tables.write(place.folder)
+        rows = journal.counts(options.limit, by_turns=place.by_turns)
+        why = signals.first(stopped)
+        report = Report(
+            name=place.job.name,
+            number=number,
+            exit_code=why.exit_code if why else _exit_code(place.job, rows),
+            rows=rows,
+            total=sum(rows.values()),
+            run=tally(journal, number),
+            job=state(journal, by_turns=place.by_turns),
+            elapsed=time.monotonic() - began,
+            simulated=place.simulate,
+            stopped=str(why) if why else None,
+            output=str(place.folder),
+            tables=tuple(str(path) for path in paths),
+            disarmed=tables.disarmed,
+        )
+        journal.end_run(number, report.exit_code, report.run_json())
+        write_report(place.folder, report.as_json())
+        append_line(place.folder / "run.log", f"run {number} ended: {report.run.calls} calls, exit {report.exit_code}")
+    except OutputError as error:
+        raise (stopped if isinstance(stopped, OutputError) else error) from None
+    return report
 
 
 def _exit_code(job: Job, rows: Mapping[str, int]) -> int:
@@ -315,39 +321,55 @@ def _provenance(place: Place, options: Options, journal: Journal) -> dict[str, A
 
 
 class _Signals:
-    """INT, TERM and HUP: before a dispatch they end the run; during it the first drains and the second cancels; while
-    the tables are written the first is noted, so that they are written."""
+    """INT, TERM and HUP. Before a run has begun, the first ends it on the spot. From then on the first is noted: the
+    dispatch, if there is one, drains, the tables are written, and the run ends with it; the second ends it on the spot.
+
+    On the spot is a KeyboardInterrupt, which no `except Exception` holds up; it leaves the block as Interrupted.
+    """
 
     def __init__(self) -> None:
-        self.why: Interrupted | None = None
+        self._why: Interrupted | None = None
+        self._told = False
+        self._in_order = False
         self._stop: Callable[..., None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._finishing = False
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> _Signals:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                self._old[number] = signal.signal(number, self._arrived)
+                # What nohup, or a shell for a job in the background, had us ignore stays ignored.
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._old[number] = signal.signal(number, self._arrived)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for number, old in self._old.items():
-            signal.signal(number, old)
+            signal.signal(number, old or signal.SIG_DFL)
+        if self._why is not None and (kind is KeyboardInterrupt or (kind is None and not self._told)):
+            raise self._why from None
+
+    def end_in_order(self) -> None:
+        """The run begins: from now on the first signal does not keep it from ending as it should."""
+        self._in_order = True
 
     def attend(self, stop: Callable[..., None] | None) -> None:
-        """Who is told of the first signal from now on, on the running loop."""
-        self._stop = stop
+        """Who is told of a signal from now on, on the running loop; of one that came before, at once."""
         self._loop = asyncio.get_running_loop() if stop else None
+        self._stop = stop
+        if stop and self._why:
+            stop(self._why)
 
-    def finish_first(self) -> None:
-        """From now on the first signal waits until the tables are written."""
-        self._finishing = True
+    def first(self, stopped: BatchgenError | None) -> BatchgenError | None:
+        """What ends the run: a signal that came, else what stopped the dispatch."""
+        self._told = self._why is not None
+        return self._why or stopped
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
-        again, self.why = self.why, self.why or Interrupted(number)
+        again = self._why is not None
+        self._why = self._why or Interrupted(number)
         if self._loop is not None and self._stop is not None:
             drain = 0.0 if again else None if number == signal.SIGINT else DRAIN
-            self._loop.call_soon_threadsafe(lambda: self._stop and self._stop(self.why, drain=drain))
-        elif again or not self._finishing:
-            raise self.why
+            self._loop.call_soon_threadsafe(partial(self._stop, self._why, drain=drain))
+        elif again or not self._in_order:
+            raise KeyboardInterrupt

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+import batchgen
+from batchgen import Job, Options, Report, load_job
 from batchgen.simulator import RequestInfo, Settings, Simulator
 
 KEY = "sk-test-0123456789abcdefghij"
@@ -45,7 +47,9 @@ class Server:
 
 
 @contextmanager
-def serving(settings: Settings | None = None, script: Script | None = None, *, record: bool = False) -> Iterator[Simulator]:
+def serving(
+    settings: Settings | None = None, script: Script | None = None, *, record: bool = False
+) -> Iterator[Simulator]:
     """The simulated API, running in another thread while the block runs."""
     simulator = Simulator(settings or Settings(), script=script, record=record)
     server = Server(simulator.start, simulator.stop)
@@ -113,6 +117,14 @@ class Lab:
             timeout=timeout,
             check=False,
         )
+
+    def load(self, job: Path) -> Job:
+        """A job of this folder, loaded in this process with the environment of `environ`."""
+        return load_job(job, environ=self.environ())
+
+    def go(self, job: Path, **options: Any) -> Report:
+        """Run a job in this process: a second quicker than `run`, for tests that run often."""
+        return batchgen.run(self.load(job), Options(**options))
 
     def start(self, *args: str | Path, **options: Any) -> subprocess.Popen[str]:
         """Start `batchgen ARGS` and go on."""

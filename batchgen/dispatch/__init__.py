@@ -39,6 +39,16 @@ class Failure:
     ceiling: float | None = None
     unknown: bool = False
 
+    @property
+    def passing(self) -> bool:
+        """Whether it says nothing about the row itself, so that another run tries again."""
+        return self.meaning in PASSING
+
+    @property
+    def outage(self) -> bool:
+        """Whether a server that is down or cannot be reached fails like this."""
+        return self.meaning in ("network", "timeout") or self.reason == "server"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
@@ -110,7 +120,7 @@ class Ledger(Protocol):
         """The last attempt of a request in this run; the commit point."""
 
     async def unsent(self, outcome: Outcome) -> None:
-        """A request that ended without being sent."""
+        """A request that ended without another call."""
 
 
 class Backend(Protocol):

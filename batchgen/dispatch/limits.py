@@ -1,7 +1,8 @@
-"""Admission: requests, tokens, pictures and money, first in first out; and the governor that learns what lies beneath.
+"""What holds calls back: requests, tokens, pictures, money and retries; and the governor that learns what lies beneath.
 
-The caller holds one turn while it is admitted, so nothing overtakes and large requests do not starve. Buckets are
-about a quarter of a second deep and refill a little below the limit, so that no window of 60 s passes it, the first included.
+Whoever takes from these holds one turn meanwhile, so nothing overtakes and large requests do not starve. Buckets are about
+a quarter of a second deep, so that calls are spread evenly, and count what was sent, so that no window of 60 s passes the
+limit.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from math import ceil
 from typing import Literal
 
 from aiolimiter import AsyncLimiter
@@ -17,10 +19,27 @@ from batchgen.errors import LimitError
 
 Clock = Callable[[], float]
 
+# Seconds: the window of every limit, and how finely what was sent is remembered.
+WINDOW = 60.0
+SLOT = 0.05
+
 # Consecutive outage-like failures that close the circuit, and the probes' intervals in seconds.
 OUTAGE = 8
 FIRST_PROBE = 1.0
 LAST_PROBE = 30.0
+
+# A rate a second is known from so many answers, well or at all.
+ENOUGH = 20
+FEWEST = 3
+
+# However often it is throttled, a job asks once a minute.
+SLOWEST = 1 / 60
+
+# How long the rate takes to grow back after it was halved: seconds, or requests where they are few; and a rate a second
+# that is no hindrance.
+BACK_SECONDS = 10.0
+BACK_REQUESTS = 20.0
+UNHINDERED = 300.0
 
 # Retries are paid from this: so many a first attempt, so many a second, and what there is to begin with.
 RETRIES_PER_REQUEST = 0.2
@@ -29,28 +48,58 @@ RETRIES_AT_FIRST = 10.0
 
 
 class Bucket:
-    """A ceiling of `limit` units in any 60 s window."""
+    """A ceiling of `limit` units in any 60 s window. `take` waits for room and `sent` counts; what the caller waits for in
+    between only makes more room. More than `limit` at once goes alone."""
 
     def __init__(self, limit: float) -> None:
         self.limit = limit
         self._depth = max(1.0, limit / 240)
-        # A full bucket and a minute's refill together stay within the limit. One unit arrives with the window's edge.
-        rate = (limit - self._depth + 1) / 60 if limit > self._depth else limit / 60
-        self._bucket = AsyncLimiter(self._depth, self._depth / rate)
+        self._bucket = AsyncLimiter(self._depth, self._depth * WINDOW / limit)
+        # (end of slot, units), oldest first.
+        self._slots: deque[tuple[float, float]] = deque()
+        self._in_window = 0.0
 
     async def take(self, amount: float) -> None:
-        """Wait for `amount` units; more than the bucket's depth are taken in chunks."""
+        """Wait until `amount` units may be sent."""
+        await self._spread(amount)
+        while (seconds := self._full_for(amount)) > 0:  # noqa: ASYNC110 - time alone makes room
+            await asyncio.sleep(seconds)
+
+    def sent(self, amount: float) -> None:
+        """`amount` units are being sent now."""
+        # The end of the slot, not the instant: what is remembered expires late rather than early.
+        slot = ceil(asyncio.get_running_loop().time() / SLOT) * SLOT
+        if self._slots and self._slots[-1][0] >= slot:
+            slot, before = self._slots.pop()
+            self._slots.append((slot, before + amount))
+        else:
+            self._slots.append((slot, amount))
+        self._in_window += amount
+
+    async def _spread(self, amount: float) -> None:
+        """Take from the bucket, in chunks where it is not deep enough."""
         while amount > 0:
             chunk = min(amount, self._depth)
             await self._bucket.acquire(chunk)
             amount -= chunk
+
+    def _full_for(self, amount: float) -> float:
+        """Seconds until the window next makes room when it has too little for `amount`, else 0."""
+        now = asyncio.get_running_loop().time()
+        while self._slots and self._slots[0][0] <= now - WINDOW:
+            self._in_window -= self._slots.popleft()[1]
+        if not self._slots:
+            self._in_window = 0.0
+        if not self._slots or self._in_window + amount <= self.limit:
+            return 0.0
+        return max(self._slots[0][0] + WINDOW - now, 0.001)
 
 
 class TokenBucket(Bucket):
     """Tokens a minute, charged as the server does: the estimated input plus the answer's cap, up front.
 
     The estimate learns: tokens per byte of input from the usage that comes back, and the mean answer for requests without
-    a cap. What an answer used beyond its estimate is charged to the next request.
+    a cap. What an answer used beyond its estimate is counted when it is known, and holds the next requests back.
     """
 
     def __init__(self, limit: float) -> None:
@@ -63,10 +112,9 @@ class TokenBucket(Bucket):
         """The tokens that a request will be charged."""
         return input_bytes * self._per_byte + (self._mean_answer if answer_bound is None else answer_bound)
 
-    async def take(self, amount: float) -> None:
-        """Wait for `amount` tokens and for what earlier answers used beyond their estimates."""
+    async def _spread(self, amount: float) -> None:
         debt, self._debt = self._debt, 0.0
-        await super().take(amount + debt)
+        await super()._spread(amount + debt)
 
     def settle(self, charged: float, input_bytes: int, input_tokens: int | None, output_tokens: int | None) -> None:
         """Learn from an answer's usage."""
@@ -74,7 +122,10 @@ class TokenBucket(Bucket):
             self._per_byte += 0.1 * (input_tokens / input_bytes - self._per_byte)
         if output_tokens is not None:
             self._mean_answer += 0.1 * (output_tokens - self._mean_answer)
-        self._debt += max(0.0, (input_tokens or 0) + (output_tokens or 0) - charged)
+        beyond = (input_tokens or 0) + (output_tokens or 0) - charged
+        if beyond > 0:
+            self.sent(beyond)
+            self._debt += beyond
 
 
 class Purse:
@@ -117,12 +168,13 @@ class RetryBudget:
         """A row was sent for the first time."""
         self._level += RETRIES_PER_REQUEST
 
-    async def take(self) -> None:
-        """Wait until one retry is paid for."""
+    def empty_for(self) -> float:
+        """Seconds until one retry is paid for; 0 when one is."""
         self._refill()
-        while self._level < 1:
-            await asyncio.sleep((1 - self._level) / RETRIES_PER_SECOND)
-            self._refill()
+        return max(0.0, 1 - self._level) / RETRIES_PER_SECOND
+
+    def take(self) -> None:
+        """One retry is sent."""
         self._level -= 1
 
     def _refill(self) -> None:
@@ -143,16 +195,21 @@ class Governor:
         self._clock = clock
         self._began = clock()
         self.state: Literal["open", "slowed", "closed"] = "open"
+        self._before: Literal["open", "slowed"] = "open"
         self.answered = False
-        self.first_failure: float | None = None
-        self.last_success = clock()
+        self.last_success = float("-inf")
+        # Since when, and why, nothing has got through; None while all is well.
+        self.trouble_since: float | None = None
+        self.trouble = ""
         self._failures = 0
         self._probing = False
         self._interval = FIRST_PROBE
         self._not_before = 0.0
         self._opened = asyncio.Event()
         self._rate = 0.0
+        self._low = 0.0
         self._peak = 0.0
+        self._age = 0.0
         self._grown_at = 0.0
         self._cut_at = float("-inf")
         self._ceiling = float("inf")
@@ -163,7 +220,7 @@ class Governor:
         """Wait until one more request may be sent; True says that it is the probe of an outage."""
         while True:
             now = self._clock()
-            if self.state == "closed" and self._probing:
+            if self._probing:
                 await self._pause(None)
             elif now < self._not_before:
                 await self._pause(self._not_before - now)
@@ -175,8 +232,6 @@ class Governor:
             self._grow(now)
             self._next = max(self._next, now - 1 / self._rate) + 1 / self._rate
         self._probing = self.state == "closed"
-        if self._probing:
-            self._not_before = now + self._interval
         return self._probing
 
     async def _pause(self, seconds: float | None) -> None:
@@ -193,7 +248,7 @@ class Governor:
         self.answered = True
         self._failures = 0
         if self.state == "closed":
-            self.state = "slowed" if self._rate else "open"
+            self.state = self._before
             self._interval = FIRST_PROBE
             self._not_before = 0.0
             self._probing = False
@@ -203,6 +258,28 @@ class Governor:
         """A request was answered."""
         self.last_success = self._clock()
         self._recent.append(self.last_success)
+        self.settled()
+
+    def settled(self) -> None:
+        """A request got through, to an answer or to a refusal of its own."""
+        self.trouble_since = None
+
+    def troubled(self, message: str) -> None:
+        """A request did not get through, for a reason that may pass."""
+        if self.trouble_since is None:
+            self.trouble_since = self._clock()
+        self.trouble = message
+
+    def unasked(self) -> None:
+        """The probe was never sent: the next request may be one."""
+        self._probing = False
+        self._opened.set()
+
+    def slept(self, seconds: float) -> None:
+        """The process was stopped for so long: nobody can be blamed for that time."""
+        self.last_success += seconds
+        if self.trouble_since is not None:
+            self.trouble_since += seconds
 
     def throttled(self, sent_at: float, wait: float | None, ceiling: float | None) -> None:
         """A request sent at `sent_at` was throttled; `wait` is the Retry-After in seconds, `ceiling` the requests a
@@ -214,43 +291,57 @@ class Governor:
         if sent_at < self._cut_at:
             return
         reached = self._reached(now)
-        self._peak = min(self._rate, reached * 1.25) if self.state == "slowed" else reached
-        self._rate = min(self._peak / 2, self._ceiling)
+        if reached is None:
+            # Too early to tell; where the reply names a rate, that is the best guess.
+            self._peak = 0.0 if self._ceiling == float("inf") else self._ceiling
+            self._low = self._rate / 2 if self.state == "slowed" else (self._peak or 1.0) / 2
+        else:
+            self._peak = min(self._rate, reached * 1.25) if self.state == "slowed" else reached
+            self._low = self._peak / 2
+        self._low = max(self._low, SLOWEST)
+        self._rate = max(min(self._low, self._ceiling), SLOWEST)
+        self._age = 0.0
         self._cut_at = self._grown_at = now
         self.state = "slowed"
 
-    def failed(self, *, probe: bool, answered: bool) -> None:
-        """An outage-like failure: no connection, no answer in time, or (`answered`) the server's own error."""
+    def failed(self, wait: float | None, *, probe: bool, answered: bool) -> None:
+        """An outage-like failure: no connection, no answer in time, or (`answered`) the server's own error, which may name
+        a Retry-After of `wait` seconds."""
         now = self._clock()
         self.answered = self.answered or answered
-        if self.first_failure is None:
-            self.first_failure = now
         self._failures += 1
         if self.state != "closed":
             # A host that has not answered yet is more likely misspelt than down: ask gently from the start.
-            if self._failures >= OUTAGE or not self.answered:
-                self.state = "closed"
-                self._not_before = now + self._interval
+            if self._failures < OUTAGE and self.answered:
+                return
+            self._before = self.state
+            self.state = "closed"
         elif probe:
             self._probing = False
             self._interval = min(self._interval * 2, LAST_PROBE)
-            self._not_before = now + self._interval
             self._opened.set()
+        else:
+            return
+        self._not_before = max(self._not_before, now + max(self._interval, wait or 0.0))
 
-    def _reached(self, now: float) -> float:
-        """Answers a second over the last ten seconds, at least one a minute."""
-        recent = [at for at in self._recent if at > now - 10]
-        span = min(10.0, max(now - self._began, 0.1))
-        if len(recent) == self._recent.maxlen:
-            span = max(now - recent[0], 0.001)
-        return max(len(recent) / span, 1 / 60)
+    def _reached(self, now: float) -> float | None:
+        """Answers a second of late, over the shortest time that shows enough of them; None where there are too few."""
+        for span in (1, 2, 4, 8, 16, 32, 64):
+            count = sum(at > now - span for at in self._recent)
+            if count >= ENOUGH:
+                break
+        return count / min(span, max(now - self._began, 0.25)) if count >= FEWEST else None
 
     def _grow(self, now: float) -> None:
-        """Back to 95 % of the rate that was throttled within seconds, from there on by half a per cent a second."""
-        elapsed = min(now - self._grown_at, 5.0)
+        """A cubic curve: quickly back to just below the rate that was throttled, long about there, then ever faster beyond.
+        Where no such rate is known, double. Either in seconds or in requests, whichever is longer."""
+        self._age += min(now - self._grown_at, max(1.0, 2 / self._rate))
         self._grown_at = now
-        if self._rate < 0.95 * self._peak or self._rate < self._ceiling < float("inf"):
-            self._rate += 0.1 * max(self._peak, self._rate) * elapsed
+        if self._peak:
+            back = max(BACK_SECONDS, BACK_REQUESTS / self._peak)
+            self._rate = self._peak * (1 + 0.5 * (self._age / back - 1) ** 3)
         else:
-            self._rate += max(0.005 * self._rate, 1 / 600) * elapsed
+            self._rate = self._low * 2 ** (self._age / max(2.0, 4 / self._low))
         self._rate = min(self._rate, self._ceiling)
+        if self._rate > 3 * (self._peak or UNHINDERED):
+            self.state = "open"

@@ -17,11 +17,16 @@ from typing import Any
 
 from tenacity import RetryCallState, stop_after_attempt, wait_random_exponential
 
-from batchgen.dispatch import PASSING, Failure, Meaning
+from batchgen.dispatch import Failure, Meaning
+from batchgen.errors import AccountError
 
 # A reply that is no answer is asked for again this often, and a time-out, which may have been billed, once.
 INVALID_ATTEMPTS = 3
 TIMEOUT_ATTEMPTS = 2
+
+# Bytes of a reply that is no JSON that are looked at: far more than are shown, so that a key is redacted before a cut
+# could leave a half of it.
+QUOTED = 65_536
 
 # Beyond this many seconds a Retry-After means "come back later", and the job stops.
 LONGEST_WAIT = 600.0
@@ -45,11 +50,41 @@ _CODES: dict[str, Rule] = {
     ),
     **dict.fromkeys(("invalid_api_key", "account_deactivated", "incorrect_api_key"), ("account", "key")),
     **dict.fromkeys(
-        ("content_policy_violation", "moderation_blocked", "content_filter", "invalid_prompt", "bio_policy"),
+        (
+            "content_policy_violation",
+            "moderation_blocked",
+            "content_filter",
+            "invalid_prompt",
+            "bio_policy",
+            "misalignment_policy_violation",
+            "image_content_policy_violation",
+        ),
         ("row", "policy"),
     ),
+    # A response with status "failed" names these in place of an HTTP status.
+    **dict.fromkeys(
+        (
+            "data_residency_mismatch",
+            "invalid_image",
+            "invalid_image_format",
+            "invalid_base64_image",
+            "invalid_image_url",
+            "image_too_large",
+            "image_too_small",
+            "image_parse_error",
+            "invalid_image_mode",
+            "image_file_too_large",
+            "unsupported_image_media_type",
+            "empty_image_file",
+            "failed_to_download_image",
+            "image_file_not_found",
+        ),
+        ("row", "bad_request"),
+    ),
     **dict.fromkeys(("context_length_exceeded", "string_above_max_length"), ("row", "too_long")),
-    **dict.fromkeys(("server_error", "server_is_overloaded", "overloaded_error"), ("transient", "server")),
+    **dict.fromkeys(
+        ("server_error", "server_is_overloaded", "overloaded_error", "vector_store_timeout"), ("transient", "server")
+    ),
     "model_not_found": ("account", "model"),
 }
 
@@ -68,6 +103,9 @@ _STATUSES: dict[int, Rule] = {
 }
 
 
+_GATEWAY_TIMEOUTS = frozenset({504, 524})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Complaint:
     """An error as a server words it, wherever in the body it stood."""
@@ -81,7 +119,7 @@ class Complaint:
 def complaint(body: Any) -> Complaint | None:
     """The error inside a reply's JSON: at `error`, in a list's first item, at the top (vLLM) or in `detail`; or None."""
     if isinstance(body, list) and body:
-        return complaint(body[0])
+        body = body[0]
     if not isinstance(body, Mapping):
         return None
     inner = body.get("error")
@@ -109,7 +147,7 @@ def classify(status: int, body: bytes, headers: Mapping[str, str]) -> Failure:
 
     A status-200 reply with an error inside is classified by the error's code, as the status it names.
     """
-    error = complaint(_json(body)) or Complaint(message=body[:500].decode("utf-8", "replace"))
+    error = complaint(_json(body)) or Complaint(message=body[:QUOTED].decode("utf-8", "replace"))
     if status == 200:
         status = int(error.code) if error.code and re.fullmatch(r"[45]\d\d", error.code) else 502
     wait = retry_after(headers)
@@ -123,6 +161,8 @@ def classify(status: int, body: bytes, headers: Mapping[str, str]) -> Failure:
         request_id=headers.get("x-request-id"),
         retry_after=wait,
         ceiling=_seconds(headers.get("x-ratelimit-limit-requests"), 1.0) or None,
+        # A gateway that stopped waiting knows nothing of what the server behind it still did.
+        unknown=status in _GATEWAY_TIMEOUTS,
     )
 
 
@@ -160,11 +200,16 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     seconds = _seconds(value, 1.0)
     if seconds is not None or value is None:
         return seconds
+    due, now = _date(value), _date(headers.get("date"))
+    # By the server's own clock where it tells: this machine's may be wrong.
+    return None if due is None else max(0.0, due - (time.time() if now is None else now))
+
+
+def _date(value: str | None) -> float | None:
     try:
-        due = parsedate_to_datetime(value).timestamp()
+        return parsedate_to_datetime(value).timestamp() if value else None
     except (TypeError, ValueError, OverflowError):
         return None
-    return max(0.0, due - time.time())
 
 
 def _seconds(value: str | None, unit: float) -> float | None:
@@ -173,6 +218,22 @@ def _seconds(value: str | None, unit: float) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) and number >= 0 else None
+
+
+_ACCOUNT = {
+    "key": "{host} refused the key: {message}; check the variable that provider.api_key_env names",
+    "quota": "the account's quota or budget is used up: {message}; top it up or raise it",
+    "permission": "{host} does not permit this: {message}; check the key's project, region and permissions",
+    "model": "the model {model!r} does not exist at {host} or is not for this key: {message}; mend request.model",
+    "redirect": "{host} redirects elsewhere, and batchgen sends prompts nowhere else; set provider.base_url",
+    "service_tier": "{host} refused request.service_tier: {message}",
+}
+
+
+def account_error(failure: Failure, host: str, model: object) -> AccountError:
+    """What stops the job for an account failure, and what the reader can do."""
+    text = _ACCOUNT[failure.reason].format(host=host, message=failure.message, model=model)
+    return AccountError(f"{text}, then run again")
 
 
 class Policy:
@@ -189,7 +250,7 @@ class Policy:
         """Whether to try again after `spent` attempts that count. Throttling always is tried again; it spends none."""
         if failure.meaning == "throttled":
             return True
-        if failure.meaning not in PASSING:
+        if not failure.passing:
             return False
         if failure.meaning == "timeout" and spent >= TIMEOUT_ATTEMPTS:
             return False

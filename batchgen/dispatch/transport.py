@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import resource
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
@@ -25,12 +27,19 @@ from openai._vendor.httpx_aiohttp.transport import AiohttpTransport
 from batchgen.dispatch import Failure, Meaning
 from batchgen.dispatch.retry import classify
 from batchgen.kinds import KINDS
-from batchgen.requests import Request, read_upload
+from batchgen.requests import Request, RequestFault, read_upload
 from batchgen.spec import Connection
 
 # Bytes of a decoded reply that are still read: a text, a reply with pictures.
 MAX_TEXT_REPLY = 32 * 1024 * 1024
 MAX_PICTURE_REPLY = 256 * 1024 * 1024
+
+# A compressed reply may be this many times its size beyond the first MAX_TEXT_REPLY bytes: pictures in base64 shrink by a
+# third at the most, a bomb by a thousand.
+MAX_RATIO = 8
+
+# Files that a run needs open besides its connections.
+OWN_FILES = 64
 
 # Seconds to open a connection; everything after that is the attempt's own deadline.
 CONNECT_TIMEOUT = 10.0
@@ -80,12 +89,14 @@ async def _read(stream: AsyncIterator[bytes] | httpx2.AsyncByteStream, encoding:
     if encoding not in ("identity", "gzip", "deflate"):
         raise _TooLarge(f"the reply's encoding is {encoding[:40]!r}, which was not asked for")
     decoder = None if encoding == "identity" else zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
-    body = bytearray()
+    body, received = bytearray(), 0
     async for chunk in stream:
-        # One byte beyond the cap is enough to know; a bomb is never unpacked.
-        body += decoder.decompress(chunk, cap + 1 - len(body)) if decoder else chunk
-        if len(body) > cap:
-            raise _TooLarge(f"the reply is larger than {cap // (1024 * 1024)} MiB")
+        received += len(chunk)
+        most = min(cap, MAX_TEXT_REPLY + MAX_RATIO * received) if decoder else cap
+        # One byte beyond the bound is enough to know; a bomb is never unpacked.
+        body += decoder.decompress(chunk, most + 1 - len(body)) if decoder else chunk
+        if len(body) > most:
+            raise _TooLarge(f"the reply is larger than {most // (1024 * 1024)} MiB")
     if decoder and not decoder.eof:
         raise zlib.error("incomplete or truncated stream")
     return bytes(body)
@@ -101,8 +112,8 @@ class Client:
         timeout = httpx2.Timeout(None, connect=CONNECT_TIMEOUT)
         self._http = _HttpClient(limits=limits, timeout=timeout, follow_redirects=False, trust_env=not direct)
         headers = {**_silenced(), **connection.headers, "Accept-Encoding": "gzip, deflate"}
-        if key is None:
-            headers["Authorization"] = omit
+        # Said with each request: a server without keys gets none, and OPENAI_CUSTOM_HEADERS cannot name another.
+        self._each: dict[str, Any] = {"Authorization": omit if key is None else f"Bearer {key}"}
         self._client = openai.AsyncOpenAI(
             api_key=key or "none",
             base_url=connection.base_url,
@@ -123,41 +134,43 @@ class Client:
         await self._client.close()
 
     async def post(self, request: Request) -> Reply | Failure:
-        """Send one request, once. Raises only CancelledError, and RequestFault for a file that changed."""
+        """Send one request, once. Raises only CancelledError."""
         try:
-            response = await self._send(request)
-        except openai.APIStatusError as error:
-            response = error.response
-            return self.clean(classify(response.status_code, response.content, response.headers))
+            files = await asyncio.to_thread(_files, request) if request.uploads else None
+            response = await self._send(request, files)
+        except RequestFault as fault:
+            return Failure(meaning="row", reason="input", message=fault.message)
         except Exception as error:
-            return self.clean(_lost(error))
+            return self.clean(_failure(error))
         return Reply(headers=response.headers, body=response.content)
 
-    async def _send(self, request: Request) -> httpx2.Response:
-        if not request.uploads:
-            return await self._client.post(request.endpoint, cast_to=httpx2.Response, body=request.body)
-        data = await asyncio.to_thread(lambda: [read_upload(upload) for upload in request.uploads])
-        files = [
-            (upload.field, (upload.name.rsplit("/", 1)[-1], content, upload.media_type))
-            for upload, content in zip(request.uploads, data, strict=True)
-        ]
+    async def _send(self, request: Request, files: Files | None) -> httpx2.Response:
+        headers = {**self._each, "Content-Type": "multipart/form-data"} if files else self._each
+        options: Any = {"headers": headers}
         return await self._client.post(
-            request.endpoint,
-            cast_to=httpx2.Response,
-            body=request.body,
-            files=files,
-            options={"headers": {"Content-Type": "multipart/form-data"}},
+            request.endpoint, cast_to=httpx2.Response, body=request.body, files=files, options=options
         )
 
     def clean(self, failure: Failure) -> Failure:
-        """The failure with its message redacted and cut to 500 characters."""
-        return replace(failure, message=self.redact(failure.message)[:500])
+        """The failure with everything that the server worded redacted, and then cut: its message to 500 characters."""
+        code, request_id = (self.redact(text)[:200] if text else text for text in (failure.code, failure.request_id))
+        return replace(failure, message=self.redact(failure.message)[:500], code=code, request_id=request_id)
 
     def redact(self, text: str) -> str:
         """The text without the key, and without anything that looks like one."""
         if self._key:
             text = text.replace(self._key, "[key]")
         return _KEYLIKE.sub("[key]", text)
+
+
+Files = list[tuple[str, tuple[str, bytes, str]]]
+
+
+def _files(request: Request) -> Files:
+    return [
+        (upload.field, (upload.name.rsplit("/", 1)[-1], read_upload(upload), upload.media_type))
+        for upload in request.uploads
+    ]
 
 
 class _HttpClient(httpx2.AsyncClient):
@@ -192,8 +205,8 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 # The cause that tells, most telling first: what to call it, and whether the server may have worked (and billed).
 _CAUSES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str, bool], ...] = (
-    (_TooLarge, "too_large", True),
-    (zlib.error, "invalid_response", True),
+    (_TooLarge, "invalid_response", True),
+    ((zlib.error, httpx2.DecodingError), "invalid_response", True),
     (aiohttp.ClientConnectorDNSError, "dns", False),
     ((aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError), "tls", False),
     (aiohttp.ClientProxyConnectionError, "proxy", False),
@@ -207,16 +220,36 @@ _CAUSES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str,
 )
 
 
-def _lost(error: Exception) -> Failure:
+def _failure(error: Exception) -> Failure:
     """An exception instead of an answer."""
     chain = _chain(error)
+    refused = next((each for each in chain if isinstance(each, _STATUS_ERRORS)), None)
+    if refused is not None:
+        return classify(refused.response.status_code, refused.response.content, refused.response.headers)
     for kinds, reason, unknown in _CAUSES:
         cause = next((each for each in chain if isinstance(each, kinds)), None)
         if cause is None:
             continue
         message = f"{reason}: {cause}" if str(cause) else reason
-        if reason in ("too_large", "invalid_response"):
-            return Failure(meaning="transient", reason="invalid_response", message=message, unknown=True)
-        meaning: Meaning = "timeout" if reason == "timeout" else "network"
-        return Failure(meaning=meaning, reason=reason, message=message, unknown=unknown)
-    raise error
+        return Failure(meaning=_MEANINGS.get(reason, "network"), reason=reason, message=message, unknown=unknown)
+    # Whatever else a hostile reply can make the libraries raise.
+    message = f"{type(error).__name__}: {error}"
+    return Failure(meaning="transient", reason="client", message=message, unknown=True)
+
+
+# An answer that is no success; the client's own error is missing where it could not read the body to word it.
+_STATUS_ERRORS = (openai.APIStatusError, httpx2.HTTPStatusError)
+_MEANINGS: dict[str, Meaning] = {"invalid_response": "transient", "timeout": "timeout"}
+
+
+def affordable(concurrency: int) -> int:
+    """The workers that the file-descriptor limit allows, after raising it as far as the system lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = concurrency + OWN_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return max(1, min(concurrency, soft - OWN_FILES))
+    return concurrency

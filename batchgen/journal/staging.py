@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from batchgen.journal import digest_of
+from batchgen.journal.records import digest_of, insert, update
+from batchgen.prompts import Prompt
 from batchgen.requests import Request, canonical
 
 # Hex digits of a key that stand for a row without an id.
@@ -32,6 +33,14 @@ class Expected:
     cost_bound: int | None
 
 
+def kept_prompts(connection: sqlite3.Connection) -> Iterator[Prompt]:
+    """The prompts that are staged now, also while others, or these, are staged in their place."""
+    connection.execute("DROP TABLE IF EXISTS temp.kept")
+    connection.execute("CREATE TEMP TABLE kept AS SELECT n, line, columns, error FROM main.prompts ORDER BY n")
+    for n, line, columns, error in connection.execute("SELECT n, line, columns, error FROM kept ORDER BY n"):
+        yield Prompt(n=n, line=line, columns=json.loads(columns), error=error)
+
+
 class Staging:
     """Fills `prompts` and `rows` inside the caller's transaction."""
 
@@ -40,12 +49,12 @@ class Staging:
         connection.execute("DELETE FROM rows")
         connection.execute("DELETE FROM prompts")
 
-    def prompt(self, n: int, line: int, identity: str | None, columns: Mapping[str, Any]) -> None:
+    def prompt(self, prompt: Prompt, identity: str | None) -> None:
         """One row of the prompts file. Raises DuplicateId."""
-        text = json.dumps(columns, ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(prompt.columns, ensure_ascii=False, separators=(",", ":"))
         try:
-            sql = "INSERT INTO prompts VALUES(?, ?, ?, ?, ?)"
-            self._connection.execute(sql, (n, line, identity, text, digest_of(text)))
+            cells = {"n": prompt.n, "line": prompt.line, "id": identity, "columns": text, "digest": digest_of(text)}
+            insert(self._connection, "prompts", {**cells, "error": prompt.error})
         except sqlite3.IntegrityError:
             found = self._connection.execute("SELECT line FROM prompts WHERE id = ?", (identity,)).fetchone()
             raise DuplicateId(found[0]) from None
@@ -83,32 +92,31 @@ class Staging:
         occurrence = self._connection.execute(sql, (key,)).fetchone()[0]
         shown = key[:SHOWN_KEY] + (f"-{occurrence}" if occurrence > 1 else "")
         ident = f"#{occurrence}" if identity is None else f"={canonical([identity, axes, turn])}"
-        self._connection.execute(
-            """INSERT INTO rows(n, id, axes, conversation, turn, ident, key, occurrence, error, tokens, cost, cost_bound)
-               VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-            (
-                n,
-                shown if identity is None else identity,
-                canonical(axes),
-                conversation,
-                turn,
-                ident,
-                key,
-                occurrence,
-                error,
-                expected.tokens,
-                expected.cost,
-                expected.cost_bound,
-            ),
+        insert(
+            self._connection,
+            "rows",
+            {
+                "n": n,
+                "id": shown if identity is None else identity,
+                "axes": canonical(axes),
+                "conversation": conversation,
+                "turn": turn,
+                "ident": ident,
+                "key": key,
+                "occurrence": occurrence,
+                "error": error,
+                "tokens": expected.tokens,
+                "cost": expected.cost,
+                "cost_bound": expected.cost_bound,
+            },
         )
 
-    def name_threads(self) -> None:
+    def name_thread(self, conversation: str, axes: Mapping[str, Any]) -> None:
         """Give all turns of one row without an id the identity of its last turn: its key holds the whole thread."""
-        self._connection.execute(
-            """UPDATE rows SET id = (SELECT l.id FROM rows l WHERE l.n = rows.n AND l.axes = rows.axes
-                                     AND l.conversation = rows.conversation ORDER BY l.turn DESC LIMIT 1)
-               WHERE conversation IS NOT NULL AND substr(ident, 1, 1) = '#'"""
-        )
+        sql = "SELECT seq, id FROM rows WHERE conversation = ? AND axes = ? ORDER BY turn"
+        turns = self._connection.execute(sql, (conversation, canonical(axes))).fetchall()
+        for seq, _ in turns[:-1]:
+            update(self._connection, "rows", seq, {"id": turns[-1][1]})
 
     def count(self) -> int:
         """How many requests are staged."""

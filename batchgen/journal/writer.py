@@ -9,13 +9,14 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from batchgen.dispatch import Attempt, Outcome
 from batchgen.errors import BatchgenError, OutputError
-from batchgen.journal import DIGESTED, Recorded, packed, telling, writer_connection
+from batchgen.journal import database
+from batchgen.journal.records import Recorded, insert, update
 from batchgen.journal.schema import LAST_RUN
 
 # Commands committed together at most: a bound on one transaction, not on what waits.
@@ -50,7 +51,7 @@ class Writer:
 
     def _write(self) -> None:
         try:
-            connection = writer_connection(self._path)
+            connection = database.writing(self._path)
         except BatchgenError as error:
             self._failure = error
             connection = None
@@ -76,7 +77,7 @@ class Writer:
 
     def _commit(self, connection: sqlite3.Connection, changes: Sequence[Change]) -> BaseException | None:
         try:
-            with telling(self._path):
+            with database.telling(self._path):
                 connection.execute("BEGIN IMMEDIATE")
                 for change in changes:
                     change(connection)
@@ -111,38 +112,21 @@ class Writer:
 
     def reserve(self, ident: str, key: str, number: int, at: float, cost: int) -> Change:
         """A call is about to be sent that may cost up to `cost` nano-dollars."""
-        values = (ident, key, self._run, number, at, cost)
-        return lambda connection: _execute(
-            connection, "INSERT OR REPLACE INTO reserved VALUES(?, ?, ?, ?, ?, ?)", values
-        )
+        cells = {"ident": ident, "key": key, "run": self._run, "number": number, "at": at, "cost": cost}
+
+        def change(connection: sqlite3.Connection) -> None:
+            insert(connection, "reserved", cells, replace=True)
+
+        return change
 
     def attempt(self, ident: str, key: str, attempt: Attempt) -> Change:
         """A call has ended."""
-        values = (
-            ident,
-            key,
-            self._run,
-            attempt.number,
-            attempt.started_at,
-            attempt.status,
-            attempt.code,
-            attempt.reason,
-            attempt.request_id,
-            attempt.input_tokens,
-            attempt.output_tokens,
-            attempt.cost,
-            attempt.wait,
-            attempt.elapsed,
-        )
+        about = asdict(attempt)
+        about["http_status"] = about.pop("status")
 
         def change(connection: sqlite3.Connection) -> None:
-            _execute(
-                connection,
-                """INSERT INTO attempts(ident, key, run, number, started_at, http_status, code, reason, request_id,
-                   input_tokens, output_tokens, cost, wait, elapsed) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-                values,
-            )
-            _execute(connection, "DELETE FROM reserved WHERE ident = ? AND key = ?", (ident, key))
+            insert(connection, "attempts", {"ident": ident, "key": key, "run": self._run, **about})
+            connection.execute("DELETE FROM reserved WHERE ident = ? AND key = ?", (ident, key))
 
         return change
 
@@ -152,19 +136,19 @@ class Writer:
         key, files = outcome.request.key, outcome.files
 
         def change(connection: sqlite3.Connection) -> None:
-            sql = "SELECT status, passing, tries, lost FROM outcomes WHERE ident = ? AND key = ?"
+            sql = "SELECT rowid, status, passing, tries, lost FROM outcomes WHERE ident = ? AND key = ?"
             old = connection.execute(sql, (ident, key)).fetchone()
-            tries = passing + (old[2] if old and (old[1] or old[0] != "failed") and passing else 0)
-            if old and old[0] != "failed" and not old[3] and outcome.failure:
+            counted = old is not None and (old["passing"] or old["status"] != "failed")
+            tries = (old["tries"] if counted else 0) + 1 if passing else 0
+            if old and old["status"] != "failed" and not old["lost"] and outcome.failure:
                 again = passing and tries < LAST_RUN
-                sql = "UPDATE outcomes SET redo = ?, tries = ? WHERE ident = ? AND key = ?"
-                _execute(connection, sql, (again, tries, ident, key))
+                update(connection, "outcomes", old["rowid"], {"redo": int(again), "tries": tries})
                 return
-            _insert(connection, recorded, tries)
-            _execute(connection, "DELETE FROM files WHERE ident = ? AND key = ?", (ident, key))
+            cells = {**recorded.cells(), "tries": tries, "redo": 0, "lost": 0}
+            insert(connection, "outcomes", cells, replace=True)
+            connection.execute("DELETE FROM files WHERE ident = ? AND key = ?", (ident, key))
             for file in files:
-                values = (file["path"], ident, key, file["sha256"], file["size"], file["mtime"])
-                _execute(connection, "INSERT OR REPLACE INTO files VALUES(?, ?, ?, ?, ?, ?)", values)
+                insert(connection, "files", {**file, "ident": ident, "key": key}, replace=True)
 
         return change
 
@@ -190,30 +174,9 @@ class Writer:
             reason=failure.reason if failure else None,
             http_status=failure.status if failure else 200,
             code=failure.code if failure else None,
-            message=_encodable(failure.message) if failure else None,
+            message=failure.message if failure else None,
             request_id=outcome.request_id,
             passing=passing,
             columns_digest=columns_digest,
             response=outcome.reply,
         )
-
-
-def _insert(connection: sqlite3.Connection, recorded: Recorded, tries: int) -> None:
-    values: Mapping[str, Any] = {
-        **{name: getattr(recorded, name) for name in DIGESTED},
-        "response": packed(recorded.response),
-        "digest": recorded.digest(),
-        "tries": tries,
-    }
-    names = ", ".join(values)
-    marks = ", ".join("?" for _ in values)
-    _execute(connection, f"INSERT OR REPLACE INTO outcomes({names}) VALUES({marks})", tuple(values.values()))
-
-
-def _encodable(text: str) -> str:
-    """SQLite keeps UTF-8; a lone surrogate in a server's message becomes a question mark."""
-    return text.encode("utf-8", "replace").decode()
-
-
-def _execute(connection: sqlite3.Connection, sql: str, values: tuple[Any, ...]) -> None:
-    connection.execute(sql, values)

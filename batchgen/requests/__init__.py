@@ -6,62 +6,51 @@ previous turn's key. Knobs (limits, retries, time-outs, output) and what batchge
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import itertools
 import json
 import math
-import os
-import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from batchgen.errors import Problem, nearest
-from batchgen.kinds import KINDS, sniff
+from batchgen.kinds import KINDS
+from batchgen.requests.faults import Location, RequestFault, spoken
 from batchgen.requests.templates import Render, TemplateFault, Templates, Values
+from batchgen.requests.uploads import Pictures, Upload, read_upload, unchanged
 from batchgen.spec import Job
+
+__all__ = [
+    "SCHEME",
+    "Axes",
+    "Renderer",
+    "Request",
+    "RequestFault",
+    "Upload",
+    "canonical",
+    "combinations",
+    "own_messages",
+    "read_upload",
+    "unchanged",
+    "with_history",
+]
 
 # The version of the key's recipe. A new recipe gets a new number; the journal still looks up older ones.
 SCHEME = 1
 
-# The image endpoints' own bounds (bytes) on what may be uploaded, and the formats they take.
-MAX_PICTURE = 50_000_000
-MAX_MASK = 4_000_000
-PICTURES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
-
-# Characters and tokens that a chat message costs beyond its text (role, separators), as an upper bound.
+# Tokens that a chat message costs beyond its text (role, separators), and a picture shown to a model, as upper bounds:
+# the dearest known count is 2,833 and 5,667 for each of at most eight tiles.
 PER_MESSAGE = 16
+PER_PICTURE = 50_000
+# Quotes within a value are escaped, so that neither pattern is ever found in a row's text.
+_SHOWN = re.compile(r'"type":"(?:image_url|input_image)"')
+_DATA = re.compile(r'"(?:image_)?url":"data:image/[a-z]+;base64,[A-Za-z0-9+/=]*"')
 
 Axes = Mapping[str, Any]
-Location = tuple[str | int, ...]
-
-
-class RequestFault(Exception):  # noqa: N818 - the user's fault, told to the user
-    """A row of which no request can be made. `location` is the place in the job file, `message` says why."""
-
-    def __init__(self, location: Location, message: str) -> None:
-        self.location = location
-        self.message = message
-        super().__init__(f"{spoken(location)}: {message}")
-
-
-def spoken(location: Location) -> str:
-    """A location as people write it: `request.messages[0].content`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Upload:
-    """One file of a multipart request; `name` is what the row wrote, `sha256` what the key saw."""
-
-    field: str
-    path: str
-    name: str
-    media_type: str
-    sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +58,9 @@ class Request:
     """One call to the API, ready to send; plain data.
 
     `id` is the identity that people see, `ident` that of its outcome in the journal. `body` is exactly what the API gets
-    (for a later turn, with the conversation so far). `input_bound` is an upper bound of input tokens (UTF-8 bytes and 16 a
-    message), `answer_bound` of all answers' tokens together or None without a cap, `pictures` how many are asked for.
+    (for a later turn, with the conversation so far). `input_bound` is an upper bound of input tokens (UTF-8 bytes, 16 a
+    message, 50,000 a picture shown), `answer_bound` of all answers' tokens together or None without a cap, `pictures`
+    how many are asked for.
     """
 
     id: str = ""
@@ -96,17 +86,6 @@ def combinations(matrix: Mapping[str, Sequence[Any]]) -> list[Axes]:
     return [dict(zip(matrix, values, strict=True)) for values in itertools.product(*matrix.values())]
 
 
-def read_upload(upload: Upload) -> bytes:
-    """The file's bytes, which must still be those that the key was made of. Raises RequestFault when they are not."""
-    try:
-        data = Path(upload.path).read_bytes()
-    except OSError as error:
-        raise RequestFault((upload.field,), f"{upload.name} cannot be read: {error.strerror}") from None
-    if hashlib.sha256(data).hexdigest() != upload.sha256:
-        raise RequestFault((upload.field,), f"{upload.name} has changed since the run began; run again")
-    return data
-
-
 def with_history(request: Request, history: Sequence[Mapping[str, Any]]) -> Request:
     """A later turn's request: the conversation so far, then this turn's own messages without its system messages."""
     body = {**request.body, "messages": [*history, *own_messages(request.body["messages"])]}
@@ -126,15 +105,14 @@ class Renderer:
         self._job = job
         self._kind = KINDS[job.kind]
         self._provider = provider
-        self._folder = _row_files(job)
-        self._hashes: dict[tuple[str, int, int], str] = {}
-        self._templates = Templates(job.folder, {"data_url": self._data_url})
+        self._pictures = Pictures(_row_files(job))
+        self._templates = Templates(job.folder, {"data_url": self._pictures.data_url})
         self._faults: list[Problem] = []
         self._render = self._compile(job.request, ("request",))
         self._columns = {
             name: self._leaf(text, ("output", "columns", name)) for name, text in job.output.columns.items()
         }
-        self._caps = [name for name in self._kind.caps if name in job.request]
+        self._by_turns = job.conversation is not None and job.conversation.turns is not None
 
     def problems(self, header: Sequence[str] | None) -> list[Problem]:
         """What is wrong with the templates and fields whatever the row; `header` are the prompts' columns if known."""
@@ -146,21 +124,27 @@ class Renderer:
         return [*self._faults, *missing, *(self._unknown(header) if header is not None and not self._faults else [])]
 
     def _unknown(self, header: Sequence[str]) -> Iterator[Problem]:
-        known = [*header, *self._job.matrix]
-        by_turns = self._job.conversation is not None and self._job.conversation.turns is not None
-        free = {"row", *(("turn",) if by_turns else ())}
+        columns = [*header, *self._job.matrix]
+        names = {"row", *columns, *(("turn",) if self._by_turns else ())}
         for location, text in _strings(self._job.request, ("request",)):
-            yield from self._unknown_in(location, text, known, free)
+            yield from self._unknown_in(location, text, columns, names)
+        for location, text in _strings(self._job.output.columns, ("output", "columns")):
+            yield from self._unknown_in(location, text, columns, _OF_AN_ANSWER)
 
-    def _unknown_in(self, location: Location, text: str, known: list[str], free: set[str]) -> Iterator[Problem]:
+    def _unknown_in(
+        self, location: Location, text: str, columns: Sequence[str], names: Collection[str]
+    ) -> Iterator[Problem]:
+        """A problem for each bare name of a template that is not among `names`, and each `row["..."]` not in `columns`."""
         try:
-            names = self._templates.names(text)
+            bare, of_row = self._templates.names(text)
         except Exception as error:
             yield self._job.problem(location, f"{spoken(location)}: {error}")
             return
-        for name in sorted(names - set(known) - free):
-            message = f"{spoken(location)}: {name!r} is not a column{nearest(name, known)}; columns: {', '.join(known)}"
-            yield self._job.problem(location, message)
+        for name in sorted(of_row - set(columns)):
+            yield self._job.problem(location, f"{spoken(location)}: {_no_column(name, columns)}")
+        for name in sorted(bare - set(names)):
+            told = _no_column(name, columns) if names is not _OF_AN_ANSWER else _no_part(name, columns)
+            yield self._job.problem(location, f"{spoken(location)}: {told}")
 
     def signature(self) -> str:
         """A digest of everything in the job that pass 1 depends on, the prompts' bytes and pictures excepted."""
@@ -185,16 +169,15 @@ class Renderer:
         """The request of one row and combination; `turn` is the element of a `turns` column, `previous` the key of the
         turn before. Raises RequestFault with the place in the job file."""
         row = {**columns, **axes}
-        body = self._render({**row, "row": row, "turn": turn})
+        body = self._render({**row, "row": row, **({"turn": turn} if self._by_turns else {})})
         uploads = self._uploads(body)
         self._check(body)
+        parts = [SCHEME, self._provider, self._kind.endpoint, [[each.field, each.sha256] for each in uploads], previous]
         try:
             text = canonical(body)
-        except (TypeError, ValueError) as error:
-            raise RequestFault(("request",), f"the rendered request is not JSON: {error}") from None
-        parts = [SCHEME, self._provider, self._kind.endpoint, [[each.field, each.sha256] for each in uploads], previous]
-        key = hashlib.sha256(f"{canonical(parts)}\n{text}".encode()).hexdigest()
-        choices = body.get("n") if isinstance(body.get("n"), int) else 1
+            key = hashlib.sha256(f"{canonical(parts)}\n{text}".encode()).hexdigest()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise RequestFault(("request",), f"the rendered request is not JSON in UTF-8: {error}") from None
         return Request(
             axes=axes,
             key=key,
@@ -202,8 +185,8 @@ class Renderer:
             body={**self._kind.defaults, **body},
             uploads=uploads,
             input_bound=_input_bound(body, text),
-            answer_bound=self._answer_bound(body, choices),
-            pictures=choices if self._kind.draws else 0,
+            answer_bound=self._answer_bound(body),
+            pictures=_count(body, "n") if self._kind.draws else 0,
         )
 
     def columns(self, row: Values, request: Values, response: Any, output: str) -> dict[str, Any]:
@@ -213,11 +196,26 @@ class Renderer:
         values = {"row": row, "request": request, "response": response, "output": output, "json": _parsed(output)}
         return {name: _cell(render, values) for name, render in self._columns.items()}
 
-    def _answer_bound(self, body: Mapping[str, Any], choices: int) -> int | None:
+    def uploaded(self) -> list[tuple[str, int, int]]:
+        """The pictures read so far as (path, size in bytes, mtime in ns): pass 1 is skipped only while they stay so."""
+        return self._pictures.seen()
+
+    def _uploads(self, body: dict[str, Any]) -> tuple[Upload, ...]:
+        """Take the file fields out of the body and find their files."""
+        uploads: list[Upload] = []
+        for name in self._kind.file_fields:
+            value = body.pop(name, None)
+            if value is not None or name in self._kind.required:
+                uploads += self._pictures.uploads(name, value)
+        return tuple(uploads)
+
+    def _answer_bound(self, body: Mapping[str, Any]) -> int | None:
         if not self._kind.answers_in_tokens or self._kind.draws:
             return 0
-        caps = [body[name] for name in self._kind.caps if isinstance(body.get(name), int)]
-        return max(caps) * max(choices, body.get("best_of") or 1) if caps else None
+        caps = [body[name] for name in self._kind.caps if body.get(name) is not None]
+        if not caps or not all(map(_is_count, caps)):
+            return None
+        return int(max(caps)) * max(_count(body, "n"), _count(body, "best_of")) * _prompts(body)
 
     def _check(self, body: Mapping[str, Any]) -> None:
         lacking = [name for name in self._kind.required if name not in body and name not in self._kind.file_fields]
@@ -226,6 +224,9 @@ class Renderer:
         messages = body.get("messages")
         if self._kind.name == "chat" and not _are_messages(messages):
             raise RequestFault(("request", "messages"), "must be a list of messages, each with a role")
+        for name in ("n", "best_of"):
+            if body.get(name) is not None and not _is_count(body[name]):
+                raise RequestFault(("request", name), "must be a whole number above 0")
 
     def _compile(self, value: Any, location: Location) -> Render:
         if isinstance(value, str):
@@ -256,78 +257,35 @@ class Renderer:
 
         return leaf
 
-    def _uploads(self, body: dict[str, Any]) -> tuple[Upload, ...]:
-        """Take the file fields out of the body and find their files."""
-        uploads: list[Upload] = []
-        for name in self._kind.file_fields:
-            value = body.pop(name, None)
-            if value is None and name not in self._kind.required:
-                continue
-            paths = value if isinstance(value, list) else [value]
-            if not 1 <= len(paths) <= 16:
-                raise RequestFault(("request", name), f"names {len(paths)} pictures; the API takes 1 to 16")
-            part = f"{name}[]" if isinstance(value, list) else name
-            uploads += [self._upload(name, part, path) for path in paths]
-        return tuple(uploads)
 
-    def _upload(self, name: str, part: str, given: Any) -> Upload:
-        path, form = self.picture(given, ("request", name))
-        if name == "mask" and (form != "png" or path.stat().st_size >= MAX_MASK):
-            raise RequestFault(("request", name), f"{given} must be a PNG below 4 MB")
-        return Upload(field=part, path=str(path), name=str(given), media_type=PICTURES[form], sha256=self._hash(path))
-
-    def picture(self, given: Any, location: Location) -> tuple[Path, str]:
-        """The picture file that a row names, and its format. Only regular files below the prompts' folder are read."""
-        if not isinstance(given, str) or not given.strip() or "\x00" in given:
-            raise RequestFault(location, "names no picture file")
-        pure = PurePosixPath(given)
-        if pure.is_absolute() or ".." in pure.parts or "\\" in given:
-            raise RequestFault(location, f"{given!r} must be a path below {self._folder}, without '..'")
-        try:
-            path = (self._folder / given).resolve(strict=True)
-            about = path.stat()
-        except OSError as error:
-            raise RequestFault(location, f"{given!r} in {self._folder}: {error.strerror}") from None
-        if not path.is_relative_to(self._folder):
-            raise RequestFault(location, f"{given!r} is a link that leads out of {self._folder}")
-        if not stat.S_ISREG(about.st_mode) or about.st_size >= MAX_PICTURE:
-            raise RequestFault(location, f"{given!r} must be a regular file below 50 MB")
-        with open(path, "rb") as file:
-            form = sniff(file.read(12))
-        if form not in PICTURES:
-            raise RequestFault(location, f"{given!r} is not a PNG, JPEG or WebP picture")
-        return path, form
-
-    def _hash(self, path: Path) -> str:
-        about = path.stat()
-        mark = (str(path), about.st_size, about.st_mtime_ns)
-        if mark not in self._hashes:
-            self._hashes[mark] = hashlib.sha256(path.read_bytes()).hexdigest()
-        return self._hashes[mark]
-
-    def uploaded(self) -> list[tuple[str, int, int]]:
-        """The pictures read so far as (path, size in bytes, mtime in ns): pass 1 is skipped only while they stay so."""
-        return sorted(self._hashes)
-
-    def _data_url(self, given: Any) -> str:
-        try:
-            path, form = self.picture(given, ("request",))
-        except RequestFault as fault:
-            raise LookupError(fault.message) from None
-        self._hash(path)
-        return f"data:{PICTURES[form]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+# What a template of output.columns speaks of.
+_OF_AN_ANSWER = frozenset({"row", "request", "response", "output", "json"})
 
 
-def unchanged(pictures: Sequence[Sequence[Any]]) -> bool:
-    """Whether every (path, size, mtime) is still as it was."""
-    for path, size, mtime in pictures:
-        try:
-            about = os.stat(path)
-        except OSError:
-            return False
-        if (about.st_size, about.st_mtime_ns) != (size, mtime):
-            return False
-    return True
+def _no_column(name: str, columns: Sequence[str]) -> str:
+    return f"{name!r} is not a column{nearest(name, columns)}; columns: {', '.join(columns)}"
+
+
+def _no_part(name: str, columns: Sequence[str]) -> str:
+    """A bare name in a template of output.columns, where columns are reached by `row` only."""
+    known = sorted(_OF_AN_ANSWER)
+    hint = f'; a column is written row["{name}"]' if name in columns else nearest(name, known)
+    return f"{name!r} is not one of {', '.join(known)}{hint}"
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _count(body: Mapping[str, Any], name: str) -> int:
+    """How many answers a field asks for; 1 where it is absent."""
+    return body[name] if _is_count(body.get(name)) else 1
+
+
+def _prompts(body: Mapping[str, Any]) -> int:
+    """How many prompts one completion request holds: each is answered. A list of numbers is one prompt in tokens."""
+    prompt = body.get("prompt")
+    return len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
 
 
 def _row_files(job: Job) -> Path:
@@ -364,9 +322,12 @@ def _are_messages(messages: Any) -> bool:
 
 
 def _input_bound(body: Mapping[str, Any], text: str) -> int:
-    """A token is at least one byte of the body's text; JSON's own marks only make the bound larger."""
+    """A token is at least one byte of the body's text (JSON's own marks only make the bound larger), pictures excepted."""
     messages = body.get("messages")
-    return len(text.encode()) + PER_MESSAGE * (len(messages) if isinstance(messages, list) else 1)
+    sent = _DATA.findall(text)
+    shown = max(len(_SHOWN.findall(text)), len(sent))
+    texts = len(text.encode()) - sum(map(len, sent))
+    return texts + PER_PICTURE * shown + PER_MESSAGE * (len(messages) if isinstance(messages, list) else 1)
 
 
 def _parsed(output: str) -> Any:

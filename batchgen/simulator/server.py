@@ -227,11 +227,16 @@ class Simulator:
         return web.Response(status=refusal.status, body=refusal.body, content_type="application/json")
 
 
-async def serve(settings: Settings, port: int) -> None:
-    """Run a simulator on 127.0.0.1 at `port` until cancelled; raises InputError when the port cannot be had."""
+async def serve(settings: Settings, port: int, ready: Callable[[str], None] | None = None) -> None:
+    """Run a simulator on 127.0.0.1 at `port` until cancelled; `ready` is told its URL as soon as it listens.
+
+    Raises InputError when the port cannot be had.
+    """
     simulator = Simulator(settings)
     await simulator.start(port=port)
     try:
+        if ready is not None:
+            ready(simulator.url)
         await asyncio.Event().wait()
     finally:
         await simulator.stop()

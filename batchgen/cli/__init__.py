@@ -1,0 +1,458 @@
+"""Words for people and scripts in, one call, exit code out.
+
+- `terminal`  what goes in and out of the process
+- `progress`  how a run is watched
+
+Results go to stdout, progress and messages to stderr. Nothing heavy is imported before a command runs. The only door to
+click and tqdm.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, fields
+from functools import partial, wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+
+import click
+
+from batchgen.cli.progress import watching
+from batchgen.cli.terminal import as_json, flush, plain, say, settle_streams, tell
+from batchgen.errors import BatchgenError, InputError, OutputError, Problem
+
+if TYPE_CHECKING:
+    from batchgen.report import Report
+    from batchgen.spec import Job
+
+# The exit of several jobs is the first of these that any of them had.
+PRECEDENCE = (143, 130, 1, 74, 2, 4, 75, 5, 6, 3, 0)
+
+# Where click keeps, for one invocation, whether --json was given.
+_AS_OBJECT = "batchgen.as_object"
+
+
+class Commands(click.Group):
+    """A group whose commands end with the exit codes of the errors they raise."""
+
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Run, and exit with the code that the README lists."""
+        settle_streams()
+        try:
+            code = super().main(*args, **{**kwargs, "prog_name": "batchgen", "standalone_mode": False})
+        except BatchgenError as error:
+            code = error.exit_code
+        except click.ClickException as error:
+            error.show()
+            code = 2
+        except (click.Abort, KeyboardInterrupt):
+            code = 130
+        except SystemExit:
+            code = 0  # click's own way to end when the reader of --help has gone away
+        except Exception as error:
+            code = _bug(error)
+        flush()
+        sys.exit(code or 0)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; what is wrong is said on stderr, and under --json on stdout too."""
+        try:
+            return super().invoke(ctx)
+        except BatchgenError as error:
+            say(str(error))
+            if ctx.meta.get(_AS_OBJECT):
+                with suppress(OutputError):
+                    tell(as_json(_ending(error)))
+            raise
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order in which they are used."""
+        return list(self.commands)
+
+
+def _ending(error: BatchgenError) -> dict[str, Any]:
+    return {"exit_code": error.exit_code, "error": str(error)}
+
+
+def _bug(error: Exception) -> int:
+    """Where a bug is, without its message or chain: either may hold a key or a customer's text."""
+    frames, trace = [], error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        frames.append(f"  {Path(code.co_filename).name}:{trace.tb_lineno} {code.co_name}")
+        trace = trace.tb_next
+    say("\n".join([f"batchgen: a bug: {type(error).__name__}; please report it with these lines:", *frames[-8:]]))
+    return 1
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="batchgen", message="%(prog)s %(version)s")
+def main() -> None:
+    """Bulk prompts from a CSV or JSONL through the OpenAI API, each answer recorded once, in a table.
+
+    Exit codes: 0 every row succeeded (or enough of them: max_failures); 2 usage, job or prompts wrong; 3 some rows
+    failed or are incomplete; 4 the account or the server stopped it; 5 a limit of the job stopped it; 74 the output is
+    full, unwritable or damaged; 75 the job is running already; 130, 143 interrupted.
+    """
+
+
+def _job_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What every command that takes a JOB takes."""
+    for option in (
+        click.option(
+            "--simulate", is_flag=True, help="Use the simulated API, with an output folder of its own; no key needed."
+        ),
+        click.option("--prompts", metavar="PATH|-", help="Other prompts than the job names; - is stdin."),
+        click.option(
+            "--output",
+            metavar="DIR",
+            type=click.Path(path_type=Path, file_okay=False),
+            help="The folder that holds the jobs' output folders.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _remember(ctx: click.Context, option: click.Parameter, value: bool) -> bool:
+    ctx.meta[_AS_OBJECT] = value
+    return value
+
+
+_json_option = click.option("--json", "as_object", is_flag=True, callback=_remember, help="Print one JSON object.")
+
+
+class _Usd(click.FloatRange):
+    """An amount of money above 0, and a number: to Python nan and inf are in every range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        amount: float = super().convert(value, param, ctx)
+        if not math.isfinite(amount):
+            self.fail(f"{value} is no amount of money.", param, ctx)
+        return amount
+
+
+def _one_job(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Load the JOB argument of a command."""
+
+    @_job_options
+    @click.argument("job", metavar="JOB")
+    @wraps(command)
+    def loaded(job: str, prompts: str | None, **options: Any) -> Any:
+        return command(_load(job, prompts), **options)
+
+    return loaded
+
+
+def _load(path: str, prompts: str | None) -> Job:
+    from batchgen.spec import load_job, with_prompts
+
+    job = load_job(path)
+    if job.env_note:
+        say(job.env_note)
+    return with_prompts(job, prompts) if prompts is not None else job
+
+
+def _load_all(paths: Sequence[str], prompts: str | None, simulate: bool, output: Path | None) -> list[Job]:
+    """Every job, or every problem of all of them: no job starts while another is wrong."""
+    from batchgen.place import Place
+
+    jobs: list[Job] = []
+    problems: list[Problem] = []
+    found = 0
+    for path in paths:
+        try:
+            job = _load(path, prompts)
+            if wrong := Place.of(job, simulate=simulate, output=output).renderer.problems(None):
+                raise InputError(wrong)
+            jobs.append(job)
+        except InputError as error:
+            problems += error.problems or [Problem(path=path, message=str(error))]
+            found += max(error.found, 1)
+    if problems:
+        raise InputError(problems, found=found)
+    return jobs
+
+
+@main.command()
+@click.argument("prompts", metavar="[PROMPTS]", required=False, type=click.Path(path_type=Path))
+def init(prompts: Path | None) -> None:
+    """Write a job that runs.
+
+    One made for your PROMPTS file (.csv .tsv .txt .jsonl, each also .gz), beside it; without PROMPTS an example in jobs/.
+    """
+    from batchgen.init import write_job
+
+    path = write_job(prompts)
+    job = shlex.quote(str(path))
+    tell(plain(f"wrote {path}\nnext: batchgen plan {job}\n      batchgen run {job} --simulate"))
+
+
+@main.command()
+@_one_job
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the file's first N rows.")
+@_json_option
+def plan(job: Job, simulate: bool, output: Path | None, limit: int | None, as_object: bool) -> None:
+    """Read everything, send nothing.
+
+    Tells what a run of JOB would send and why, what that would cost, and the first request in full.
+    """
+    from batchgen import review
+
+    found = review.plan(job, limit=limit, simulate=simulate, output=output, stdin=_stdin(job))
+    if as_object:
+        tell(as_json(asdict(found)))
+        return
+    tell(plain("\n".join(_planned(found))))
+
+
+def _planned(found: Any) -> Iterator[str]:
+    yield f"{found.name}: {found.kind} at {found.host} -> {found.output}"
+    counts = ", ".join(f"{count:,} {status}" for status, count in sorted(found.rows.items()))
+    yield f"rows:   {found.total:,} ({counts})"
+    if found.changed_job:
+        yield f"        {found.changed_job:,} answered rows run again because the job has changed"
+    if found.changed_rows:
+        yield f"        {found.changed_rows:,} answered rows run again because their cells have changed"
+    yield f"calls:  {found.calls:,}, about {found.tokens:,} tokens"
+    yield f"cost:   {_dollars(found.cost, 'about')}; {_dollars(found.cost_at_most, 'at most')}"
+    if found.seconds is not None:
+        yield f"time:   at least {found.seconds:,.0f} s under the job's limits"
+    if found.first is not None:
+        yield "first request:"
+        yield as_json(found.first)
+
+
+def _dollars(amount: float | None, word: str) -> str:
+    return f"{word} unknown" if amount is None else f"{word} ${amount:,.4f}"
+
+
+@main.command()
+@click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
+@_job_options
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the file's first N rows.")
+@click.option("--max-cost", type=_Usd(min=0, min_open=True), metavar="USD", help="Spend at most so much in this run.")
+@_json_option
+@click.option("--quiet", is_flag=True, help="Say nothing when every row succeeded.")
+def run(
+    jobs: tuple[str, ...],
+    prompts: str | None,
+    simulate: bool,
+    output: Path | None,
+    limit: int | None,
+    max_cost: float | None,
+    as_object: bool,
+    quiet: bool,
+) -> None:
+    """Do what is not done.
+
+    Sends what is not answered of each JOB and writes its tables; the same command resumes.
+    """
+    if prompts == "-" and len(jobs) > 1:
+        raise click.UsageError("--prompts - feeds one job; name one")
+    loaded = _load_all(jobs, prompts, simulate, output)
+    one = partial(_run_one, limit=limit, max_cost=max_cost, simulate=simulate, output=output, quiet=quiet)
+    codes, objects = [], []
+    for job in loaded:
+        code, shown = _ended(one, job, line=not as_object, quiet=quiet)
+        codes.append(code)
+        objects.append(shown)
+        if code in (130, 143):
+            break
+    if as_object:
+        tell(as_json(objects[0] if len(loaded) == 1 else {"jobs": objects}))
+    raise click.exceptions.Exit(min(codes, key=PRECEDENCE.index))
+
+
+def _ended(one: Callable[[Job], Report], job: Job, *, line: bool, quiet: bool) -> tuple[int, dict[str, Any]]:
+    """How a job ended, and that as an object; what stops one job does not stop the next."""
+    try:
+        report = one(job)
+        if report.stopped:
+            say(f"{job.name}: stopped: {report.stopped}")
+        if line and not (quiet and report.exit_code == 0):
+            tell(plain(report.line()))
+    except BatchgenError as error:
+        say(str(error))
+        return error.exit_code, {"name": job.name, **_ending(error)}
+    return report.exit_code, report.as_json()
+
+
+def _run_one(
+    job: Job, *, limit: int | None, max_cost: float | None, simulate: bool, output: Path | None, quiet: bool
+) -> Report:
+    from batchgen.runner import Options
+    from batchgen.runner import run as run_job
+
+    with watching(job.name, quiet=quiet) as (watch, every):
+        options = Options(
+            limit=limit,
+            max_cost=max_cost,
+            simulate=simulate,
+            output=output,
+            stdin=_stdin(job),
+            watch=watch,
+            every=every,
+            say=(lambda text: None) if quiet else say,
+        )
+        return run_job(job, options)
+
+
+def _stdin(job: Job) -> BinaryIO | None:
+    """Where the prompts of a job come from that has them piped in."""
+    return sys.stdin.buffer if job.prompts.path == "-" else None
+
+
+@main.command()
+@_one_job
+@click.argument("identities", metavar="[ID]...", nargs=-1)
+@click.option("--failed", is_flag=True, help="All rows that failed.")
+@click.option("--incomplete", is_flag=True, help="All incomplete rows.")
+@click.option("--all", "everything", is_flag=True, help="All rows.")
+@click.option(
+    "--from", "source", type=click.File("rb"), metavar="FILE", help="The ids in FILE, one a line; - is stdin."
+)
+def redo(
+    job: Job,
+    identities: tuple[str, ...],
+    failed: bool,
+    incomplete: bool,
+    everything: bool,
+    source: Any,
+    simulate: bool,
+    output: Path | None,
+) -> None:
+    """Mark rows to be asked again.
+
+    The next run of JOB asks them; each old answer stays until its new one lands.
+    """
+    from batchgen import review
+
+    given = [*identities, *(_ids(source) if source else [])]
+    statuses = {"failed"} if failed else set()
+    statuses |= {"incomplete"} if incomplete else set()
+    statuses |= {"succeeded", "failed", "incomplete"} if everything else set()
+    if not given and not statuses:
+        raise click.UsageError("name rows by ID, --from FILE, --failed, --incomplete or --all")
+    marked = review.redo(job, given, statuses=statuses, simulate=simulate, output=output)
+    tell(f"{job.name}: {marked:,} marked; batchgen run {job.shown}{' --simulate' * simulate} asks them again")
+
+
+def _ids(source: BinaryIO) -> list[str]:
+    try:
+        text = source.read().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError([Problem(path=source.name, message="is not UTF-8; save the ids as UTF-8")]) from None
+    return [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
+
+
+@main.command()
+@_one_job
+@click.argument("identity", metavar="ID")
+def show(job: Job, identity: str, simulate: bool, output: Path | None) -> None:
+    """Show one row.
+
+    The request, the answer and every attempt of the row ID of JOB, as JSON.
+    """
+    from batchgen import review
+
+    tell(as_json(review.show(job, identity, simulate=simulate, output=output)))
+
+
+@main.command()
+@_one_job
+@_json_option
+def status(job: Job, simulate: bool, output: Path | None, as_object: bool) -> None:
+    """Count rows by status.
+
+    From the journal of JOB alone, also while a run is going.
+    """
+    from batchgen import review
+    from batchgen.report import Tally, money
+
+    found = review.status(job, simulate=simulate, output=output)
+    if as_object:
+        tell(as_json(found))
+        return
+    counts = ", ".join(f"{count:,} {name}" for name, count in sorted(found["rows"].items()))
+    took = Tally(**{each.name: found[each.name] for each in fields(Tally)})
+    tell(f"{found['name']}: {found['total']:,} rows: {counts}; {took.calls:,} calls, {money(took)}")
+    for reason, count in found["failures"].items():
+        tell(plain(f"  {count:,} x {reason}"))
+
+
+@main.command()
+@_one_job
+def export(job: Job, simulate: bool, output: Path | None) -> None:
+    """Make the tables again.
+
+    Tables and report of JOB, from its journal alone, without the network.
+    """
+    from batchgen import review
+
+    for path in review.export(job, simulate=simulate, output=output):
+        tell(str(path))
+
+
+@main.command()
+@_one_job
+def verify(job: Job, simulate: bool, output: Path | None) -> None:
+    """Check what is stored.
+
+    Checks the journal of JOB, digests too, and hashes every picture again.
+    """
+    from batchgen import review
+
+    troubles = review.verify(job, simulate=simulate, output=output)
+    for trouble in troubles:
+        say(trouble)
+    if troubles:
+        raise click.exceptions.Exit(OutputError.exit_code)
+    tell(f"{job.name}: sound")
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of a job file."""
+    from batchgen.spec import json_schema
+
+    tell(json.dumps(json_schema(), indent=2))
+
+
+@main.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="On 127.0.0.1.")
+@click.option("--latency", type=click.FloatRange(0), default=0.0, show_default=True, help="Seconds for an answer.")
+@click.option("--faults", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Share of faulty answers.")
+@click.option("--rpm", type=click.FloatRange(0, min_open=True), help="Requests a minute that are allowed.")
+@click.option("--tpm", type=click.FloatRange(0, min_open=True), help="Tokens a minute that are allowed.")
+def simulate(port: int, latency: float, faults: float, rpm: float | None, tpm: float | None) -> None:
+    """Serve the simulated API.
+
+    On this machine only, until interrupted; every answer is labelled as simulated.
+    """
+    import asyncio
+
+    from batchgen.simulator import Settings, serve
+
+    settings = Settings(latency=latency, faults=faults, rpm=rpm, tpm=tpm)
+    asyncio.run(_until_signalled(serve(settings, port, _is_at)))
+
+
+def _is_at(url: str) -> None:
+    say(f"the simulated API is at {url} (Ctrl-C ends it)")
+
+
+async def _until_signalled(serving: Any) -> None:
+    import asyncio
+
+    task = asyncio.ensure_future(serving)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    with suppress(asyncio.CancelledError):
+        await task

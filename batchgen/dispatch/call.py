@@ -1,0 +1,142 @@
+"""One call: its money on record, sent, read, priced, and told as an attempt.
+
+What comes back is an answer or a Failure, and nothing else does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from batchgen.dispatch import Attempt, Failure, Ledger, Received
+from batchgen.dispatch.admission import Admission, Ticket
+from batchgen.dispatch.limits import Clock
+from batchgen.dispatch.retry import QUOTED, classify, complaint
+from batchgen.dispatch.transport import Reply
+from batchgen.dispatch.watch import Watch
+from batchgen.kinds import Unreadable
+from batchgen.pricing import Prices
+from batchgen.requests import Request
+
+# Replies from this size on (bytes) are parsed off the event loop.
+LARGE_REPLY = 1_000_000
+
+
+class Caller(Protocol):
+    """What sends one request: dispatch.transport.Client."""
+
+    async def post(self, request: Request) -> Reply | Failure:
+        """Send one request, once. Raises only CancelledError."""
+
+    def clean(self, failure: Failure) -> Failure:
+        """The failure with its message redacted and cut."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Called:
+    """How a call ended; `sent_at` by the run's clock."""
+
+    result: Received | Failure
+    attempt: Attempt
+    sent_at: float
+
+
+class Calls:
+    """Makes the calls of one run."""
+
+    def __init__(
+        self, *, client: Caller, ledger: Ledger, prices: Prices, admission: Admission, watch: Watch, clock: Clock
+    ) -> None:
+        self._client, self._ledger, self._prices = client, ledger, prices
+        self._admission, self._watch, self._clock = admission, watch, clock
+
+    async def make(self, request: Request, ticket: Ticket, *, number: int, ready_at: float) -> Called:
+        """Make a row's call `number`, for which it waited since `ready_at`, and settle what its ticket took."""
+        if self._admission.capped:
+            await self._ledger.reserve(request, number, time.time(), ticket.money)
+        started_at, started = time.time(), self._clock()
+        reply = await self._post(request)
+        result = await self._read(request, reply) if isinstance(reply, Reply) else reply
+        cost = self._cost(request, result, ticket)
+        self._admission.settle(ticket, cost)
+        attempt = Attempt(
+            number=number,
+            started_at=started_at,
+            wait=max(0.0, started - ready_at),
+            elapsed=self._clock() - started,
+            cost=cost,
+            **_audit(result, reply),
+        )
+        return Called(result=result, attempt=attempt, sent_at=started)
+
+    async def _post(self, request: Request) -> Reply | Failure:
+        try:
+            async with self._watch.deadline():
+                return await self._client.post(request)
+        except TimeoutError:
+            message = f"no whole answer within {self._watch.timeout:g} s (retry.timeout)"
+            return Failure(meaning="timeout", reason="timeout", message=message, unknown=True)
+
+    async def _read(self, request: Request, reply: Reply) -> Received | Failure:
+        try:
+            body = await _parse(reply.body)
+            if complaint(body) is not None:
+                return self._client.clean(classify(200, reply.body, reply.headers))
+            if not isinstance(body, Mapping):
+                raise Unreadable(f"the reply is {type(body).__name__}, not an object")
+            return await self._ledger.receive(request, body, reply.body)
+        except (Unreadable, ValueError, RecursionError) as error:
+            final = isinstance(error, Unreadable) and error.final
+            told = str(error) if isinstance(error, Unreadable) else "the reply is not JSON"
+            return self._client.clean(
+                Failure(
+                    meaning="row" if final else "transient",
+                    reason="invalid_response",
+                    message=f"{told}: {reply.body[:QUOTED].decode('utf-8', 'replace')}",
+                    status=200,
+                    request_id=reply.headers.get("x-request-id"),
+                    unknown=True,
+                )
+            )
+
+    def _cost(self, request: Request, result: Received | Failure, ticket: Ticket) -> int | None:
+        """Nano-dollars that a call took; at its worst where that is not known and money is capped."""
+        worst = ticket.money if self._admission.capped else None
+        if isinstance(result, Failure):
+            return worst if result.unknown else 0
+        answer = result.answer
+        asked = str(request.body.get("model", ""))
+        pictures = len(answer.choices) if request.pictures else 0
+        for model in dict.fromkeys((asked, answer.model or asked)):
+            cost = self._prices.cost(model, answer.usage, pictures=pictures, tier=answer.service_tier)
+            if cost is not None:
+                return cost
+        return worst
+
+
+async def _parse(body: bytes) -> Any:
+    if len(body) > LARGE_REPLY:
+        return await asyncio.to_thread(json.loads, body)
+    return json.loads(body)
+
+
+def _audit(result: Received | Failure, reply: Reply | Failure) -> dict[str, Any]:
+    if isinstance(result, Failure):
+        return {
+            "status": result.status,
+            "code": result.code,
+            "reason": result.reason,
+            "request_id": result.request_id,
+        }
+    assert isinstance(reply, Reply)
+    usage = result.answer.usage
+    return {
+        "status": 200,
+        "request_id": reply.headers.get("x-request-id"),
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+    }

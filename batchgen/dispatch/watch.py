@@ -1,0 +1,150 @@
+"""When a run stops by itself: its times (deadlines of calls, and a question once a second), and its tolerance of failures.
+
+A process that was stopped and continued (SIGSTOP, a laptop's lid) lost time that nobody can be blamed for: everything
+that is timed here moves by as much.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from batchgen.dispatch import Failure
+from batchgen.dispatch.limits import Clock, Governor
+from batchgen.errors import AccountError, BatchgenError, LimitError
+
+# Seconds after which a host that never answered stops the job.
+NEVER_ANSWERED = 30.0
+
+# Seconds that a tick may be late before the process is taken to have been stopped and continued.
+STALLED = 2.0
+
+# So many answers that are all the same refusal, and none that is not, mean that the job is wrong and not its rows.
+SAME_REFUSALS = 20
+
+# Seconds between two ticks.
+TICK = 1.0
+
+
+class GaveUp(LimitError):  # noqa: N818 - named for what happened
+    """Nothing got through for so long that the job stops."""
+
+
+class Watch:
+    """Times of one run, in seconds: `timeout` for a call, `give_up` without anything getting through, `max_time` for all
+    (None: no end). Use as an async context manager; `stop` is called with the reason when it is time, and `show` at
+    every tick."""
+
+    def __init__(
+        self,
+        *,
+        timeout: float,
+        give_up: float,
+        max_time: float | None,
+        governor: Governor,
+        host: str,
+        in_flight: Callable[[], int],
+        stop: Callable[[BatchgenError], None],
+        show: Callable[[], None],
+        clock: Clock,
+    ) -> None:
+        self.timeout, self._give_up, self._max_time = timeout, give_up, max_time
+        self._governor, self._host, self._in_flight, self._stop = governor, host, in_flight, stop
+        self._show, self._clock = show, clock
+        self._began = self._due = clock()
+        self._deadlines: set[asyncio.Timeout] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> Watch:
+        self._due = self._clock()
+        self._next()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._timer:
+            self._timer.cancel()
+
+    @asynccontextmanager
+    async def deadline(self) -> AsyncIterator[None]:
+        """Raises TimeoutError in the block when a call's time is over, by the wall clock, whatever still drips."""
+        async with asyncio.timeout(self.timeout) as deadline:
+            self._deadlines.add(deadline)
+            try:
+                yield
+            finally:
+                self._deadlines.discard(deadline)
+
+    def _next(self) -> None:
+        self._due += TICK
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, self._due - self._clock()), self._tick)
+
+    def _tick(self) -> None:
+        # A plain timer and no task: after a stop its turn comes before the deadlines that ran out meanwhile are acted on.
+        now = self._clock()
+        late = now - self._due
+        if late > STALLED:
+            self._forgive(late)
+            self._due = now
+        self._check(now)
+        self._show()
+        self._next()
+
+    def _forgive(self, seconds: float) -> None:
+        self._governor.slept(seconds)
+        for deadline in self._deadlines:
+            when = deadline.when()
+            if when is not None and not deadline.expired():
+                deadline.reschedule(when + seconds)
+
+    def _check(self, now: float) -> None:
+        governor = self._governor
+        since = governor.trouble_since
+        if self._max_time is not None and now - self._began > self._max_time:
+            self._stop(LimitError(f"limits.max_time ({self._max_time:g} s) is over; run again to go on"))
+        elif since is None:
+            return
+        elif not governor.answered and now - since > NEVER_ANSWERED and not self._in_flight():
+            told = f"{self._host} never answered ({governor.trouble}); check provider.base_url and the network"
+            self._stop(AccountError(told))
+        elif now - since > self._give_up:
+            told = f"nothing got through for {self._give_up:g} s (retry.give_up; {governor.trouble}); run again later"
+            self._stop(GaveUp(told))
+
+
+class Tolerance:
+    """How many rows may fail: `left` more, incomplete ones included (None: any), and not the first ones all alike."""
+
+    def __init__(self, left: int | None, host: str) -> None:
+        self._left, self._host = left, host
+        self._answers = 0
+        self._refusals: set[tuple[int | None, str | None, str]] = set()
+
+    def answered(self, *, ended: bool) -> BatchgenError | None:
+        """A row was answered (`ended`: completely). Returns what stops the run."""
+        self._answers = SAME_REFUSALS
+        return self._short(0 if ended else 1)
+
+    def failed(self, failure: Failure) -> BatchgenError | None:
+        """A row failed. Returns what stops the run."""
+        if failure.status is not None:
+            self._answers += 1
+            self._refusals.add((failure.status, failure.code, failure.reason))
+        return self._short(1) or self._alike(failure)
+
+    def _short(self, rows: int) -> BatchgenError | None:
+        if self._left is None:
+            return None
+        self._left -= rows
+        told = "more rows failed than max_failures allows; see errors.csv, mend, and run again"
+        return LimitError(told) if self._left < 0 else None
+
+    def _alike(self, failure: Failure) -> BatchgenError | None:
+        # A page that is no answer at all, such as a proxy's login, refuses too.
+        refused = failure.meaning == "row" or failure.reason == "invalid_response"
+        if self._answers != SAME_REFUSALS or len(self._refusals) != 1 or not refused:
+            return None
+        return AccountError(
+            f"the first {SAME_REFUSALS} answers of {self._host} were all the same refusal (HTTP {failure.status}:"
+            f" {failure.message}); mend the job's request or provider and run again"
+        )

@@ -1,0 +1,123 @@
+"""Opening the journal's file, knowing that it is one, and saying in a sentence what SQLite says of it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import cache
+from pathlib import Path
+
+from batchgen.disk import refuse_link
+from batchgen.errors import BatchgenError, DamagedError, OutputError
+from batchgen.journal.records import insert
+from batchgen.journal.schema import APPLICATION_ID, KEPT, SCHEMA_VERSION, STAGED
+from batchgen.requests import SCHEME
+
+NAME = "journal.db"
+
+
+@contextmanager
+def telling(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into OutputError and DamagedError, with what to do."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        told = _told(path, error)
+        if told is None:
+            raise
+        raise told from None
+
+
+def _told(path: Path, error: sqlite3.Error) -> BatchgenError | None:
+    name = getattr(error, "sqlite_errorname", "") or ""
+    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT")) or "decode to UTF-8" in str(error):
+        return DamagedError(f"{path}: is damaged ({error}); restore it from a backup or move it away")
+    if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
+        what = "the disk is full or failing"
+        return OutputError(f"{path}: {what} ({error}); nothing recorded is lost; mend that and run again")
+    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_LOCKED", "SQLITE_BUSY")):
+        return OutputError(f"{path}: cannot be written ({error}); mend that and run again")
+    return None
+
+
+def writing(path: Path) -> sqlite3.Connection:
+    """A connection that writes, in WAL mode and with every commit synced. Raises OutputError, DamagedError."""
+    for suffix in ("", "-wal", "-shm"):
+        refuse_link(path.with_name(path.name + suffix))
+    with telling(path):
+        connection = _connection(str(path))
+        mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal":
+            raise OutputError(f"{path}: SQLite cannot use its write-ahead log here; choose another output.dir")
+        connection.execute("PRAGMA synchronous = FULL")
+        if not _schema(connection) and connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+            _create(connection)
+        _check(connection, path)
+    return connection
+
+
+def reading(path: Path) -> sqlite3.Connection:
+    """A connection that only reads; a journal that does not exist, or has no tables yet, is an empty one."""
+    refuse_link(path)
+    with telling(path):
+        if path.exists():
+            connection = _connection(f"{path.absolute().as_uri()}?mode=ro")
+            if _schema(connection):
+                _check(connection, path)
+                return connection
+            connection.close()
+        return _empty()
+
+
+def _connection(uri: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        uri, uri=uri.startswith("file:"), isolation_level=None, check_same_thread=False, timeout=30
+    )
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+def _empty() -> sqlite3.Connection:
+    connection = _connection(":memory:")
+    _create(connection)
+    return connection
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    for statement in (KEPT + STAGED.format(temporary="", schema="")).split(";"):
+        connection.execute(statement)
+    insert(connection, "meta", {"name": "scheme", "value": json.dumps(SCHEME)})
+    connection.execute("COMMIT")
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise DamagedError for what is no journal, OutputError for one of a newer batchgen."""
+    found = connection.execute("PRAGMA application_id").fetchone()[0]
+    if found != APPLICATION_ID:
+        raise DamagedError(f"{path}: is no journal of batchgen; move it away and run again")
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > SCHEMA_VERSION:
+        raise OutputError(f"{path}: was written by a newer batchgen (schema {version}); update batchgen and run again")
+    if _schema(connection) != _expected():
+        raise DamagedError(f"{path}: is damaged (its tables are not batchgen's); restore it from a backup")
+    scheme = connection.execute("SELECT value FROM meta WHERE name = 'scheme'").fetchone()
+    if scheme is None or not scheme[0].isdecimal():
+        raise DamagedError(f"{path}: is damaged (it does not say how its keys were made); restore it from a backup")
+    if int(scheme[0]) > SCHEME:
+        raise OutputError(f"{path}: has keys of a newer batchgen (scheme {scheme[0]}); update batchgen and run again")
+
+
+def _schema(connection: sqlite3.Connection) -> list[tuple[str, ...]]:
+    sql = "SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_master ORDER BY type, name"
+    return [tuple(found) for found in connection.execute(sql)]
+
+
+@cache
+def _expected() -> list[tuple[str, ...]]:
+    with closing(_empty()) as empty:
+        return _schema(empty)

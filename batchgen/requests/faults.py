@@ -1,0 +1,19 @@
+"""What is wrong with one row's request, and where in the job file it comes from."""
+
+from __future__ import annotations
+
+Location = tuple[str | int, ...]
+
+
+class RequestFault(Exception):  # noqa: N818 - the user's fault, told to the user
+    """A row of which no request can be made. `location` is the place in the job file, `message` says why."""
+
+    def __init__(self, location: Location, message: str) -> None:
+        self.location = location
+        self.message = message
+        super().__init__(f"{spoken(location)}: {message}")
+
+
+def spoken(location: Location) -> str:
+    """A location as people write it: `request.messages[0].content`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")

@@ -1,0 +1,130 @@
+"""The pictures that rows name: only regular picture files below one folder are ever read.
+
+A row is data, perhaps somebody else's: no absolute path, no `..`, no link that leads out, no device or pipe.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from batchgen.kinds import sniff
+from batchgen.requests.faults import Location, RequestFault
+from batchgen.requests.templates import TemplateFault
+
+# The image endpoints' own bounds (bytes) on what may be uploaded, and the formats they take.
+MAX_PICTURE = 50_000_000
+MAX_MASK = 4_000_000
+MAX_PICTURES = 16
+PICTURES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """One file of a multipart request; `name` is what the row wrote, `sha256` what the key saw."""
+
+    field: str
+    path: str
+    name: str
+    media_type: str
+    sha256: str
+
+
+def read_upload(upload: Upload) -> bytes:
+    """The file's bytes, which must still be those that the key was made of. Raises RequestFault when they are not."""
+    try:
+        data = Path(upload.path).read_bytes()
+    except OSError as error:
+        raise RequestFault((upload.field,), f"{upload.name} cannot be read: {error.strerror}") from None
+    if hashlib.sha256(data).hexdigest() != upload.sha256:
+        raise RequestFault((upload.field,), f"{upload.name} has changed since the run began; run again")
+    return data
+
+
+def unchanged(pictures: Sequence[Sequence[Any]]) -> bool:
+    """Whether every (path, size, mtime) is still as it was."""
+    for path, size, mtime in pictures:
+        try:
+            about = os.stat(path)
+        except OSError:
+            return False
+        if (about.st_size, about.st_mtime_ns) != (size, mtime):
+            return False
+    return True
+
+
+class Pictures:
+    """The picture files below `folder` (resolved), and what was read of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._hashes: dict[tuple[str, int, int], str] = {}
+
+    def uploads(self, name: str, value: Any) -> list[Upload]:
+        """The files of the field `name`: one path, or a list of 1 to 16. Raises RequestFault."""
+        paths = value if isinstance(value, list) else [value]
+        if not 1 <= len(paths) <= MAX_PICTURES:
+            raise RequestFault(("request", name), f"names {len(paths)} pictures; the API takes 1 to {MAX_PICTURES}")
+        part = f"{name}[]" if isinstance(value, list) else name
+        return [self._upload(name, part, path) for path in paths]
+
+    def _upload(self, name: str, part: str, given: Any) -> Upload:
+        path, form = self._find(given, ("request", name))
+        if part == "mask[]":
+            raise RequestFault(("request", name), "must be one picture, not a list")
+        if name == "mask" and (form != "png" or path.stat().st_size >= MAX_MASK):
+            raise RequestFault(("request", name), f"{given} must be a PNG below 4 MB")
+        return Upload(field=part, path=str(path), name=str(given), media_type=PICTURES[form], sha256=self._hash(path))
+
+    def _find(self, given: Any, location: Location) -> tuple[Path, str]:
+        """The picture file that a row names, and its format."""
+        if not isinstance(given, str) or not given.strip() or not given.isprintable():
+            raise RequestFault(location, "names no picture file")
+        pure = PurePosixPath(given)
+        if pure.is_absolute() or ".." in pure.parts or "\\" in given:
+            raise RequestFault(location, f"{given!r} must be a path below {self._folder}, without '..'")
+        try:
+            path = (self._folder / given).resolve(strict=True)
+            about = path.stat()
+        except OSError as error:
+            raise RequestFault(location, f"{given!r} in {self._folder}: {error.strerror}") from None
+        except (RuntimeError, ValueError):  # a loop of links, a name that no file system takes
+            raise RequestFault(location, f"{given!r} in {self._folder} cannot be found") from None
+        if not path.is_relative_to(self._folder):
+            raise RequestFault(location, f"{given!r} is a link that leads out of {self._folder}")
+        if not stat.S_ISREG(about.st_mode) or about.st_size >= MAX_PICTURE:
+            raise RequestFault(location, f"{given!r} must be a regular file below 50 MB")
+        try:
+            with open(path, "rb") as file:
+                form = sniff(file.read(12))
+        except OSError as error:
+            raise RequestFault(location, f"{given!r} in {self._folder}: {error.strerror}") from None
+        if form not in PICTURES:
+            raise RequestFault(location, f"{given!r} is not a PNG, JPEG or WebP picture")
+        return path, form
+
+    def _hash(self, path: Path) -> str:
+        about = path.stat()
+        mark = (str(path), about.st_size, about.st_mtime_ns)
+        if mark not in self._hashes:
+            self._hashes[mark] = hashlib.sha256(path.read_bytes()).hexdigest()
+        return self._hashes[mark]
+
+    def seen(self) -> list[tuple[str, int, int]]:
+        """The pictures read so far as (path, size in bytes, mtime in ns)."""
+        return sorted(self._hashes)
+
+    def data_url(self, given: Any) -> str:
+        """A picture as a data URL, as a template's filter. Raises TemplateFault."""
+        try:
+            path, form = self._find(given, ("request",))
+        except RequestFault as fault:
+            raise TemplateFault(fault.message) from None
+        self._hash(path)
+        return f"data:{PICTURES[form]};base64,{base64.b64encode(path.read_bytes()).decode()}"

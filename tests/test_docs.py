@@ -1,0 +1,233 @@
+"""The README says what is so: its commands run, its help is current, its examples load, its lists are whole."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from conftest import Lab
+from test_house import ROOMS
+
+from batchgen import errors, load_job, plan
+from batchgen.cli import PRECEDENCE, main
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+HOME = "/home/you/shop"
+
+# Stands in for an installed batchgen, and for key and API: what sends is simulated, into a folder of its own.
+SHIM = """#!/bin/sh
+command="$1"; shift
+case "$command $*" in
+    *--simulate*) exec {python} -m batchgen "$command" "$@" ;;
+    run*|redo*|status*) exec {python} -m batchgen "$command" "$@" {extra} ;;
+    *) exec {python} -m batchgen "$command" "$@" ;;
+esac
+"""
+
+
+def blocks(language: str) -> list[str]:
+    """The README's fenced blocks in a language, in order, without their indent."""
+    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```$", README, flags=re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(text) for _, text in found]
+
+
+def steps(block: str) -> list[tuple[str, str]]:
+    """The commands of a console block, each with the output that is shown for it."""
+    parts = re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
+    return [(command, shown) for command, _, shown in (part.partition("\n") for part in parts)]
+
+
+CONSOLE = [step for block in blocks("console") for step in steps(block)]
+HELP = [(command, shown) for command, shown in CONSOLE if command.endswith("--help")]
+
+
+def shim(folder: Path, *, extra: str = "--simulate --output real") -> Path:
+    """A `batchgen` command in a folder."""
+    path = folder / "bin" / "batchgen"
+    path.parent.mkdir()
+    path.write_text(SHIM.format(python=sys.executable, extra=extra), encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+def shell(command: str, folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """A command as pasted into a shell; PATH begins with the shim."""
+    path = f"{folder / 'bin'}:{os.environ['PATH']}"
+    return subprocess.run(
+        ["/bin/sh", "-c", command],
+        cwd=folder,
+        env={"PATH": path, "HOME": str(folder), **env},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+
+
+def shop(folder: Path) -> Path:
+    """The folder of the README's five minutes: its CSV and nothing else."""
+    (folder / "products.csv").write_text(blocks("csv")[0], encoding="utf-8")
+    return folder
+
+
+def alike(text: str, folder: Path) -> str:
+    """Output without what differs from one machine and day to the next, or because it was simulated."""
+    text = text.replace(str(folder), HOME).replace("/real/", "/outputs/")
+    text = text.replace("; SIMULATED", "").replace(".simulated", "").replace(" --simulate asks", " asks")
+    return re.sub(r"\d[\d,.]*", "N", text).strip()
+
+
+def test_the_five_minutes(lab: Lab) -> None:
+    """Every console command of the README, in order, in one folder, exits 0 and prints what is shown."""
+    folder = shop(lab.folder)
+    shim(folder)
+    for command, shown in CONSOLE:
+        if command.endswith("--help") or command.startswith("export"):
+            continue
+        done = shell(command, folder)
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        expected, printed = alike(shown, folder), alike(done.stdout, folder)
+        if expected.endswith("..."):
+            expected, printed = expected[:-3], printed[: len(expected) - 3]
+        assert printed == expected, command
+
+
+@pytest.mark.parametrize(("command", "shown"), HELP, ids=[command for command, _ in HELP])
+def test_help_is_current(command: str, shown: str) -> None:
+    """Every help text in the README is what the command prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", *command.split()],
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=True,
+    )
+    assert done.stdout.strip() == shown.strip()
+
+
+def test_help_of_every_command_is_there() -> None:
+    """No command is left out."""
+    assert [command for command, _ in HELP] == [
+        "batchgen --help",
+        *(f"batchgen {name} --help" for name in main.commands),
+    ]
+
+
+def test_the_first_command(lab: Lab) -> None:
+    """The README's first command, its installation left out, ends with tables, pictures and exit 0 where no key is."""
+    install, _, command = blocks("sh")[0].strip().rpartition(" && ")
+    assert install.startswith("python3 -m venv .venv && .venv/bin/pip install")
+    shutil.copytree(ROOT / "jobs", lab.folder / "jobs")
+    shim(lab.folder, extra="")
+    done = shell(command.replace(".venv/bin/batchgen", "batchgen"), lab.folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(lab.table("product-copy", simulated=True)) == 16
+    assert len(list((lab.output("posters", simulated=True) / "images").iterdir())) == 12
+    with_key = command.replace(".venv/bin/batchgen", "echo")
+    assert "--simulate" not in shell(with_key, lab.folder, OPENAI_API_KEY="x").stdout
+
+
+def test_the_commands_install_what_there_is() -> None:
+    """Both commands name files and extras that exist, and stand on their own."""
+    for command in blocks("sh"):
+        assert command.startswith("python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt ")
+    assert "[project.optional-dependencies]" in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert pins
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins)
+
+
+def test_every_requirement_is_pinned() -> None:
+    """constraints.txt pins all that pyproject.toml asks for."""
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [
+        *project["dependencies"],
+        *(each for group in project["optional-dependencies"].values() for each in group),
+    ]
+    names = {re.split(r"[\[><=]", each)[0].lower().replace("_", "-") for each in wanted}
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert names <= {pin.split("==")[0].lower().replace("_", "-") for pin in pins}
+
+
+def test_the_cron_line(lab: Lab) -> None:
+    """P15 The cron line runs from /, without an environment, and says nothing when all is well."""
+    folder = shop(lab.folder)
+    path = shim(folder, extra="--simulate")
+    assert shell("batchgen init products.csv", folder).returncode == 0
+    line = blocks("crontab")[0].strip().split(maxsplit=5)
+    command = line[5].replace(HOME, str(folder)).replace("/home/you/batchgen/.venv/bin/batchgen", str(path))
+    done = subprocess.run(["/bin/sh", "-c", command], cwd="/", env={}, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert (lab.output("products", simulated=True) / "results.csv").exists()
+
+
+def test_the_job_file_is_a_job(lab: Lab) -> None:
+    """The job that shows every section loads and can be planned, and shows every section."""
+    folder = shop(lab.folder)
+    path = folder / "job.yaml"
+    path.write_text(blocks("yaml")[0], encoding="utf-8")
+    job = load_job(path, environ={})
+    assert plan(job).total == 2 * 4
+    for section in type(job).model_fields:
+        assert section == "mode" or f"{section}:" in blocks("yaml")[0]
+    for section in (job.limits, job.retry, job.output):
+        assert set(type(section).model_fields) <= set(re.findall(r"(\w+):", blocks("yaml")[0]))
+
+
+def test_the_python_example(lab: Lab) -> None:
+    """The Python example runs, and prints what its comments say."""
+    shutil.copytree(ROOT / "jobs", lab.folder / "jobs")
+    done = subprocess.run(
+        [sys.executable, "-c", blocks("python")[0]],
+        cwd=lab.folder,
+        env={"HOME": str(lab.folder)},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "0 {'succeeded': 5}" in done.stdout
+    assert "KT-1001" in done.stdout
+
+
+def test_the_exit_codes_are_listed() -> None:
+    """P17 The table of exit codes has each code that there is, once, and none that there is not."""
+    table = README.split("| exit | meaning")[1].split("\n\n")[0]
+    listed = [
+        int(code) for row in re.findall(r"^\| ([\d, ]+) \|", table, flags=re.MULTILINE) for code in row.split(",")
+    ]
+    kinds = [
+        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.BatchgenError)
+    ]
+    codes = {kind.exit_code for kind in kinds} | {0, 3, 130, 143}
+    assert sorted(listed) == sorted(codes)
+    assert set(PRECEDENCE) - {6} == codes
+
+
+def test_the_map_is_current() -> None:
+    """The tree in the README has every room, in the order of the map in batchgen's docstring."""
+    tree = README.split("batchgen/\n├── errors.py")[1].split("```")[0]
+    listed = ["errors", *re.findall(r"^[├└]── (\w+)(?:\.py|/) ", tree, flags=re.MULTILINE)]
+    assert listed == ROOMS
+    for name in ROOMS:
+        is_package = (ROOT / "batchgen" / name).is_dir()
+        assert f"── {name}{'/' if is_package else '.py'} " in README
+
+
+def test_links_lead_somewhere() -> None:
+    """Every relative link in the README has something at its end."""
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target

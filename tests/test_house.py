@@ -1,0 +1,209 @@
+"""How the house is built: imports point up the list only, every package has its door, and start-up stays light."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import batchgen
+
+HOUSE = Path(batchgen.__file__).parent
+
+# Which rooms may import which package; the standard library's are free, and so are the rest.
+DOORS: dict[str, set[str]] = {
+    "yaml": {"spec"},
+    "dotenv": {"spec"},
+    "pydantic": {"spec"},
+    "jinja2": {"requests"},
+    "openai": {"dispatch"},
+    "httpx2": {"dispatch"},
+    "aiohttp": {"dispatch", "simulator"},
+    "tenacity": {"dispatch.retry"},
+    "aiolimiter": {"dispatch.limits"},
+    "genai_prices": {"pricing"},
+    "filelock": {"place"},
+    "PIL": {"images", "simulator"},
+    "pandas": {"tables"},
+    "pyarrow": {"tables"},
+    "click": {"cli"},
+    "tqdm": {"cli"},
+}
+# Packages that cost tenths of a second to import; only what sends, or makes tables, may.
+HEAVY = ("openai", "aiohttp", "httpx2", "pandas", "pyarrow", "genai_prices")
+
+
+def rooms() -> list[str]:
+    """The rooms in the order of the map in batchgen's docstring."""
+    assert batchgen.__doc__
+    listed = batchgen.__doc__.split("this list only:\n")[1]
+    return re.findall(r"^    (\w+) {2,}\S", listed, flags=re.MULTILINE)
+
+
+ROOMS = rooms()
+
+
+def modules() -> list[tuple[str, Path]]:
+    """Every module of a room: its name within batchgen, and its file."""
+    paths = sorted(path for path in HOUSE.rglob("*.py") if "__pycache__" not in path.parts)
+    named = [
+        (".".join(path.relative_to(HOUSE).with_suffix("").parts).removesuffix(".__init__"), path) for path in paths
+    ]
+    return [(name, path) for name, path in named if name not in ("__init__", "__main__")]
+
+
+MODULES = modules()
+
+
+def imported(name: str, path: Path) -> Iterator[tuple[str, bool]]:
+    """What a module imports, late imports included, as absolute names, and whether only for the type checker."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    checking = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    here = ["batchgen", *name.split(".")]
+    package = here if path.name == "__init__.py" else here[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, id(node) in checking) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*base, *([node.module] if node.module else [])])
+            yield source, id(node) in checking
+            if source == "batchgen" or node.module is None:
+                yield from ((f"{source}.{alias.name}", id(node) in checking) for alias in node.names)
+
+
+def room(name: str) -> str:
+    return name.split(".")[0]
+
+
+def test_the_map_lists_every_room() -> None:
+    """Each module is in the map, or in a package that is; and nothing is in the map that is not there."""
+    assert {room(name) for name, _ in MODULES} == set(ROOMS)
+    assert len(ROOMS) == len(set(ROOMS))
+
+
+@pytest.mark.parametrize(("name", "path"), MODULES, ids=[name for name, _ in MODULES])
+def test_imports_point_up_the_list(name: str, path: Path) -> None:
+    """A room imports only from rooms above it; within a package imports are free."""
+    above = ROOMS[: ROOMS.index(room(name))]
+    for source, _ in imported(name, path):
+        if source.startswith("batchgen."):
+            target = source.split(".")[1]
+            assert target == room(name) or target in above, f"{name} imports {source}"
+
+
+@pytest.mark.parametrize(("name", "path"), MODULES, ids=[name for name, _ in MODULES])
+def test_packages_have_doors(name: str, path: Path) -> None:
+    """A foreign package enters by its door: to replace it, one room is opened. Types alone may pass."""
+    for source, only_types in imported(name, path):
+        doors = DOORS.get(source.split(".")[0])
+        if doors is not None and not only_types:
+            assert {name, room(name)} & doors, f"{name} imports {source}; its doors are {sorted(doors)}"
+
+
+def test_no_room_for_odds_and_ends() -> None:
+    """What has no place of its own gets one, not a drawer."""
+    drawers = {"utils", "util", "common", "helpers", "helper", "types", "misc", "base", "core"}
+    assert not [name for name, _ in MODULES if set(name.split(".")) & drawers]
+
+
+@pytest.mark.parametrize(("name", "path"), MODULES, ids=[name for name, _ in MODULES])
+def test_files_are_opened_in_an_encoding(name: str, path: Path) -> None:
+    """P15 No file is opened in whatever encoding the machine happens to have, and only `cli` prints."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        named = {keyword.arg for keyword in node.keywords}
+        if called in ("read_text", "write_text") and isinstance(node.func, ast.Attribute):
+            assert "encoding" in named, f"{name}:{node.lineno}"
+        if called == "open" and isinstance(node.func, ast.Name):
+            modes = [each.value for each in node.args[1:] if isinstance(each, ast.Constant)]
+            assert "encoding" in named or any("b" in str(mode) for mode in modes), f"{name}:{node.lineno}"
+        assert called != "print", f"{name}:{node.lineno}"
+
+
+def loaded(code: str, *args: str, cwd: Path | None = None) -> set[str]:
+    """The top-level modules that a Python program has imported at its end."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys, atexit\n{_DUMP}{code}", *args],
+        cwd=cwd,
+        env={"HOME": str(cwd or "/")},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=True,
+    )
+    return set(done.stderr.rpartition("MODULES ")[2].split())
+
+
+_DUMP = "atexit.register(lambda: print('MODULES', *{m.split('.')[0] for m in sys.modules}, file=sys.stderr))\n"
+_CLI = "from batchgen.cli import main\nmain()"
+
+
+@pytest.mark.parametrize("args", [["--help"], ["plan", "j.yaml"], ["status", "j.yaml", "--simulate"], ["schema"]])
+def test_starting_is_light(tmp_path: Path, args: list[str]) -> None:
+    """`--help`, `plan` and `status` import neither openai nor pandas: they would cost seconds of start-up."""
+    (tmp_path / "p.csv").write_text("id,text\n1,a\n", encoding="utf-8")
+    request = '{model: m, messages: [{role: user, content: "{{ text }}"}]}'
+    (tmp_path / "j.yaml").write_text(f"kind: chat\nprompts: {{path: p.csv}}\nrequest: {request}\n", encoding="utf-8")
+    if args[0] == "status":
+        loaded(_CLI, "run", "j.yaml", "--simulate", cwd=tmp_path)
+    found = loaded(_CLI, *args, cwd=tmp_path)
+    assert "batchgen" in found
+    assert not found & ({"openai", "pandas", "pyarrow", "aiohttp"} if args[0] == "plan" else set(HEAVY))
+
+
+def test_importing_touches_nothing() -> None:
+    """`import batchgen` opens no socket and no file of its own, and reads no environment variable but Python's own."""
+    code = """
+import os
+read = []
+def spied(self, key, real=os._Environ.__getitem__):
+    read.append(key)
+    return real(self, key)
+os._Environ.__getitem__ = spied
+events = []
+sys.addaudithook(lambda event, args: events.append(event) if event.startswith("socket.") else None)
+import batchgen
+for name in batchgen.__all__: getattr(batchgen, name)
+print("READ", [name for name in read if name.startswith(("OPENAI", "BATCHGEN"))], events, file=sys.stderr)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}"],
+        env={"OPENAI_API_KEY": "x"},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=True,
+    )
+    assert "READ [] []" in done.stderr, done.stderr
+
+
+def test_the_public_names_are_there() -> None:
+    """Everything in __all__ can be had, and an unknown name is an AttributeError."""
+    for name in batchgen.__all__:
+        assert getattr(batchgen, name) is not None
+    with pytest.raises(AttributeError):
+        batchgen.nothing  # noqa: B018
+
+
+def test_the_error_tree_is_drawn() -> None:
+    """Every branch of the error tree is in the drawing, with its exit code."""
+    from batchgen import errors
+
+    assert errors.__doc__
+    for name, kind in vars(errors).items():
+        if isinstance(kind, type) and issubclass(kind, Exception):
+            line = next(line for line in errors.__doc__.splitlines() if re.search(rf"\b{name}\b", line))
+            assert name == "Interrupted" or re.search(rf"\b{kind.exit_code}\b", line), name  # type: ignore[attr-defined]

@@ -1,0 +1,342 @@
+"""Pictures: names that are safe and never meet, bytes that decode, files that nobody overwrites."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+import struct
+import threading
+import unicodedata
+import warnings
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from batchgen.errors import OutputError
+from batchgen.images import MAX_PIXELS, PictureFolder, decode, file_stem, is_whole, slug, stored, verify
+from batchgen.kinds import Unreadable
+
+
+def drawn(form: str = "PNG", size: tuple[int, int] = (16, 16), shade: int = 0, **options: object) -> bytes:
+    file = io.BytesIO()
+    Image.effect_noise(size, 50 + shade).convert("RGB").save(file, form, **options)
+    return file.getvalue()
+
+
+def encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def folder(tmp_path: Path, owned: Callable[[str], bool] = lambda path: False) -> PictureFolder:
+    pictures = PictureFolder(tmp_path, owned)
+    pictures.prepare()
+    return pictures
+
+
+# --- names
+
+HOSTILE = [
+    *(
+        "../../x",
+        "/etc/x",
+        "a/b",
+        "a\\b",
+        "CON",
+        "con",
+        "aux.png",
+        "nul",
+        "COM1",
+        "lpt9.txt",
+        "a\0b",
+        "x" * 300,
+        "x" * 301,
+    ),
+    *(
+        "A",
+        "a",
+        "Ä",
+        unicodedata.normalize("NFD", "Ä"),
+        "ä",
+        "",
+        ".",
+        "..",
+        ".hidden",
+        "~",
+        "-",
+        "a b",
+        "a_b",
+        "日本",
+        "本日",
+    ),
+    *("\ud800", "a.", "a", "a:b", "*", "\u202e", "row", "-rf", "a\n", "ß", "ss", "İ", "i"),
+]
+
+
+@pytest.mark.parametrize("identity", HOSTILE)
+def test_names_are_safe(identity: str) -> None:
+    """P33 Whatever the id: letters, digits, . _ -, never hidden, never a device, never long, never outside."""
+    _assert_safe(identity)
+
+
+def _assert_safe(identity: str) -> None:
+    name = slug(identity)
+    assert name
+    assert set(name) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+    assert not name.startswith(".")
+    assert name.partition(".")[0].lower() not in ("con", "prn", "aux", "nul", "com1", "lpt9")
+    assert len(name) <= 117
+    assert os.path.basename(name) == name
+
+
+def test_plain_ids_name_their_files() -> None:
+    """P33 An id that is a safe name already is the name."""
+    for identity in ("a", "sku-001", "photo_1.v2", "42"):
+        assert slug(identity) == identity
+    assert file_stem("sku-1", {"size": "small", "n": 2}) == "sku-1-small-2"
+    assert len(file_stem("x" * 300, {str(n): "y" * 300 for n in range(9)})) < 220
+
+
+def test_names_never_meet() -> None:
+    """P33 Ids that differ only by case, form, cut or lost characters, or that imitate a hash, keep their own names."""
+    ids = list(dict.fromkeys(HOSTILE))
+    ids += [slug(identity) for identity in ids if slug(identity) not in ids]
+    ids += [slug(identity).lower() for identity in ids if slug(identity).lower() not in ids]
+    assert len({slug(identity).lower() for identity in ids}) == len(ids)
+
+
+@given(st.lists(st.text(max_size=12), min_size=2, max_size=2, unique=True))
+def test_any_two_ids_have_two_names(ids: list[str]) -> None:
+    """P33 Safe and different, for any two ids, on any file system."""
+    for identity in ids:
+        _assert_safe(identity)
+    one, other = (unicodedata.normalize("NFC", slug(identity)).casefold() for identity in ids)
+    assert one != other
+
+
+# --- bytes
+
+
+@pytest.mark.parametrize(("form", "extension"), [("PNG", "png"), ("JPEG", "jpg"), ("WEBP", "webp"), ("GIF", "gif")])
+def test_extension_is_what_the_bytes_say(form: str, extension: str) -> None:
+    """P35 Each format by its bytes; cut anywhere, it is no picture."""
+    data = drawn(form)
+    assert verify(data) == extension
+    for end in {*range(0, len(data), 37), *range(len(data) - 24, len(data))}:
+        with pytest.raises(Unreadable):
+            verify(data[:end])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"hello",
+        b"<html><body>log in</body></html>",
+        b"%PDF-1.7",
+        b"BM" + bytes(60),
+        b"\x89PNG\r\n\x1a\n" + bytes(50),
+    ],
+)
+def test_what_is_no_picture(data: bytes) -> None:
+    """P35 Pages, other formats and a right beginning with a wrong rest are refused."""
+    with pytest.raises(Unreadable):
+        verify(data)
+
+
+def test_damaged_pixels() -> None:
+    """P35 A picture with a flipped byte in its data does not decode."""
+    data = bytearray(drawn("PNG"))
+    data[len(data) // 2] ^= 0xFF
+    with pytest.raises(Unreadable):
+        verify(bytes(data))
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def test_bombs_are_not_unpacked() -> None:
+    """P35 A small file that says it has gigapixels, or a thousand frames, is refused before it is unpacked."""
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    bomb = (
+        b"\x89PNG\r\n\x1a\n"
+        + _chunk(b"IHDR", header)
+        + _chunk(b"IDAT", zlib.compress(bytes(1000)))
+        + _chunk(b"IEND", b"")
+    )
+    assert MAX_PIXELS < 60_000 * 60_000
+    with pytest.raises(Unreadable):
+        verify(bomb)
+    file = io.BytesIO()
+    frames = [Image.new("L", (2, 2), n) for n in range(100)]
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+    with pytest.raises(Unreadable, match="pixels"):
+        verify(file.getvalue())
+
+
+def test_one_picture_is_unpacked_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P35 Threads take turns: else pictures fill the memory together, and leave warnings as errors for the whole process."""
+    before, data, met = list(warnings.filters), drawn(), []
+    both, opened = threading.Barrier(2, timeout=0.2), Image.open
+
+    def meeting(*args: Any, **kwargs: Any) -> Any:
+        with suppress(threading.BrokenBarrierError):
+            both.wait()
+            met.append(True)
+        return opened(*args, **kwargs)
+
+    monkeypatch.setattr(Image, "open", meeting)
+    threads = [threading.Thread(target=verify, args=(data,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert met == []
+    assert list(warnings.filters) == before
+
+
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9">{}</svg>'
+
+
+@pytest.mark.parametrize(
+    "body", ["", '<rect width="9"/>', '<a href="#b"/>', '<image href="data:image/png;base64,AA=="/>']
+)
+def test_svg(body: str) -> None:
+    """P35 An SVG that only draws is a picture."""
+    assert verify(SVG.format(body).encode()) == "svg"
+    assert verify(b'<?xml version="1.0"?>\n' + SVG.format(body).encode()) == "svg"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SVG.format("<script>alert(1)</script>"),
+        SVG.format('<x:script xmlns:x="http://www.w3.org/2000/svg"/>'),
+        SVG.format('<rect onload="alert(1)"/>'),
+        SVG.format('<a href="javascript:alert(1)"/>'),
+        SVG.format('<a xmlns:x="http://www.w3.org/1999/xlink" x:href=" https://example.com/a"/>'),
+        SVG.format('<image href="data:image/svg+xml;base64,AA=="/>'),
+        SVG.format("<foreignObject/>"),
+        SVG.format("<rect>"),
+        '<!DOCTYPE svg [<!ENTITY a "b">]>' + SVG.format("&a;"),
+        '<?xml version="1.0"?><!DOCTYPE svg SYSTEM "file:///etc/passwd">' + SVG.format(""),
+        '<?xml version="1.0"?><?xml-stylesheet href="http://example.com/a.css"?>' + SVG.format(""),
+        '<?xml version="1.0"?><html><svg/></html>',
+        '<?xml version="1.0" encoding="utf-7"?>' + SVG.format(""),
+        '<?xml version="1.0"?>',
+        "<svgx/>",
+    ],
+)
+def test_svg_that_does_more_than_draw(text: str) -> None:
+    """P35 An SVG with scripts, links, entities, or that is no XML or no SVG, is refused."""
+    with pytest.raises(Unreadable):
+        verify(text.encode())
+
+
+@pytest.mark.parametrize("text", ["%%%%", "QUJ", "QUJD\n", "QU JD", "QUJD=", "é", "data:image/png;base64,?", "-_-_"])
+def test_base64_is_strict(text: str) -> None:
+    """P35 What is not base64 to the letter is refused, not guessed at."""
+    with pytest.raises(Unreadable):
+        decode(text)
+
+
+def test_base64() -> None:
+    """P35 Base64, and a data URL of it, as some servers send."""
+    assert decode("QUJD") == decode("data:image/png;base64,QUJD") == b"ABC"
+
+
+# --- files
+
+
+def test_pictures_are_written_and_known_again(tmp_path: Path) -> None:
+    """P04 A picture's file has the bytes, size and hash that its record says, and a changed file is noticed."""
+    data = drawn()
+    (picture,) = folder(tmp_path).save([encoded(data)], "a")
+    assert (tmp_path / "images" / "a.png").read_bytes() == data
+    assert (picture.path, picture.size, picture.sha256) == ("images/a.png", len(data), hashlib.sha256(data).hexdigest())
+    about = asdict(picture)
+    assert is_whole(tmp_path, about)
+    assert is_whole(tmp_path, about, rehash=True)
+    os.utime(tmp_path / picture.path)
+    assert is_whole(tmp_path, about)
+    (tmp_path / picture.path).write_bytes(data[:-1] + b"x")
+    assert not is_whole(tmp_path, about)
+    (tmp_path / picture.path).unlink()
+    assert not is_whole(tmp_path, about)
+    assert stored({"b64_json": "x", "revised_prompt": "p"}, picture) == {
+        "revised_prompt": "p",
+        **{name: about[name] for name in ("path", "sha256", "size")},
+    }
+
+
+def test_several_pictures_are_numbered_and_all_or_none(tmp_path: Path) -> None:
+    """P35 With n above 1 each has its number and its own format; one bad picture and none is written."""
+    pictures = folder(tmp_path)
+    found = pictures.save([encoded(drawn()), encoded(drawn("JPEG"))], "a")
+    assert [picture.path for picture in found] == ["images/a-1.png", "images/a-2.jpg"]
+    with pytest.raises(Unreadable):
+        pictures.save([encoded(drawn()), encoded(drawn()[:-20])], "b")
+    assert sorted(os.listdir(tmp_path / "images")) == ["a-1.png", "a-2.jpg"]
+
+
+def test_owned_pictures_are_never_overwritten(tmp_path: Path) -> None:
+    """P33 A name that an answer owns, or was given a moment ago, is not given again; what a crash left is replaced."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "old.png").write_bytes(b"paid for")
+    (tmp_path / "images" / "left.png").write_bytes(b"left by a crash")
+    pictures = folder(tmp_path, lambda path: path == "images/old.png")
+    (again,) = pictures.save([encoded(drawn())], "old")
+    assert again.path == f"images/old.{again.sha256[:16]}.png"
+    assert (tmp_path / "images" / "old.png").read_bytes() == b"paid for"
+    (left,) = pictures.save([encoded(drawn())], "left")
+    assert left.path == "images/left.png"
+    assert is_whole(tmp_path, asdict(left), rehash=True)
+    (other,) = pictures.save([encoded(drawn(shade=9))], "left")
+    assert other.path != left.path
+    assert is_whole(tmp_path, asdict(left), rehash=True)
+
+
+def test_long_names_written_at_once(tmp_path: Path) -> None:
+    """P04 Threads whose pictures' names begin alike do not write into each other's temporary files."""
+    pictures = folder(tmp_path)
+    data = [drawn(size=(300, 300), shade=n) for n in range(12)]
+    found: list[dict[str, object]] = []
+
+    def save(n: int) -> None:
+        found.extend(asdict(picture) for picture in pictures.save([encoded(data[n])], "x" * 150 + str(n)))
+
+    threads = [threading.Thread(target=save, args=(n,)) for n in range(len(data))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == len(data)
+    assert all(is_whole(tmp_path, picture, rehash=True) for picture in found)
+
+
+def test_links_are_not_followed(tmp_path: Path) -> None:
+    """P34 An images folder that is a link is refused; a link in a picture's place is replaced, not written through."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / "images").symlink_to(elsewhere)
+    with pytest.raises(OutputError, match="link"):
+        folder(tmp_path / "job")
+    assert os.listdir(elsewhere) == []
+    pictures = folder(tmp_path)
+    target = elsewhere / "target"
+    target.write_bytes(b"kept")
+    (tmp_path / "images" / "a.png").symlink_to(target)
+    (picture,) = pictures.save([encoded(drawn())], "a")
+    assert target.read_bytes() == b"kept"
+    assert not (tmp_path / picture.path).is_symlink()

@@ -1,0 +1,402 @@
+"""Admission and the governor in virtual time: no window passes its limit, nothing starves, storms and outages cost little."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from virtual import Run, answer, failure, now, request, requests, simulate, throttled, virtually
+
+from batchgen.dispatch import Failure
+from batchgen.dispatch.limits import Bucket, Governor, Purse, RetryBudget, TokenBucket
+from batchgen.dispatch.transport import Reply
+from batchgen.errors import LimitError
+from batchgen.requests import Request
+
+LIMITS = (0.5, 1, 1.5, 2, 2.5, 7, 10, 60, 61.7, 500, 6000)
+
+
+def fullest(sent: Sequence[tuple[float, float]]) -> float:
+    """The most units in any half-open window of 60 s."""
+    most = total = 0.0
+    first = 0
+    for at, units in sent:
+        total += units
+        while sent[first][0] <= at - 60:
+            total -= sent[first][1]
+            first += 1
+        most = max(most, total)
+    return most
+
+
+async def taken(bucket: Bucket, amounts: Sequence[float]) -> list[tuple[float, float]]:
+    """When each amount was sent by callers that take turns."""
+    sent = []
+    for amount in amounts:
+        await bucket.take(amount)
+        bucket.sent(amount)
+        sent.append((now(), amount))
+    return sent
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_no_window_passes_the_limit(limit: float) -> None:
+    """P26 Requests never pass their limit in any 60 s, the first included; large limits are used to 98 %."""
+    sent = virtually(taken(Bucket(limit), [1.0] * int(max(6, limit * 2.5))))
+    assert fullest(sent) <= max(1.0, limit)
+    if limit >= 500:
+        inside = sum(1 for at, _ in sent if at < sent[0][0] + 120)
+        assert inside >= 0.98 * limit * 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    limit=st.one_of(st.sampled_from(LIMITS), st.floats(1, 10_000)),
+    shares=st.lists(st.one_of(st.floats(0.0005, 0.02), st.floats(0.0005, 1)), min_size=1, max_size=120),
+)
+def test_no_window_passes_the_limit_with_unequal_sizes(limit: float, shares: list[float]) -> None:
+    """P26 Tokens and pictures neither, however unequal the requests are."""
+    amounts = [share * limit for share in shares] * 2
+    assert fullest(virtually(taken(Bucket(limit), amounts))) <= limit * (1 + 1e-9)
+
+
+def test_a_token_limit_is_used_well_by_unequal_prompts() -> None:
+    """P26 Prompts of 50 to 4,000 tokens use 95 % of a limit of 200,000 a minute."""
+    dice = random.Random(1)
+    sent = virtually(taken(TokenBucket(200_000), [dice.uniform(50, 4000) for _ in range(400)]))
+    assert fullest(sent) <= 200_000
+    assert sum(amount for _, amount in sent) / (sent[-1][0] - sent[0][0]) * 60 >= 0.95 * 200_000
+
+
+def test_tokens_beyond_the_estimate_hold_the_next_requests_back() -> None:
+    """P26 What an answer used beyond its estimate counts in the window in which it was found out."""
+
+    async def run() -> float:
+        bucket = TokenBucket(6000)
+        began = now()
+        await bucket.take(10)
+        bucket.sent(10)
+        bucket.settle(10, 10, 10, 5990)
+        await bucket.take(10)
+        return now() - began
+
+    assert virtually(run()) >= 59
+
+
+def test_the_estimate_learns_from_usage() -> None:
+    """Tokens for each byte, and the mean answer, follow what the server counts."""
+    bucket = TokenBucket(1e9)
+
+    async def learn() -> None:
+        for _ in range(100):
+            bucket.settle(1e9, 100, 50, 1000)
+
+    virtually(learn())
+    assert bucket.estimate(100, None) == pytest.approx(1050, rel=0.01)
+    assert bucket.estimate(100, 7) == pytest.approx(57, rel=0.01)
+
+
+async def slowly(request: Request, n: int) -> Reply:
+    await asyncio.sleep(2 + len(request.id) % 3)
+    return answer()
+
+
+@pytest.mark.parametrize(
+    ("limits", "units"),
+    [
+        ({"requests_per_minute": 30}, lambda request: 1),
+        ({"images_per_minute": 20}, lambda request: request.pictures),
+        ({"tokens_per_minute": 5000}, lambda request: request.input_bound * 0.25 + request.answer_bound),
+    ],
+)
+def test_the_whole_backend_keeps_its_limits(limits: dict[str, float], units: object) -> None:
+    """P26 Recorded at the moment of sending, retries included, no window passes a limit; concurrency neither."""
+    dice = random.Random(2)
+    rows = [request(f"r{n}", answer_bound=dice.randint(1, 2000), pictures=dice.randint(1, 10)) for n in range(80)]
+    by_id = {row.id: row for row in rows}
+
+    async def answering(request: Request, n: int) -> Reply | Failure:
+        await asyncio.sleep(dice.uniform(0.1, 20))
+        return failure() if n == 1 and dice.random() < 0.3 else answer()
+
+    run = simulate(rows, answering, concurrency=16, **limits)
+    assert run.why is None
+    assert len(run.answered) == 80
+    sent = [(at, units(by_id[name])) for at, name, _ in run.calls]  # type: ignore[operator]
+    assert fullest(sent) <= next(iter(limits.values())) * (1 + 1e-9)
+    assert run.most <= 16
+
+
+def test_a_gate_between_taking_and_sending_moves_no_window() -> None:
+    """P26 A request that waited behind Retry-After counts from when it was sent, not from when it was let in."""
+
+    def answering(request: Request, n: int) -> Reply | Failure:
+        return throttled(retry_after=50.0) if request.id == "r0" and n == 1 else answer()
+
+    run = simulate(requests(40), answering, requests_per_minute=10, concurrency=4)
+    assert fullest([(at, 1) for at, _, _ in run.calls]) <= 10
+
+
+def test_a_request_larger_than_a_minute_fails_as_a_row() -> None:
+    """P27 It would wait for ever; the rest goes on."""
+    rows = [request("big", answer_bound=10_000, pictures=9), *requests(3)]
+    for limits in ({"tokens_per_minute": 5000}, {"images_per_minute": 8}):
+        run = simulate(rows, slowly, **limits)
+        assert run.why is None
+        assert run.unsent["big"].failure
+        assert run.unsent["big"].failure.reason == "too_long"
+        assert len(run.answered) == 3
+
+
+def test_admission_is_first_in_first_out() -> None:
+    """P27 Small requests do not overtake a large one that waits."""
+    dice = random.Random(3)
+    rows = [request(f"r{n}", answer_bound=dice.choice((10, 4000))) for n in range(60)]
+    run = simulate(rows, slowly, tokens_per_minute=20_000, concurrency=32)
+    assert [name for _, name, _ in run.calls] == [row.id for row in rows]
+
+
+def test_nothing_starves_under_faults() -> None:
+    """P27 With 30 % random faults and very unequal prompts every row ends."""
+    dice = random.Random(4)
+    rows = [request(f"r{n}", answer_bound=dice.choice((10, 20_000))) for n in range(300)]
+    faults = (failure(), throttled(retry_after=0.5), failure("network", "reset", unknown=True))
+
+    async def answering(request: Request, n: int) -> Reply | Failure:
+        await asyncio.sleep(dice.uniform(0.1, 3))
+        return dice.choice(faults) if dice.random() < 0.3 else answer()
+
+    run = simulate(rows, answering, tokens_per_minute=400_000, concurrency=32, attempts=20)
+    assert run.why is None
+    assert len(run.answered) == 300
+
+
+# -- money --------------------------------------------------------------------------------------------------------------
+
+COST = 200_000  # nano-dollars that one of `requests` may cost: 100 + 100 tokens at $1 a million
+
+
+def test_money_in_flight_never_passes_the_cap() -> None:
+    """P25 With everything in flight, what is spent plus what is reserved at its worst never passes the cap."""
+    dice = random.Random(5)
+    spent = most = 0
+
+    async def answering(request: Request, n: int) -> Reply | Failure:
+        nonlocal spent, most
+        most = max(most, spent + run.in_flight * COST)
+        await asyncio.sleep(dice.uniform(0.1, 5))
+        kind = dice.random()
+        if kind < 0.2:
+            spent += COST
+            return failure("network", "reset", unknown=True)
+        if kind < 0.3:
+            return failure("row", "bad_request")
+        spent += 150_000
+        return answer(usage={"prompt_tokens": 50, "completion_tokens": 100})
+
+    run = Run()
+    simulate(requests(200), answering, run=run, caps=[20 * COST, 40 * COST], concurrency=64)
+    assert isinstance(run.why, LimitError)
+    assert "limits.max_cost" in str(run.why)
+    assert spent <= most <= 20 * COST
+    # No more is left than what one more call could cost.
+    assert 20 * COST - spent < COST
+
+
+def test_the_last_cent_is_spent() -> None:
+    """P25 A cap that is exactly enough is enough."""
+    run = simulate(requests(20), lambda request, n: answer(), caps=[20 * COST])
+    assert (run.why, len(run.answered)) == (None, 20)
+    assert run.reserved == [COST] * 20
+
+
+def test_two_purses_reserve_together_or_not_at_all() -> None:
+    """P25 When the second purse refuses, the first keeps nothing back."""
+    rich, poor = Purse(10 * COST, name="rich"), Purse(COST, name="poor")
+    from batchgen.dispatch.admission import Admission
+
+    async def run() -> None:
+        from virtual import PRICES
+
+        admission = Admission(requests=None, tokens=None, pictures=None, purses=[rich, poor], prices=PRICES, clock=now)
+        ticket = await admission.admit(request("a"))
+        admission.settle(ticket, None)
+        with pytest.raises(LimitError, match="poor"):
+            await admission.admit(request("b"))
+        await rich.reserve(9 * COST)
+
+    virtually(run())
+
+
+def test_an_admission_that_is_cancelled_gives_its_money_back() -> None:
+    """P25 Reserved and never sent is not spent."""
+    from virtual import PRICES
+
+    from batchgen.dispatch.admission import Admission
+
+    async def run() -> None:
+        purse = Purse(3 * COST, name="purse")
+        admission = Admission(requests=1, tokens=None, pictures=None, purses=[purse], prices=PRICES, clock=now)
+        admission.settle(await admission.admit(request("a")), 0)
+        waiting = asyncio.create_task(admission.admit(request("b")))
+        await asyncio.sleep(5)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await purse.reserve(3 * COST)
+
+    virtually(run())
+
+
+# -- retries ------------------------------------------------------------------------------------------------------------
+
+
+def test_retries_are_paid_from_a_rate() -> None:
+    """P21 Over a storm retries are at most 20 % of the rows + 10 + one a second; fresh rows do not wait for them."""
+    dice = random.Random(6)
+
+    async def answering(request: Request, n: int) -> Reply | Failure:
+        await asyncio.sleep(0.2)
+        return failure() if dice.random() < 0.5 else answer()
+
+    run = simulate(requests(500), answering, concurrency=16, attempts=100)
+    assert run.why is None
+    retried = 0
+    firsts = 0
+    for at, _, number in run.calls:
+        retried += number > 1
+        firsts += number == 1
+        assert retried <= 10 + 0.2 * firsts + (at - run.began) + 1e-3
+
+
+def test_an_empty_budget_delays_and_fills() -> None:
+    """Ten retries at once, then one a second, and a fifth for each first attempt."""
+
+    async def run() -> None:
+        budget = RetryBudget(now)
+        for _ in range(10):
+            assert budget.empty_for() == 0
+            budget.take()
+        assert 0.9 < budget.empty_for() <= 1
+        for _ in range(5):
+            budget.first_attempt()
+        assert budget.empty_for() < 0.01
+
+    virtually(run())
+
+
+# -- the governor: throttling -------------------------------------------------------------------------------------------
+
+
+class Throttling:
+    """A server that allows `rpm` (from `later` on the second of two), its bucket one second deep, with an honest
+    Retry-After."""
+
+    def __init__(self, rpm: float, then: float | None = None, later: float = 10.0, *, honest: bool = True) -> None:
+        self._rpm, self._then, self._later, self._honest = rpm, then or rpm, later, honest
+        self._level = 0.0
+        self._at = self._began = 1000.0
+        self._dice = random.Random(1)
+        self.refused = 0
+        self.answered: list[float] = []
+
+    async def __call__(self, request: Request, n: int) -> Reply | Failure:
+        rate = (self._then if now() - self._began > self._later else self._rpm) / 60
+        self._level = max(0.0, self._level - (now() - self._at) * rate)
+        self._at = now()
+        if self._level + 1 > max(1.0, rate) + 1e-9:
+            self.refused += 1
+            wait = (self._level + 1 - max(1.0, rate)) / rate
+            await asyncio.sleep(0.02)
+            return throttled(retry_after=wait if self._honest else None)
+        self._level += 1
+        self.answered.append(now())
+        await asyncio.sleep(self._dice.uniform(0.2, 0.4))
+        return answer()
+
+    def per_minute(self, after: float) -> float:
+        late = [at for at in self.answered if at - self._began > after]
+        return (len(late) - 1) / (late[-1] - late[0]) * 60
+
+
+@pytest.mark.parametrize(("before", "then", "rows"), [(3000, 600, 2000), (3000, 1500, 3000), (600, 60, 400)])
+def test_a_storm_costs_little_and_ends(before: float, then: float, rows: int) -> None:
+    """P21 A limit suddenly lowered: extra calls <= 20 % of the rows + 10, and 80 % of the new limit is reached again."""
+    server = Throttling(before, then)
+    run = simulate(requests(rows), server, concurrency=64, requests_per_minute=before)
+    assert (run.why, len(run.answered)) == (None, rows)
+    assert server.refused <= 0.2 * rows + 10
+    assert server.per_minute(after=40) >= 0.8 * then
+
+
+def test_throttling_without_retry_after_is_no_storm_either() -> None:
+    """P21 A server that does not say how long."""
+    server = Throttling(600, honest=False)
+    run = simulate(requests(1500), server, concurrency=64)
+    assert (run.why, len(run.answered)) == (None, 1500)
+    assert server.refused <= 0.2 * 1500 + 10
+    assert server.per_minute(after=60) >= 0.8 * 600
+
+
+def test_a_burst_of_throttles_is_one_event() -> None:
+    """P21 The rate is halved once for all calls that were sent before it was halved."""
+
+    async def run() -> None:
+        governor = Governor(now)
+        for _ in range(100):
+            await asyncio.sleep(0.1)
+            governor.spoke()
+            governor.succeeded()
+        sent = now()
+        await asyncio.sleep(0.1)
+        for _ in range(30):
+            governor.spoke()
+            governor.throttled(sent, None, None)
+        assert governor.state == "slowed"
+        began = now()
+        for _ in range(10):
+            await governor.gate()
+        # About ten a second were answered: half of it is five, not ten halved thirty times.
+        assert 1 <= now() - began <= 2.5
+
+    virtually(run())
+
+
+def test_a_slowed_job_opens_again() -> None:
+    """P21 Once the server no longer minds, nothing holds the job back."""
+
+    async def run() -> None:
+        governor = Governor(now)
+        for _ in range(10):
+            governor.succeeded()
+        governor.throttled(now(), 5.0, None)
+        began = now()
+        await governor.gate()
+        assert now() - began >= 5
+        for _ in range(3000):
+            await governor.gate()
+        assert governor.state == "open"
+
+    virtually(run())
+
+
+def test_retry_after_is_a_floor_for_the_whole_job() -> None:
+    """P22 Nobody asks while the server wants to be left alone."""
+
+    def answering(request: Request, n: int) -> Reply | Failure:
+        return throttled(retry_after=40.0) if request.id == "r3" and n == 1 else answer()
+
+    run = simulate(requests(20), answering, concurrency=1)
+    times = [at for at, _, _ in run.calls]
+    assert max(later - earlier for earlier, later in pairwise(times)) >= 40
+    assert len(run.answered) == 20
+
+
+def test_throttling_spends_no_attempts() -> None:
+    """P21 A row that is throttled more often than it has attempts is answered all the same."""
+    run = simulate(requests(1), lambda request, n: answer() if n > 15 else throttled(retry_after=1.0), attempts=2)
+    assert (run.why, run.answered) == (None, {"r0"})

@@ -1,0 +1,166 @@
+"""Money: whole nano-dollars, unknown where unknown, and a bound that no answer passes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from genai_prices.data_snapshot import get_snapshot
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchgen.kinds import Usage
+from batchgen.pricing import NANO, Prices, dollars
+from batchgen.requests import Request
+from batchgen.spec import Price
+
+OPENAI = "https://api.openai.com/v1"
+MODELS = [model.id for provider in get_snapshot().providers if provider.id == "openai" for model in provider.models]
+
+
+def request(model: Any, input_bound: int = 100, answer_bound: int | None = 50, pictures: int = 0) -> Request:
+    body = {"model": model}
+    return Request(
+        key="k", endpoint="/x", body=body, input_bound=input_bound, answer_bound=answer_bound, pictures=pictures
+    )
+
+
+def usage(inside: int | None = 1000, outside: int | None = 100, **more: int) -> Usage:
+    return Usage(input_tokens=inside, output_tokens=outside, **more)
+
+
+def test_costs_are_whole_nano_dollars() -> None:
+    """P25 Costs are exact whole numbers: a million small ones sum to what one large one costs."""
+    prices = Prices({"m": Price(input=0.1, output=0.3, cached_input=0.01)}, OPENAI)
+    assert prices.cost("m", usage(1, 1)) == 400
+    assert prices.cost("m", usage(10**6, 10**6)) == 400_000_000
+    assert prices.cost("m", usage(10, 0, cached_tokens=10)) == 100
+    assert prices.cost("m", usage(1, 0, cached_tokens=0)) == 100
+    assert dollars(400_000_000) == 0.4
+    assert dollars(None) is None
+
+
+def test_what_is_not_known_is_not_zero() -> None:
+    """An unknown model, an unknown count or a price by the hour costs None, never 0."""
+    prices = Prices({"own": Price(input=1, output=2), "in": Price(input=1)}, OPENAI)
+    assert prices.cost("no-such-model", usage()) is None
+    assert prices.bound(request("no-such-model")) is None
+    assert prices.cost("gpt-4o", Usage()) is None
+    assert prices.cost("gpt-4o", usage(outside=None)) is None
+    assert prices.cost("own", Usage()) is None
+    assert prices.cost("own", usage(outside=None)) is None
+    assert prices.cost("in", usage(outside=None)) == 1_000_000
+    assert prices.cost("whisper-1", usage()) is None
+    assert prices.bound(request("whisper-1")) is None
+    assert prices.bound(request("gpt-4o", answer_bound=None)) is None
+    assert prices.bound(request(None)) is None
+    assert prices.bound(request(["gpt-4o"])) is None
+    assert Prices({}, "http://127.0.0.1:1/v1").cost("llama", usage()) is None
+
+
+def test_free_is_free() -> None:
+    """Moderation costs nothing, also where the reply does not count tokens."""
+    prices = Prices({}, OPENAI)
+    assert prices.cost("omni-moderation-latest", Usage()) == 0
+    assert prices.bound(request("omni-moderation-latest", answer_bound=0)) == 0
+
+
+def test_embeddings_need_no_answer_tokens() -> None:
+    """An embedding's reply counts its input only."""
+    assert Prices({}, OPENAI).cost("text-embedding-3-small", usage(10**6, None)) == 20_000_000
+
+
+def test_own_prices_come_first() -> None:
+    """The job's pricing replaces what genai-prices knows; without an input price it only adds the picture's."""
+    own = Prices({"gpt-4o": Price(input=1, output=2), "gpt-image-2": Price(image=0.5)}, OPENAI)
+    assert own.cost("gpt-4o", usage(10**6, 10**6)) == 3 * NANO
+    assert own.bound(request("gpt-4o", 10**6, 10**6)) == 3 * NANO
+    assert own.cost("gpt-image-2", usage(0, 10**6), pictures=1) == 30 * NANO
+    assert own.cost("gpt-image-2", Usage(), pictures=3) == 3 * NANO // 2
+    assert own.bound(request("gpt-image-2", pictures=3)) == 3 * NANO // 2
+
+
+def test_drawn_tokens_cost_what_pictures_cost() -> None:
+    """A drawn picture's tokens have their own, higher price with some models."""
+    prices = Prices({}, OPENAI)
+    assert prices.cost("gpt-image-1.5", usage(0, 10**6), pictures=1) == 32 * NANO
+    assert prices.cost("gpt-image-2", usage(0, 10**6), pictures=1) == 30 * NANO
+
+
+def test_tiers() -> None:
+    """Flex is cheaper and priority dearer than the plain price, and the bound holds for all of them."""
+    prices = Prices({}, OPENAI)
+    flex, plain, priority = (prices.cost("gpt-5", usage(), tier=tier) for tier in ("flex", None, "priority"))
+    assert flex is not None
+    assert plain is not None
+    assert priority is not None
+    assert flex < plain < priority
+    assert prices.cost("gpt-5", usage(), tier="no such tier") == plain
+    bound = prices.bound(request("gpt-5", 1000, 100))
+    assert bound is not None
+    assert bound >= priority
+
+
+def test_every_model_at_its_corners() -> None:
+    """P25 For every model: a price and a bound, or neither, and no sort of token is dearer than the bound has it."""
+    prices = Prices({}, OPENAI)
+    sorts: list[dict[str, int]] = [{}, {"cached_tokens": 400_000}, {"cache_write_tokens": 400_000}, {"image_tokens": 9}]
+    for model in MODELS:
+        bound = prices.bound(request(model, 400_000, 1000))
+        for sort in sorts:
+            for tier in (None, "flex", "priority"):
+                cost = prices.cost(model, usage(400_000, 1000, **sort), tier=tier)
+                assert (bound is None) == (cost is None), model
+                assert cost is None or bound is None or 0 <= cost <= bound, (model, sort, tier)
+
+
+@given(model=st.sampled_from(MODELS), data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_no_cost_passes_its_bound(model: str, data: st.DataObject) -> None:
+    """P25 Whatever the usage within a request's bounds, its cost is within the bound."""
+    prices = Prices({}, OPENAI)
+    inside, outside = data.draw(st.integers(0, 600_000)), data.draw(st.integers(0, 200_000))
+    bound = prices.bound(request(model, inside, outside))
+    used = data.draw(st.integers(0, inside))
+    cached = data.draw(st.none() | st.integers(0, used))
+    counted = Usage(
+        input_tokens=used,
+        output_tokens=data.draw(st.integers(0, outside)),
+        cached_tokens=cached,
+        cache_write_tokens=data.draw(st.none() | st.integers(0, used - (cached or 0))),
+    )
+    tier = data.draw(st.sampled_from([None, "default", "flex", "priority", "fast", "scale"]))
+    cost = prices.cost(model, counted, tier=tier)
+    assert (bound is None) == (cost is None)
+    assert cost is None or bound is None or 0 <= cost <= bound
+
+
+@given(
+    *(st.none() | st.integers(0, 1000) for _ in range(5)),
+    st.sampled_from(["gpt-4o", "gpt-5.6-luna", "gpt-image-1.5", "own", "nope", "text-embedding-3-small"]),
+    st.sampled_from([None, "flex", ""]),
+)
+@settings(deadline=None)
+def test_odd_usage_never_raises(
+    inside: int | None,
+    outside: int | None,
+    cached: int | None,
+    written: int | None,
+    image: int | None,
+    model: str,
+    tier: Any,
+) -> None:
+    """Counts that contradict each other cost something or are unknown; they are no crash and never negative."""
+    counted = Usage(
+        input_tokens=inside, output_tokens=outside, cached_tokens=cached, cache_write_tokens=written, image_tokens=image
+    )
+    cost = Prices({"own": Price(input=1, output=1, cached_input=0)}, OPENAI).cost(model, counted, pictures=1, tier=tier)
+    assert cost is None or cost >= 0
+
+
+def test_lacking_names_the_field() -> None:
+    """P25 What a cap on money lacks is said with the field's name."""
+    prices = Prices({}, OPENAI)
+    assert prices.lacking(request(None)) == "request.model"
+    assert "max_completion_tokens" in prices.lacking(request("gpt-4o", answer_bound=None))
+    assert "pricing.nope" in prices.lacking(request("nope"))
+    assert "pricing.gpt-image-2.image" in prices.lacking(request("gpt-image-2", pictures=1))

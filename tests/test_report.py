@@ -1,0 +1,121 @@
+"""The report: what it counts is true, and it can be made again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from conftest import Lab, serving
+
+import batchgen
+from batchgen import review
+from batchgen.report import STATUSES, Tally, money
+from batchgen.simulator import RequestInfo, Simulator
+
+PRICING = {"gpt-5.6-luna": {"input": 1, "output": 2}}
+
+
+def script(request: RequestInfo) -> str | None:
+    return "400_policy" if "answer 3" in str(request.body) else "500" if request.seen == 1 and request.n == 2 else None
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_export_makes_everything_again(lab: Lab, form: str) -> None:
+    """P10 Delete everything but the journal: export makes the tables and report.json again, byte for byte (Parquet: cell
+    for cell)."""
+    with serving(script=script) as api:
+        columns = {"length": "{{ output | length }}"}
+        job = lab.job(api.url, rows=8, pricing=PRICING, output={"tables": [form], "columns": columns})
+        lab.go(job, limit=5)
+        lab.go(job)
+    names = [f"results.{form}", f"errors.{form}", "report.json"]
+    before = {name: (lab.output() / name).read_bytes() for name in names}
+    shutil.copy(lab.output() / f"results.{form}", lab.folder / f"kept.{form}")
+    for path in lab.output().iterdir():
+        if path.name != "journal.db" and path.is_file():
+            path.unlink()
+    review.export(lab.load(job))
+    for name in names:
+        if form == "parquet" and name != "report.json":
+            continue
+        assert (lab.output() / name).read_bytes() == before[name], name
+    if form == "parquet":
+        from pyarrow import parquet
+
+        again = parquet.read_table(lab.output() / "results.parquet")
+        assert again.equals(parquet.read_table(lab.folder / "kept.parquet"))
+
+
+def test_export_of_pictures_and_conversations_is_the_same(lab: Lab, api: Simulator) -> None:
+    """P10 The same for images and for conversations by turns."""
+    request = {"model": "gpt-image-2", "prompt": "{{ text }}"}
+    lab.go(pictures := lab.job(api.url, name="pictures", kind="image", rows=2, request=request))
+    (lab.folder / "t.jsonl").write_text('{"id": "a", "turns": ["ECHO:x", "ECHO:y"]}\n', encoding="utf-8")
+    body = {"model": "gpt-5.6-luna", "messages": [{"role": "user", "content": "{{ turn }}"}]}
+    talk = lab.job(
+        api.url, name="talk", prompts={"path": "t.jsonl", "id": "id"}, conversation={"turns": "turns"}, request=body
+    )
+    lab.go(talk)
+    for name, job in (("pictures", pictures), ("talk", talk)):
+        before = {each: (lab.output(name) / each).read_bytes() for each in ("results.csv", "errors.csv", "report.json")}
+        for each in before:
+            (lab.output(name) / each).unlink()
+        review.export(lab.load(job))
+        assert {each: (lab.output(name) / each).read_bytes() for each in before} == before
+
+
+def test_the_report_counts_rows_calls_tokens_and_money(lab: Lab) -> None:
+    """P45 The report's counts sum to its rows, its calls are those the server saw, and its tokens and cost those of the
+    attempts, for the run and for all runs."""
+    with serving(script=script) as api:
+        job = lab.job(api.url, rows=6, pricing=PRICING)
+        one, two = lab.go(job, limit=4), lab.go(job)
+        assert one.run.calls + two.run.calls == two.job.tally.calls == api.requests.received
+    assert two.rows == {"succeeded": 5, "failed": 1}
+    assert sum(two.rows.values()) == two.total == 6
+    assert set(two.rows) <= set(STATUSES)
+    assert two.job.failures == {"policy": 1}
+    assert two.job.models == ("gpt-5.6-luna",)
+    assert one.run.cost + two.run.cost == pytest.approx(two.job.tally.cost)
+    assert two.job.tally.cost == pytest.approx(sum(float(row["cost"] or 0) for row in lab.table()))
+    written = json.loads((lab.output() / "report.json").read_text(encoding="utf-8"))
+    assert written == two.as_json()
+    assert written["run"]["run"] == 2
+
+
+def test_the_line_says_what_happened(lab: Lab, api: Simulator) -> None:
+    """P45 One honest line: rows by status, calls or none, tokens, money with enough digits, the table."""
+    job = lab.job(api.url, rows=1, pricing=PRICING)
+    line = lab.go(job).line()
+    assert line.startswith("job: 1 row: 1 succeeded; 1 call; ")
+    assert "$0.0000" in line
+    assert line.endswith("results.csv")
+    assert "; no call made -> " in lab.go(job).line()
+
+
+@pytest.mark.parametrize(
+    ("cost", "unpriced", "text"),
+    [
+        (0.0, 0, "$0"),
+        (0.0, 3, "cost unknown"),
+        (0.000012, 0, "$0.000012"),
+        (1.239, 0, "$1.24"),
+        (0.5, 2, "$0.5 and 2 calls of unknown cost"),
+    ],
+)
+def test_an_unknown_cost_is_unknown(cost: float, unpriced: int, text: str) -> None:
+    """P45 What is unknown is never counted as nothing."""
+    assert money(Tally(calls=1, input_tokens=0, output_tokens=0, cost=cost, unpriced=unpriced)) == text
+
+
+def test_an_unknown_price_leaves_the_cost_empty(lab: Lab, api: Simulator) -> None:
+    """P45 A model without a price: cost is empty in the table, unknown in plan and counted as unpriced in the report."""
+    body = {"model": "home-made", "messages": [{"role": "user", "content": "{{ text }}"}], "max_completion_tokens": 9}
+    job = lab.job(api.url, rows=2, request=body)
+    planned = batchgen.plan(lab.load(job))
+    assert (planned.cost, planned.cost_at_most) == (None, None)
+    report = lab.go(job)
+    assert (report.run.unpriced, report.run.cost) == (2, 0.0)
+    assert "cost unknown" in report.line()
+    assert [row["cost"] for row in lab.table()] == ["", ""]

@@ -1,0 +1,381 @@
+"""What the next run of a job does: resume, change, revert, redo, give up."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Lab, serving
+
+import batchgen
+from batchgen import review
+from batchgen.place import Place
+from batchgen.simulator import RequestInfo, Simulator
+
+ROWS = [("a", "ECHO:one"), ("b", "ECHO:two"), ("c", "ECHO:three")]
+SOME = {"path": "prompts.csv"}
+
+
+def write(lab: Lab, rows: list[tuple[str, ...]], header: tuple[str, ...] = ("id", "text")) -> None:
+    with open(lab.folder / "prompts.csv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+def shown(lab: Lab) -> list[tuple[str, str, str]]:
+    return [(row["id"], row["status"], row["output"]) for row in lab.table()]
+
+
+def chat(content: str = "{{ text }}", **more: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": content}]
+    return {"model": "gpt-5.6-luna", "messages": messages, "max_completion_tokens": 100, **more}
+
+
+def told(lab: Lab, job: Path) -> list[str]:
+    said: list[str] = []
+    lab.go(job, say=said.append)
+    return said
+
+
+def test_an_interrupted_run_resumed_gives_the_table_of_an_unbroken_one(lab: Lab, api: Simulator) -> None:
+    """P01 A run stopped part of the way (here by --limit and by a quota) and resumed leaves the unbroken run's table."""
+    job = lab.job(api.url, rows=30)
+    lab.go(job)
+    unbroken = [{**row, "answered_at": "", "elapsed_s": "", "request_id": "", "run": ""} for row in lab.table()]
+    with serving(script=lambda request: "quota" if 12 <= request.n < 14 else None) as other:
+        broken = lab.job(other.url, name="broken", rows=None)
+        reports = [lab.go(broken, limit=5), lab.go(broken), lab.go(broken)]
+        assert [report.exit_code for report in reports] == [0, 4, 0]
+        assert other.requests.answered == 30
+    table = [{**row, "answered_at": "", "elapsed_s": "", "request_id": "", "run": ""} for row in lab.table("broken")]
+    assert table == unbroken
+
+
+def test_a_row_inserted_at_the_top_is_the_only_one_called(lab: Lab, api: Simulator) -> None:
+    """P08 Rows inserted between runs: exactly the new one is called, and the table is in the file's order."""
+    write(lab, ROWS)
+    job = lab.job(api.url, rows=None)
+    lab.go(job)
+    write(lab, [("z", "ECHO:zero"), *ROWS])
+    assert lab.go(job).run.calls == 1
+    assert shown(lab) == [(i, "succeeded", t[5:]) for i, t in [("z", "ECHO:zero"), *ROWS]]
+
+
+@pytest.mark.parametrize("prompts", [{**SOME, "id": "id"}, SOME], ids=["with ids", "without"])
+def test_reordered_and_removed_rows_call_nothing(lab: Lab, api: Simulator, prompts: dict[str, str]) -> None:
+    """P08 Rows reordered or removed between runs cost nothing, with and without prompts.id, and come back for nothing."""
+    write(lab, ROWS)
+    job = lab.job(api.url, rows=None, prompts=prompts)
+    lab.go(job)
+    for rows in (ROWS[::-1], ROWS[:1], ROWS):
+        write(lab, rows)
+        assert lab.go(job).run.calls == 0
+        assert shown(lab) == [(i, "succeeded", t[5:]) for i, t in rows]
+
+
+def test_without_ids_a_column_that_no_template_uses_may_change(lab: Lab, api: Simulator) -> None:
+    """P08 Without prompts.id the identity is the request: mending a column that no template uses calls nothing, and equal
+    rows are told apart by their number."""
+    rows = [("a", "ECHO:same"), ("b", "ECHO:same"), ("c", "ECHO:other")]
+    write(lab, rows)
+    job = lab.job(api.url, rows=None, prompts=SOME)
+    assert lab.go(job).run.calls == 3
+    write(lab, [("x", "ECHO:other"), ("y", "ECHO:same"), ("z", "ECHO:same"), ("new", "ECHO:same")])
+    assert lab.go(job).run.calls == 1
+    assert [row["output"] for row in lab.table()] == ["other", "same", "same", "same"]
+    ids = [row["id"] for row in review.show(lab.load(job), _ids(lab, job)[3])]
+    assert ids[0].endswith("-3")
+
+
+def _ids(lab: Lab, job: Path) -> list[str]:
+    with Place.of(lab.load(job)).peek() as journal:
+        return [row.id for row, _ in journal.answered()]
+
+
+def test_an_edited_row_is_outdated_and_shows_its_old_answer(lab: Lab, api: Simulator) -> None:
+    """P08 A paid answer is never blanked: an edited row is outdated with its last answer until it is asked again; plan
+    says why and how many; reverting the edit costs nothing."""
+    write(lab, ROWS)
+    job = lab.job(api.url, rows=None)
+    lab.go(job)
+    write(lab, [ROWS[0], ("b", "ECHO:second"), ROWS[2]])
+    planned = batchgen.plan(lab.load(job))
+    assert (planned.rows, planned.calls) == ({"outdated": 1, "succeeded": 2}, 1)
+    assert (planned.changed_rows, planned.changed_job) == (1, 0)
+    assert lab.go(job, limit=1).run.calls == 0
+    assert shown(lab)[1] == ("b", "outdated", "two")
+    write(lab, ROWS)
+    assert lab.go(job).run.calls == 0
+    write(lab, [ROWS[0], ("b", "ECHO:second"), ROWS[2]])
+    assert lab.go(job).run.calls == 1
+    assert shown(lab)[1] == ("b", "succeeded", "second")
+    write(lab, ROWS)
+    assert lab.go(job).run.calls == 0
+    assert shown(lab)[1] == ("b", "succeeded", "two")
+
+
+def test_a_changed_job_says_what_runs_again_before_it_does(lab: Lab, api: Simulator) -> None:
+    """P08 A changed prompt or model re-runs what it changes; plan and run say so with the cost, before; reverting is
+    free."""
+    write(lab, ROWS)
+    pricing = {"pricing": {"gpt-5.6-luna": {"input": 1, "output": 2}}}
+    job = lab.job(api.url, rows=None, request=chat(), **pricing)
+    lab.go(job)
+    lab.job(api.url, rows=None, request=chat("{{ text }}!"), **pricing)
+    planned = batchgen.plan(lab.load(job))
+    assert (planned.changed_job, planned.changed_rows, planned.calls) == (3, 0, 3)
+    assert planned.cost is not None
+    assert planned.cost_at_most is not None
+    assert 0 < planned.cost <= planned.cost_at_most
+    said = told(lab, job)
+    assert any("3 answered rows run again because the job has changed" in text and "$" in text for text in said)
+    assert [row["output"] for row in lab.table()] == ["one!", "two!", "three!"]
+    lab.job(api.url, rows=None, request=chat())
+    assert lab.go(job).run.calls == 0
+    assert [row["output"] for row in lab.table()] == ["one", "two", "three"]
+    lab.job(api.url, rows=None, request=chat(model="gpt-6-sol"))
+    assert lab.go(job).run.calls == 3
+
+
+def test_knobs_do_not_run_anything_again(lab: Lab, api: Simulator) -> None:
+    """P08 Limits, retries and output are no part of a request: changing them calls nothing."""
+    job = lab.job(api.url)
+    lab.go(job)
+    lab.job(api.url, limits={"concurrency": 3, "requests_per_minute": 1000}, retry={"attempts": 2})
+    assert lab.go(job).run.calls == 0
+
+
+def test_a_changed_matrix_calls_only_what_is_new(lab: Lab, api: Simulator) -> None:
+    """P08 A value added to the matrix calls one request a row; the answers to the others stay."""
+    write(lab, ROWS)
+    parts = {"rows": None, "request": chat("{{ text }} {{ tone }}")}
+    job = lab.job(api.url, matrix={"tone": ["dry", "warm"]}, **parts)
+    assert lab.go(job).run.calls == 6
+    lab.job(api.url, matrix={"tone": ["warm", "odd", "dry"]}, **parts)
+    assert lab.go(job).run.calls == 3
+    assert [row["output"] for row in lab.table()[:3]] == ["one warm", "one odd", "one dry"]
+    lab.job(api.url, matrix={"tone": ["dry"]}, **parts)
+    assert lab.go(job).run.calls == 0
+    assert len(lab.table()) == 3
+
+
+def test_redo_asks_exactly_what_it_names_again(lab: Lab, api: Simulator) -> None:
+    """P07 redo marks exactly what it names; the old answer stays until the new one lands."""
+    job = lab.job(api.url)
+    lab.go(job)
+    assert review.redo(lab.load(job), ["r2", "r4"]) == 2
+    review.export(lab.load(job))
+    assert [row["status"] for row in lab.table()] == ["succeeded", "outdated", "succeeded", "outdated", "succeeded"]
+    assert lab.table()[1]["output"] == "answer 2"
+    again = lab.go(job)
+    assert (again.run.calls, again.rows) == (2, {"succeeded": 5})
+    assert [row["run"] for row in lab.table()] == ["1", "2", "1", "2", "1"]
+    assert lab.go(job).run.calls == 0
+
+
+def test_redo_of_an_unknown_id_marks_nothing(lab: Lab, api: Simulator) -> None:
+    """P07 An id that no row has is refused, with the nearest one, and nothing else is marked."""
+    job = lab.job(api.url)
+    lab.go(job)
+    with pytest.raises(batchgen.InputError, match=r"r11: is the id of no row.*did you mean 'r1'"):
+        review.redo(lab.load(job), ["r1", "r11"])
+    assert lab.go(job).run.calls == 0
+
+
+def test_redo_before_a_run_says_so(lab: Lab, api: Simulator) -> None:
+    """P07 Nothing can be redone, shown, exported or verified of a job that never ran, and its folder is not made."""
+    job = lab.load(lab.job(api.url))
+    for ask in (review.redo, review.export, review.verify, review.status, batchgen.results):
+        with pytest.raises(batchgen.InputError, match="has not been run yet"):
+            ask(job)
+    assert not lab.output().exists()
+
+
+@pytest.mark.parametrize("fault", ["400_policy", "500"])
+def test_a_failed_redo_keeps_the_old_answer(lab: Lab, fault: str) -> None:
+    """P07 When the new call fails, the answer that was paid for stays, whatever the failure."""
+    faulty: list[str] = []
+    with serving(script=lambda request: faulty[0] if faulty else None) as api:
+        job = lab.job(api.url, rows=2, retry={"attempts": 1})
+        lab.go(job)
+        before = lab.table()[0]
+        review.redo(lab.load(job), ["r1"])
+        faulty.append(fault)
+        lab.go(job)
+        row = lab.table()[0]
+        assert row["output"] == before["output"]
+        # A failure that says nothing of the row leaves the wish to ask again.
+        assert row["status"] == ("succeeded" if fault == "400_policy" else "outdated")
+        faulty.clear()
+        assert lab.go(job).run.calls == (0 if fault == "400_policy" else 1)
+        assert lab.table()[0]["status"] == "succeeded"
+
+
+def test_redo_of_failed_rows_asks_them_again(lab: Lab) -> None:
+    """P07 A row that was refused is asked again only by redo."""
+    refused = ["refused"]
+    with serving(script=lambda request: "400_policy" if refused and "answer 1" in str(request.body) else None) as api:
+        job = lab.job(api.url, rows=3)
+        assert lab.go(job).exit_code == 3
+        assert lab.go(job).run.calls == 0
+        refused.clear()
+        assert review.redo(lab.load(job), statuses=["failed"]) == 1
+        assert review.status(lab.load(job))["rows"] == {"pending": 1, "succeeded": 2}
+        report = lab.go(job)
+        assert (report.run.calls, report.exit_code, report.rows) == (1, 0, {"succeeded": 3})
+
+
+def test_redo_all_asks_everything_again(lab: Lab, api: Simulator) -> None:
+    """P07 All answered rows can be asked again, each once."""
+    job = lab.job(api.url)
+    lab.go(job)
+    assert review.redo(lab.load(job), ["r1"], statuses=["succeeded", "failed", "incomplete"]) == 5
+    assert lab.go(job).run.calls == 5
+
+
+def test_a_row_gives_up_after_three_runs(lab: Lab) -> None:
+    """P11 A row that ended in a passing failure in three runs has failed for good, and waits for redo."""
+    healthy: list[bool] = []
+
+    def script(request: RequestInfo) -> str | None:
+        return None if healthy or "answer 1" not in str(request.body) else "500"
+
+    with serving(script=script) as api:
+        job = lab.job(api.url, rows=2, retry={"attempts": 1})
+        assert [lab.go(job).run.calls for _ in range(4)] == [2, 1, 1, 0]
+        row = lab.table()[0]
+        assert (row["status"], row["error"].split(":")[0]) == ("failed", "gave_up")
+        assert lab.table(which="errors")[0]["reason"] == "gave_up"
+        assert json.loads((lab.output() / "report.json").read_text())["job"]["failures"] == {"gave_up": 1}
+        review.redo(lab.load(job), ["r1"])
+        assert [lab.go(job).run.calls for _ in range(4)] == [1, 1, 1, 0]
+        healthy.append(True)
+        review.redo(lab.load(job), statuses=["failed"])
+        assert lab.go(job).rows == {"succeeded": 2}
+
+
+def test_three_passing_failures_of_an_edited_row_start_from_nothing(lab: Lab) -> None:
+    """P11 The runs are counted under one key: an edited row is tried three times again."""
+    with serving(script=lambda request: "500") as api:
+        write(lab, [("a", "ECHO:one")])
+        job = lab.job(api.url, rows=None, retry={"attempts": 1})
+        assert [lab.go(job).run.calls for _ in range(4)] == [1, 1, 1, 0]
+        write(lab, [("a", "ECHO:two")])
+        assert [lab.go(job).run.calls for _ in range(4)] == [1, 1, 1, 0]
+
+
+def test_limit_is_the_files_first_rows_and_can_grow(lab: Lab, api: Simulator) -> None:
+    """--limit counts the file's rows, not this run's: the same limit again calls nothing, a larger one the difference."""
+    job = lab.job(api.url, rows=10)
+    calls = [lab.go(job, limit=limit).run.calls for limit in (3, 3, 5, 2)]
+    assert calls == [3, 0, 2, 0]
+    report = lab.go(job, limit=5)
+    assert (report.rows, report.total, report.exit_code) == ({"succeeded": 5}, 5, 0)
+    assert report.job.rows == {"succeeded": 5, "pending": 5}
+    assert [row["status"] for row in lab.table()] == ["succeeded"] * 5 + ["pending"] * 5
+    assert lab.go(job).run.calls == 5
+
+
+def test_a_picture_that_is_gone_or_altered_is_drawn_again(lab: Lab, api: Simulator) -> None:
+    """P08 An image row is done only while its files match their sha256; verify says which do not."""
+    write(lab, ROWS)
+    job = lab.job(api.url, rows=None, kind="image", request={"model": "gpt-image-2", "prompt": "{{ text }}"})
+    lab.go(job)
+    pictures = [lab.output() / row["output"] for row in lab.table()]
+    assert all(path.is_file() for path in pictures)
+    assert review.verify(lab.load(job)) == []
+    pictures[0].unlink()
+    data = bytearray(pictures[2].read_bytes())
+    data[-20] ^= 1
+    pictures[2].write_bytes(data)
+    troubles = review.verify(lab.load(job))
+    assert [str(path) in "\n".join(troubles) for path in pictures] == [True, False, True]
+    assert lab.go(job).run.calls == 2
+    assert review.verify(lab.load(job)) == []
+    assert all((lab.output() / row["output"]).is_file() for row in lab.table())
+    assert lab.go(job).run.calls == 0
+
+
+def test_two_equal_rows_without_ids_get_two_pictures(lab: Lab, api: Simulator) -> None:
+    """P33 Equal rows without an id are told apart by their number, in the table and in the pictures' names."""
+    write(lab, [("a", "a red cup"), ("b", "a red cup")])
+    request = {"model": "gpt-image-2", "prompt": "{{ text }}"}
+    job = lab.job(api.url, rows=None, kind="image", prompts=SOME, request=request)
+    lab.go(job)
+    names = [row["output"] for row in lab.table()]
+    assert len(set(names)) == 2
+    assert names[1].removesuffix(".png").endswith("-2")
+    assert all((lab.output() / name).is_file() for name in names)
+
+
+def test_a_changed_picture_of_a_row_runs_that_row_again(lab: Lab, api: Simulator) -> None:
+    """P08 The pictures that rows name are part of their requests: one that changed runs its row again, one that was only
+    touched does not, one that is gone is told before any call."""
+    pictures = Path(__file__).parent.parent / "jobs" / "pictures"
+    for name, source in (("one.png", "mug.png"), ("two.png", "vase.png")):
+        (lab.folder / name).write_bytes((pictures / source).read_bytes())
+    write(lab, [("a", "one.png"), ("b", "two.png")])
+    request = {"model": "gpt-image-2", "image": "{{ text }}", "prompt": "Make it blue"}
+    job = lab.job(api.url, rows=None, kind="image_edit", request=request)
+    assert lab.go(job).run.calls == 2
+    (lab.folder / "two.png").write_bytes((pictures / "lamp.png").read_bytes())
+    assert batchgen.plan(lab.load(job)).rows == {"succeeded": 1, "outdated": 1}
+    assert lab.go(job).run.calls == 1
+    (lab.folder / "one.png").write_bytes((pictures / "mug.png").read_bytes())
+    assert lab.go(job).run.calls == 0
+    (lab.folder / "one.png").unlink()
+    with pytest.raises(batchgen.InputError, match=r"prompts.csv:2: .*one.png"):
+        lab.go(job)
+    assert "one.png" in review.show(lab.load(job), "a")[0]["request"]["error"]
+
+
+def test_the_audit_has_a_row_for_every_attempt(lab: Lab) -> None:
+    """P46 Every attempt is one row of the audit: number, when, HTTP status, code, request id, tokens, wait, elapsed."""
+    with serving(script=lambda request: "503" if request.seen == 1 else None) as api:
+        job = lab.job(api.url, rows=1)
+        lab.go(job)
+        first, second = review.show(lab.load(job), "r1")[0]["attempts"]
+    assert (first["number"], first["http_status"], first["code"], first["reason"]) == (
+        1,
+        503,
+        "server_is_overloaded",
+        "server",
+    )
+    assert (second["number"], second["http_status"], second["reason"], second["run"]) == (2, 200, None, 1)
+    assert second["input_tokens"] > 0
+    assert second["output_tokens"] > 0
+    for each in (first, second):
+        assert each["request_id"].startswith("req_sim_")
+        assert each["started_at"] > 1.7e9
+        assert each["wait"] >= 0
+        assert each["elapsed"] > 0
+
+
+def test_the_statuses_sum_to_the_rows_after_any_mix(lab: Lab) -> None:
+    """P45 rows = succeeded + incomplete + failed + blocked + pending + outdated in the summary, report.json and the
+    tables, after refusals, cut answers, an edit, a limit and a stop."""
+
+    def script(request: RequestInfo) -> str | None:
+        text = str(request.body)
+        return "400_policy" if "poison" in text else "quota" if "broke" in text else None
+
+    rows = [("a", "ECHO:fine"), ("b", "ECHO:poison"), ("c", "ECHO:" + "long " * 99), ("d", "ECHO:fine"), ("e", "ECHO:x")]
+    with serving(script=script) as api:
+        write(lab, rows)
+        job = lab.job(api.url, rows=None, limits={"concurrency": 1}, request=chat(max_completion_tokens=50))
+        lab.go(job, limit=4)
+        write(lab, [("a", "ECHO:broke"), *rows[1:]])
+        report = lab.go(job)
+        assert report.exit_code == 4
+        wanted = {"outdated": 1, "failed": 1, "incomplete": 1, "succeeded": 1, "pending": 1}
+        assert report.rows == wanted
+        assert report.total == sum(wanted.values()) == len(lab.table())
+        written = json.loads((lab.output() / "report.json").read_text())
+        assert written["job"]["rows"] == written["run"]["rows"] == wanted
+        assert written["job"]["total"] == 5
+        counted = [row["status"] for row in lab.table()]
+        assert {status: counted.count(status) for status in counted} == wanted
+        assert {row["id"] for row in lab.table(which="errors")} == {"b", "c"}
+        assert review.status(lab.load(job))["rows"] == wanted

@@ -1,0 +1,141 @@
+"""plan, status, show, results: everything that is told without sending."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from conftest import Lab, serving
+
+import batchgen
+from batchgen import review
+from batchgen.simulator import Simulator
+
+NOWHERE = "http://127.0.0.1:9/v1"
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_plan_sends_and_writes_nothing(lab: Lab, api: Simulator) -> None:
+    """P05 plan reads everything, sends nothing and makes no folder; it needs no key."""
+    job = batchgen.load_job(lab.job(api.url, rows=3, limits={"requests_per_minute": 2}), environ={})
+    before = files(lab.folder)
+    planned = batchgen.plan(job)
+    assert files(lab.folder) == before
+    assert not lab.output().exists()
+    assert api.requests.received == 0
+    assert (planned.rows, planned.total, planned.calls) == ({"pending": 3}, 3, 3)
+    assert planned.seconds == 90
+    assert planned.first is not None
+    assert planned.first["body"]["messages"][0]["content"] == "ECHO:answer 1"
+    assert batchgen.plan(job, limit=2).calls == 2
+
+
+def test_a_plan_counts_what_a_run_then_does(lab: Lab) -> None:
+    """P08 The calls that plan counts are the calls that run makes, for new, changed, failed and blocked rows."""
+    broken = ["answer 2"]
+    with serving(script=lambda request: "500" if broken and broken[0] in str(request.body) else None) as api:
+        job = lab.job(api.url, rows=4, retry={"attempts": 1})
+        lab.go(job)
+        broken.clear()
+        lab.prompts(6)
+        planned = batchgen.plan(lab.load(job))
+        assert planned.calls == 3
+        assert lab.go(job).run.calls == 3
+        assert batchgen.plan(lab.load(job)).calls == 0
+
+
+def test_status_comes_from_the_journal_alone(lab: Lab, api: Simulator) -> None:
+    """P45 status counts without the prompts, and says how the last run ended."""
+    job = lab.job(api.url, rows=4)
+    lab.go(job, limit=3)
+    (lab.folder / "prompts.csv").unlink()
+    told = review.status(lab.load(job))
+    assert told["rows"] == {"succeeded": 3, "pending": 1}
+    assert (told["total"], told["calls"]) == (4, 3)
+    assert (told["last_run"]["run"], told["last_run"]["exit_code"]) == (1, 0)
+    assert review.status(lab.load(job), limit=3)["rows"] == {"succeeded": 3}
+
+
+def test_show_tells_everything_of_a_row(lab: Lab) -> None:
+    """P46 show has a row's request, its answer and every attempt, as plain JSON."""
+    with serving(script=lambda request: "500" if request.seen == 1 else None) as api:
+        job = lab.job(api.url, rows=2)
+        lab.go(job)
+    (told,) = json.loads(json.dumps(review.show(lab.load(job), "r2")))
+    assert (told["id"], told["line"], told["status"]) == ("r2", 3, "succeeded")
+    assert told["request"]["body"]["messages"][0]["content"] == "ECHO:answer 2"
+    assert told["outcome"]["response"]["choices"][0]["message"]["content"] == "answer 2"
+    assert [each["http_status"] for each in told["attempts"]] == [500, 200]
+    with pytest.raises(batchgen.InputError, match="r22: is the id of no row of this job; did you mean 'r2'"):
+        review.show(lab.load(job), "r22")
+
+
+def test_show_of_a_job_that_has_changed_says_what_is_wrong(lab: Lab, api: Simulator) -> None:
+    """P08 A row of which no request can be made any more is shown all the same, with the reason."""
+    job = lab.job(api.url, rows=1)
+    lab.go(job)
+    body = {"model": "gpt-5.6-luna", "messages": [{"role": "user", "content": "{{ 1 // 0 }}"}]}
+    lab.job(api.url, rows=None, request=body)
+    (told,) = review.show(lab.load(job), "r1")
+    assert "division" in told["request"]["error"] or "zero" in told["request"]["error"]
+    assert told["outcome"]["status"] == "succeeded"
+
+
+def test_the_python_api_gives_the_table_as_a_frame(lab: Lab, api: Simulator) -> None:
+    """P29 results() is the results table: its columns, its order, its cells."""
+    job = lab.job(api.url, rows=3)
+    lab.go(job)
+    frame = batchgen.results(lab.load(job))
+    assert list(frame["output"]) == ["answer 1", "answer 2", "answer 3"]
+    assert list(frame.columns) == list(lab.table()[0])
+
+
+def test_simulated_and_real_results_stay_apart(lab: Lab, api: Simulator) -> None:
+    """P08 What was simulated is in a folder of its own and never stands for an answer."""
+    job = lab.job(api.url, rows=2)
+    lab.go(job, simulate=True)
+    assert not lab.output().exists()
+    assert batchgen.plan(lab.load(job)).calls == 2
+    assert lab.go(job).run.calls == 2
+    assert review.status(lab.load(job), simulate=True)["simulated"] is True
+    assert list(batchgen.results(lab.load(job), simulate=True)["status"]) == ["succeeded"] * 2
+
+
+def test_the_second_of_two_at_once_is_busy(lab: Lab, api: Simulator) -> None:
+    """P06 redo takes the job's lock like run does: while another holds it, it ends at once with 75; reading needs no lock."""
+    from batchgen.place import Place
+
+    job = lab.load(lab.job(api.url, rows=2))
+    batchgen.run(job)
+    with Place.of(job).locked():
+        for ask in (lambda: review.redo(job, ["r1"]), lambda: batchgen.run(job)):
+            with pytest.raises(batchgen.BusyError) as caught:
+                ask()
+            assert caught.value.exit_code == 75
+        assert review.status(job)["rows"] == {"succeeded": 2}
+        review.export(job)
+    assert review.redo(job, ["r1"]) == 1
+
+
+def test_a_planted_link_is_not_followed(lab: Lab, api: Simulator) -> None:
+    """P34 A symlink in the journal's, the lock's or a table's place is refused or replaced, never written through."""
+    victim = lab.folder / "victim"
+    victim.write_text("precious", encoding="utf-8")
+    for name in ("journal.db", ".lock", "journal.db-wal"):
+        job = lab.load(lab.job(api.url, name="linked", rows=1))
+        folder = lab.output("linked")
+        folder.mkdir(parents=True, exist_ok=True)
+        os.symlink(victim, folder / name)
+        with pytest.raises(batchgen.OutputError, match="is a link"):
+            batchgen.run(job)
+        (folder / name).unlink()
+    os.symlink(victim, folder / "results.csv")
+    batchgen.run(job)
+    assert victim.read_text(encoding="utf-8") == "precious"
+    assert stat.S_ISREG((folder / "results.csv").lstat().st_mode)
