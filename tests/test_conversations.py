@@ -89,7 +89,13 @@ def test_a_failed_turn_blocks_the_later_ones_until_it_is_asked_again(lab: Lab, m
         if make == "id":
             job = by_id(lab, api.url, ROWS)
             assert lab.go(job).rows == {"succeeded": 3, "failed": 1, "blocked": 1}
-            assert [row["status"] for row in lab.table()] == ["succeeded", "succeeded", "failed", "blocked", "succeeded"]
+            assert [row["status"] for row in lab.table()] == [
+                "succeeded",
+                "succeeded",
+                "failed",
+                "blocked",
+                "succeeded",
+            ]
             assert "blocked" in lab.table()[3]["error"]
             named = "a2"
         else:
@@ -130,7 +136,9 @@ def test_an_interrupted_conversation_resumes_with_the_recorded_replies(lab: Lab)
 def test_a_passing_failure_of_a_turn_is_tried_by_the_next_run(lab: Lab) -> None:
     """P13 A turn that failed in passing is tried again by the next run, and the turns it blocked follow in that run."""
     broken = ["two"]
-    with serving(script=lambda request: "500" if broken and "two" in str(request.body["messages"][-1]) else None) as api:
+    with serving(
+        script=lambda request: "500" if broken and "two" in str(request.body["messages"][-1]) else None
+    ) as api:
         job = by_id(lab, api.url, ROWS, retry={"attempts": 1})
         assert lab.go(job).rows == {"succeeded": 3, "failed": 1, "blocked": 1}
         broken.clear()
@@ -182,7 +190,10 @@ def test_a_matrix_runs_each_conversation_per_combination(lab: Lab) -> None:
         lab.go(by_id(lab, api.url, ROWS[:3], request=body, matrix={"tone": ["dry", "warm"]}))
         said = asked(api)
     longest = sorted(each for each in said if len(each) == 3)
-    assert longest == [["u:ECHO:one dry", "a:one dry", "u:ECHO:two dry"], ["u:ECHO:one warm", "a:one warm", "u:ECHO:two warm"]]
+    assert longest == [
+        ["u:ECHO:one dry", "a:one dry", "u:ECHO:two dry"],
+        ["u:ECHO:one warm", "a:one warm", "u:ECHO:two warm"],
+    ]
     assert [(row["id"], row["tone"]) for row in lab.table()][:2] == [("a1", "dry"), ("a1", "warm")]
 
 

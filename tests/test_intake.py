@@ -156,7 +156,7 @@ def test_the_pass_is_skipped_while_nothing_has_changed(
 
     assert again() == 10
     assert again() == 0
-    csv_of(lab, (lab.folder / "prompts.csv").read_text())
+    (lab.folder / "prompts.csv").touch()
     assert again() == 0
     assert again(limits={"concurrency": 2}, output={"tables": ["jsonl"]}) == 0
     assert again(pricing={"gpt-5.6-luna": {"input": 1, "output": 1}}) == 5

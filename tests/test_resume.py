@@ -361,7 +361,13 @@ def test_the_statuses_sum_to_the_rows_after_any_mix(lab: Lab) -> None:
         text = str(request.body)
         return "400_policy" if "poison" in text else "quota" if "broke" in text else None
 
-    rows = [("a", "ECHO:fine"), ("b", "ECHO:poison"), ("c", "ECHO:" + "long " * 99), ("d", "ECHO:fine"), ("e", "ECHO:x")]
+    rows = [
+        ("a", "ECHO:fine"),
+        ("b", "ECHO:poison"),
+        ("c", "ECHO:" + "long " * 99),
+        ("d", "ECHO:fine"),
+        ("e", "ECHO:x"),
+    ]
     with serving(script=script) as api:
         write(lab, rows)
         job = lab.job(api.url, rows=None, limits={"concurrency": 1}, request=chat(max_completion_tokens=50))

@@ -134,7 +134,8 @@ def test_a_planted_link_is_not_followed(lab: Lab, api: Simulator) -> None:
         os.symlink(victim, folder / name)
         with pytest.raises(batchgen.OutputError, match="is a link"):
             batchgen.run(job)
-        (folder / name).unlink()
+        for left in folder.iterdir():
+            left.unlink()
     os.symlink(victim, folder / "results.csv")
     batchgen.run(job)
     assert victim.read_text(encoding="utf-8") == "precious"

@@ -52,7 +52,11 @@ HOSTILE = [
 ]
 ECHO = [{"role": "user", "content": "ECHO:{{ text }}"}]
 REQUEST = {"model": "gpt-5.6-luna", "messages": ECHO}
-BODY = {"model": "gpt-5.6-luna", "messages": [{"role": "user", "content": "ECHO:{{ text }}"}], "max_completion_tokens": 99}
+BODY = {
+    "model": "gpt-5.6-luna",
+    "messages": [{"role": "user", "content": "ECHO:{{ text }}"}],
+    "max_completion_tokens": 99,
+}
 
 
 def write_csv(lab: Lab, cells: list[str], **dialect: Any) -> None:
@@ -107,7 +111,9 @@ def test_json_types_keep_their_type_in_jsonl(lab: Lab, api: Simulator) -> None:
     in the CSV."""
     values = [7, 1.5, True, None, [1, "a"], {"b": None}, "007", 10**40]
     write_jsonl(lab, values)
-    job = lab.job(api.url, prompts={"path": "prompts.jsonl", "id": "id"}, output={"tables": ["csv", "jsonl", "parquet"]})
+    job = lab.job(
+        api.url, prompts={"path": "prompts.jsonl", "id": "id"}, output={"tables": ["csv", "jsonl", "parquet"]}
+    )
     report = lab.go(job)
     assert report.total == 8
     assert [row["text"] for row in jsonl(lab.output() / "results.jsonl")] == values
@@ -150,7 +156,12 @@ def test_parquet_columns_have_their_types(lab: Lab, api: Simulator) -> None:
     lab.go(job, limit=2)
     table = parquet.read_table(lab.output() / "results.parquet")
     types = {field.name: str(field.type) for field in table.schema}
-    assert (types["id"], types["input_tokens"], types["cost"], types["elapsed_s"]) == ("string", "int64", "double", "double")
+    assert (types["id"], types["input_tokens"], types["cost"], types["elapsed_s"]) == (
+        "string",
+        "int64",
+        "double",
+        "double",
+    )
     assert table.column("output").to_pylist() == ["answer 1", "answer 2", None]
     assert table.column("input_tokens").to_pylist()[2] is None
     assert parquet.read_table(lab.output() / "errors.parquet").num_rows == 0
@@ -251,7 +262,9 @@ def test_cells_that_spreadsheets_would_run_get_an_apostrophe(lab: Lab, api: Simu
     ids and input columns never change, and the report counts them."""
     cells = ["=1+1", "+x", "-x", "@x", "\tx", "\rx", "-12", "+1.5", "-1,5", "plain", "'=1"]
     write_csv(lab, cells)
-    job = lab.job(api.url, rows=None, request=BODY, output={"csv": {"safe": True}, "columns": {"again": "{{ output }}"}})
+    job = lab.job(
+        api.url, rows=None, request=BODY, output={"csv": {"safe": True}, "columns": {"again": "{{ output }}"}}
+    )
     report = lab.go(job)
     wanted = ["'=1+1", "'+x", "'-x", "'@x", "'\tx", "'\rx", "-12", "+1.5", "-1,5", "plain", "'=1"]
     table = lab.table()
@@ -298,7 +311,7 @@ COLUMNS = {
     "asked": "{{ request.messages[0].content }}",
     "whose": "{{ row.id }}",
     "word": "{{ json.word }}",
-    "fails": "{{ row.nothing.at.all }}",
+    "fails": "{{ output.splitlines()[99] }}",
 }
 
 

@@ -34,11 +34,13 @@ class Expected:
 
 
 def kept_prompts(connection: sqlite3.Connection) -> Iterator[Prompt]:
-    """The prompts that are staged now, also while others, or these, are staged in their place."""
+    """The prompts that are staged at the moment of the call, also while others, or these, are staged in their place."""
     connection.execute("DROP TABLE IF EXISTS temp.kept")
     connection.execute("CREATE TEMP TABLE kept AS SELECT n, line, columns, error FROM main.prompts ORDER BY n")
-    for n, line, columns, error in connection.execute("SELECT n, line, columns, error FROM kept ORDER BY n"):
-        yield Prompt(n=n, line=line, columns=json.loads(columns), error=error)
+    return (
+        Prompt(n=n, line=line, columns=json.loads(columns), error=error)
+        for n, line, columns, error in connection.execute("SELECT n, line, columns, error FROM temp.kept ORDER BY n")
+    )
 
 
 class Staging:
