@@ -76,7 +76,7 @@ class Prices:
         if request.pictures:
             return None if own is None or own.image is None else math.ceil(own.image * NANO) * request.pictures
         rates = self._rates(model)
-        if rates is None or request.answer_bound is None:
+        if rates is None or request.answer_bound is None or request.brings_in:
             return None
         per_million = rates[0] * request.input_bound + rates[1] * request.answer_bound
         return math.ceil(per_million * NANO / 1_000_000)
@@ -89,7 +89,9 @@ class Prices:
         if request.pictures:
             return f"pricing.{model}.image: the highest price of one picture in USD"
         if self._rates(model) is None:
-            return f"pricing.{model}: genai-prices does not know this model"
+            return f"pricing.{model}: genai-prices does not know this model at {self._base_url}"
+        if request.brings_in:
+            return f"a request without {request.brings_in!r}: what the server reads because of it has no bound"
         return "a cap on the answer: request.max_completion_tokens (chat), max_output_tokens (text) or max_tokens (completion)"
 
     def _highest_rates(self, model: str) -> tuple[Decimal, Decimal] | None:

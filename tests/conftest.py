@@ -6,6 +6,7 @@ import asyncio
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -23,6 +24,13 @@ from batchgen.simulator import RequestInfo, Settings, Simulator
 
 KEY = "sk-test-0123456789abcdefghij"
 Script = Callable[[RequestInfo], str | None]
+
+
+def pytest_configure() -> None:
+    """Runs that the tests start inherit what is ignored here, and in the background of a script SIGINT is."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 class Server:

@@ -128,6 +128,10 @@ def test_a_cap_on_money_needs_a_bound_and_names_the_field(lab: Lab, api: Simulat
         lab.go(lab.job(api.url, request=body, pricing=pricing), max_cost=1.0)
     lab.job(api.url, request={**body, "model": "no-such-model", "max_completion_tokens": 9}, limits={"max_cost": 1})
     assert "pricing.no-such-model" in refused(lab, job)
+    stored = {**body, "web_search_options": {}, "max_completion_tokens": 9}
+    assert "'web_search_options'" in refused(
+        lab, lab.job(api.url, request=stored, pricing=pricing, limits={"max_cost": 1})
+    )
     assert api.requests.received == 1
 
 

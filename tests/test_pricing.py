@@ -17,11 +17,11 @@ OPENAI = "https://api.openai.com/v1"
 MODELS = [model.id for provider in get_snapshot().providers if provider.id == "openai" for model in provider.models]
 
 
-def request(model: Any, input_bound: int = 100, answer_bound: int | None = 50, pictures: int = 0) -> Request:
-    body = {"model": model}
-    return Request(
-        key="k", endpoint="/x", body=body, input_bound=input_bound, answer_bound=answer_bound, pictures=pictures
-    )
+def request(
+    model: Any, input_bound: int = 100, answer_bound: int | None = 50, pictures: int = 0, brings_in: str | None = None
+) -> Request:
+    bounds = {"input_bound": input_bound, "answer_bound": answer_bound, "pictures": pictures, "brings_in": brings_in}
+    return Request(key="k", endpoint="/x", body={"model": model}, **bounds)
 
 
 def usage(inside: int | None = 1000, outside: int | None = 100, **more: int) -> Usage:
@@ -162,5 +162,8 @@ def test_lacking_names_the_field() -> None:
     prices = Prices({}, OPENAI)
     assert prices.lacking(request(None)) == "request.model"
     assert "max_completion_tokens" in prices.lacking(request("gpt-4o", answer_bound=None))
+    assert prices.bound(request("gpt-4o", brings_in="file_id")) is None
+    assert "'file_id'" in prices.lacking(request("gpt-4o", brings_in="file_id"))
     assert "pricing.nope" in prices.lacking(request("nope"))
+    assert OPENAI in prices.lacking(request("nope"))
     assert "pricing.gpt-image-2.image" in prices.lacking(request("gpt-image-2", pictures=1))

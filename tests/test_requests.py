@@ -327,6 +327,40 @@ def test_answer_bound(tmp_path: Path, kind: str, more: dict[str, Any], bound: in
 EDIT = {"model": "m", "prompt": "p", "image": "{{ text }}"}
 
 
+SCHEMA = {"type": "object", "properties": {"conversation": {"type": "string"}, "file_id": {"type": "string"}}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "field"),
+    [
+        ("chat", {}, None),
+        ("chat", {"tools": [{"type": "function", "function": {"name": "f", "parameters": SCHEMA}}]}, None),
+        ("chat", {"response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": SCHEMA}}}, None),
+        ("chat", {"web_search_options": {}}, "web_search_options"),
+        (
+            "chat",
+            {"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "f-1"}}]}]},
+            "file_id",
+        ),
+        ("chat", {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "input_audio"),
+        ("text", {"tools": [{"type": "web_search"}]}, "tools"),
+        ("text", {"tools": ["{{ text }}"]}, "tools"),
+        ("text", {"previous_response_id": "resp_1"}, "previous_response_id"),
+        ("text", {"conversation": "{{ none }}"}, None),
+        ("text", {"prompt": {"id": "pmpt_1"}}, "prompt"),
+        ("text", {"input": [{"type": "input_image", "file_id": "file-1"}]}, "file_id"),
+        ("text", {"input": '"type":"file" {{ row["text"] }}'}, None),
+        ("completion", {}, None),
+    ],
+)
+def test_what_the_server_reads_besides(tmp_path: Path, kind: str, more: dict[str, Any], field: str | None) -> None:
+    """P25 A field that has the server read more than the body is named, since no bound holds for it; a schema's property or
+    a row's text that looks like one is none."""
+    required = {"chat": CHAT, "text": {"model": "m", "input": "x"}, "completion": {"model": "m", "prompt": "x"}}
+    row = {"text": '"file_id":"x"'}
+    assert made(tmp_path, {**required[kind], **more}, row, kind).brings_in == field
+
+
 def test_uploads(tmp_path: Path) -> None:
     """One path or a list of pictures become files of the multipart request, the mask beside them."""
     picture(tmp_path / "in" / "a.png")

@@ -20,8 +20,9 @@ from tenacity import RetryCallState, stop_after_attempt, wait_random_exponential
 from batchgen.dispatch import Failure, Meaning
 from batchgen.errors import AccountError
 
-# A reply that is no answer is asked for again this often, and a time-out, which may have been billed, once.
-INVALID_ATTEMPTS = 3
+# A call whose end is of this kind is the last one of its row when so many ended alike: replies that are no answer, and
+# time-outs, each of which may have been billed.
+INVALID_ATTEMPTS = 4
 TIMEOUT_ATTEMPTS = 2
 
 # Bytes of a reply that is no JSON that are looked at: far more than are shown, so that a key is redacted before a cut
@@ -246,15 +247,16 @@ class Policy:
         self._stop = stop_after_attempt(attempts)
         self._wait = wait_random_exponential(multiplier=1, max=max_wait)
 
-    def again(self, failure: Failure, spent: int) -> bool:
-        """Whether to try again after `spent` attempts that count. Throttling always is tried again; it spends none."""
+    def again(self, failure: Failure, *, spent: int, alike: int) -> bool:
+        """Whether to try again after `spent` attempts that count, `alike` of which failed for this reason. Throttling
+        always is tried again; it spends none."""
         if failure.meaning == "throttled":
             return True
         if not failure.passing:
             return False
-        if failure.meaning == "timeout" and spent >= TIMEOUT_ATTEMPTS:
+        if failure.meaning == "timeout" and alike >= TIMEOUT_ATTEMPTS:
             return False
-        if failure.reason == "invalid_response" and spent >= INVALID_ATTEMPTS:
+        if failure.reason == "invalid_response" and alike >= INVALID_ATTEMPTS:
             return False
         return not self._stop(_state(spent))
 

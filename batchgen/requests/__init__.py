@@ -49,6 +49,10 @@ PER_PICTURE = 50_000
 # Quotes within a value are escaped, so that neither pattern is ever found in a row's text.
 _SHOWN = re.compile(r'"type":"(?:image_url|input_image)"')
 _DATA = re.compile(r'"(?:image_)?url":"data:image/[a-z]+;base64,[A-Za-z0-9+/=]*"')
+# What has the server read more than the body holds: fields of the body, and parts of messages wherever they stand.
+_STORED = ("previous_response_id", "conversation", "web_search_options")
+_FILED = re.compile(r'"type":"(input_file|file|input_audio|item_reference)"|"(file_id)":"')
+_OWN_TOOLS = frozenset({"function", "custom"})
 
 Axes = Mapping[str, Any]
 
@@ -60,7 +64,7 @@ class Request:
     `id` is the identity that people see, `ident` that of its outcome in the journal. `body` is exactly what the API gets
     (for a later turn, with the conversation so far). `input_bound` is an upper bound of input tokens (UTF-8 bytes, 16 a
     message, 50,000 a picture shown), `answer_bound` of all answers' tokens together or None without a cap, `pictures`
-    how many are asked for.
+    how many are asked for. `brings_in` names a field that makes the server read more than the body, beyond any bound.
     """
 
     id: str = ""
@@ -74,6 +78,7 @@ class Request:
     input_bound: int
     answer_bound: int | None
     pictures: int
+    brings_in: str | None = None
 
 
 def canonical(value: Any) -> str:
@@ -187,6 +192,7 @@ class Renderer:
             input_bound=_input_bound(body, text),
             answer_bound=self._answer_bound(body),
             pictures=_count(body, "n") if self._kind.draws else 0,
+            brings_in=_brings_in(body, text),
         )
 
     def columns(self, row: Values, request: Values, response: Any, output: str) -> dict[str, Any]:
@@ -328,6 +334,23 @@ def _input_bound(body: Mapping[str, Any], text: str) -> int:
     shown = max(len(_SHOWN.findall(text)), len(sent))
     texts = len(text.encode()) - sum(map(len, sent))
     return texts + PER_PICTURE * shown + PER_MESSAGE * (len(messages) if isinstance(messages, list) else 1)
+
+
+def _brings_in(body: Mapping[str, Any], text: str) -> str | None:
+    """The first field that adds to the input what no one can count before: stored turns and prompts, files, sound, and
+    tools that run at the server and feed their results back."""
+    tools = body.get("tools")
+    if any(not isinstance(tool, Mapping) or tool.get("type") not in _OWN_TOOLS for tool in _listed(tools)):
+        return "tools"
+    if isinstance(body.get("prompt"), Mapping):
+        return "prompt"
+    stored = next((name for name in _STORED if body.get(name) is not None), None)
+    found = _FILED.search(text)
+    return stored or (found and (found[1] or found[2])) or None
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _parsed(output: str) -> Any:
