@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -40,6 +41,7 @@ NETWORK = frozenset(
 )
 MOUNTS = Path("/proc/self/mounts")
 _numbers = itertools.count()
+_TEMPORARY = re.compile(r"\..*\.(\d+)-\d+\.tmp", re.DOTALL)
 
 
 @contextmanager
@@ -68,7 +70,7 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         if not stat.S_ISDIR(path.lstat().st_mode):
             raise OutputError(f"{path}: is a link or a file where a folder is needed; remove it and run again")
-    probe = path / f".probe-{os.getpid()}"
+    probe = path / f".probe.{os.getpid()}-0.tmp"
     with writing(probe, binary=True) as file:
         file.write(b"batchgen")
     with telling(path):
@@ -78,6 +80,26 @@ def make_folder(path: Path) -> None:
         raise OutputError(
             f"{path}: is on a network file system ({kind}), where a journal is not safe; use a local disk"
         )
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers that are gone left half written, before this process writes to the folder."""
+    with telling(folder):
+        for path in folder.iterdir():
+            found = _TEMPORARY.fullmatch(path.name)
+            if found and not path.is_dir() and not _is_another(int(found[1])):
+                path.unlink()
+
+
+def _is_another(process: int) -> bool:
+    """Whether a process of this number runs, and is not this one: a container's processes often have the same number."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return process != os.getpid()
 
 
 def refuse_link(path: Path) -> None:

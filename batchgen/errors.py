@@ -101,6 +101,16 @@ class Interrupted(BatchgenError):  # noqa: N818 - an event, not a fault
         super().__init__(f"interrupted ({signal.Signals(number).name}); what was answered is kept; run again to go on")
 
 
+# Names that a message lists before it only counts the rest.
+LISTED = 30
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as a message lists them: `a, b, c`, and how many more there are beyond LISTED."""
+    more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
+    return f"{', '.join(names[:LISTED])}{more}"
+
+
 def nearest(word: str, known: Sequence[str]) -> str:
     """`; did you mean 'x'?` for the known word nearest to `word`, or the empty string when none is near."""
     matches = get_close_matches(word, known, n=1)

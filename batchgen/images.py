@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
-from batchgen.disk import make_folder, writing
+from batchgen.disk import make_folder, sweep, writing
 from batchgen.errors import OutputError
 from batchgen.kinds import Unreadable, sniff
 
@@ -167,8 +167,9 @@ class PictureFolder:
         self._naming = threading.Lock()
 
     def prepare(self) -> None:
-        """Make the folder. Raises OutputError when it is a link or cannot be written."""
+        """Make the folder, without what a crash left in it. Raises OutputError when it is a link or cannot be written."""
         make_folder(self._folder)
+        sweep(self._folder)
 
     def save(self, encoded: list[str], stem: str) -> list[Picture]:
         """Verify every picture of an answer, then write them. Raises Unreadable before anything is written."""

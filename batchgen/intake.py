@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, BinaryIO, Literal
 
-from batchgen.errors import SHOWN, InputError, Problem, nearest
+from batchgen.errors import SHOWN, InputError, Problem
 from batchgen.journal import Journal
 from batchgen.journal.records import digest_of
 from batchgen.journal.staging import DuplicateId, Expected, Staging, kept_prompts
 from batchgen.kinds import Usage
 from batchgen.pricing import Prices
 from batchgen.prompts import Dialect, Prompt, file_digest, open_prompts
-from batchgen.requests import Axes, Renderer, Request, RequestFault, canonical, combinations, unchanged
+from batchgen.requests import Axes, Renderer, Request, RequestFault, canonical, combinations, no_column, unchanged
 from batchgen.spec import Job
 
 # Tokens that an answer without a cap is expected to have, and bytes that make a token, for forecasts only.
@@ -173,9 +173,8 @@ class Intake:
                 (("conversation", "id"), job.conversation.id),
                 (("conversation", "turns"), job.conversation.turns),
             ]
-        columns = f"columns: {', '.join(header)}"
         lacking = [
-            job.problem(place, f"{'.'.join(place)}: {name!r} is not a column{nearest(name, header)}; {columns}")
+            job.problem(place, f"{'.'.join(place)}: {no_column(name, header)}")
             for place, name in wanted
             if name is not None and name not in header
         ]

@@ -58,7 +58,7 @@ class Choice:
     """One answer of possibly several (`n`): its text (for a picture its stored path) and why it ended.
 
     `finish_reason` is in the words of chat completions for every kind: stop, length, content_filter, tool_calls, and
-    batchgen's own refusal, empty and fewer_images.
+    batchgen's own refusal, empty, fewer_choices and fewer_images.
     """
 
     text: str
@@ -165,7 +165,7 @@ def _answer(response: Json, choices: list[Choice], *, pictures: tuple[str, ...] 
 
 
 # Finish reasons that leave a row incomplete unless output.accept names them.
-CUT = frozenset({"length", "content_filter", "refusal", "empty", "fewer_images"})
+CUT = frozenset({"length", "content_filter", "refusal", "empty", "fewer_choices", "fewer_images"})
 
 
 def _choice(text: str, reason: object, *, refused: bool = False) -> Choice:
@@ -189,7 +189,13 @@ def _read_chat(response: Json, body: Json) -> Answer:
         refused = isinstance(refusal, str) and bool(refusal)
         told = str(refusal) if refused else text
         choices.append(_choice(told, item.get("finish_reason"), refused=refused))
-    return _answer(response, choices)
+    return _answer(response, choices, lacking="fewer_choices" if _fewer(choices, body) else "")
+
+
+def _fewer(choices: list[Choice], body: Json) -> bool:
+    """Whether a reply has fewer choices than the request's `n`."""
+    asked = body.get("n")
+    return isinstance(asked, int) and len(choices) < asked
 
 
 def _content(content: object) -> str:
@@ -252,9 +258,8 @@ def _read_image(response: Json, body: Json) -> Answer:
             raise Unreadable(f"{hint}: add `response_format: b64_json` to the request", final=True)
         else:
             raise Unreadable("the reply's data holds no b64_json")
-    asked = body.get("n")
-    fewer = isinstance(asked, int) and len(choices) < asked
-    return _answer(response, choices, pictures=tuple(pictures), lacking="fewer_images" if fewer else "")
+    lacking = "fewer_images" if _fewer(choices, body) else ""
+    return _answer(response, choices, pictures=tuple(pictures), lacking=lacking)
 
 
 def _read_embedding(response: Json, body: Json) -> Answer:

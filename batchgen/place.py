@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
-from batchgen.disk import make_folder, refuse_link
+from batchgen.disk import make_folder, refuse_link, sweep
 from batchgen.disk import telling as telling_disk
 from batchgen.errors import BusyError, InputError
 from batchgen.intake import Intake, Staged, has_more, is_current, staged
@@ -70,6 +70,7 @@ class Place:
                     f"{self.folder}: another process is running this job; try again when it has ended"
                 ) from None
         try:
+            sweep(self.folder)
             yield
         finally:
             lock.release()
@@ -90,7 +91,8 @@ class Place:
         """What pass 1 left in the journal. Raises InputError when there was none yet."""
         found = staged(journal)
         if found is None:
-            raise InputError(f"{self.job.shown}: has not been run yet; run it first: batchgen run {self.job.shown}")
+            command = f"batchgen run {self.job.shown}{' --simulate' if self.simulate else ''}"
+            raise InputError(f"{self.job.shown}: has not been run yet; run it first: {command}")
         return found
 
     def is_current(self, journal: Journal, stream: BinaryIO | None, *, capped: bool) -> bool:

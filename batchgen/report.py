@@ -46,7 +46,8 @@ class State:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What a run left. `rows` are the table lines in scope by status, and sum to `total`; `run` is what this run took,
-    `job` the state of the whole job after it; `elapsed` in seconds; `stopped` why the run ended early, or None."""
+    `job` the state of the whole job after it; `models` are those that answered in this run; `elapsed` in seconds; `stopped` why
+    the run ended early, or None."""
 
     name: str
     number: int
@@ -55,6 +56,7 @@ class Report:
     total: int
     run: Tally
     job: State
+    models: tuple[str, ...]
     elapsed: float
     simulated: bool
     stopped: str | None
@@ -70,6 +72,7 @@ class Report:
             "stopped": self.stopped,
             "rows": dict(self.rows),
             "total": self.total,
+            "models": list(self.models),
             "elapsed_s": round(self.elapsed, 3),
             **asdict(self.run),
         }
@@ -113,7 +116,7 @@ def state(journal: Journal, *, by_turns: bool) -> State:
         rows=rows,
         total=sum(rows.values()),
         failures=totals["failures"],
-        models=tuple(totals["models"]),
+        models=journal.models(),
         tally=tally(journal, None),
     )
 

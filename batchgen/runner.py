@@ -276,6 +276,7 @@ def _finish(
             total=sum(rows.values()),
             run=tally(journal, number),
             job=state(journal, by_turns=place.by_turns),
+            models=journal.models(number),
             elapsed=time.monotonic() - began,
             simulated=place.simulate,
             stopped=str(why) if why else None,

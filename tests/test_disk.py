@@ -13,7 +13,7 @@ import pytest
 from conftest import Lab
 
 from batchgen import disk
-from batchgen.disk import append_line, file_system, make_folder, refuse_link, writing
+from batchgen.disk import append_line, file_system, make_folder, refuse_link, sweep, writing
 from batchgen.errors import OutputError
 from batchgen.simulator import Simulator
 
@@ -133,6 +133,21 @@ def test_folders(tmp_path: Path) -> None:
         with pytest.raises(OutputError):
             make_folder(tmp_path / name)
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_what_a_crash_left_is_swept(tmp_path: Path) -> None:
+    """P04 Half-written files of processes that are gone go; those of one that runs, and all others, stay."""
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    leftovers = [
+        f".results.csv.{int(gone.stdout)}-3.tmp",
+        f".probe.{os.getpid()}-0.tmp",
+        ".x.99999999999999999999-1.tmp",
+    ]
+    others = [f".results.csv.{os.getppid()}-3.tmp", ".mine.tmp", "a.1-1.tmp", "results.csv", ".lock"]
+    for name in (*leftovers, *others):
+        (tmp_path / name).write_text("half", encoding="utf-8")
+    sweep(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted(others)
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:

@@ -226,7 +226,7 @@ def test_columns_that_the_job_names_must_be_there(lab: Lab) -> None:
     told = refused(lab, lab.job(NOWHERE, rows=None, request=body, matrix={"tone": ["x"]}))
     assert "prompts.id: 'id' is not a column" in told
     assert "matrix.tone: the prompts have a column of this name" in told
-    assert "'texd' is not a column; did you mean 'text'?" in told
+    assert "'texd' is not a column (columns: ident, text, tone); did you mean 'text'?" in told
     assert all(line.partition(".yaml:")[2].split(":")[0].isdigit() for line in told.splitlines())
 
 

@@ -101,6 +101,16 @@ def test_several_choices() -> None:
     )
 
 
+def test_fewer_choices_than_asked() -> None:
+    """A server that does not know `n` sends one choice: what came is kept, and the row says that it is not all."""
+    answer = read("chat", {"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}]}, n=3)
+    assert ([choice.text for choice in answer.choices], answer.ended, answer.finish_reason) == (
+        ["a"],
+        False,
+        "fewer_choices",
+    )
+
+
 def test_completion() -> None:
     """The legacy completion's text."""
     answer = read("completion", {"choices": [{"text": " x", "finish_reason": "stop"}]})

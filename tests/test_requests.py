@@ -491,8 +491,8 @@ def test_problems_of_the_job(tmp_path: Path) -> None:
         tmp_path, ["txt", "b c"], request={**CHAT, "x": "{{ row['bc'] }}", "y": "{{ lang }}"}, matrix={"lang": ["a"]}
     )
     assert [line.split(": ", 1)[1] for line in unknown] == [
-        "request.messages[0].content: 'text' is not a column; did you mean 'txt'?; columns: txt, b c, lang",
-        "request.x: 'bc' is not a column; did you mean 'b c'?; columns: txt, b c, lang",
+        "request.messages[0].content: 'text' is not a column (columns: txt, b c, lang); did you mean 'txt'?",
+        "request.x: 'bc' is not a column (columns: txt, b c, lang); did you mean 'b c'?",
     ]
 
 
@@ -526,5 +526,5 @@ def test_output_columns(tmp_path: Path) -> None:
     assert [line.split(": ", 1)[1] for line in wrong] == [
         "output.columns.a: 'outptu' is not one of json, output, request, response, row; did you mean 'output'?",
         "output.columns.b: 'text' is not one of json, output, request, response, row; a column is written row[\"text\"]",
-        "output.columns.c: 'txt' is not a column; did you mean 'text'?; columns: text",
+        "output.columns.c: 'txt' is not a column (columns: text); did you mean 'text'?",
     ]

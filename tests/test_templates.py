@@ -49,6 +49,8 @@ def fault(source: str, folder: Path = Path("/nonexistent"), **more: Any) -> str:
         ("{{ n }}{{ n }}", "33"),
         ("{{ n }} pieces", "3 pieces"),
         ("{{ list }}", [1, 2]),
+        ("<{{ none }}>", "<>"),
+        ("{{ list }}, {{ deep }}, {{ n > 2 }}", '[1, 2], {"k": [1], "items": "a column", "text": "x"}, true'),
         ("{{ deep }}", ROW["deep"]),
         ("{{ row['none'] }}", None),
         ("{{ '0.4' | float }}", 0.4),
@@ -69,7 +71,8 @@ def fault(source: str, folder: Path = Path("/nonexistent"), **more: Any) -> str:
     ],
 )
 def test_values(source: str, value: Any) -> None:
-    """One whole expression keeps its type; any other string gives text; `{# #}` is text."""
+    """One whole expression keeps its type; any other string gives text, where none is nothing and what is no text is JSON;
+    `{# #}` is text."""
     result = rendered(source)
     assert (result, type(result)) == (value, type(value))
 
@@ -83,7 +86,7 @@ def test_values(source: str, value: Any) -> None:
         ("{{ (1, 2) }}", [1, 2]),
         ("{{ range(3) }}", [0, 1, 2]),
         ("{{ deep.keys() }}", ["k", "items", "text"]),
-        ("Facts: {{ list | map('string') }}", "Facts: ['1', '2']"),
+        ("Facts: {{ list | map('string') }}", 'Facts: ["1", "2"]'),
         ("{{ name | escape }}", "Lamp"),
         ("{{ '<中>' | tojson }}", '"<中>"'),
         ("{{ list | batch(1) }}", [[1], [2]]),

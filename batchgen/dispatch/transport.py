@@ -111,7 +111,7 @@ class Client:
         limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=30)
         timeout = httpx2.Timeout(None, connect=CONNECT_TIMEOUT)
         self._http = _HttpClient(limits=limits, timeout=timeout, follow_redirects=False, trust_env=not direct)
-        headers = {**_silenced(), **connection.headers, "Accept-Encoding": "gzip, deflate"}
+        headers = {**_silenced(connection), **connection.headers, "Accept-Encoding": "gzip, deflate"}
         # Said with each request: a server without keys gets none, and OPENAI_CUSTOM_HEADERS cannot name another.
         self._each: dict[str, Any] = {"Authorization": omit if key is None else f"Bearer {key}"}
         self._client = openai.AsyncOpenAI(
@@ -187,10 +187,13 @@ def _known(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name != "transport"}
 
 
-def _silenced() -> dict[str, Any]:
-    """OPENAI_CUSTOM_HEADERS would add headers that the job does not name; each is taken out again."""
+def _silenced(connection: Connection) -> dict[str, Any]:
+    """The client adds headers that the job does not name, out of OPENAI_CUSTOM_HEADERS, OPENAI_ORG_ID and
+    OPENAI_PROJECT_ID; each is taken out again."""
     lines = os.environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n")
     names = [line.partition(":")[0].strip() for line in lines if ":" in line]
+    unnamed = {"OpenAI-Organization": connection.organization, "OpenAI-Project": connection.project}
+    names += [name for name, value in unnamed.items() if value is None]
     return {name: omit for name in names if name.lower() != "authorization"}
 
 

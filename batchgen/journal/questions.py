@@ -74,12 +74,13 @@ class Questions:
                 WHERE n <= ? AND s.status IN ('failed', 'incomplete') GROUP BY 1 ORDER BY 2 DESC, 1""",
             upto(scope),
         )
-        models = self.query("SELECT DISTINCT model FROM outcomes WHERE model IS NOT NULL ORDER BY 1")
-        return {
-            **dict(calls),
-            "failures": {row["reason"]: row["rows"] for row in reasons},
-            "models": [row["model"] for row in models],
-        }
+        return {**dict(calls), "failures": {row["reason"]: row["rows"] for row in reasons}}
+
+    def models(self, run: int | None = None) -> tuple[str, ...]:
+        """The models that answered, as they named themselves: in all runs, or in one."""
+        where, value = ("run = ?", run) if run is not None else ("1 = ?", 1)
+        sql = f"SELECT DISTINCT model FROM outcomes WHERE model IS NOT NULL AND {where} ORDER BY 1"
+        return tuple(row["model"] for row in self.query(sql, value))
 
 
 def upto(scope: int | None) -> int:

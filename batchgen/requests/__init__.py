@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from batchgen.errors import Problem, nearest
+from batchgen.errors import Problem, listed, nearest
 from batchgen.kinds import KINDS
 from batchgen.requests.faults import Location, RequestFault, spoken
 from batchgen.requests.templates import Render, TemplateFault, Templates, Values
@@ -33,6 +33,7 @@ __all__ = [
     "Upload",
     "canonical",
     "combinations",
+    "no_column",
     "own_messages",
     "read_upload",
     "unchanged",
@@ -129,7 +130,7 @@ class Renderer:
         return [*self._faults, *missing, *(self._unknown(header) if header is not None and not self._faults else [])]
 
     def _unknown(self, header: Sequence[str]) -> Iterator[Problem]:
-        columns = [*header, *self._job.matrix]
+        columns = list(dict.fromkeys((*header, *self._job.matrix)))
         names = {"row", *columns, *(("turn",) if self._by_turns else ())}
         for location, text in _strings(self._job.request, ("request",)):
             yield from self._unknown_in(location, text, columns, names)
@@ -146,9 +147,9 @@ class Renderer:
             yield self._job.problem(location, f"{spoken(location)}: {error}")
             return
         for name in sorted(of_row - set(columns)):
-            yield self._job.problem(location, f"{spoken(location)}: {_no_column(name, columns)}")
+            yield self._job.problem(location, f"{spoken(location)}: {no_column(name, columns)}")
         for name in sorted(bare - set(names)):
-            told = _no_column(name, columns) if names is not _OF_AN_ANSWER else _no_part(name, columns)
+            told = no_column(name, columns) if names is not _OF_AN_ANSWER else _no_part(name, columns)
             yield self._job.problem(location, f"{spoken(location)}: {told}")
 
     def signature(self) -> str:
@@ -268,8 +269,9 @@ class Renderer:
 _OF_AN_ANSWER = frozenset({"row", "request", "response", "output", "json"})
 
 
-def _no_column(name: str, columns: Sequence[str]) -> str:
-    return f"{name!r} is not a column{nearest(name, columns)}; columns: {', '.join(columns)}"
+def no_column(name: str, columns: Sequence[str]) -> str:
+    """What to say of a name that is no column: the columns that there are, and the nearest of them."""
+    return f"{name!r} is not a column (columns: {listed(columns)}){nearest(name, columns)}"
 
 
 def _no_part(name: str, columns: Sequence[str]) -> str:

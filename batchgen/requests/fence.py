@@ -200,9 +200,12 @@ class Environment(ImmutableSandboxedEnvironment):
 
 @pass_context
 def _output(context: Context, value: Any) -> Any:
-    """What `{{ }}` and `~` put into a text: a plain value, weighed."""
+    """What `{{ }}` and `~` put into a text, weighed: text as it is, none as nothing, any other value as JSON."""
     assert isinstance(context.environment, Environment)
-    return context.environment.weighed(value if isinstance(value, str | int) else plain(value))
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else json.dumps(plain(value), ensure_ascii=False)
+    return context.environment.weighed(text)
 
 
 class _Metering(NodeTransformer):
