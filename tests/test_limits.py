@@ -176,6 +176,27 @@ def test_nothing_starves_under_faults() -> None:
     assert len(run.answered) == 300
 
 
+def test_three_faults_in_ten_calls_leave_no_row_unanswered() -> None:
+    """P21 P27 Independent faults in three of ten calls: with the usual six attempts nearly every row is answered, the others
+    have failed in passing, and the next run answers them."""
+    dice = random.Random(6)
+    junk = failure(reason="invalid_response", status=200, unknown=True)
+    faults = (failure(), throttled(), failure("network", "reset", unknown=True), junk)
+
+    def answering(request: Request, n: int) -> Reply | Failure:
+        return dice.choice(faults) if dice.random() < 0.3 else answer()
+
+    left, runs = requests(2000), []
+    while left:
+        run = simulate(left, answering, concurrency=32)
+        assert run.why is None
+        assert all(outcome.answer or (outcome.failure and outcome.failure.passing) for outcome in run.outcomes.values())
+        left = [row for row in left if row.id not in run.answered]
+        runs.append(len(left))
+    assert runs[0] < 10
+    assert len(runs) <= 2
+
+
 # -- money --------------------------------------------------------------------------------------------------------------
 
 COST = 200_000  # nano-dollars that one of `requests` may cost: 100 + 100 tokens at $1 a million
