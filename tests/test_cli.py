@@ -29,10 +29,12 @@ def parsed(text: str) -> Any:
     return json.loads(text)
 
 
-def on_a_terminal(lab: Lab, *args: str | Path, env: dict[str, str] | None = None) -> tuple[int, str]:
-    """Run a command on a pseudo-terminal of 100 columns; its exit code and all that it drew there."""
+def on_a_terminal(
+    lab: Lab, *args: str | Path, env: dict[str, str] | None = None, size: tuple[int, int] = (24, 100)
+) -> tuple[int, str]:
+    """Run a command on a pseudo-terminal of these lines and columns; its exit code and all that it drew there."""
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
     with lab.start(*args, stdin=theirs, stdout=theirs, stderr=theirs, env=env or lab.environ(TERM="xterm")) as run:
         os.close(theirs)
         drawn = bytearray()
@@ -212,11 +214,13 @@ def test_a_bug_names_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     assert KEY not in done.output
 
 
-def test_the_bar(lab: Lab) -> None:
-    """On a terminal there is a bar with done, total, rate and what goes on, gone at the end; no colours at all."""
+@pytest.mark.parametrize("size", [(24, 100), (0, 0)])
+def test_the_bar(lab: Lab, size: tuple[int, int]) -> None:
+    """On a terminal, also on one that does not tell its size, there is a bar with done, total, rate and what goes on, gone at
+    the end; no colours at all."""
     with serving(Settings(latency=0.2)) as api:
         job = lab.job(api.url, rows=12, limits={"concurrency": 2})
-        code, drawn = on_a_terminal(lab, "run", job, env=lab.environ(TERM="xterm", NO_COLOR="1"))
+        code, drawn = on_a_terminal(lab, "run", job, env=lab.environ(TERM="xterm", NO_COLOR="1"), size=size)
     assert code == 0, drawn
     assert re.search(r"job: +\d+%\|.*\| \d+/12 \[.*row.*in flight", drawn)
     assert re.search(r"job: 12 rows: 12 succeeded; 12 calls", drawn.rsplit("\r", 2)[-2])

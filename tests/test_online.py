@@ -49,14 +49,14 @@ def beside(poison: Failure, **parts: Any) -> Run:
         (failure("network", "reset", unknown=True), 6),
         (REFUSED, 6),
         (TIMEOUT, 2),
-        (INVALID, 4),
+        (INVALID, 6),
         (failure("row", "bad_request"), 1),
         (failure("row", "policy"), 1),
         (failure("row", "invalid_response", status=200), 1),
     ],
 )
 def test_attempts_by_class(poison: Failure, calls: int) -> None:
-    """P18 Transient failures spend the row's attempts, a time-out two, junk four, a refusal one; the others are answered."""
+    """P18 Transient failures spend the row's attempts, junk too, a time-out two, a refusal one; the others are answered."""
     run = beside(poison)
     assert run.why is None
     assert len(run.answered) == 49

@@ -161,7 +161,7 @@ def failed(meaning: Any, reason: str = "x", **parts: Any) -> Failure:
         (failed("transient"), 6),
         (failed("network"), 6),
         (failed("timeout"), 2),
-        (failed("transient", "invalid_response"), 4),
+        (failed("transient", "invalid_response"), 6),
         (failed("row"), 1),
         (failed("account"), 1),
     ],
@@ -169,24 +169,24 @@ def failed(meaning: Any, reason: str = "x", **parts: Any) -> Failure:
 def test_attempts_by_class(failure: Failure, attempts: int) -> None:
     """P18 How often a row is tried, the first included; throttling always is tried again."""
     policy = Policy(attempts=6, max_wait=60)
-    assert next(spent for spent in range(1, 10) if not policy.again(failure, spent=spent, alike=spent)) == attempts
-    assert policy.again(failed("throttled"), spent=1000, alike=1000)
+    assert next(spent for spent in range(1, 10) if not policy.again(failure, spent=spent, timeouts=spent)) == attempts
+    assert policy.again(failed("throttled"), spent=1000, timeouts=1000)
     assert failure.passing == (failure.meaning in PASSING)
 
 
-def test_each_class_counts_its_own_kind() -> None:
-    """P18 A row that met a 502 and a reset has not used up what it may try after a reply that is no answer."""
+def test_time_outs_count_among_themselves() -> None:
+    """P18 A row that met a 502 and a reset has not used up the one time that it is tried again after a time-out."""
     policy = Policy(attempts=6, max_wait=60)
-    for failure in (failed("transient", "invalid_response"), failed("timeout", "timeout")):
-        assert policy.again(failure, spent=5, alike=1)
-        assert not policy.again(failure, spent=6, alike=1)
+    assert policy.again(failed("timeout", "timeout"), spent=5, timeouts=1)
+    assert not policy.again(failed("timeout", "timeout"), spent=6, timeouts=1)
+    assert policy.again(failed("transient"), spent=5, timeouts=2)
 
 
 def test_few_attempts_bound_every_class() -> None:
     """P18 `retry.attempts: 1` is one attempt, whatever happens; throttling spends none."""
     policy = Policy(attempts=1, max_wait=60)
     assert not any(
-        policy.again(failed(meaning), spent=1, alike=1)
+        policy.again(failed(meaning), spent=1, timeouts=1)
         for meaning in ("transient", "network", "timeout", "row", "account")
     )
 

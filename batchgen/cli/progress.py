@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -61,9 +62,10 @@ class _Bar:
 def _tqdm(name: str, initial: int) -> Any:
     from tqdm import tqdm
 
-    return tqdm(
-        desc=name, initial=initial, total=initial, unit="row", bar_format=_FORM, dynamic_ncols=True, leave=False
-    )
+    # A terminal that does not tell its size, as in a container, would show nothing.
+    columns, lines = os.get_terminal_size(sys.stderr.fileno())
+    size = {"dynamic_ncols": True} if columns and lines else {"ncols": columns or 80, "nrows": lines or 24}
+    return tqdm(desc=name, initial=initial, total=initial, unit="row", bar_format=_FORM, leave=False, **size)
 
 
 class _Lines:

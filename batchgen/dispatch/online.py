@@ -10,10 +10,10 @@ import asyncio
 import heapq
 import itertools
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from batchgen.dispatch import Attempt, Failure, Ledger, Outcome, Progress, Received, Thread
 from batchgen.dispatch.admission import Admission, NeverFits, Ticket
@@ -54,8 +54,8 @@ class Rules:
 
 @dataclass(slots=True, kw_only=True)
 class _Work:
-    """A request on its way: how often it was called, why the calls that count failed, when it became ready, its last
-    failure.
+    """A request on its way: how often it was called, how many of the calls count and how many of those timed out, when it
+    became ready, its last failure.
 
     `own` says that the server failed it again while it answered others: the fault follows the row.
     """
@@ -64,7 +64,8 @@ class _Work:
     request: Request
     ready_at: float
     calls: int = 0
-    spent: Counter[str] = field(default_factory=Counter)
+    spent: int = 0
+    timeouts: int = 0
     failure: Failure | None = None
     failed_at: float = 0.0
     own: bool = False
@@ -276,17 +277,19 @@ class OnlineBackend:
         self._progress.reasons[failure.reason] = self._progress.reasons.get(failure.reason, 0) + 1
         work.failure, work.failed_at = self._own(failure), self._clock()
         failure = work.failure
-        work.spent[failure.reason] += self._spends(work, failure)
-        spent, alike = work.spent.total(), work.spent[failure.reason]
+        work.spent += self._spends(work, failure)
+        work.timeouts += failure.meaning == "timeout"
         if failure.meaning == "account":
             await self._ledger.attempt(work.request, attempt)
             self.stop(account_error(failure, self._host, work.request.body.get("model")))
         elif failure.passing and (failure.retry_after or 0) > LONGEST_WAIT:
             await self._ledger.attempt(work.request, attempt)
             self.stop(LimitError(f"{self._host} asks to wait {failure.retry_after:.0f} s; run again later"))
-        elif failure.passing and (self._why is not None or self._policy.again(failure, spent=spent, alike=alike)):
+        elif failure.passing and (
+            self._why is not None or self._policy.again(failure, spent=work.spent, timeouts=work.timeouts)
+        ):
             await self._ledger.attempt(work.request, attempt)
-            work.ready_at = work.failed_at + self._policy.wait(failure, spent)
+            work.ready_at = work.failed_at + self._policy.wait(failure, work.spent)
             self._progress.retries += self._why is None
             self._keep(work)
         else:

@@ -20,9 +20,7 @@ from tenacity import RetryCallState, stop_after_attempt, wait_random_exponential
 from batchgen.dispatch import Failure, Meaning
 from batchgen.errors import AccountError
 
-# A call whose end is of this kind is the last one of its row when so many ended alike: replies that are no answer, and
-# time-outs, each of which may have been billed.
-INVALID_ATTEMPTS = 4
+# Time-outs after which a row has failed: each of them may have been billed.
 TIMEOUT_ATTEMPTS = 2
 
 # Bytes of a reply that is no JSON that are looked at: far more than are shown, so that a key is redacted before a cut
@@ -247,16 +245,14 @@ class Policy:
         self._stop = stop_after_attempt(attempts)
         self._wait = wait_random_exponential(multiplier=1, max=max_wait)
 
-    def again(self, failure: Failure, *, spent: int, alike: int) -> bool:
-        """Whether to try again after `spent` attempts that count, `alike` of which failed for this reason. Throttling
-        always is tried again; it spends none."""
+    def again(self, failure: Failure, *, spent: int, timeouts: int) -> bool:
+        """Whether to try again after `spent` attempts that count, of which `timeouts` timed out. Throttling always is
+        tried again; it spends none."""
         if failure.meaning == "throttled":
             return True
         if not failure.passing:
             return False
-        if failure.meaning == "timeout" and alike >= TIMEOUT_ATTEMPTS:
-            return False
-        if failure.reason == "invalid_response" and alike >= INVALID_ATTEMPTS:
+        if failure.meaning == "timeout" and timeouts >= TIMEOUT_ATTEMPTS:
             return False
         return not self._stop(_state(spent))
 
