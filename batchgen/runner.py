@@ -73,7 +73,7 @@ def run(job: Job, options: Options | None = None) -> Report:
         signals.end_in_order()
         number = journal.begin_run(_provenance(place, options, journal), job.text)
         append_line(place.folder / "run.log", f"run {number} began: {todo} requests to send")
-        stopped = _dispatch(place, journal, pictures, options, number, key, signals) if todo else None
+        stopped = _completed(_dispatch(place, journal, pictures, options, number, key, signals)) if todo else None
         return _finish(place, journal, options, number, signals, stopped, began)
 
 
@@ -110,7 +110,27 @@ def _key(place: Place) -> str | None:
     return "simulated" if place.simulate else api_key(place.job)
 
 
-def _dispatch(
+def _completed(work: Coroutine[Any, Any, BatchgenError | None]) -> BatchgenError | None:
+    """What stopped the dispatch, or None. Where a loop runs already, as in a notebook, it has a thread of its own."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        ran = partial(asyncio.run, work)
+    else:
+        ran = partial(_in_a_thread, work)
+    try:
+        return ran()
+    except OutputError as error:
+        # What was recorded before may still become tables.
+        return error
+
+
+def _in_a_thread(work: Coroutine[Any, Any, BatchgenError | None]) -> BatchgenError | None:
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
+
+
+async def _dispatch(
     place: Place,
     journal: Journal,
     pictures: PictureFolder,
@@ -120,32 +140,6 @@ def _dispatch(
     signals: _Signals,
 ) -> BatchgenError | None:
     """Send what is to be sent; returns what stopped it, or None."""
-    try:
-        return _completed(_online(place, journal, pictures, options, number, key, signals))
-    except OutputError as error:
-        # What was recorded before may still become tables.
-        return error
-
-
-def _completed(work: Coroutine[Any, Any, BatchgenError | None]) -> BatchgenError | None:
-    """The result of a coroutine; where a loop runs already, as in a notebook, from a thread of its own."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()
-
-
-async def _online(
-    place: Place,
-    journal: Journal,
-    pictures: PictureFolder,
-    options: Options,
-    number: int,
-    key: str | None,
-    signals: _Signals,
-) -> BatchgenError | None:
     # openai costs a second to import, and plan and status need none of it.
     from batchgen.dispatch.limits import Purse
     from batchgen.dispatch.online import OnlineBackend

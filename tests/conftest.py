@@ -20,6 +20,7 @@ import pytest
 
 import batchgen
 from batchgen import Job, Options, Report, load_job
+from batchgen.requests import Renderer, Request
 from batchgen.simulator import RequestInfo, Settings, Simulator
 
 KEY = "sk-test-0123456789abcdefghij"
@@ -156,6 +157,21 @@ class Lab:
         path = self.output(name, simulated=simulated) / f"{which}.csv"
         with open(path, encoding="utf-8-sig", newline="") as file:
             return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def renderings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Grows by the key of each request that is rendered in this process."""
+    made: list[str] = []
+    render = Renderer.request
+
+    def counting(self: Renderer, *args: Any, **kwargs: Any) -> Request:
+        request = render(self, *args, **kwargs)
+        made.append(request.key)
+        return request
+
+    monkeypatch.setattr(Renderer, "request", counting)
+    return made
 
 
 @pytest.fixture
