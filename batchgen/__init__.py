@@ -17,7 +17,7 @@ The house is the flow; imports point up this list only:
     kinds       what each kind of request is, and how to read its answer
     requests    Job + row             -> Request, with its key
     pricing     usage, bounds         -> money
-    dispatch    Request               -> Outcome: limits, retry, transport, online
+    dispatch    Request               -> Outcome: online over admission, retry, transport, wire
     disk        files that appear whole or not at all
     images      picture bytes         -> images/<id>.png, verified
     journal     rows and outcomes, durable; what is done

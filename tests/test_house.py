@@ -24,6 +24,7 @@ DOORS: dict[str, set[str]] = {
     "openai": {"dispatch"},
     "httpx2": {"dispatch"},
     "aiohttp": {"dispatch", "simulator"},
+    "yarl": {"dispatch.wire"},
     "tenacity": {"dispatch.retry"},
     "aiolimiter": {"dispatch.limits"},
     "genai_prices": {"pricing"},
@@ -35,7 +36,7 @@ DOORS: dict[str, set[str]] = {
     "tqdm": {"cli"},
 }
 # Packages that cost tenths of a second to import; only what sends, or makes tables, may.
-HEAVY = ("openai", "aiohttp", "httpx2", "pandas", "pyarrow", "genai_prices")
+HEAVY = ("openai", "aiohttp", "httpx2", "yarl", "pandas", "pyarrow", "genai_prices")
 
 
 def rooms() -> list[str]:

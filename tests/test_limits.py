@@ -14,7 +14,7 @@ from virtual import Run, answer, failure, now, request, requests, simulate, thro
 
 from batchgen.dispatch import Failure
 from batchgen.dispatch.limits import Bucket, Governor, Purse, RetryBudget, TokenBucket
-from batchgen.dispatch.transport import Reply
+from batchgen.dispatch.wire import Reply
 from batchgen.errors import LimitError
 from batchgen.requests import Request
 

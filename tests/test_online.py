@@ -14,7 +14,7 @@ from virtual import Run, VirtualLoop, answer, failure, now, request, requests, s
 
 from batchgen.dispatch import Failure
 from batchgen.dispatch.online import WAITING_PER_WORKER, OnlineBackend
-from batchgen.dispatch.transport import Reply
+from batchgen.dispatch.wire import Reply
 from batchgen.errors import AccountError, BatchgenError, Interrupted, LimitError, OutputError
 from batchgen.requests import Request
 

@@ -14,9 +14,11 @@ import httpx2
 import openai
 import pytest
 from conftest import KEY, serving
+from hostile import Hostile, http
 
 from batchgen.dispatch import Failure
-from batchgen.dispatch.transport import Client, Reply
+from batchgen.dispatch.transport import Client
+from batchgen.dispatch.wire import Reply
 from batchgen.requests import Request, Upload
 from batchgen.simulator import Received, Simulator
 from batchgen.spec import Connection
@@ -99,6 +101,66 @@ def test_the_headers_that_a_job_names() -> None:
     assert received.headers["openai-project"] == "proj-1"
     assert received.headers["x-team"] == "shop"
     assert received.body == BODY
+
+
+def lines(heard: bytes) -> tuple[bytes, set[bytes], bytes]:
+    """A request as it came over the wire: its first line, its headers but for the connection's own, its body."""
+    head, _, body = heard.partition(b"\r\n\r\n")
+    first, *headers = head.split(b"\r\n")
+    named = [line.partition(b":") for line in headers]
+    return first, {name.lower() + b":" + value for name, _, value in named if name.lower() != b"connection"}, body
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the client's own transport, for a proxy with a password
+@pytest.mark.parametrize("proxied", [False, True])
+@pytest.mark.parametrize("endpoint", ["/chat/completions", "/embeddings"])
+def test_plain_json_goes_out_as_the_client_would_send_it(
+    monkeypatch: pytest.MonkeyPatch, endpoint: str, proxied: bool
+) -> None:
+    """What is sent on a prepared route is, to the byte, what the client sends itself: method, path, headers, body; also
+    through a proxy, and also for the second request."""
+    body = {
+        "model": "m",
+        "x": [1.0, 1e100, None, True],
+        "text": "é 中 \u2028 \U0001f600 \x00 </",
+        "n": {"b": 1, "a": 2},
+    }
+
+    async def run() -> list[bytes]:
+        async with Hostile(lambda n: http(200, b"{}")) as server:
+            for name in ("HTTP_PROXY", "http_proxy"):
+                monkeypatch.setenv(name, server.url.replace("http://", "http://user:word@") if proxied else "")
+            place = Connection(
+                base_url="http://localhost:9/a b" if proxied else f"{server.url}/a b",
+                identity="x",
+                organization="org-1",
+                project=None,
+                headers={"X-Team": "shop", "OpenAI-Beta": "x"},
+            )
+            async with Client(place, KEY, connections=1) as client:
+                for _ in range(2):
+                    assert isinstance(await client.post(request(endpoint=endpoint, body=body)), Reply)
+                await client._sdk(endpoint, body)
+            return server.heard
+
+    first, second, own = (lines(heard) for heard in asyncio.run(run()))
+    for mine, theirs in zip((*first, *second), (*own, *own), strict=True):
+        assert mine == theirs
+    assert own[0].startswith(b"POST http://localhost:9/a%20b/" if proxied else b"POST /v1/a%20b/")
+    assert any(line.startswith(b"proxy-authorization: ") for line in own[1]) == proxied
+
+
+def test_a_route_is_prepared_anew_after_a_401() -> None:
+    """What the client says of itself is not kept beyond a refusal of it; other refusals prove nothing of the kind."""
+    statuses = [200, 400, 401, 200]
+
+    async def run() -> list[bool]:
+        async with Hostile(lambda n: http(statuses[n - 1], b"{}")) as server:
+            place = Connection(base_url=server.url, identity="x", organization=None, project=None, headers={})
+            async with Client(place, KEY, connections=1) as client:
+                return [bool(await client.post(request()) and client._routes) for _ in statuses]
+
+    assert asyncio.run(run()) == [True, True, False, True]
 
 
 @pytest.mark.parametrize("name", ["Authorization", "authorization"])

@@ -25,8 +25,9 @@ from virtual import PRICES, Memory, Run, now, request
 from batchgen.dispatch import Failure, Received
 from batchgen.dispatch.admission import Admission
 from batchgen.dispatch.call import Called, Calls
-from batchgen.dispatch.transport import Client, Reply, affordable
+from batchgen.dispatch.transport import Client, affordable
 from batchgen.dispatch.watch import Watch
+from batchgen.dispatch.wire import Reply
 from batchgen.requests import Request, Upload
 from batchgen.spec import Connection
 
@@ -409,6 +410,8 @@ def test_every_foreign_exception_is_a_failure(kind: type[BaseException]) -> None
             for post in (bare, wrapped):
                 client._client.post = post  # type: ignore[method-assign]
                 results.append(await client.post(request("r", body=MESSAGES)))
+            client._routes["/chat/completions"] = SimpleNamespace(post=bare)  # type: ignore[assignment]
+            results.append(await client.post(request("r", body=MESSAGES)))
             return results
 
     for failure in asyncio.run(run()):

@@ -12,7 +12,7 @@ from typing import Any
 from batchgen.dispatch import Attempt, Failure, Outcome, Progress, Received
 from batchgen.dispatch.limits import Purse
 from batchgen.dispatch.online import OnlineBackend, Rules
-from batchgen.dispatch.transport import Reply
+from batchgen.dispatch.wire import Reply
 from batchgen.errors import BatchgenError
 from batchgen.kinds import KINDS
 from batchgen.pricing import Prices

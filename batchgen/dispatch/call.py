@@ -16,8 +16,8 @@ from batchgen.dispatch import Attempt, Failure, Ledger, Received
 from batchgen.dispatch.admission import Admission, Ticket
 from batchgen.dispatch.limits import Clock
 from batchgen.dispatch.retry import QUOTED, classify, complaint
-from batchgen.dispatch.transport import Reply
 from batchgen.dispatch.watch import Watch
+from batchgen.dispatch.wire import Reply
 from batchgen.kinds import Unreadable
 from batchgen.pricing import Prices
 from batchgen.requests import Request

@@ -1,0 +1,179 @@
+"""HTTP beneath the client: every reply read whole and bounded; plain JSON sent without building each request anew.
+
+The openai client makes the address and headers of an endpoint once; they are recorded where they would leave for the
+network, and the requests after it take them from there, with its proxy, its trust store and its connections.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import httpx2
+from openai._vendor.httpx_aiohttp.transport import AiohttpTransport
+from yarl import URL
+
+from batchgen.kinds import KINDS
+
+# Bytes of a decoded reply that are still read: a text, a reply with pictures.
+MAX_TEXT_REPLY = 32 * 1024 * 1024
+MAX_PICTURE_REPLY = 256 * 1024 * 1024
+
+# A compressed reply may be this many times its size beyond the first MAX_TEXT_REPLY bytes: pictures in base64 shrink by a
+# third at the most, a bomb by a thousand.
+MAX_RATIO = 8
+
+# Seconds to open a connection; everything after that is the attempt's own deadline.
+CONNECT_TIMEOUT = 10.0
+
+_DRAWS = tuple(kind.endpoint for kind in KINDS.values() if kind.draws)
+
+# What belongs to one request, or to the connection, and not to all requests of an endpoint.
+_OF_ONE = frozenset({"host", "connection", "content-length", "transfer-encoding"})
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
+class TooLarge(Exception):  # noqa: N818 - told as a failure
+    """A reply beyond the cap, or in an encoding that was not asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """An HTTP answer: its status, its headers (looked up in lower case) and the decoded body."""
+
+    status: int = 200
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """How plain JSON goes to one endpoint: as the client would send it."""
+
+    url: URL
+    headers: Mapping[str, str]
+    transport: AiohttpTransport
+    proxy: Mapping[str, Any]
+
+    async def post(self, body: Mapping[str, Any]) -> Reply:
+        """Send one request, once. Raises what aiohttp raises, and TooLarge."""
+        async with self._session().post(
+            self.url,
+            data=_encode(body).encode(),
+            headers=self.headers,
+            allow_redirects=False,
+            auto_decompress=False,
+            timeout=_TIMEOUT,
+            **self.proxy,
+        ) as response:
+            encoding = response.headers.get("content-encoding", "identity")
+            read = await _read(response.content.iter_any(), encoding, _cap(self.url.path))
+            return Reply(status=response.status, headers=response.headers, body=read)
+
+    def _session(self) -> aiohttp.ClientSession:
+        if not isinstance(self.transport.client, aiohttp.ClientSession):
+            self.transport.client = self.transport.get_client()
+        return self.transport.client
+
+
+_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
+
+# Where the routes of the requests that are only looked at are left; None while requests are sent.
+_looked_at: ContextVar[list[Route] | None] = ContextVar("looked_at", default=None)
+
+
+async def route(post: Callable[[], Awaitable[object]]) -> Route:
+    """The route that `post`, a call of the client, would take; nothing is sent."""
+    found: list[Route] = []
+    token = _looked_at.set(found)
+    try:
+        await post()
+    finally:
+        _looked_at.reset(token)
+    return found[0]
+
+
+class HttpClient(httpx2.AsyncClient):
+    """httpx2's client with its proxies and trust store, over aiohttp, every reply bounded."""
+
+    def __init__(self, *, connections: int, direct: bool) -> None:
+        """`connections` at the most are open at one time; `direct` leaves the environment's proxies out."""
+        limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=30)
+        timeout = httpx2.Timeout(None, connect=CONNECT_TIMEOUT)
+        super().__init__(limits=limits, timeout=timeout, follow_redirects=False, trust_env=not direct)
+
+    def _init_transport(self, **options: Any) -> httpx2.AsyncBaseTransport:  # type: ignore[override]
+        return _Transport(AiohttpTransport(**_known(options)))
+
+    def _init_proxy_transport(self, proxy: httpx2.Proxy, **options: Any) -> httpx2.AsyncBaseTransport:  # type: ignore[override]
+        return _Transport(AiohttpTransport(proxy=proxy, **_known(options)))
+
+
+def _known(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name != "transport"}
+
+
+class _Transport(httpx2.AsyncBaseTransport):
+    """Reads every reply whole, decoded, up to a cap, before the client sees it."""
+
+    def __init__(self, inner: AiohttpTransport) -> None:
+        self._inner = inner
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        looked_at = _looked_at.get()
+        if looked_at is not None:
+            looked_at.append(_route_of(request, self._inner))
+            return httpx2.Response(200, json={}, request=request)
+        response = await self._inner.handle_async_request(request)
+        try:
+            assert isinstance(response.stream, httpx2.AsyncByteStream)
+            encoding = response.headers.get("content-encoding", "identity")
+            body = await _read(aiter(response.stream), encoding, _cap(request.url.path))
+        finally:
+            await response.aclose()
+        kept = [(name, value) for name, value in response.headers.raw if name.lower() not in _HOP]
+        return httpx2.Response(response.status_code, headers=kept, content=body, request=request)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+_HOP = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
+
+
+def _route_of(request: httpx2.Request, transport: AiohttpTransport) -> Route:
+    headers = [(name, value) for name, value in request.headers.multi_items() if name not in _OF_ONE]
+    proxy: dict[str, Any] = {}
+    if transport.proxy is not None:
+        user, word = transport.proxy.auth or (None, None)
+        address = URL(str(transport.proxy.url)).with_user(user).with_password(word)
+        proxy = {"proxy": address, "proxy_headers": transport.proxy.headers}
+    return Route(url=URL(str(request.url)), headers=dict(headers), transport=transport, proxy=proxy)
+
+
+def _cap(path: str) -> int:
+    return MAX_PICTURE_REPLY if path.endswith(_DRAWS) else MAX_TEXT_REPLY
+
+
+async def _read(chunks: AsyncIterator[bytes], encoding: str, cap: int) -> bytes:
+    encoding = encoding.strip().lower()
+    if encoding not in ("identity", "gzip", "deflate"):
+        raise TooLarge(f"the reply's encoding is {encoding[:40]!r}, which was not asked for")
+    decoder = None if encoding == "identity" else zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+    body, received = bytearray(), 0
+    async for chunk in chunks:
+        received += len(chunk)
+        most = min(cap, MAX_TEXT_REPLY + MAX_RATIO * received) if decoder else cap
+        # One byte beyond the bound is enough to know; a bomb is never unpacked.
+        body += decoder.decompress(chunk, most + 1 - len(body)) if decoder else chunk
+        if len(body) > most:
+            raise TooLarge(f"the reply is larger than {most // (1024 * 1024)} MiB")
+    if decoder and not decoder.eof:
+        raise zlib.error("incomplete or truncated stream")
+    return bytes(body)
