@@ -27,6 +27,7 @@ The house is the flow; imports point up this list only:
     report      journal               -> counts, tokens, money, time
     place       one job's folder, lock and journal
     review      plan, status, show, redo, export, verify: everything without sending
+    signals     the first ends a run in order, the second on the spot
     simulator   an OpenAI-compatible server on loopback
     runner      the whole flow on one screen
     init        a prompts file        -> a job that runs

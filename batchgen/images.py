@@ -23,8 +23,10 @@ from batchgen.disk import make_folder, sweep, writing
 from batchgen.errors import OutputError
 from batchgen.kinds import Unreadable, sniff
 
-# The largest picture that is unpacked to be checked: 3840 x 2160 is the API's largest, with room for what comes.
+# The largest picture that is unpacked to be checked, with room for what comes, and all frames of one together: the API's
+# largest are 3840 x 2160, in a GIF sixteen of them.
 MAX_PIXELS = 100_000_000
+MAX_ALL_PIXELS = 16 * 3840 * 2160
 MAX_FRAMES = 64
 
 # Characters of a name before the number and the extension; file systems end at 255 bytes.
@@ -38,9 +40,35 @@ _EXTENSIONS = {"png": "png", "jpeg": "jpg", "webp": "webp", "gif": "gif"}
 # The last bytes of the formats that Pillow reads without them.
 _ENDS = {"png": b"IEND\xaeB`\x82", "gif": b";"}
 
-# What an SVG may not hold: it is a program and a web page as well as a picture.
-_ACTIVE = frozenset({"script", "foreignobject", "iframe", "embed", "object", "handler"})
-_LINK = re.compile(r"#|data:image/(png|jpeg|webp|gif);")
+# What a file of text may begin with: a byte order mark, and white space.
+_BLANK = b"\xef\xbb\xbf\xff\xfe\x00 \t\r\n"
+
+# What an SVG may hold: it is a program and a web page as well as a picture, and only what draws is let through. What moves
+# it is not: an animation may set any attribute, a link too.
+_SVG = "http://www.w3.org/2000/svg"
+_DRAWS = frozenset(
+    [
+        *("svg", "g", "defs", "symbol", "use", "switch", "view", "a", "title", "desc", "metadata", "style"),
+        *("path", "rect", "circle", "ellipse", "line", "polyline", "polygon", "image"),
+        *("text", "tspan", "textPath", "tref", "altGlyph", "altGlyphDef", "altGlyphItem", "glyphRef"),
+        *("font", "font-face", "font-face-name", "glyph", "missing-glyph", "hkern", "vkern", "color-profile"),
+        *("linearGradient", "radialGradient", "meshgradient", "meshrow", "meshpatch", "stop", "pattern", "hatch"),
+        *("hatchpath", "solidcolor", "clipPath", "mask", "marker", "filter", "feBlend", "feColorMatrix"),
+        *("feComponentTransfer", "feComposite", "feConvolveMatrix", "feDiffuseLighting", "feDisplacementMap"),
+        *("feDistantLight", "feDropShadow", "feFlood", "feFuncA", "feFuncB", "feFuncG", "feFuncR"),
+        *("feGaussianBlur", "feImage", "feMerge", "feMergeNode", "feMorphology", "feOffset", "fePointLight"),
+        *("feSpecularLighting", "feSpotLight", "feTile", "feTurbulence"),
+    ]
+)
+_INSIDE = r"#|data:image/(?:png|jpeg|webp|gif);"
+_LINK = re.compile(_INSIDE)
+_LINKS = frozenset({"href", "src", "base"})
+# CSS that loads: from anywhere but the picture itself; a letter of it may be written as an escape.
+_LOADS = re.compile(
+    rf"""url\((?!\s*["']?\s*(?:{_INSIDE}))|@import|image-set\(|\bsrc\(|javascript:""",
+    re.IGNORECASE,
+)
+_ESCAPE = re.compile(r"\\([0-9a-fA-F]{1,6})\s?|\\(.)", re.DOTALL)
 
 # One picture is unpacked at a time: its memory, and Python's filter of warnings, are the whole process's.
 _unpacking = threading.Lock()
@@ -98,9 +126,10 @@ def decode(encoded: str) -> bytes:
 
 
 def verify(data: bytes) -> str:
-    """The extension that the bytes deserve, after every pixel was decoded. Raises Unreadable for anything else."""
-    if data[:100].lstrip().startswith((b"<svg", b"<?xml")):
-        _verify_svg(data)
+    """The extension that the bytes deserve, after every pixel was decoded. Raises Unreadable for anything else; it is final
+    where the same would come again: for what is too large, and an SVG that does more than draw."""
+    if data[:1024].lstrip(_BLANK).startswith(b"<"):
+        _Svg().verify(data)
         return "svg"
     form = sniff(data)
     if form is None:
@@ -110,16 +139,18 @@ def verify(data: bytes) -> str:
 
     with _unpacking, warnings.catch_warnings():
         warnings.simplefilter("error")
+        # The bounds are ours; Pillow's own error comes at twice its warning, beyond them.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
             with Image.open(io.BytesIO(data), formats=[form]) as image:
-                frames = getattr(image, "n_frames", 1)
-                if image.width * image.height * frames > MAX_PIXELS or frames > MAX_FRAMES:
-                    raise Unreadable("the picture has more pixels than batchgen unpacks")
+                pixels, frames = image.width * image.height, getattr(image, "n_frames", 1)
+                if pixels > MAX_PIXELS or pixels * frames > MAX_ALL_PIXELS or frames > MAX_FRAMES:
+                    raise Image.DecompressionBombError
                 for frame in range(frames):
                     image.seek(frame)
                     image.load()
-        except Unreadable:
-            raise
+        except Image.DecompressionBombError:
+            raise Unreadable("the picture has more pixels than batchgen unpacks", final=True) from None
         except Exception as error:
             raise Unreadable(f"the picture does not decode: {type(error).__name__}: {error}") from None
     if not data.endswith(_ENDS.get(form, b"")):
@@ -127,33 +158,71 @@ def verify(data: bytes) -> str:
     return _EXTENSIONS[form]
 
 
-def _verify_svg(data: bytes) -> None:
-    """Raises Unreadable unless the bytes are an SVG that neither runs, nor loads, nor unpacks anything."""
-    root = ""
+class _Svg:
+    """One look through an SVG."""
 
-    def declared(*_: object) -> None:
-        raise Unreadable("the SVG has a document type or an instruction, where other files and entities hide")
+    def __init__(self) -> None:
+        self._root = ""
+        self._namespace = ""
+        self._in_style = 0
+        self._css: list[str] = []
 
-    def element(name: str, attributes: Mapping[str, str]) -> None:
-        nonlocal root
-        root = root or name
-        local = {key.rpartition(":")[2].lower(): value.strip() for key, value in attributes.items()}
-        links = [value for key, value in local.items() if key in ("href", "src")]
-        if name.rpartition(":")[2].lower() in _ACTIVE or any(key.startswith("on") for key in local):
-            raise Unreadable("the SVG holds a script")
-        if not all(_LINK.match(link) for link in links if link):
-            raise Unreadable("the SVG loads something from elsewhere")
+    def verify(self, data: bytes) -> None:
+        """Raises Unreadable unless the bytes are an SVG that neither runs, nor loads, nor unpacks anything."""
+        parser = expat.ParserCreate(namespace_separator=" ")
+        parser.StartDoctypeDeclHandler = self._declared
+        parser.ProcessingInstructionHandler = self._declared
+        parser.StartElementHandler = self._begin
+        parser.EndElementHandler = self._end
+        parser.CharacterDataHandler = self._text
+        try:
+            # Blank lines before an XML declaration are no XML, and harm nothing.
+            parser.Parse(data.lstrip(), True)
+        except (expat.ExpatError, LookupError, ValueError) as error:
+            raise Unreadable(f"the SVG is no XML: {error}") from None
+        self._loads_nothing("".join(self._css))
 
-    parser = expat.ParserCreate()
-    parser.StartDoctypeDeclHandler = declared
-    parser.ProcessingInstructionHandler = declared
-    parser.StartElementHandler = element
-    try:
-        parser.Parse(data, True)
-    except (expat.ExpatError, LookupError, ValueError) as error:
-        raise Unreadable(f"the SVG is no XML: {error}") from None
-    if root.rpartition(":")[2] != "svg":
-        raise Unreadable(f"the picture is XML, but <{root[:40]}> instead of SVG")
+    def _declared(self, *_: object) -> None:
+        message = "the SVG has a document type or an instruction, where other files and entities hide"
+        raise Unreadable(message, final=True)
+
+    def _begin(self, name: str, attributes: Mapping[str, str]) -> None:
+        namespace, _, local = name.rpartition(" ")
+        if not self._root:
+            self._root, self._namespace = local, namespace
+            if local != "svg" or namespace not in (_SVG, ""):
+                raise Unreadable(f"the picture is XML, but <{local[:40]}> instead of SVG")
+        if namespace != self._namespace or local not in _DRAWS:
+            raise Unreadable(f"the SVG holds <{local[:40]}>, which does more than draw", final=True)
+        if local == "style":
+            self._in_style += 1
+            self._css.append("\n")
+        for key, value in attributes.items():
+            self._attribute(key.rpartition(" ")[2].lower(), value.strip())
+
+    def _end(self, name: str) -> None:
+        self._in_style -= name.rpartition(" ")[2] == "style"
+
+    def _text(self, text: str) -> None:
+        if self._in_style:
+            self._css.append(text)
+
+    def _attribute(self, name: str, value: str) -> None:
+        if name.startswith("on"):
+            raise Unreadable("the SVG holds a script", final=True)
+        if name not in _LINKS:
+            self._loads_nothing(value)
+        elif value and not _LINK.match(value):
+            raise Unreadable("the SVG loads something from elsewhere", final=True)
+
+    def _loads_nothing(self, css: str) -> None:
+        if _LOADS.search(_ESCAPE.sub(_unescaped, css)):
+            raise Unreadable("the SVG loads something from elsewhere", final=True)
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    """The character that an escape of CSS stands for."""
+    return escape[2] or chr(min(int(escape[1], 16), 0x10FFFF))
 
 
 class PictureFolder:

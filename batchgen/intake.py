@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, fields, replace
+from importlib.metadata import version
 from typing import Any, BinaryIO, Literal
 
 from batchgen.errors import SHOWN, InputError, Problem
@@ -17,19 +18,34 @@ from batchgen.journal.staging import DuplicateId, Expected, Staging, kept_prompt
 from batchgen.kinds import Usage
 from batchgen.pricing import Prices
 from batchgen.prompts import Dialect, Prompt, file_digest, open_prompts
-from batchgen.requests import Axes, Renderer, Request, RequestFault, canonical, combinations, no_column, unchanged
+from batchgen.requests import (
+    USUAL_PICTURE,
+    Axes,
+    Mark,
+    Renderer,
+    Request,
+    RequestFault,
+    canonical,
+    combinations,
+    no_column,
+    unchanged,
+)
 from batchgen.spec import Job
 
 # Tokens that an answer without a cap is expected to have, and bytes that make a token, for forecasts only.
 USUAL_ANSWER = 256
 BYTES_PER_TOKEN = 4
 
+# Pictures that are noted under one name in the journal, so that no number of them fills the memory.
+PICTURES = 1000
+
 Check = Callable[[Sequence[str]], list[Problem]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Staged:
-    """What pass 1 left in the journal: the prompts' columns in order and their dialect, and what they were made of."""
+    """What pass 1 left in the journal: the prompts' columns in order and their dialect, and what they were made of;
+    `pictures` counts the pages of PICTURES files that lie beside it, `job` is the job file's path."""
 
     signature: str
     source: str
@@ -38,33 +54,46 @@ class Staged:
     delimiter: str
     bom: bool
     header: list[str]
-    prompts: int
-    requests: int
     capped: bool
-    pictures: list[list[Any]] = field(default_factory=list)
+    pictures: int = 0
+    job: str = ""
 
 
 def staged(journal: Journal) -> Staged | None:
     """What the last pass 1 left, or None."""
     kept = journal.meta("staged")
-    return Staged(**kept) if kept else None
+    # Another version may have kept other things too.
+    return Staged(**{each.name: kept[each.name] for each in fields(Staged) if each.name in kept}) if kept else None
 
 
-def is_current(job: Job, journal: Journal, renderer: Renderer, *, capped: bool) -> bool:
-    """Whether the rows in the journal are those that pass 1 would make of the job and files as they are now. Prompts from
-    a stream are those that came last."""
+def is_current(job: Job, journal: Journal, signature: str, *, capped: bool) -> bool:
+    """Whether the rows in the journal are those that pass 1 would make of the job, whose `signature` it is, and of the
+    files as they are now. Prompts from a stream are those that came last."""
     last, path = staged(journal), job.prompts_path
-    if last is None or (capped and not last.capped) or last.signature != _signature(job, renderer):
+    if last is None or (capped and not last.capped) or last.signature != signature:
         return False
     if path is not None and not (path.is_file() and last.digest == file_digest(path)):
         return False
-    return unchanged(last.pictures)
+    pages = (journal.meta(f"pictures {page}") for page in range(last.pictures))
+    return all(page is not None and unchanged(page) for page in pages)
 
 
-def _signature(job: Job, renderer: Renderer) -> str:
-    """A digest of everything in the job that pass 1 and its forecast depend on."""
+def signature_of(job: Job, renderer: Renderer, base_url: str) -> str:
+    """A digest of everything that pass 1 and its forecast depend on, the prompts excepted, and of how its pictures are
+    noted. What a request costs is found by its server's `base_url` and by what genai-prices knows of it."""
     pricing = {model: price.model_dump() for model, price in job.pricing.items()}
-    return digest_of(canonical([renderer.signature(), pricing, list(job.output.columns)])).hex()
+    prices = [pricing, base_url, version("genai-prices")]
+    return digest_of(canonical([renderer.signature(), prices, list(job.output.columns), PICTURES])).hex()
+
+
+def _keep(journal: Journal, pages: int, pictures: list[Mark]) -> int:
+    """Note the next page of pictures, if there are any, and empty the list; returns how many pages there are then."""
+    if not pictures:
+        return pages
+    if not journal.shadowed:
+        journal.keep(f"pictures {pages}", pictures)
+    pictures.clear()
+    return pages + 1
 
 
 def has_more(stream: BinaryIO) -> bool:
@@ -76,11 +105,13 @@ def has_more(stream: BinaryIO) -> bool:
 
 
 class Intake:
-    """One pass over the prompts. `check` finds problems in the header; with `capped` a request without a bound on its
-    cost is a problem."""
+    """One pass over the prompts. `signature` is the job's; `check` finds problems in the header; with `capped` a request
+    without a bound on its cost is a problem."""
 
-    def __init__(self, job: Job, renderer: Renderer, prices: Prices, *, check: Check, capped: bool) -> None:
-        self._job, self._renderer, self._prices = job, renderer, prices
+    def __init__(
+        self, job: Job, renderer: Renderer, prices: Prices, signature: str, *, check: Check, capped: bool
+    ) -> None:
+        self._job, self._renderer, self._prices, self._signature = job, renderer, prices, signature
         self._check, self._capped = check, capped
         self._combinations = combinations(job.matrix)
         self._problems: list[Problem] = []
@@ -134,12 +165,15 @@ class Intake:
             raise InputError(problems)
         staging = Staging(connection)
         header: dict[str, None] = dict.fromkeys(dialect.header or ())
-        count = 0
+        pages = 0
         try:
-            for prompt in prompts:
-                count += 1
-                header.update(dict.fromkeys(prompt.columns))
-                self._take(prompt, staging)
+            with self._renderer.noting() as pictures:
+                for prompt in prompts:
+                    header.update(dict.fromkeys(prompt.columns))
+                    self._take(prompt, staging)
+                    if len(pictures) >= PICTURES:
+                        pages = _keep(journal, pages, pictures)
+                pages = _keep(journal, pages, pictures)
         except InputError as error:
             self._problems += error.problems
             self._found += error.found
@@ -148,18 +182,18 @@ class Intake:
         if self._problems:
             ordered = sorted(self._problems, key=lambda problem: (problem.path, problem.line))
             raise InputError(ordered, found=max(self._found, len(ordered)))
+        staging.adopt()
         result = Staged(
-            signature=_signature(self._job, self._renderer),
+            signature=self._signature,
             source=self._shown,
             digest=digest(),
             format=dialect.format,
             delimiter=dialect.delimiter,
             bom=dialect.bom,
             header=list(header),
-            prompts=count,
-            requests=staging.count(),
+            job=str(self._job.path),
             capped=self._capped,
-            pictures=[list(picture) for picture in self._renderer.uploaded()],
+            pictures=pages,
         )
         if not journal.shadowed:
             journal.keep("staged", asdict(result))
@@ -276,7 +310,7 @@ class Intake:
         return request.key
 
     def _expected(self, request: Request) -> Expected:
-        inside = request.input_bound // BYTES_PER_TOKEN
+        inside = request.text_bytes // BYTES_PER_TOKEN + request.shown * USUAL_PICTURE
         outside = USUAL_ANSWER if request.answer_bound is None else request.answer_bound
         usage = Usage(input_tokens=inside, output_tokens=outside)
         model = str(request.body.get("model", ""))

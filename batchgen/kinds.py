@@ -41,16 +41,18 @@ class Unreadable(Exception):  # noqa: N818 - named for what the reply is
 class Usage:
     """Tokens as the server counted them; None where it did not say, never 0 for unknown.
 
-    `input_tokens` includes `cached_tokens`, `cache_write_tokens` and `image_tokens`; `output_tokens` includes
-    `reasoning_tokens`.
+    `input_tokens` includes `cached_tokens`, `cache_write_tokens`, `image_tokens` and `audio_tokens`; `output_tokens`
+    includes `reasoning_tokens` and `output_audio_tokens`.
     """
 
     input_tokens: int | None = None
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
     image_tokens: int | None = None
+    audio_tokens: int | None = None
     output_tokens: int | None = None
     reasoning_tokens: int | None = None
+    output_audio_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +60,8 @@ class Choice:
     """One answer of possibly several (`n`): its text (for a picture its stored path) and why it ended.
 
     `finish_reason` is in the words of chat completions for every kind: stop, length, content_filter, tool_calls, and
-    batchgen's own refusal, empty, fewer_choices and fewer_images.
+    batchgen's own refusal, empty, incomplete, fewer_choices and fewer_images; a word that none of them says stays the
+    server's.
     """
 
     text: str
@@ -115,8 +118,10 @@ def usage_of(response: Json) -> Usage:
         cached_tokens=_count(inside, "cached_tokens"),
         cache_write_tokens=_count(inside, "cache_write_tokens"),
         image_tokens=_count(inside, "image_tokens"),
+        audio_tokens=_count(inside, "audio_tokens"),
         output_tokens=_count(usage, "completion_tokens", "output_tokens"),
         reasoning_tokens=_count(outside, "reasoning_tokens"),
+        output_audio_tokens=_count(outside, "audio_tokens"),
     )
 
 
@@ -130,6 +135,29 @@ def _count(source: Json, *names: str) -> int | None:
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS:
             return value
     return None
+
+
+def how_many(given: object) -> int:
+    """How many prompts or inputs a field holds: as many as its list has, but a list of numbers is one, in tokens."""
+    return len(given) if isinstance(given, list) and given and not isinstance(given[0], int) else 1
+
+
+def reply_message(response: Json) -> Json:
+    """The message of a chat reply's first choice, by its index. Raises Unreadable."""
+    return _message(_choices(response)[0])
+
+
+def _message(choice: Json) -> Json:
+    message = choice.get("message")
+    if not isinstance(message, Mapping):
+        raise Unreadable("the reply's choice has no message")
+    return message
+
+
+def transcript_of(message: Json) -> str:
+    """What a spoken chat message says; empty where it is not spoken."""
+    said = _mapping(message.get("audio")).get("transcript")
+    return said if isinstance(said, str) else ""
 
 
 def _items(response: Json, name: str) -> list[Json]:
@@ -179,23 +207,27 @@ def _choice(text: str, reason: object, *, refused: bool = False) -> Choice:
 def _read_chat(response: Json, body: Json) -> Answer:
     choices = []
     for item in _choices(response):
-        message = item.get("message")
-        if not isinstance(message, Mapping):
-            raise Unreadable("the reply's choice has no message")
-        calls, refusal = message.get("tool_calls"), message.get("refusal")
-        text = _content(message.get("content"))
-        if not text and isinstance(calls, list) and calls:
-            text = json.dumps(calls, ensure_ascii=False)
+        message = _message(item)
+        refusal = message.get("refusal")
+        text = _content(message.get("content")) or transcript_of(message) or _called(message)
         refused = isinstance(refusal, str) and bool(refusal)
         told = str(refusal) if refused else text
         choices.append(_choice(told, item.get("finish_reason"), refused=refused))
     return _answer(response, choices, lacking="fewer_choices" if _fewer(choices, body) else "")
 
 
+def _called(message: Json) -> str:
+    """The calls of tools in a message as JSON, today's or the one function of old; empty without any."""
+    for calls in (message.get("tool_calls"), message.get("function_call")):
+        if isinstance(calls, list | Mapping) and calls:
+            return json.dumps(calls, ensure_ascii=False)
+    return ""
+
+
 def _fewer(choices: list[Choice], body: Json) -> bool:
-    """Whether a reply has fewer choices than the request's `n`."""
+    """Whether a reply has fewer choices than the request's `n`, for each of its prompts."""
     asked = body.get("n")
-    return isinstance(asked, int) and len(choices) < asked
+    return len(choices) < (asked if isinstance(asked, int) else 1) * how_many(body.get("prompt"))
 
 
 def _content(content: object) -> str:
@@ -216,22 +248,33 @@ def _read_completion(response: Json, body: Json) -> Answer:
         if not isinstance(text, str):
             raise Unreadable("the reply's choice has no text")
         choices.append(_choice(text, item.get("finish_reason")))
-    return _answer(response, choices)
+    return _answer(response, choices, lacking="fewer_choices" if _fewer(choices, body) else "")
+
+
+# Items of a response that ask the caller to do something: they are the answer, as tool_calls are in a chat.
+_CALLS = frozenset(
+    {"function_call", "custom_tool_call", "computer_call", "local_shell_call", "shell_call", "apply_patch_call"}
+)
 
 
 def _read_text(response: Json, body: Json) -> Answer:
     status = response.get("status")
     if status not in ("completed", "incomplete"):
         raise Unreadable(f"the reply's status is {status!r}")
-    output = _items(response, "output") if status == "completed" or response.get("output") else []
+    # A model may have ended without a word, or been cut before the first: the list is empty then, or left out when cut.
+    silent = response.get("output") == [] or (status == "incomplete" and response.get("output") is None)
+    output = [] if silent else _items(response, "output")
     parts = [part for item in output for part in _parts(item)]
     text = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
     refusal = "".join(part["refusal"] for part in parts if isinstance(part.get("refusal"), str))
-    calls = [item for item in output if item.get("type") == "function_call"]
+    calls = [item for item in output if item.get("type") in _CALLS]
     if calls and not text:
         text = json.dumps(calls, ensure_ascii=False)
-    reason = _why_incomplete(response) if status == "incomplete" else "tool_calls" if calls else "stop"
-    return _answer(response, [_choice(text or refusal, reason, refused=bool(refusal) and not text)])
+    refused = bool(refusal) and not text
+    if status == "incomplete" and not refused:
+        reason = _why_incomplete(response)
+        return _answer(response, [Choice(text=text, finish_reason=reason)], lacking=reason)
+    return _answer(response, [_choice(text or refusal, "tool_calls" if calls else "stop", refused=refused)])
 
 
 def _parts(item: object) -> list[Json]:
@@ -240,8 +283,11 @@ def _parts(item: object) -> list[Json]:
 
 
 def _why_incomplete(response: Json) -> str:
+    """In the words of chat completions, where they have one."""
     reason = _mapping(response.get("incomplete_details")).get("reason")
-    return reason if reason == "content_filter" else "length"
+    if reason == "max_output_tokens":
+        return "length"
+    return reason if isinstance(reason, str) and reason else "incomplete"
 
 
 def _read_image(response: Json, body: Json) -> Answer:
@@ -264,11 +310,12 @@ def _read_image(response: Json, body: Json) -> Answer:
 
 def _read_embedding(response: Json, body: Json) -> Answer:
     vectors = [_vector(item.get("embedding")) for item in _items(response, "data")]
-    given = body.get("input")
-    asked = len(given) if isinstance(given, list) and given and not isinstance(given[0], int) else 1
+    asked = how_many(body.get("input"))
     if len(vectors) != asked:
         raise Unreadable(f"the reply has {len(vectors)} embeddings for {asked} inputs")
-    text = json.dumps(vectors[0] if asked == 1 else vectors, separators=(",", ":"))
+    # One by one: json holds Python's lock for the whole of what it is given, and other threads with it.
+    texts = [json.dumps(vector, separators=(",", ":")) for vector in vectors]
+    text = texts[0] if asked == 1 else f"[{','.join(texts)}]"
     return _answer(response, [Choice(text=text, finish_reason="stop")])
 
 

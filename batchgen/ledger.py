@@ -9,14 +9,15 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
-from batchgen.dispatch import PASSING, Attempt, Failure, Outcome, Received, Thread
+from batchgen.dispatch import LARGE_REPLY, Attempt, Failure, Outcome, Received, Thread
 from batchgen.images import PictureFolder, file_stem, stored
 from batchgen.journal import Journal, Row
 from batchgen.journal.records import encodable
 from batchgen.journal.writer import Writer
-from batchgen.kinds import KINDS, Unreadable
+from batchgen.kinds import KINDS, Unreadable, reply_message, transcript_of
 from batchgen.requests import Renderer, Request, RequestFault, own_messages, with_history
 from batchgen.spec import Job
 
@@ -55,8 +56,9 @@ class JobLedger:
         """The request of a row, after the conversation so far and the turn whose key is `previous`; None when it cannot
         be made any more."""
         self._digests[row.ident, row.key] = row.columns_digest
+        make = partial(rendered, self._job, self._renderer, row, previous)
         try:
-            request = rendered(self._job, self._renderer, row, previous)
+            request = await asyncio.to_thread(make) if self._renderer.reads_files else make()
             if request.key != row.key:
                 raise RequestFault(("request",), "a file that it is made of has changed since the run began; run again")
             return with_history(request, history) if history else request
@@ -84,7 +86,8 @@ class JobLedger:
 
     async def receive(self, request: Request, body: Mapping[str, Any], reply: bytes) -> Received:
         """Read a reply and store its pictures. Raises Unreadable when it is no answer, OutputError for a full disk."""
-        answer = self._kind.read(body, request.body)
+        read = partial(self._kind.read, body, request.body)
+        answer = await asyncio.to_thread(read) if len(reply) > LARGE_REPLY else read()
         if self._kind.draws and len(answer.pictures) != len(answer.choices):
             raise Unreadable("the reply names a stored picture, and only batchgen stores pictures")
         if not answer.pictures:
@@ -99,6 +102,10 @@ class JobLedger:
         """A call failed and its request has not ended."""
         await self._writer.commit(self._writer.attempt(request.ident, request.key, attempt))
 
+    def abandoned(self, request: Request, attempt: Attempt) -> None:
+        """A call was given up while it was in flight; the writer records it before it ends."""
+        self._writer.put(self._writer.attempt(request.ident, request.key, attempt))
+
     async def outcome(self, outcome: Outcome, attempt: Attempt) -> None:
         """The last call of a request in this run: the commit point."""
         request = outcome.request
@@ -111,10 +118,9 @@ class JobLedger:
         await self._writer.commit(self._change(outcome))
 
     def _change(self, outcome: Outcome) -> Any:
-        request, failure = outcome.request, outcome.failure
+        request = outcome.request
         digest = self._digests.pop((request.ident, request.key))
-        passing = failure is not None and failure.meaning in PASSING
-        return self._writer.outcome(request.ident, digest, outcome, passing=passing)
+        return self._writer.outcome(request.ident, digest, outcome)
 
 
 class _Single:
@@ -158,17 +164,31 @@ class _Conversation:
         self._previous = turn.key
 
 
+def _turn(row: Row, column: str) -> Any:
+    """The row's turn in its column of turns. Raises RequestFault where the job has changed since the row was staged."""
+    turns = row.columns.get(column)
+    if not isinstance(turns, list) or not 0 < row.turn <= len(turns):
+        raise RequestFault(("conversation", "turns"), f"the row was read before {column!r} became its turns; run again")
+    return turns[row.turn - 1]
+
+
 def rendered(job: Job, renderer: Renderer, row: Row, previous: str = "") -> Request:
     """The request of a staged row, less what its conversation said before. Raises RequestFault."""
     column = job.conversation.turns if job.conversation else None
-    turn = row.columns[column][row.turn - 1] if column else None
-    request = renderer.request(row.columns, row.axes, turn=turn, previous=previous)
+    request = renderer.request(row.columns, row.axes, turn=_turn(row, column) if column else None, previous=previous)
     return replace(request, id=row.id, ident=row.ident, turn=row.turn)
 
 
 def _reply(response: Mapping[str, Any]) -> dict[str, Any]:
-    """The assistant's message of a recorded reply, as a later request takes it."""
-    message = response["choices"][0]["message"]
-    kept = {name: message[name] for name in ("role", "content", "tool_calls") if message.get(name) is not None}
+    """The assistant's message of a recorded reply, as a later request takes it; there is always something in it."""
+    message = reply_message(response)
+    kept = {name: message[name] for name in ("content", "tool_calls", "function_call") if message.get(name)}
+    if not kept and message.get("refusal"):
+        # Where a message calls nothing, the API wants content; a refusal is one of its parts.
+        kept["content"] = [{"type": "refusal", "refusal": message["refusal"]}]
+    elif not kept:
+        # A recording is forgotten by the server; what it says is here. An empty reply that was accepted is a text.
+        kept["content"] = transcript_of(message)
+    said = {"role": message.get("role") or "assistant", **kept}
     # Half a surrogate pair can be received, but not be sent.
-    return {"role": "assistant", **(json.loads(encodable(json.dumps(kept, ensure_ascii=False))))}
+    return dict(json.loads(encodable(json.dumps(said, ensure_ascii=False))))

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from batchgen.disk import make_folder, refuse_link, sweep
 from batchgen.disk import telling as telling_disk
 from batchgen.errors import BusyError, InputError
-from batchgen.intake import Intake, Staged, has_more, is_current, staged
+from batchgen.intake import Intake, Staged, has_more, is_current, signature_of, staged
 from batchgen.journal import Journal
 from batchgen.pricing import Prices
 from batchgen.requests import Renderer
@@ -21,7 +21,7 @@ from batchgen.spec import Connection, Job, connection
 from batchgen.tables import Layout, Tables, conflicts, layout
 
 # The provider's word in the key of a simulated request, so that nothing simulated ever stands for an answer.
-SIMULATED = "simulate"
+SIMULATED_PROVIDER = "simulate"
 
 
 def _silently(text: str) -> None:
@@ -48,7 +48,7 @@ class Place:
             simulate=simulate,
             folder=job.output_dir(output, simulate),
             connection=link,
-            renderer=Renderer(job, SIMULATED if simulate else link.identity),
+            renderer=Renderer(job, SIMULATED_PROVIDER if simulate else link.identity),
             prices=Prices(job.pricing, link.base_url),
         )
 
@@ -97,20 +97,32 @@ class Place:
 
     def is_current(self, journal: Journal, stream: BinaryIO | None, *, capped: bool) -> bool:
         """Whether the journal holds what pass 1 would bring."""
-        return not self._from(stream) and is_current(self.job, journal, self.renderer, capped=capped)
+        return not self._from(stream) and is_current(self.job, journal, self._signature(), capped=capped)
+
+    def _signature(self) -> str:
+        return signature_of(self.job, self.renderer, self.connection.base_url)
 
     def take_in(
         self, journal: Journal, stream: BinaryIO | None = None, *, capped: bool, say: Callable[[str], None] = _silently
     ) -> None:
         """Pass 1, unless the journal holds what it would bring. Prompts of a stream (`prompts.path: "-"`) that brings
         nothing are those that came last. Raises InputError."""
-        bringing = self._from(stream)
-        if self.job.prompts.path == "-" and not bringing and staged(journal) is not None:
+        bringing, last = self._from(stream), staged(journal)
+        if self.job.prompts.path == "-" and not bringing and last is not None:
             say("stdin is empty; going on with the prompts of the last run")
         if self.is_current(journal, stream, capped=capped):
             return
+        # A file that was renamed is no other job.
+        if last is not None and last.job != str(self.job.path) and Path(last.job).is_file():
+            about = "its rows leave the tables, its answers stay in the journal; set name: to keep them apart"
+            say(f"{self.folder} was last used by {last.job}; {about}")
         intake = Intake(
-            self.job, self.renderer, self.prices, check=lambda header: conflicts(self.job, header), capped=capped
+            self.job,
+            self.renderer,
+            self.prices,
+            self._signature(),
+            check=lambda header: conflicts(self.job, header),
+            capped=capped,
         )
         if self.job.prompts.path == "-" and not bringing:
             intake.read_again(journal)

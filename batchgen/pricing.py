@@ -37,16 +37,21 @@ class Prices:
         """What one answer cost, in nano-dollars; None when the price or the usage is unknown."""
         own = self._pricing.get(model)
         if own is not None and own.input is not None:
-            return _own_cost(own, usage)
-        rates = self._rates(model)
-        if rates is not None and not any(rates):
-            return 0
-        cost = None
-        if rates and usage.input_tokens is not None and (usage.output_tokens is not None or not rates[1]):
-            cost = self._known_cost(model, usage, tier, drawn=pictures > 0)
+            cost = _own_cost(own, usage)
+        else:
+            cost = self._snapshot_cost(model, usage, tier, drawn=pictures > 0)
         if cost is None and pictures and own is not None and own.image is not None:
             return math.ceil(own.image * NANO) * pictures
         return cost
+
+    def _snapshot_cost(self, model: str, usage: Usage, tier: str | None, *, drawn: bool) -> int | None:
+        """What genai-prices makes of it."""
+        rates = self._rates(model)
+        if rates is not None and not any(rates):
+            return 0
+        if rates is None or usage.input_tokens is None or (usage.output_tokens is None and rates[1]):
+            return None
+        return self._known_cost(model, usage, tier, drawn=drawn)
 
     def _known_cost(self, model: str, usage: Usage, tier: str | None, *, drawn: bool) -> int | None:
         from genai_prices import Usage as Counted
@@ -57,8 +62,10 @@ class Prices:
             cache_read_tokens=usage.cached_tokens,
             cache_write_tokens=usage.cache_write_tokens,
             input_image_tokens=usage.image_tokens,
+            input_audio_tokens=usage.audio_tokens,
             output_tokens=usage.output_tokens or 0,
             output_image_tokens=usage.output_tokens or 0 if drawn else 0,
+            output_audio_tokens=usage.output_audio_tokens,
         )
         context = {"service_tier": tier} if tier else None
         try:
@@ -78,7 +85,9 @@ class Prices:
         rates = self._rates(model)
         if rates is None or request.answer_bound is None or request.brings_in:
             return None
-        per_million = rates[0] * request.input_bound + rates[1] * request.answer_bound
+        if rates[1] is None and request.answer_bound:
+            return None
+        per_million = rates[0] * request.input_bound + (rates[1] or 0) * request.answer_bound
         return math.ceil(per_million * NANO / 1_000_000)
 
     def lacking(self, request: Request) -> str:
@@ -88,17 +97,22 @@ class Prices:
             return "request.model"
         if request.pictures:
             return f"pricing.{model}.image: the highest price of one picture in USD"
-        if self._rates(model) is None:
+        rates = self._rates(model)
+        if rates is not None and rates[1] is None and request.answer_bound != 0:
+            return f"pricing.{model}.output: USD per million output tokens"
+        if rates is None:
             return f"pricing.{model}: genai-prices does not know this model at {self._base_url}"
         if request.brings_in:
             return f"a request without {request.brings_in!r}: what the server reads because of it has no bound"
         return "a cap on the answer: request.max_completion_tokens (chat), max_output_tokens (text) or max_tokens (completion)"
 
-    def _highest_rates(self, model: str) -> tuple[Decimal, Decimal] | None:
-        """USD per million tokens of input and output, each the highest of all tiers, sorts of token and cache writes."""
+    def _highest_rates(self, model: str) -> tuple[Decimal, Decimal | None] | None:
+        """USD per million tokens of input and output, each the highest of all tiers, sorts of token and cache writes; the
+        output's is None where the job's pricing leaves it out."""
         own = self._pricing.get(model)
         if own is not None and own.input is not None:
-            return Decimal(str(max(own.input, own.cached_input or 0))), Decimal(str(own.output))
+            output = None if own.output is None else Decimal(str(own.output))
+            return Decimal(str(max(own.input, own.cached_input or 0))), output
         from genai_prices.data_snapshot import get_snapshot
 
         try:
@@ -127,8 +141,10 @@ def _highest(price: Any) -> Decimal:
 def _own_cost(price: Price, usage: Usage) -> int | None:
     if usage.input_tokens is None or (usage.output_tokens is None and price.output):
         return None
+    if price.output is None and usage.output_tokens:
+        return None
     cached = min(usage.cached_tokens or 0, usage.input_tokens)
     rate = Decimal(str(price.input))
     cached_rate = rate if price.cached_input is None else Decimal(str(price.cached_input))
-    output = Decimal(str(price.output)) * (usage.output_tokens or 0)
+    output = Decimal(str(price.output or 0)) * (usage.output_tokens or 0)
     return math.ceil((rate * (usage.input_tokens - cached) + cached_rate * cached + output) * NANO / 1_000_000)

@@ -84,8 +84,8 @@ class Report:
     def line(self) -> str:
         """One honest line for a person."""
         counts = ", ".join(f"{self.rows[status]:,} {status}" for status in STATUSES if self.rows.get(status))
-        calls = "no call made" if not self.run.calls else f"{self.run.calls:,} call{'s' * (self.run.calls != 1)}"
-        told = [f"{self.name}: {self.total:,} row{'s' * (self.total != 1)}: {counts or 'nothing'}", calls]
+        calls = counted(self.run.calls, "call") if self.run.calls else "no call made"
+        told = [f"{self.name}: {counted(self.total, 'row')}: {counts or 'nothing'}", calls]
         if self.run.calls:
             tokens = self.run.input_tokens + self.run.output_tokens
             told += [f"{tokens:,} tokens", money(self.run), f"{self.elapsed:.1f} s"]
@@ -94,6 +94,11 @@ class Report:
         if self.simulated:
             told.append("SIMULATED")
         return f"{'; '.join(told)} -> {self.tables[0] if self.tables else self.output}"
+
+
+def counted(number: int, word: str) -> str:
+    """`1 call`, `2,000 calls`."""
+    return f"{number:,} {word}{'s' * (number != 1)}"
 
 
 def as_json(name: str, job: State, run: Mapping[str, Any] | None, *, simulated: bool) -> dict[str, Any]:

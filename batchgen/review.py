@@ -115,14 +115,14 @@ def _request(place: Place, row: Row) -> dict[str, Any]:
 _RUN = ("run", "started_at", "ended_at", "exit_code")
 
 
-def status(job: Job, *, simulate: bool = False, output: Path | None = None, limit: int | None = None) -> dict[str, Any]:
+def status(job: Job, *, simulate: bool = False, output: Path | None = None) -> dict[str, Any]:
     """Counts from the journal alone, also while a run is going."""
     place = Place.of(job, simulate=simulate, output=output)
     with place.peek() as journal:
         place.staged(journal)
-        rows = journal.counts(limit, by_turns=place.by_turns)
+        rows = journal.counts(None, by_turns=place.by_turns)
         last = journal.last_run()
-        failures = journal.totals(limit)["failures"]
+        failures = journal.totals(None)["failures"]
         return {
             "name": job.name,
             "simulated": simulate,
@@ -193,8 +193,9 @@ def redo(
     simulate: bool = False,
     output: Path | None = None,
 ) -> int:
-    """Mark rows to be asked again by the next run: those named, and those in these statuses. The old answers stay until
-    the new ones land. Returns how many were marked. Raises InputError, BusyError."""
+    """Mark rows to be asked again by the next run: those named, those in these statuses, and of conversations the later
+    turns, which follow from them. The old answers stay until the new ones land. Returns how many requests were marked,
+    later turns included. Raises InputError, BusyError."""
     place = Place.of(job, simulate=simulate, output=output)
     with place.peek() as journal:
         place.staged(journal)
@@ -217,16 +218,20 @@ def export(job: Job, *, simulate: bool = False, output: Path | None = None) -> l
 
 
 def verify(job: Job, *, simulate: bool = False, output: Path | None = None) -> list[str]:
-    """Check the journal and every picture; everything that is not what was written, a sentence each."""
+    """Check the journal and every picture that the tables show; everything that is not what was written, a sentence
+    each."""
     place = Place.of(job, simulate=simulate, output=output)
     with place.peek() as journal:
         place.staged(journal)
         troubles = list(journal.damage())
         if troubles:
             return troubles
+        shown = (journal.shown(row, recorded) for row, recorded in journal.answered())
         return [
             f"{place.folder / file['path']}: is missing or not what was written; the next run draws it again"
-            for file in journal.files()
+            for recorded in shown
+            if recorded is not None
+            for file in journal.files_of(recorded)
             if not is_whole(place.folder, file, rehash=True)
         ]
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import platform
-import signal
 import sys
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,24 +14,21 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any, BinaryIO
 
 from batchgen.disk import append_line
 from batchgen.dispatch import Progress
-from batchgen.errors import BatchgenError, Interrupted, OutputError
+from batchgen.errors import BatchgenError, OutputError
 from batchgen.images import PictureFolder, is_whole
 from batchgen.journal import Journal
-from batchgen.kinds import KINDS
+from batchgen.kinds import KINDS, Usage
 from batchgen.ledger import JobLedger
 from batchgen.place import Place
-from batchgen.pricing import NANO
-from batchgen.report import Report, state, tally, write_report
+from batchgen.pricing import NANO, Prices
+from batchgen.report import Report, counted, state, tally, write_report
+from batchgen.signals import Signals
 from batchgen.spec import Job, api_key
 from batchgen.tables import tables_need
-
-# Seconds that calls in flight have to end after SIGTERM or SIGHUP: schedulers kill after thirty.
-DRAIN = 25.0
 
 Watch = Callable[[Progress, Mapping[str, int]], None]
 
@@ -63,7 +58,7 @@ def run(job: Job, options: Options | None = None) -> Report:
     began = time.monotonic()
     tables_need(job)
     place = Place.of(job, simulate=options.simulate, output=options.output)
-    with _Signals() as signals, place.locked(), place.open() as journal:
+    with Signals() as signals, place.locked(), place.open() as journal:
         place.take_in(journal, options.stdin, capped=_cap(place.job, options) is not None, say=options.say)
         pictures = PictureFolder(place.folder, journal.owns)
         _find_lost(place, journal, pictures)
@@ -90,14 +85,14 @@ def _announce(place: Place, journal: Journal, options: Options) -> None:
     """Say before anything is paid for what a change of the job or of its rows makes run again."""
     forecast = journal.forecast(options.limit)
     changes = [
-        f"{forecast[name]:,} answered rows run again because {why}"
-        for name, why in (("changed_job", "the job has changed"), ("changed_rows", "their cells have changed"))
+        f"{counted(forecast[name], 'answered row')} to run again because {why}"
+        for name, why in (("changed_job", "the job has changed"), ("changed_rows", "of changed cells"))
         if forecast[name]
     ]
     if changes:
         cost = forecast["cost"]
         about = "of unknown cost" if cost is None else f"about ${cost / NANO:.4f}"
-        options.say(f"{place.job.name}: {'; '.join(changes)}; {forecast['requests']:,} calls, {about}")
+        options.say(f"{place.job.name}: {'; '.join(changes)}; {counted(forecast['requests'], 'call')}, {about}")
 
 
 def _cap(job: Job, options: Options) -> int | None:
@@ -137,7 +132,7 @@ async def _dispatch(
     options: Options,
     number: int,
     key: str | None,
-    signals: _Signals,
+    signals: Signals,
 ) -> BatchgenError | None:
     """Send what is to be sent; returns what stopped it, or None."""
     # openai costs a second to import, and plan and status need none of it.
@@ -147,7 +142,7 @@ async def _dispatch(
     from batchgen.journal.writer import Writer
 
     progress = Progress()
-    purses = [Purse(cap, name=name) for cap, name in _purses(place.job, journal, options)]
+    purses = [Purse(cap, name=name) for cap, name in _purses(place.job, journal, place.prices, options)]
     rules = _rules(place, journal, options)
     rules = replace(rules, concurrency=affordable(rules.concurrency))
     writer = Writer(journal.path, number)
@@ -209,9 +204,19 @@ async def _watched(progress: Progress, journal: Journal, place: Place, options: 
             watch(progress, before)
 
 
-def _purses(job: Job, journal: Journal, options: Options) -> Iterator[tuple[int, str]]:
+def _spent(journal: Journal, prices: Prices) -> int:
+    """What all runs spent, in nano-dollars. What had no price when it was spent is counted at today's, or at its worst."""
+    late = 0
+    for call in journal.unpriced():
+        usage = Usage(input_tokens=call["input_tokens"], output_tokens=call["output_tokens"])
+        cost = prices.cost(call["model"] or "", usage, tier=call["service_tier"])
+        late += (call["cost_bound"] or 0) if cost is None else cost
+    return journal.spent() + late
+
+
+def _purses(job: Job, journal: Journal, prices: Prices, options: Options) -> Iterator[tuple[int, str]]:
     if job.limits.max_cost is not None:
-        yield int(job.limits.max_cost * NANO) - journal.spent(), "limits.max_cost"
+        yield int(job.limits.max_cost * NANO) - _spent(journal, prices), "limits.max_cost"
     if options.max_cost is not None:
         yield int(options.max_cost * NANO), "--max-cost"
 
@@ -252,7 +257,7 @@ def _finish(
     journal: Journal,
     options: Options,
     number: int,
-    signals: _Signals,
+    signals: Signals,
     stopped: BatchgenError | None,
     began: float,
 ) -> Report:
@@ -287,12 +292,14 @@ def _finish(
 
 
 def _exit_code(job: Job, rows: Mapping[str, int]) -> int:
-    """0 when every row in scope succeeded, or few enough did not; else 3."""
-    total, short = sum(rows.values()), sum(rows.values()) - rows.get("succeeded", 0)
-    if not short:
+    """0 when every row in scope succeeded, or all have ended and few enough of them failed or are incomplete; else 3.
+    What a failed turn blocks has ended with it."""
+    total = sum(rows.values())
+    if rows.get("succeeded", 0) == total:
         return 0
-    allowed = job.limits.max_failures
-    return 0 if allowed is not None and allowed.allows(short, total) else 3
+    allowed, left = job.limits.max_failures, rows.get("pending", 0) + rows.get("outdated", 0)
+    failed = rows.get("failed", 0) + rows.get("incomplete", 0)
+    return 0 if allowed is not None and not left and allowed.allows(failed, total) else 3
 
 
 def _provenance(place: Place, options: Options, journal: Journal) -> dict[str, Any]:
@@ -313,58 +320,3 @@ def _provenance(place: Place, options: Options, journal: Journal) -> dict[str, A
         "limit": options.limit,
         "max_cost": options.max_cost,
     }
-
-
-class _Signals:
-    """INT, TERM and HUP. Before a run has begun, the first ends it on the spot. From then on the first is noted: the
-    dispatch, if there is one, drains, the tables are written, and the run ends with it; the second ends it on the spot.
-
-    On the spot is a KeyboardInterrupt, which no `except Exception` holds up; it leaves the block as Interrupted.
-    """
-
-    def __init__(self) -> None:
-        self._why: Interrupted | None = None
-        self._told = False
-        self._in_order = False
-        self._stop: Callable[..., None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._old: dict[int, Any] = {}
-
-    def __enter__(self) -> _Signals:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                # What nohup, or a shell for a job in the background, had us ignore stays ignored.
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    self._old[number] = signal.signal(number, self._arrived)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        for number, old in self._old.items():
-            signal.signal(number, old or signal.SIG_DFL)
-        if self._why is not None and (kind is KeyboardInterrupt or (kind is None and not self._told)):
-            raise self._why from None
-
-    def end_in_order(self) -> None:
-        """The run begins: from now on the first signal does not keep it from ending as it should."""
-        self._in_order = True
-
-    def attend(self, stop: Callable[..., None] | None) -> None:
-        """Who is told of a signal from now on, on the running loop; of one that came before, at once."""
-        self._loop = asyncio.get_running_loop() if stop else None
-        self._stop = stop
-        if stop and self._why:
-            stop(self._why)
-
-    def first(self, stopped: BatchgenError | None) -> BatchgenError | None:
-        """What ends the run: a signal that came, else what stopped the dispatch."""
-        self._told = self._why is not None
-        return self._why or stopped
-
-    def _arrived(self, number: int, frame: FrameType | None) -> None:
-        again = self._why is not None
-        self._why = self._why or Interrupted(number)
-        if self._loop is not None and self._stop is not None:
-            drain = 0.0 if again else None if number == signal.SIGINT else DRAIN
-            self._loop.call_soon_threadsafe(partial(self._stop, self._why, drain=drain))
-        elif again or not self._in_order:
-            raise KeyboardInterrupt

@@ -157,6 +157,7 @@ ERRORS: list[tuple[str, int, Any, dict[str, str], str, str]] = [
         "throttled",
         "throttled",
     ),
+    ("a proxy without a password", 407, "Proxy Authentication Required", {}, "account", "proxy"),
     ("rate limit of tokens", 429, error(kind="tokens", code="rate_limit_exceeded"), {}, "throttled", "throttled"),
     ("rate limit error", 429, error(kind="rate_limit_error"), {}, "throttled", "throttled"),
     ("slow down", 429, error(kind="rate_limit_error", code="slow_down"), {}, "throttled", "throttled"),

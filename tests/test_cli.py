@@ -56,7 +56,7 @@ def test_results_and_messages_are_kept_apart(lab: Lab, api: Simulator) -> None:
     assert done.stderr == ""
     lab.job(api.url, request={"model": "other", "messages": [{"role": "user", "content": "{{ text }}"}]})
     changed = lab.run("run", job)
-    assert "5 answered rows run again because the job has changed" in changed.stderr
+    assert "5 answered rows to run again because the job has changed" in changed.stderr
     assert changed.stdout.count("\n") == 1
 
 
@@ -71,6 +71,10 @@ def test_json_is_one_object(lab: Lab, api: Simulator, command: str) -> None:
     assert done.returncode == 2
     assert parsed(done.stdout)["exit_code"] == 2
     assert parsed(done.stdout)["error"] in done.stderr
+    for wrong in ([command, "--json"], [command, "--no-such-option", "--json", job]):
+        done = lab.run(*wrong)
+        assert (done.returncode, parsed(done.stdout)["exit_code"]) == (2, 2)
+        assert parsed(done.stdout)["error"] in done.stderr
 
 
 def test_json_of_several_jobs(lab: Lab, api: Simulator) -> None:
@@ -129,6 +133,27 @@ def test_redo_from_a_file(lab: Lab, api: Simulator) -> None:
     assert api.requests.received == 8
     (lab.folder / "ids.txt").write_bytes(b"\xff\xfe\n")
     assert "ids.txt: is not UTF-8" in lab.run("redo", job, "--from", "ids.txt").stderr
+
+
+def test_jobs_that_share_a_folder_are_refused(lab: Lab, api: Simulator) -> None:
+    """P08 Two jobs of one command that would write to the same folder are refused before either starts, both files named;
+    the same file twice as well."""
+    one = lab.job(api.url, name="one", output={"dir": "shared"})
+    two = lab.job(api.url, name="two", rows=None, output={"dir": "shared"})
+    done = lab.run("run", one, two)
+    assert done.returncode == 2
+    assert re.search(r"two\.yaml: has the output folder of .*one\.yaml .*shared.*set name:", done.stderr)
+    assert lab.run("run", two, two).returncode == 2
+    assert api.requests.received == 0
+    assert lab.run("run", one, lab.job(api.url, name="three", rows=None)).returncode == 0
+
+
+def test_redo_tells_that_later_turns_are_counted(lab: Lab, api: Simulator) -> None:
+    """P13 The count that redo prints includes the later turns of the conversation, and says so."""
+    (lab.folder / "prompts.csv").write_text("id,thread,text\na,t,ECHO:x\nb,t,ECHO:y\n", encoding="utf-8")
+    job = lab.job(api.url, rows=None, conversation={"id": "thread"})
+    lab.run("run", job)
+    assert "job: 2 marked, later turns included; batchgen run" in lab.run("redo", job, "a").stdout
 
 
 def test_an_unknown_id_is_named(lab: Lab, api: Simulator) -> None:

@@ -220,14 +220,66 @@ def test_a_broken_row_blocks_the_later_turns_of_its_conversation(lab: Lab, api: 
 
 
 def test_a_redone_turn_sees_the_turns_before_it(lab: Lab) -> None:
-    """P13 redo of a turn in the middle asks exactly that turn, after the recorded replies before it."""
+    """P13 redo of a turn in the middle asks it after the recorded replies before it, and then the turns after it, whose
+    answers spoke of a reply that is gone; until then each keeps its own. No other conversation is asked anything."""
     with serving(record=True) as api:
-        job = by_id(lab, api.url, ROWS)
+        job = by_id(lab, api.url, [*ROWS, ("a4", "a", "four")])
         lab.go(job)
         sent = len(api.log)
-        review.redo(lab.load(job), ["a2"])
-        assert lab.go(job).run.calls == 1
-        assert asked(api)[sent:] == [["s:Be brief.", "u:ECHO:one", "a:one", "u:ECHO:two"]]
+        assert review.redo(lab.load(job), ["a2"]) == 3
+        review.export(lab.load(job))
+        assert [(row["id"], row["status"]) for row in lab.table() if row["status"] != "succeeded"] == [
+            (name, "outdated") for name in ("a2", "a3", "a4")
+        ]
+        assert [row["output"] for row in lab.table()] == ["one", "eins", "two", "three", "zwei", "four"]
+        assert batchgen.plan(lab.load(job)).calls == lab.go(job).run.calls == 3
+        two = ["s:Be brief.", "u:ECHO:one", "a:one", "u:ECHO:two"]
+        three = [*two, "a:two", "u:ECHO:three"]
+        assert asked(api)[sent:] == [two, three, [*three, "a:three", "u:ECHO:four"]]
+
+
+def test_redo_by_status_marks_the_later_turns_of_each_combination(lab: Lab) -> None:
+    """P13 The turns after a redone one are marked in its own combination of the matrix, and in no other."""
+
+    def script(request: RequestInfo) -> str | None:
+        return "400_policy" if refused and refused[0] in str(request.body["messages"][-1]) else None
+
+    refused = ["one dry"]
+    body = {**BODY, "messages": [{"role": "user", "content": "ECHO:{{ text }} {{ tone }}"}]}
+    rows = [("a1", "a", "one"), ("a2", "a", "two")]
+    with serving(script=script) as api:
+        job = by_id(lab, api.url, rows, request=body, matrix={"tone": ["dry", "warm"]})
+        assert lab.go(job).rows == {"failed": 1, "blocked": 1, "succeeded": 2}
+        refused.clear()
+        assert review.redo(lab.load(job), statuses=["failed"]) == 1
+        assert lab.go(job).run.calls == 2
+        assert review.redo(lab.load(job), ["a1"]) == 4
+        assert lab.go(job).run.calls == 4
+        assert review.redo(lab.load(job), ["a2"]) == 2
+
+
+@pytest.mark.parametrize("make", ["id", "turns"])
+def test_a_conversation_keeps_its_answers_under_another_name(lab: Lab, api: Simulator, make: str) -> None:
+    """P08 Where the rows of a conversation get other ids, its turns keep their answers; of two that begin with the same
+    request, whose replies are their own, each is asked again as a whole rather than mixed with the other."""
+    if make == "id":
+        rows = [("a1", "a", "one"), ("a2", "a", "two"), ("b1", "b", "eins")]
+        job = by_id(lab, api.url, rows)
+        lab.go(job)
+        by_id(lab, api.url, [(f"new {name}", f"new {thread}", text) for name, thread, text in rows])
+        same = [("x1", "x", "one"), ("x2", "x", "two"), ("y1", "y", "one"), ("y2", "y", "three")]
+        assert batchgen.plan(lab.load(job)).calls == lab.go(job).run.calls == 0
+        by_id(lab, api.url, same)
+        assert batchgen.plan(lab.load(job)).calls == lab.go(job).run.calls == 4
+    else:
+        job = by_turns(lab, api.url, [["one", "two"], ["eins"]])
+        lab.go(job)
+        by_turns(lab, api.url, [["one", "two"], ["eins"]], prompts={"path": "talks.jsonl"})
+        assert batchgen.plan(lab.load(job)).calls == lab.go(job).run.calls == 0
+        assert [row["output"] for row in lab.table()] == ["two", "eins"]
+        by_turns(lab, api.url, [["one", "three"], ["one", "two"]], prompts={"path": "talks.jsonl"})
+        assert batchgen.plan(lab.load(job)).calls == lab.go(job).run.calls == 4
+    assert review.verify(lab.load(job)) == []
 
 
 def test_a_long_conversation_renders_each_turn_a_bounded_number_of_times(

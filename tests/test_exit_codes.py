@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,16 @@ def test_0_within_max_failures(lab: Lab) -> None:
         job = lab.job(api.url, limits={"max_failures": 1})
         assert ended(lab, "run", job)[0] == 0
     assert [row["status"] for row in lab.table()].count("failed") == 1
+
+
+def test_what_a_failed_turn_blocks_is_no_failure_of_its_own(lab: Lab) -> None:
+    """P17 `max_failures` counts rows that failed or are incomplete; the turns that one of them blocks have ended with it."""
+    with serving(script=lambda request: "400_policy" if "answer 1" in str(request.body) else None) as api:
+        write = "id,thread,text\na,t,ECHO:answer 1\nb,t,ECHO:two\nc,t,ECHO:three\nd,u,ECHO:four\n"
+        (lab.folder / "prompts.csv").write_text(write, encoding="utf-8")
+        job = lab.job(api.url, rows=None, conversation={"id": "thread"}, limits={"max_failures": 1})
+        report = lab.go(job)
+    assert (report.exit_code, report.rows) == (0, {"failed": 1, "blocked": 2, "succeeded": 1})
 
 
 @pytest.mark.parametrize(
@@ -138,6 +149,29 @@ def test_5_the_money_is_spent(lab: Lab, api: Simulator, where: str) -> None:
     report = json.loads((lab.output() / "report.json").read_text(encoding="utf-8"))
     assert 0 < report["job"]["cost"] <= 0.002
     assert report["run"]["exit_code"] == 5
+
+
+def test_the_cap_of_a_command_holds_for_all_its_jobs(lab: Lab, api: Simulator) -> None:
+    """P25 `--max-cost` is what the command may spend: what one job took is not there for the next."""
+    jobs = [lab.job(api.url, name=name, rows=100, **PRICES) for name in ("one", "two")]
+    code, said = ended(lab, "run", *jobs, "--max-cost", "0.002")
+    assert code == 5, said
+    spent = [json.loads((lab.output(name) / "report.json").read_text())["job"]["cost"] for name in ("one", "two")]
+    assert 0 < sum(spent) <= 0.002
+
+
+def test_what_was_spent_before_there_was_a_price_counts(lab: Lab, api: Simulator) -> None:
+    """P25 `limits.max_cost` holds over all runs: calls of earlier ones whose cost was unknown are counted at today's price."""
+    job = lab.job(api.url, rows=20)
+    assert lab.go(job, limit=10).exit_code == 0
+    assert lab.go(job, limit=10).job.tally.unpriced == 10
+    lab.job(api.url, rows=20, pricing={"gpt-5.6-luna": {"input": 100, "output": 1000}}, limits={"max_cost": 0.15})
+    report = lab.go(job)
+    assert report.exit_code == 5
+    with sqlite3.connect(lab.output() / "journal.db") as journal:
+        tokens = journal.execute("SELECT sum(input_tokens), sum(output_tokens) FROM attempts").fetchone()
+    assert report.run.calls > 0
+    assert tokens[0] * 100e-6 + tokens[1] * 1000e-6 <= 0.15
 
 
 def test_5_too_many_rows_failed(lab: Lab) -> None:

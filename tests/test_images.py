@@ -22,8 +22,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from batchgen import images
 from batchgen.errors import OutputError
-from batchgen.images import MAX_PIXELS, PictureFolder, decode, file_stem, is_whole, slug, stored, verify
+from batchgen.images import MAX_ALL_PIXELS, MAX_PIXELS, PictureFolder, decode, file_stem, is_whole, slug, stored, verify
 from batchgen.kinds import Unreadable
 
 
@@ -175,13 +176,39 @@ def test_bombs_are_not_unpacked() -> None:
         + _chunk(b"IEND", b"")
     )
     assert MAX_PIXELS < 60_000 * 60_000
-    with pytest.raises(Unreadable):
-        verify(bomb)
-    file = io.BytesIO()
-    frames = [Image.new("L", (2, 2), n) for n in range(100)]
-    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
-    with pytest.raises(Unreadable, match="pixels"):
-        verify(file.getvalue())
+    _refused_for_good(bomb, "pixels")
+    _refused_for_good(moving(100, (2, 2)), "pixels")
+
+
+def moving(frames: int, size: tuple[int, int]) -> bytes:
+    file, each = io.BytesIO(), [Image.new("L", size, n) for n in range(frames)]
+    each[0].save(file, "GIF", save_all=True, append_images=each[1:])
+    return file.getvalue()
+
+
+def _refused_for_good(data: bytes, words: str) -> None:
+    with pytest.raises(Unreadable, match=words) as caught:
+        verify(data)
+    assert caught.value.final
+
+
+def test_the_largest_pictures_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P35 What the API may send is unpacked: sixteen frames of its largest size; one frame may be as large as the bound says.
+    What is larger is refused for good, for a repeat would cost the same again and bring the same."""
+    assert MAX_ALL_PIXELS >= 16 * 3840 * 2160
+    monkeypatch.setattr(images, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(images, "MAX_ALL_PIXELS", 1600)
+    assert verify(moving(16, (10, 10))) == "gif"
+    assert verify(drawn(size=(40, 25))) == "png"
+    _refused_for_good(drawn(size=(41, 25)), "pixels")
+    _refused_for_good(moving(17, (10, 10)), "pixels")
+
+
+def test_the_bounds_on_pixels_are_batchgen_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P35 Pillow warns of pictures that are within the bounds; they are whole all the same."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
+    assert verify(drawn(size=(16, 16))) == "png"
+    _refused_for_good(drawn(size=(40, 40)), "pixels")
 
 
 def test_one_picture_is_unpacked_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,13 +235,28 @@ def test_one_picture_is_unpacked_at_a_time(monkeypatch: pytest.MonkeyPatch) -> N
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9">{}</svg>'
 
 
+DRAWING = """
+<title>url(https://example.com) and javascript: are words here</title>
+<defs><linearGradient id="g" gradientTransform="rotate(9)"><stop offset="0" stop-color="#fff"/></linearGradient>
+<filter id="f"><feGaussianBlur stdDeviation="1"/></filter><clipPath id="c"><rect width="1"/></clipPath>
+<marker id="m"><path d="M0 0L1 1z"/></marker></defs>
+<style type="text/css"><![CDATA[ .a { fill: url(#g); filter: url( '#f' ) } ]]> .b { content: "\\201C" }</style>
+<g class="a" style="fill:url(#g); clip-path: url(&quot;#c&quot;)" marker-end="url(#m)" font-family="Ümlaut Sans">
+<text x="1" aria-label="see https://example.com">a<tspan dy="1">b</tspan><textPath href="#p">c</textPath></text>
+<use xlink:href="#g" xmlns:xlink="http://www.w3.org/1999/xlink"/></g>
+"""
+
+
 @pytest.mark.parametrize(
-    "body", ["", '<rect width="9"/>', '<a href="#b"/>', '<image href="data:image/png;base64,AA=="/>']
+    "body", ["", '<rect width="9"/>', '<a href="#b"/>', '<image href="data:image/png;base64,AA=="/>', DRAWING]
 )
 def test_svg(body: str) -> None:
-    """P35 An SVG that only draws is a picture."""
-    assert verify(SVG.format(body).encode()) == "svg"
-    assert verify(b'<?xml version="1.0"?>\n' + SVG.format(body).encode()) == "svg"
+    """P35 An SVG that only draws is a picture, whatever stands before its root."""
+    svg = SVG.format(body)
+    for before in ("", '<?xml version="1.0"?>\n', "<!-- made by a model -->\n", "\ufeff", " \n\t", "\n" * 200):
+        assert verify((before + svg).encode()) == "svg"
+    assert verify(svg.encode("utf-16")) == "svg"
+    assert verify(svg.replace(' xmlns="http://www.w3.org/2000/svg"', "", 1).encode()) == "svg"
 
 
 @pytest.mark.parametrize(
@@ -241,6 +283,45 @@ def test_svg_that_does_more_than_draw(text: str) -> None:
     """P35 An SVG with scripts, links, entities, or that is no XML or no SVG, is refused."""
     with pytest.raises(Unreadable):
         verify(text.encode())
+
+
+H = 'xmlns:h="http://www.w3.org/1999/xhtml"'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<script>alert(1)</script>",
+        '<style>@import url("https://example.com/a.css");</style>',
+        '<style>@import "https://example.com/a.css";</style>',
+        "<style>@im<![CDATA[port]]> 'x'</style>",
+        "<style>@\\69mport 'x'</style>",
+        "<style>a { fill: u\\72 l(https://example.com/) }</style>",
+        "<style>a { fill: url(#g), URL( 'https://example.com/' ) }</style>",
+        "<style>a { fill: url(/**/https://example.com/) }</style>",
+        '<style>a { background: image-set("https://example.com/" 1x) }</style>',
+        '<rect fill="url(https://example.com/a.svg#x)"/>',
+        '<rect style="background:url(//example.com/b)"/>',
+        '<rect style="background:url(data:image/svg+xml;base64,AA==)"/>',
+        '<rect fill="&#117;rl(https://example.com/)"/>',
+        '<a href="#x"><set attributeName="href" to="javascript:alert(1)"/></a>',
+        '<animate attributeName="href" values="https://example.com/"/>',
+        "<animateTransform/>",
+        "<animateMotion/>",
+        "<Script/>",
+        f'<h:img {H} srcset="https://example.com/p.png"/>',
+        f"<metadata><h:script {H}>alert(1)</h:script></metadata>",
+        '<g xmlns=""><rect/></g>',
+        '<rect style="a:javascript:alert(1)"/>',
+        '<use xml:base="https://example.com/" href="#x"/>',
+        "<video/>",
+        "<iframe/>",
+    ],
+)
+def test_svg_is_refused_for_good(body: str) -> None:
+    """P35 What runs, moves or loads is refused whichever way it is written, and not asked for again: a model that writes it
+    once will again."""
+    _refused_for_good(SVG.format(body).encode(), "SVG")
 
 
 @pytest.mark.parametrize("text", ["%%%%", "QUJ", "QUJD\n", "QU JD", "QUJD=", "é", "data:image/png;base64,?", "-_-_"])

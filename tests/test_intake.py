@@ -157,6 +157,32 @@ def test_the_pass_is_skipped_while_nothing_has_changed(lab: Lab, api: Simulator,
     assert len(renderings) == 1  # the first request, to be shown
 
 
+def test_other_prices_are_another_pass(
+    lab: Lab, api: Simulator, renderings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P25 What a request costs at the most is found anew when the job goes to another server, though provider.name keeps its
+    requests the same, and when genai-prices is another version: a cap never rests on prices that are no longer so."""
+    known = {"base_url": "https://api.openai.com/v1", "name": "mine"}
+    messages = [{"role": "user", "content": "{{ text }}"}]
+    request = {"model": "gpt-4o-mini", "messages": messages, "max_completion_tokens": 9}
+    job = lab.job(provider=known, limits={"max_cost": 1}, request=request)
+
+    def stage() -> None:
+        place = Place.of(lab.load(job))
+        with place.locked(), place.open() as journal:
+            place.take_in(journal, capped=True)
+
+    stage()
+    stage()
+    assert len(renderings) == 5
+    monkeypatch.setattr("batchgen.intake.version", lambda name: "0.0.0")
+    stage()
+    assert len(renderings) == 10
+    lab.job(provider={"base_url": api.url, "name": "mine"}, rows=None, limits={"max_cost": 1}, request=request)
+    assert f"pricing.gpt-4o-mini: genai-prices does not know this model at {api.url}" in refused(lab, job)
+    assert api.requests.received == 0
+
+
 def test_prompts_from_a_stream_are_staged(lab: Lab, api: Simulator) -> None:
     """P07 Prompts from stdin are kept: the same command with an empty stdin, as under cron, goes on with them and says so;
     new ones replace them."""

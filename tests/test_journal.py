@@ -21,7 +21,7 @@ from batchgen.dispatch import Attempt, Outcome
 from batchgen.errors import BatchgenError, DamagedError, OutputError
 from batchgen.journal import Journal
 from batchgen.journal.records import insert, is_sound, packed, seal_of, unpacked, update
-from batchgen.journal.schema import REAL, TABLES, columns_of
+from batchgen.journal.schema import COLUMNS, REAL, TABLES
 from batchgen.journal.writer import Writer
 from batchgen.kinds import KINDS
 from batchgen.place import Place
@@ -187,7 +187,7 @@ def test_every_line_of_every_table_is_sealed(lab: Lab, sound: Job) -> None:
     """P02 Every table has a seal, and what a run leaves fits it, whatever the types it was given."""
     with Place.of(sound).peek() as journal:
         for table in TABLES:
-            assert columns_of(table)[-1] == "seal"
+            assert list(COLUMNS[table])[-1] == "seal"
             lines = [dict(found) for found in journal.query(f"SELECT * FROM {table}")]
             assert all(is_sound(cells) for cells in lines)
             assert lines or table in ("files", "reserved")
@@ -263,7 +263,7 @@ def record(place: Place, which: Callable[[int], bool]) -> None:
                     answer=KINDS["chat"].read(reply, {}),
                     reply=json.dumps(reply).encode(),
                 )
-                waiting.append(writer.commit(writer.outcome(row.ident, row.columns_digest, outcome, passing=False)))
+                waiting.append(writer.commit(writer.outcome(row.ident, row.columns_digest, outcome)))
         await asyncio.gather(*waiting)
         await writer.close()
 
@@ -307,12 +307,20 @@ def test_every_lookup_uses_an_index(lab: Lab) -> None:
             "last": plans(journal, lambda: journal.last_answer(row.ident)),
             "attempts": plans(journal, lambda: journal.attempts(row.ident)),
         }
+    # A page is a few rows that an index found, and `talks` are their conversations.
+    steps = {
+        question: [each for each in details if each not in ("SCAN page", "SCAN talks")]
+        for question, details in steps.items()
+    }
     scanned = re.compile(r"SCAN (?!(r|s|p|attempts|outcomes|CONSTANT ROW|\(subquery-\d+\))\b|\(subquery)")
     for question, details in steps.items():
         assert not [detail for detail in details if scanned.search(detail)], (question, details)
         # The rows themselves may be read through; nothing else, and never for each of them.
-        most = 0 if question in ("heads", "answered", "find", "again", "last", "attempts") else 9
-        assert sum(detail.startswith("SCAN ") for detail in details) <= most, (question, details)
+        most = 0 if question in ("heads", "answered", "find", "again", "thread", "last", "attempts") else 9
+        assert sum(each.startswith("SCAN ") and each != "SCAN CONSTANT ROW" for each in details) <= most, (
+            question,
+            details,
+        )
 
 
 def test_many_conversations_are_read_in_one_go(lab: Lab) -> None:
@@ -346,6 +354,68 @@ def test_many_conversations_are_read_in_one_go(lab: Lab) -> None:
         return counted
 
     few, many = steps(1000), steps(4000)
+    assert many < 6 * few
+
+
+def test_a_long_conversation_is_read_once(lab: Lab) -> None:
+    """P31 A conversation of thousands of turns is counted and read without looking back at all of it for each turn."""
+
+    def steps(turns: int) -> int:
+        lines = [f"r{n},t,hello {n}\n" for n in range(turns)]
+        (lab.folder / "prompts.csv").write_text("id,thread,text\n" + "".join(lines), encoding="utf-8")
+        name = f"talk{turns}"
+        job = lab.job("http://127.0.0.1:9/v1", name=name, rows=None, conversation={"id": "thread"})
+        place = Place.of(lab.load(job))
+        counted = 0
+
+        def tick() -> int:
+            nonlocal counted
+            counted += 1
+            return 0
+
+        with place.locked(), place.open() as journal:
+            place.take_in(journal, capped=False)
+            journal._connection.set_progress_handler(tick, 100)
+            assert journal.todo(None) == (turns, 0)
+            assert journal.forecast(None)["requests"] == turns
+            assert journal.counts(None, by_turns=False) == {"pending": turns}
+            (head,) = journal.heads(0, None)
+            assert len(journal.thread(head)) == turns
+        return counted
+
+    few, many = steps(500), steps(2000)
+    assert many < 6 * few
+
+
+def test_equal_requests_change_their_names_in_one_go(lab: Lab) -> None:
+    """P31 Thousands of rows that ask the same, answered under other names, are matched without comparing each with each;
+    what is staged stays sealed."""
+
+    def steps(rows: int) -> int:
+        path = lab.folder / "prompts.csv"
+        job = lab.job("http://127.0.0.1:9/v1", name=f"same{rows}", rows=None)
+        place = Place.of(lab.load(job))
+        counted = 0
+
+        def tick() -> int:
+            nonlocal counted
+            counted += 1
+            return 0
+
+        for prefix in ("old", "new"):
+            lines = [f"{prefix}{n},same\n" for n in range(rows)]
+            path.write_text("id,text\n" + "".join(lines), encoding="utf-8")
+            with place.locked(), place.open() as journal:
+                journal._connection.set_progress_handler(tick if prefix == "new" else None, 100)
+                place.take_in(journal, capped=False)
+            if prefix == "old":
+                record(place, lambda n: True)
+        with place.peek() as journal:
+            assert journal.counts(None, by_turns=False) == {"succeeded": rows}
+            assert list(journal.damage()) == []
+        return counted
+
+    few, many = steps(200), steps(800)
     assert many < 6 * few
 
 
@@ -436,6 +506,30 @@ def test_the_writer_commits_what_has_arrived_and_tells_everyone_of_a_failure(lab
         assert len(journal.attempts("=x")) == 50
 
 
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("out of memory"), RuntimeError("a bug")])
+def test_a_writer_that_cannot_begin_tells_everyone(lab: Lab, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """P03 Whatever keeps the journal from being opened or a change from being made, nobody waits for it for ever: every
+    commit fails with it, and the writer ends."""
+
+    def broken(path: Path) -> sqlite3.Connection:
+        raise error
+
+    def wrong(connection: sqlite3.Connection) -> None:
+        raise error
+
+    async def use() -> None:
+        writer = Writer(place.folder / "journal.db", 1)
+        for _ in range(2):
+            with pytest.raises(type(error)):
+                await asyncio.wait_for(writer.commit(wrong), 10)
+        await asyncio.wait_for(writer.close(), 10)
+
+    place = staged(lab, 1)
+    asyncio.run(use())
+    monkeypatch.setattr("batchgen.journal.database.writing", broken)
+    asyncio.run(use())
+
+
 def test_hostile_texts_and_numbers_of_a_server_are_kept(lab: Lab) -> None:
     """P18 Lone surrogates in a model's name or a code, and counts beyond 64 bits, are recorded as well as can be."""
     place = staged(lab, 1)
@@ -461,7 +555,7 @@ def test_hostile_texts_and_numbers_of_a_server_are_kept(lab: Lab) -> None:
                 reply=json.dumps(reply).encode(),
                 request_id="\ud800",
             )
-            await writer.commit(writer.outcome(row.ident, row.columns_digest, outcome, passing=False))
+            await writer.commit(writer.outcome(row.ident, row.columns_digest, outcome))
             await writer.close()
 
         asyncio.run(use())

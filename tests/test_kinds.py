@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import struct
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchgen import kinds, ledger
+from batchgen.dispatch import LARGE_REPLY
 from batchgen.kinds import KINDS, MOST_TOKENS, Answer, Unreadable, Usage, sniff, usage_of
+from batchgen.requests import Request
 
 
 def read(kind: str, response: Any, **body: Any) -> Answer:
@@ -26,6 +32,8 @@ def response(status: str = "completed", *parts: dict[str, Any], **more: Any) -> 
     return {"status": status, "output": [{"type": "message", "content": list(parts)}], **more}
 
 
+HALF = {"type": "output_text", "text": "half"}
+FUNCTION = {"name": "f", "arguments": "{}"}
 CALL = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
 
 
@@ -44,6 +52,10 @@ CALL = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "
         (chat(None, "stop", tool_calls=[]), "", "empty", False),
         (chat([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]), "ab", "stop", True),
         (chat(reason=7), "hi", "stop", True),
+        (chat(None, "function_call", function_call=FUNCTION), json.dumps(FUNCTION), "function_call", True),
+        (chat(None, "stop", function_call={}), "", "empty", False),
+        (chat(None, "stop", audio={"id": "a", "transcript": "hello", "data": "AAAA"}), "hello", "stop", True),
+        (chat(None, "stop", audio={"id": "a", "transcript": None}), "", "empty", False),
     ],
 )
 def test_chat(reply: Any, text: str, reason: str, ended: bool) -> None:
@@ -67,20 +79,27 @@ def test_chat(reply: Any, text: str, reason: str, ended: bool) -> None:
             False,
         ),
         (response("incomplete", incomplete_details={"reason": "content_filter"}), "", "content_filter", False),
-        ({"status": "incomplete", "output": []}, "", "length", False),
-        ({"status": "incomplete"}, "", "length", False),
+        ({"status": "incomplete", "output": []}, "", "incomplete", False),
+        ({"status": "incomplete"}, "", "incomplete", False),
+        ({"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}, "", "length", False),
+        (response("incomplete", incomplete_details={"reason": "max_tool_calls"}), "", "max_tool_calls", False),
+        (response("incomplete", HALF, incomplete_details={"reason": "steered"}), "half", "steered", False),
+        (response("incomplete", HALF, incomplete_details={"reason": "stop"}), "half", "stop", False),
+        ({"status": "completed", "output": []}, "", "empty", False),
         ({"status": "completed", "output": [{"type": "reasoning"}]}, "", "empty", False),
     ],
 )
 def test_text(reply: Any, text: str, reason: str, ended: bool) -> None:
-    """Responses: completed, cut by length or filter, refused, or billed reasoning without a word."""
+    """Responses: completed, cut by length, by filter or by what only the server has a word for, refused, or billed without a
+    word."""
     answer = read("text", reply)
     assert (answer.choices[0].text, answer.finish_reason, answer.ended) == (text, reason, ended)
 
 
-def test_text_tool_calls() -> None:
-    """A function call is an answer; beside text, the text is."""
-    call = {"type": "function_call", "name": "f", "arguments": "{}"}
+@pytest.mark.parametrize("sort", ["function_call", "custom_tool_call", "computer_call", "shell_call"])
+def test_text_tool_calls(sort: str) -> None:
+    """A call that the caller is to make is an answer, whatever its sort; beside text, the text is."""
+    call = {"type": sort, "name": "f", "arguments": "{}"}
     answer = read("text", {"status": "completed", "output": [{"type": "reasoning"}, call]})
     assert (answer.choices[0].text, answer.finish_reason, answer.ended) == (json.dumps([call]), "tool_calls", True)
 
@@ -109,6 +128,27 @@ def test_fewer_choices_than_asked() -> None:
         False,
         "fewer_choices",
     )
+
+
+@pytest.mark.parametrize(
+    ("body", "wanted"),
+    [
+        ({"prompt": ["a", "b"]}, 2),
+        ({"prompt": ["a", "b"], "n": 2}, 4),
+        ({"prompt": [[1, 2], [3]], "n": 1}, 2),
+        ({"prompt": [1, 2, 3]}, 1),
+        ({"prompt": "a", "n": 3}, 3),
+        ({}, 1),
+    ],
+)
+def test_each_prompt_of_a_completion_has_its_choices(body: dict[str, Any], wanted: int) -> None:
+    """Fewer choices than prompts times `n` are kept and said to be fewer; a recorded reply, read without its request, is as
+    it stands."""
+    choice = {"text": "a", "finish_reason": "stop"}
+    assert read("completion", {"choices": [choice] * wanted}, **body).ended
+    if wanted > 1:
+        fewer = read("completion", {"choices": [choice] * (wanted - 1)}, **body)
+        assert (len(fewer.choices), fewer.ended, fewer.finish_reason) == (wanted - 1, False, "fewer_choices")
 
 
 def test_completion() -> None:
@@ -149,6 +189,41 @@ def test_embeddings() -> None:
     assert read("embedding", two, input=[[1], [2]]).choices[0].text == "[[1],[2]]"
 
 
+@pytest.mark.parametrize(("size", "off"), [(LARGE_REPLY + 1, True), (100, False)])
+def test_large_replies_are_read_off_the_event_loop(monkeypatch: pytest.MonkeyPatch, size: int, off: bool) -> None:
+    """P19 Reading a reply of megabytes takes seconds: other calls and their deadlines do not wait for it."""
+    loops: list[bool] = []
+
+    def spied(reply: Any, body: Any) -> Answer:
+        loops.append(asyncio._get_running_loop() is None)
+        return KINDS["embedding"].read(reply, body)
+
+    job: Any = SimpleNamespace(kind="spied")
+    monkeypatch.setitem(ledger.KINDS, "spied", replace(KINDS["embedding"], read=spied))
+    nothing: Any = None
+    books = ledger.JobLedger(job, nothing, nothing, nothing, nothing, None)
+    request = Request(key="k", endpoint="/x", body={"input": "a"}, input_bound=1, answer_bound=0, pictures=0)
+    received = asyncio.run(books.receive(request, {"data": [{"embedding": [1]}]}, b" " * size))
+    assert received.answer.choices[0].text == "[1]"
+    assert loops == [off]
+
+
+def test_many_embeddings_are_written_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P19 json holds Python's lock for all that it is given at once, and would stop the event loop from any thread."""
+    largest: list[int] = []
+    dumps = json.dumps
+
+    def spied(value: Any, **options: Any) -> str:
+        largest.append(len(value) * (len(value[0]) if isinstance(value[0], list) else 1))
+        return dumps(value, **options)
+
+    monkeypatch.setattr(kinds.json, "dumps", spied)
+    vectors = {"data": [{"embedding": [0.5] * 64}] * 200}
+    text = read("embedding", vectors, input=["a"] * 200).choices[0].text
+    assert json.loads(text) == [[0.5] * 64] * 200
+    assert max(largest) == 64
+
+
 def test_moderation() -> None:
     """A verdict and the categories that were hit, one for each input."""
     verdict = {"flagged": True, "categories": {"violence": True, "hate": False}}
@@ -176,7 +251,8 @@ def test_moderation() -> None:
         ("text", {"status": "failed", "error": {"code": "server_error"}, "output": []}),
         ("text", {"status": "in_progress", "output": [1]}),
         ("text", {"status": ["completed"]}),
-        ("text", {"status": "completed", "output": []}),
+        ("text", {"status": "completed"}),
+        ("text", {"status": "completed", "output": None}),
         ("text", {"status": "incomplete", "output": [1]}),
         ("text", {"status": "incomplete", "output": {"a": 1}}),
         ("image", {"data": [{}]}),
@@ -274,12 +350,24 @@ def test_usage() -> None:
             "usage": {
                 "prompt_tokens": 10,
                 "completion_tokens": 0,
-                "prompt_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 2, "image_tokens": 1},
-                "completion_tokens_details": {"reasoning_tokens": 3},
+                "prompt_tokens_details": {
+                    "cached_tokens": 4,
+                    "cache_write_tokens": 2,
+                    "image_tokens": 1,
+                    "audio_tokens": 6,
+                },
+                "completion_tokens_details": {"reasoning_tokens": 3, "audio_tokens": 5},
             }
         }
     ) == Usage(
-        input_tokens=10, output_tokens=0, cached_tokens=4, cache_write_tokens=2, image_tokens=1, reasoning_tokens=3
+        input_tokens=10,
+        output_tokens=0,
+        cached_tokens=4,
+        cache_write_tokens=2,
+        image_tokens=1,
+        audio_tokens=6,
+        reasoning_tokens=3,
+        output_audio_tokens=5,
     )
     assert usage_of(
         {"usage": {"input_tokens": 1, "output_tokens": 2, "input_tokens_details": {"cached_tokens": 1}}}

@@ -155,10 +155,11 @@ def test_unlike_refusals_and_one_answer_do_not_stop_the_job() -> None:
 
 
 def test_rows_that_were_never_sent_are_no_refusals() -> None:
-    """P23 Rows that are too large are the rows' fault; the host is not blamed."""
+    """P23 Rows that are too large for the job's own limit wait for another; the host is not blamed."""
     run = simulate([request(f"r{n}", answer_bound=9999) for n in range(30)], soon, tokens_per_minute=1000)
-    assert run.why is None
-    assert len(run.unsent) == 30
+    assert isinstance(run.why, LimitError)
+    assert not run.calls
+    assert not run.failed
 
 
 @pytest.mark.parametrize("left", [0, 3])
@@ -175,6 +176,9 @@ def test_max_failures(left: int) -> None:
     assert "max_failures" in str(run.why)
     assert sum(1 for outcome in run.outcomes.values() if not (outcome.answer and outcome.answer.ended)) == left + 1
     assert simulate(requests(100), answering, concurrency=1, failures_left=20).why is None
+    again = simulate(requests(100), answering, concurrency=4, failures_left=-1)
+    assert isinstance(again.why, LimitError)
+    assert not again.calls
 
 
 def test_max_time() -> None:
@@ -204,6 +208,8 @@ def test_throttled_for_ever_gives_up(wait: float | None) -> None:
     assert "give_up" in str(run.why)
     assert 900 <= run.ended - run.began <= 920
     assert len(run.calls) <= 60
+    # Throttling says nothing of a row: it is pending, and no run of three is counted against it.
+    assert not run.failed
 
 
 def test_slow_limits_and_slow_answers_are_no_trouble() -> None:
@@ -375,7 +381,7 @@ def test_stop_drains_what_is_in_flight() -> None:
 
 
 def test_stop_with_a_drain_abandons_what_hangs() -> None:
-    """P14 After 25 s what has not ended is left; a second stop leaves it at once."""
+    """P14 P46 After 25 s what has not ended is left, and is on record; a second stop leaves it at once."""
 
     async def answering(request: Request, n: int) -> Reply | Failure:
         await asyncio.sleep(10 if request.id == "r0" else 500)
@@ -388,6 +394,7 @@ def test_stop_with_a_drain_abandons_what_hangs() -> None:
     run = simulate(requests(100), answering, during=twice, concurrency=4)
     assert run.answered == {"r0"}
     assert 27 <= run.ended - run.began <= 28
+    assert [attempt.reason for name in ("r1", "r2", "r3") for attempt in run.attempts[name]] == ["abandoned"] * 3
 
     async def at_once(backend: OnlineBackend) -> None:
         await asyncio.sleep(2)

@@ -41,14 +41,19 @@ def test_costs_are_whole_nano_dollars() -> None:
 
 def test_what_is_not_known_is_not_zero() -> None:
     """An unknown model, an unknown count or a price by the hour costs None, never 0."""
-    prices = Prices({"own": Price(input=1, output=2), "in": Price(input=1)}, OPENAI)
+    prices = Prices({"own": Price(input=1, output=2), "in": Price(input=1), "image": Price(input=1, image=0.5)}, OPENAI)
     assert prices.cost("no-such-model", usage()) is None
     assert prices.bound(request("no-such-model")) is None
     assert prices.cost("gpt-4o", Usage()) is None
     assert prices.cost("gpt-4o", usage(outside=None)) is None
     assert prices.cost("own", Usage()) is None
     assert prices.cost("own", usage(outside=None)) is None
-    assert prices.cost("in", usage(outside=None)) == 1_000_000
+    assert prices.cost("in", usage(outside=None)) == prices.cost("in", usage(outside=0)) == 1_000_000
+    assert prices.cost("in", usage(outside=1)) is None
+    assert prices.bound(request("in", 1000, answer_bound=0)) == 1_000_000
+    assert prices.bound(request("in", 1000, answer_bound=1)) is None
+    assert "pricing.in.output" in prices.lacking(request("in", 1000, answer_bound=1))
+    assert prices.cost("image", usage(), pictures=3) == 3 * NANO // 2
     assert prices.cost("whisper-1", usage()) is None
     assert prices.bound(request("whisper-1")) is None
     assert prices.bound(request("gpt-4o", answer_bound=None)) is None
@@ -86,6 +91,21 @@ def test_drawn_tokens_cost_what_pictures_cost() -> None:
     assert prices.cost("gpt-image-2", usage(0, 10**6), pictures=1) == 30 * NANO
 
 
+def test_sound_costs_what_sound_costs() -> None:
+    """P25 Tokens that are heard or spoken have their own, higher price, and the bound holds for them."""
+    prices = Prices({}, OPENAI)
+    heard = prices.cost("gpt-audio", usage(audio_tokens=1000))
+    spoken = prices.cost("gpt-audio", usage(output_audio_tokens=100))
+    plain, bound = prices.cost("gpt-audio", usage()), prices.bound(request("gpt-audio", 1000, 100))
+    assert plain is not None
+    assert heard is not None
+    assert spoken is not None
+    assert bound is not None
+    assert plain < min(heard, spoken)
+    assert (heard - plain, spoken - plain) == (1000 * (32_000 - 2_500), 100 * (64_000 - 10_000))
+    assert prices.cost("gpt-audio", usage(audio_tokens=1000, output_audio_tokens=100)) == bound
+
+
 def test_tiers() -> None:
     """Flex is cheaper and priority dearer than the plain price, and the bound holds for all of them."""
     prices = Prices({}, OPENAI)
@@ -104,6 +124,7 @@ def test_every_model_at_its_corners() -> None:
     """P25 For every model: a price and a bound, or neither, and no sort of token is dearer than the bound has it."""
     prices = Prices({}, OPENAI)
     sorts: list[dict[str, int]] = [{}, {"cached_tokens": 400_000}, {"cache_write_tokens": 400_000}, {"image_tokens": 9}]
+    sorts += [{"audio_tokens": 400_000}, {"output_audio_tokens": 1000}]
     for model in MODELS:
         bound = prices.bound(request(model, 400_000, 1000))
         for sort in sorts:
@@ -135,8 +156,8 @@ def test_no_cost_passes_its_bound(model: str, data: st.DataObject) -> None:
 
 
 @given(
-    *(st.none() | st.integers(0, 1000) for _ in range(5)),
-    st.sampled_from(["gpt-4o", "gpt-5.6-luna", "gpt-image-1.5", "own", "nope", "text-embedding-3-small"]),
+    *(st.none() | st.integers(0, 1000) for _ in range(7)),
+    st.sampled_from(["gpt-4o", "gpt-audio", "gpt-5.6-luna", "gpt-image-1.5", "own", "nope", "text-embedding-3-small"]),
     st.sampled_from([None, "flex", ""]),
 )
 @settings(deadline=None)
@@ -146,12 +167,20 @@ def test_odd_usage_never_raises(
     cached: int | None,
     written: int | None,
     image: int | None,
+    heard: int | None,
+    spoken: int | None,
     model: str,
     tier: Any,
 ) -> None:
     """Counts that contradict each other cost something or are unknown; they are no crash and never negative."""
     counted = Usage(
-        input_tokens=inside, output_tokens=outside, cached_tokens=cached, cache_write_tokens=written, image_tokens=image
+        input_tokens=inside,
+        output_tokens=outside,
+        cached_tokens=cached,
+        cache_write_tokens=written,
+        image_tokens=image,
+        audio_tokens=heard,
+        output_audio_tokens=spoken,
     )
     cost = Prices({"own": Price(input=1, output=1, cached_input=0)}, OPENAI).cost(model, counted, pictures=1, tier=tier)
     assert cost is None or cost >= 0

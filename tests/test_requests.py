@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Lab, serving
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from batchgen import intake
 from batchgen.requests import (
     Renderer,
     Request,
@@ -25,6 +28,7 @@ from batchgen.requests import (
     unchanged,
     with_history,
 )
+from batchgen.requests.uploads import REMEMBERED, Pictures
 from batchgen.spec import Job, load_job
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "{{ text }}"}]}
@@ -235,6 +239,22 @@ def test_signature_sees_what_pass_1_depends_on(tmp_path: Path) -> None:
     assert renderer(tmp_path, "chat", include, provider="other").signature() != one
     (tmp_path / "tone.md").write_text("loud", encoding="utf-8")
     assert renderer(tmp_path, "chat", include).signature() != one
+
+
+def test_the_signature_stays(tmp_path: Path) -> None:
+    """P07 What a run looks at and renders does not change what pass 1 is known by: the next run finds it current."""
+    (tmp_path / "tone.md").write_text("calm {{ text }}", encoding="utf-8")
+    (tmp_path / "cell.md").write_text("{{ output }}", encoding="utf-8")
+    job = renderer(
+        tmp_path,
+        request={**CHAT, "user": '{% include "tone.md" %}'},
+        output={"columns": {"cell": '{% include "cell.md" %}'}},
+    )
+    before = job.signature()
+    assert job.problems(["text"]) == []
+    job.request({"text": "hi"}, {})
+    assert job.columns({"text": "hi"}, {}, {}, "out") == {"cell": "out"}
+    assert job.signature() == before
 
 
 # --- combinations, conversations
@@ -458,7 +478,9 @@ def test_a_picture_that_changes(tmp_path: Path) -> None:
     path = picture(tmp_path / "a.png")
     job = renderer(tmp_path, "image_edit", EDIT)
     upload = job.request({"text": "a.png"}, {}).uploads[0]
-    seen = [list(each) for each in job.uploaded()]
+    with job.noting() as read:
+        job.request({"text": "a.png"}, {})
+    seen = [list(each) for each in read]
     assert unchanged(seen)
     picture(path, size=(9, 9))
     assert not unchanged(seen)
@@ -468,6 +490,84 @@ def test_a_picture_that_changes(tmp_path: Path) -> None:
     assert not unchanged(seen)
     with pytest.raises(RequestFault, match="cannot be read"):
         read_upload(replace(upload, path=str(path)))
+
+
+def test_pictures_are_noted_again_by_the_next_pass(tmp_path: Path) -> None:
+    """P08 Each pass notes every picture that its rows name, also one whose hash an earlier pass had made; outside of a pass
+    nothing is noted."""
+    path = picture(tmp_path / "a.png")
+    job = renderer(tmp_path, "image_edit", EDIT)
+    for _ in range(2):
+        with job.noting() as read:
+            for _ in range(3):
+                job.request({"text": "a.png"}, {})
+        assert [mark[0] for mark in read] == [str(path)]
+        job.request({"text": str(picture(tmp_path / "b.png").name)}, {})
+        assert len(read) == 1
+
+
+def test_few_hashes_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P31 Rows that each name another picture leave no trace of each in memory."""
+    monkeypatch.setattr(Pictures, "_read", lambda self, mark: "0" * 64)
+    pictures = Pictures(tmp_path)
+    for n in range(REMEMBERED + 500):
+        pictures._sha256((str(n), n, n))
+    assert pictures._sha256.cache_info().currsize == REMEMBERED
+
+
+def test_pass_1_is_skipped_while_every_picture_stays(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, renderings: list[str]
+) -> None:
+    """P08 P31 Pictures are noted in pages, of which one is in memory: pass 1 is skipped while all of them stay, and a picture
+    of any page that changes is noticed."""
+    monkeypatch.setattr(intake, "PICTURES", 2)
+    names = [picture(lab.folder / f"{n}.png", size=(4, 4 + n)).name for n in range(5)]
+    (lab.folder / "prompts.csv").write_text("id,text\n" + "".join(f"{n},{n}\n" for n in names), encoding="utf-8")
+    request = {"model": "gpt-image-2", "prompt": "p", "image": "{{ text }}", "size": "1024x1024"}
+    with serving() as api:
+        job = lab.job(api.url, rows=None, kind="image_edit", request=request)
+        assert lab.go(job).rows == {"succeeded": 5}
+        for name in (None, "0.png", "4.png", None):
+            if name is not None:
+                picture(lab.folder / name, size=(99, 99))
+            renderings.clear()
+            report = lab.go(job)
+            assert report.rows == {"succeeded": 5}
+            assert (report.run.calls, len(renderings)) == ((1, 6) if name else (0, 0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "request_", "reads"),
+    [
+        ("chat", CHAT, False),
+        ("image_edit", EDIT, True),
+        ("text", {"model": "m", "input": "{{ text | data_url }}"}, True),
+        ("text", {"model": "m", "input": '{% include "shown.md" %}'}, True),
+    ],
+)
+def test_requests_that_read_files_are_known(tmp_path: Path, kind: str, request_: Any, reads: bool) -> None:
+    """P19 A request that reads pictures while it is made is made off the event loop, where no deadline waits for it."""
+    (tmp_path / "shown.md").write_text("{{ text | data_url }}", encoding="utf-8")
+    assert renderer(tmp_path, kind, request_).reads_files == reads
+
+
+def test_pictures_are_hashed_off_the_event_loop(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P19 Reading and hashing what a row uploads holds up no other call and no deadline."""
+    made_on_loop: list[bool] = []
+    render = Renderer.request
+
+    def spied(self: Renderer, *args: Any, **kwargs: Any) -> Request:
+        made_on_loop.append(asyncio._get_running_loop() is not None)
+        return render(self, *args, **kwargs)
+
+    monkeypatch.setattr(Renderer, "request", spied)
+    picture(lab.folder / "a.png")
+    request = {"model": "gpt-image-2", "prompt": "p", "image": "a.png", "size": "1024x1024"}
+    with serving() as api:
+        assert lab.go(lab.job(api.url, rows=2, kind="image_edit", request=request)).rows == {"succeeded": 2}
+        assert made_on_loop == [False] * 4
+        assert lab.go(lab.job(api.url, name="chat", rows=2)).rows == {"succeeded": 2}
+    assert made_on_loop[4:] == [False] * 2 + [True] * 2
 
 
 # --- what is wrong whatever the row
@@ -504,6 +604,26 @@ def test_unknown_columns_in_includes_and_turns(tmp_path: Path) -> None:
     turns = {"model": "m", "messages": [{"role": "user", "content": "{{ turn }}"}]}
     assert "'turn' is not a column" in problems(tmp_path, ["text"], request=turns)[0]
     assert problems(tmp_path, ["text"], request=turns, conversation={"turns": "text"}) == []
+
+
+def test_files_that_rows_name_are_a_problem_of_the_job(tmp_path: Path) -> None:
+    """P30 P41 An include of what a row says, or of what is not there, is told with its place before any row is read, also
+    where an included file does it and the columns are not known yet."""
+    (tmp_path / "outer.md").write_text("{% include text %}", encoding="utf-8")
+    (tmp_path / ".env").write_text("OPENAI_API_KEY=sk-canary", encoding="utf-8")
+    for source, words in (
+        ("{% include text %}", "text in quotes"),
+        ('{% include "outer.md" %}', "text in quotes"),
+        ('{% include ".env" %}', "hidden"),
+        ('{% include "nope.md" %}', "no file below"),
+    ):
+        for header in (None, ["text"]):
+            (found,) = problems(tmp_path, header, request={**CHAT, "user": source})
+            assert found.startswith("job.yaml:1:")
+            assert "request.user: " in found
+            assert words in found
+            (found,) = problems(tmp_path, header, output={"columns": {"a": source}})
+            assert "output.columns.a: " in found
 
 
 def test_output_columns(tmp_path: Path) -> None:

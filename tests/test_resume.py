@@ -130,7 +130,7 @@ def test_a_changed_job_says_what_runs_again_before_it_does(lab: Lab, api: Simula
     assert planned.cost_at_most is not None
     assert 0 < planned.cost <= planned.cost_at_most
     said = told(lab, job)
-    assert any("3 answered rows run again because the job has changed" in text and "$" in text for text in said)
+    assert any("3 answered rows to run again because the job has changed" in text and "$" in text for text in said)
     assert [row["output"] for row in lab.table()] == ["one!", "two!", "three!"]
     lab.job(api.url, rows=None, request=chat())
     assert lab.go(job).run.calls == 0
@@ -159,6 +159,73 @@ def test_a_changed_matrix_calls_only_what_is_new(lab: Lab, api: Simulator) -> No
     lab.job(api.url, matrix={"tone": ["dry"]}, **parts)
     assert lab.go(job).run.calls == 0
     assert len(lab.table()) == 3
+
+
+NAMED = {**SOME, "id": "id"}
+OLD, NEW = [("a", "ECHO:one"), ("b", "ECHO:two")], [("x", "ECHO:one"), ("y", "ECHO:two")]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"prompts": SOME}, {"prompts": NAMED}),
+        ({"prompts": NAMED}, {"prompts": SOME}),
+        ({"prompts": NAMED}, {"prompts": NAMED, "rows": NEW}),
+        ({"request": chat()}, {"request": chat(model="{{ model }}"), "matrix": {"model": ["gpt-5.6-luna"]}}),
+        ({"request": chat("{{ text }} {{ t }}"), "matrix": {"t": ["x"]}}, {"request": chat("{{ text }} x")}),
+    ],
+    ids=["ids added", "ids dropped", "ids renamed", "a constant made an axis", "an axis made a constant"],
+)
+def test_unchanged_requests_are_not_paid_again(
+    lab: Lab, api: Simulator, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    """P08 A request that is the same keeps its answer though the row has another name: ids added, dropped or renamed, or a
+    constant made an axis, call nothing, and plan says so; the way back is free too."""
+
+    def to(parts: dict[str, Any]) -> Path:
+        write(lab, parts.get("rows", OLD))
+        given = {"prompts": NAMED, "request": chat(), **parts, "rows": None}
+        return lab.job(api.url, **given)
+
+    job = to(before)
+    lab.go(job)
+    outputs = [row["output"] for row in lab.table()]
+    for parts in (after, before, after):
+        to(parts)
+        planned = batchgen.plan(lab.load(job))
+        assert (planned.rows, planned.calls) == ({"succeeded": 2}, 0)
+        assert (lab.go(job).run.calls, [row["output"] for row in lab.table()]) == (0, outputs)
+        assert review.verify(lab.load(job)) == []
+    assert review.redo(lab.load(job), statuses=["succeeded"]) == 2
+    assert lab.go(job).run.calls == 2
+    assert lab.go(to(before)).run.calls == 0
+
+
+def test_an_answer_is_taken_over_by_one_row_only(lab: Lab, api: Simulator) -> None:
+    """P08 Of equal requests each has an answer of its own: two answers serve two rows of other names, and a third row is
+    called; a row's own answer is never given away."""
+    write(lab, [("a", "ECHO:same"), ("b", "ECHO:same"), ("c", "ECHO:other")])
+    job = lab.job(api.url, rows=None, prompts=NAMED)
+    lab.go(job)
+    asked = [row["request_id"] for row in lab.table()]
+    write(lab, [("x", "ECHO:same"), ("a", "ECHO:same"), ("c", "ECHO:other"), ("z", "ECHO:same"), ("y", "ECHO:new")])
+    planned = batchgen.plan(lab.load(job))
+    assert planned.calls == lab.go(job).run.calls == 2
+    found = {row["id"]: row["request_id"] for row in lab.table()}
+    assert [found["a"], found["x"], found["c"]] == asked
+    assert len(set(found.values())) == 5
+
+
+def test_a_failure_is_taken_over_with_its_tries(lab: Lab) -> None:
+    """P11 A request that was refused is refused under another name too: it is not called again, and redo asks it."""
+    with serving(script=lambda request: "400_policy" if "two" in str(request.body) else None) as api:
+        write(lab, OLD)
+        job = lab.job(api.url, rows=None)
+        lab.go(job)
+        write(lab, NEW)
+        assert (lab.go(job).run.calls, shown(lab)[1][:2]) == (0, ("y", "failed"))
+        assert review.redo(lab.load(job), ["y"]) == 1
+        assert lab.go(job).run.calls == 1
 
 
 def test_redo_asks_exactly_what_it_names_again(lab: Lab, api: Simulator) -> None:

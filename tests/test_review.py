@@ -6,13 +6,14 @@ import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Lab, serving
 
 import batchgen
 from batchgen import review
-from batchgen.simulator import Simulator
+from batchgen.simulator import RequestInfo, Simulator
 
 NOWHERE = "http://127.0.0.1:9/v1"
 
@@ -50,6 +51,97 @@ def test_a_plan_counts_what_a_run_then_does(lab: Lab) -> None:
         assert batchgen.plan(lab.load(job)).calls == 0
 
 
+@pytest.mark.parametrize("fault", ["400_policy", "500"])
+def test_a_plan_counts_the_turns_that_a_run_then_sends(lab: Lab, fault: str) -> None:
+    """P08 plan, and what run announces, count blocked turns only where a turn before them is going to be tried: none after
+    a refusal, all after a failure that passes; and never a turn behind one that no run tries again."""
+    broken = ["answer 1"]
+
+    def script(request: RequestInfo) -> str | None:
+        return fault if broken and broken[0] in str(request.body["messages"]) else None
+
+    with serving(script=script) as api:
+        lines = ["a,t,ECHO:answer 1", "b,t,ECHO:answer 2", "c,t,ECHO:answer 3", "d,u,ECHO:answer 4"]
+        (lab.folder / "prompts.csv").write_text("\n".join(["id,thread,text", *lines]) + "\n", encoding="utf-8")
+        parts = {"rows": None, "conversation": {"id": "thread"}, "retry": {"attempts": 1}}
+        job = lab.job(api.url, **parts)
+        assert lab.go(job).rows == {"failed": 1, "blocked": 2, "succeeded": 1}
+        broken.clear()
+        planned = batchgen.plan(lab.load(job))
+        assert planned.calls == (0 if fault == "400_policy" else 3)
+        assert lab.go(job).run.calls == planned.calls
+        review.redo(lab.load(job), statuses=["failed"])
+        planned = batchgen.plan(lab.load(job))
+        assert planned.calls == (3 if fault == "400_policy" else 0)
+        assert lab.go(job).run.calls == planned.calls
+        assert lab.go(job).rows == {"succeeded": 4}
+
+
+def test_a_turn_marked_behind_one_that_stops_is_not_planned(lab: Lab, api: Simulator) -> None:
+    """P08 A turn that is to be asked again, behind a turn that no run tries, is sent by no run: plan does not count it, and
+    the run that has nothing else to do needs no key."""
+    path, text = lab.folder / "prompts.csv", "id,thread,text\na,t,ECHO:one\nb,t,ECHO:two\n"
+    path.write_text(text, encoding="utf-8")
+    job = lab.job(api.url, rows=None, conversation={"id": "thread"}, request=_cut(3))
+    assert lab.go(job).rows == {"incomplete": 1, "blocked": 1}
+    lab.job(api.url, rows=None, conversation={"id": "thread"}, request=_cut(3), output={"accept": ["length"]})
+    assert lab.go(job).rows == {"succeeded": 2}
+    lab.job(api.url, rows=None, conversation={"id": "thread"}, request=_cut(3))
+    assert review.redo(lab.load(job), ["b"]) == 1
+    assert batchgen.plan(lab.load(job)).calls == 0
+    assert lab.go(job).run.calls == 0
+    assert [row["output"] != "" for row in lab.table()] == [True, True]
+
+
+def _cut(tokens: int) -> dict[str, Any]:
+    messages = [{"role": "user", "content": "{{ text }} and a good many words more"}]
+    return {"model": "gpt-5.6-luna", "messages": messages, "max_completion_tokens": tokens}
+
+
+def test_verify_asks_for_the_pictures_that_the_tables_show(lab: Lab, api: Simulator) -> None:
+    """P08 verify looks at the pictures of the answers that the tables show, those of outdated rows among them; of one that
+    a newer answer has replaced it asks nothing."""
+
+    def drawing(prompt: str) -> Path:
+        return lab.job(api.url, kind="image", rows=2, request={"model": "gpt-image-2", "prompt": prompt})
+
+    job = drawing("a {{ text }}")
+    lab.go(job)
+    old = sorted((lab.output() / "images").iterdir())
+    drawing("b {{ text }}")
+    lab.go(job, limit=1)
+    shown = {lab.output() / row["output"] for row in lab.table()}
+    assert len(shown & set(old)) == 1
+    for picture in old:
+        picture.unlink()
+    (trouble,) = review.verify(lab.load(job))
+    assert str(next(iter(shown & set(old)))) in trouble
+    lab.go(job)
+    assert review.verify(lab.load(job)) == []
+
+
+def test_another_job_in_the_same_folder_is_told(lab: Lab, api: Simulator) -> None:
+    """P08 A job whose output folder another job file used last says so, once and before its rows take their place; a file
+    that was renamed is no other job. Nothing recorded is lost."""
+    said: list[str] = []
+    one = lab.job(api.url, name="one", rows=2, output={"dir": "shared"})
+    two = lab.job(api.url, name="two", rows=None, output={"dir": "shared"}, request=_cut(20))
+    lab.go(one, say=said.append)
+    assert said == []
+    lab.go(two, say=said.append)
+    assert f"shared was last used by {one}; its rows leave the tables" in said[0]
+    said.clear()
+    lab.go(two, say=said.append)
+    assert said == []
+    assert lab.go(one, say=said.append).run.calls == 0
+    assert f"shared was last used by {two}" in said[0]
+    said.clear()
+    renamed = one.rename(lab.folder / "three.yaml")
+    lab.prompts(3)
+    assert lab.go(renamed, say=said.append).run.calls == 1
+    assert said == []
+
+
 def test_status_comes_from_the_journal_alone(lab: Lab, api: Simulator) -> None:
     """P45 status counts without the prompts, and says how the last run ended."""
     job = lab.job(api.url, rows=4)
@@ -59,7 +151,6 @@ def test_status_comes_from_the_journal_alone(lab: Lab, api: Simulator) -> None:
     assert told["rows"] == {"succeeded": 3, "pending": 1}
     assert (told["total"], told["calls"]) == (4, 3)
     assert (told["last_run"]["run"], told["last_run"]["exit_code"]) == (1, 0)
-    assert review.status(lab.load(job), limit=3)["rows"] == {"succeeded": 3}
 
 
 def test_show_tells_everything_of_a_row(lab: Lab) -> None:

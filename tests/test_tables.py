@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 import batchgen
 from batchgen import review
+from batchgen.kinds import KINDS, Unreadable
 from batchgen.simulator import Simulator
 from batchgen.tables.formats import cell, csv_writer, encodable, jsonl_writer
 
@@ -202,10 +204,16 @@ def test_a_tsv_and_a_txt_make_a_table(lab: Lab, api: Simulator) -> None:
     assert [row["output"] for row in lab.table("txt")] == ["one, two", "three"]
 
 
+def choice(index: int = 0, **message: Any) -> dict[str, Any]:
+    return {"index": index, "message": {"role": "assistant", **message}, "finish_reason": "stop"}
+
+
 @contextmanager
-def replying(*contents: str) -> Iterator[tuple[str, list[Any]]]:
-    """A server that answers each chat with the next of these contents (the last for ever), as JSON escapes; its URL, and
-    the bodies it was sent."""
+def replying(
+    *contents: str | list[Any], status: int = 200, header: str = "", **more: Any
+) -> Iterator[tuple[str, list[Any]]]:
+    """A server that answers each chat with the next of these contents, or lists of choices (the last for ever), as JSON
+    escapes, with a status, a header, and `more` in the body; its URL, and the bodies it was sent."""
     asked: list[Any] = []
     servers: list[asyncio.Server] = []
 
@@ -213,9 +221,10 @@ def replying(*contents: str) -> Iterator[tuple[str, list[Any]]]:
         while head := await reader.readuntil(b"\r\n\r\n"):
             length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
             asked.append(json.loads(await reader.readexactly(length)))
-            message = {"role": "assistant", "content": contents[min(len(asked), len(contents)) - 1]}
-            body = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}], "model": "m"}).encode()
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n")
+            said = contents[min(len(asked), len(contents)) - 1]
+            choices = said if isinstance(said, list) else [choice(content=said)]
+            body = json.dumps({"choices": choices, "model": "m", **more}).encode()
+            writer.write(f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{header}".encode())
             writer.write(f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
             await writer.drain()
             writer.close()
@@ -245,6 +254,34 @@ def test_half_a_character_in_a_reply_is_kept_as_well_as_can_be(lab: Lab) -> None
     assert [row["copy"] for row in lab.table()] == ["half \ufffd end"] * 2
     assert jsonl(lab.output() / "results.jsonl")[0]["output"] == "half \ud83d end"
     review.export(lab.load(job))
+
+
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+FUNCTION = {"name": "f", "arguments": "{}"}
+
+
+@pytest.mark.parametrize(
+    ("choices", "cell", "sent"),
+    [
+        ([choice(content=None, refusal="No.")], "No.", {"content": [{"type": "refusal", "refusal": "No."}]}),
+        ([choice(content="Yes.", refusal=None)], "Yes.", {"content": "Yes."}),
+        ([choice(content=None)], "", {"content": ""}),
+        ([choice(content=None, tool_calls=[CALL])], json.dumps([CALL]), {"tool_calls": [CALL]}),
+        ([choice(content=None, function_call=FUNCTION)], json.dumps(FUNCTION), {"function_call": FUNCTION}),
+        ([choice(content=None, audio={"id": "a", "transcript": "Hm.", "data": "AAAA"})], "Hm.", {"content": "Hm."}),
+        ([choice(1, content="other"), choice(0, content="first")], "first", {"content": "first"}),
+    ],
+)
+def test_the_next_turn_is_told_what_was_answered(lab: Lab, choices: list[Any], cell: str, sent: dict[str, Any]) -> None:
+    """P13 Whatever sort of reply a turn had, the next one carries it, and never a message of the model's with nothing in it;
+    of several choices the first by its index, which the table has first too."""
+    (lab.folder / "prompts.csv").write_text("id,thread,text\na,t,one\nb,t,two\n", encoding="utf-8")
+    with replying(choices, "end") as (url, asked):
+        accept = {"accept": ["refusal", "empty"]}
+        report = lab.go(lab.job(url, rows=None, conversation={"id": "thread"}, output=accept))
+    assert report.rows == {"succeeded": 2}
+    assert asked[1]["messages"][1] == {"role": "assistant", **sent}
+    assert lab.table()[0]["output"] == cell
 
 
 def test_half_a_character_in_a_conversation_is_sent_on_as_a_mark(lab: Lab) -> None:
@@ -277,6 +314,86 @@ def test_cells_that_spreadsheets_would_run_get_an_apostrophe(lab: Lab, api: Simu
     assert [row["output"] for row in lab.table()] == cells
 
 
+def test_what_a_server_wrote_is_disarmed_too(lab: Lab) -> None:
+    """P32 With output.csv.safe, a server's own words are made safe in both tables, and counted: the code, message and
+    request id of a refusal, the model and finish reason of an answer. Ids and input columns never change, not even those
+    that the other table has a name for."""
+    rows = "=id,text,code\n=r1,-x,=mine\n"
+    (lab.folder / "prompts.csv").write_text(rows, encoding="utf-8")
+    parts: dict[str, Any] = {"rows": None, "prompts": {"path": "prompts.csv", "id": "=id"}, "request": BODY}
+    safe = {"csv": {"safe": True}}
+    refusal = {"message": "=HYPERLINK(1)", "code": "=cmd|' /C calc'!A0", "type": "x"}
+    with replying("", status=400, header="x-request-id: =1+1\r\n", error=refusal) as (url, _):
+        report = lab.go(lab.job(url, **parts, output=safe))
+    (error,), (row,) = lab.table(which="errors"), lab.table()
+    assert (error["id"], error["code"], error["request_id"]) == ("=r1", "'=cmd|' /C calc'!A0", "'=1+1")
+    assert error["message"].startswith("'=HYPERLINK")
+    assert (row["=id"], row["text"], row["code"]) == ("=r1", "-x", "=mine")
+    assert (row["request_id"], report.disarmed) == ("'=1+1", 4)
+    with replying([{**choice(content="fine"), "finish_reason": "@stop"}], model="=model") as (url, _):
+        report = lab.go(lab.job(url, name="answered", **parts, output=safe))
+    (row,) = lab.table("answered")
+    assert (row["model"], row["finish_reason"], row["output"], report.disarmed) == ("'=model", "'@stop", "fine", 2)
+
+
+TEXT = {"model": "gpt-5.6-luna", "input": "{{ text }}", "max_output_tokens": 100}
+PICTURE = {"model": "gpt-image-2", "prompt": "{{ text }}"}
+VECTOR = {"model": "text-embedding-3-small", "input": "{{ text }}"}
+
+
+@pytest.mark.parametrize(("kind", "request_"), [("text", TEXT), ("image", PICTURE), ("embedding", VECTOR)])
+def test_answers_of_another_kind_are_shown(lab: Lab, api: Simulator, kind: str, request_: dict[str, Any]) -> None:
+    """P08 A job whose kind has changed shows the answers of the kind that it had, outdated, until they are asked again; the
+    other way round too, and export and results() do as well."""
+    job = lab.job(api.url)
+    lab.go(job)
+    lab.job(api.url, kind=kind, request=request_)
+    review.export(lab.load(job))
+    assert [row["output"] for row in lab.table()] == [f"answer {n}" for n in range(1, 6)]
+    assert lab.go(job, limit=1).run.calls == 1
+    table = lab.table()
+    assert [row["status"] for row in table] == ["succeeded"] + ["outdated"] * 4
+    assert [row["output"] for row in table[1:]] == [f"answer {n}" for n in range(2, 6)]
+    review.export(lab.load(job))
+    assert lab.table() == table
+    assert list(batchgen.results(lab.load(job))["status"]) == [row["status"] for row in table]
+    lab.go(job)
+    table = lab.table()
+    assert [row["status"] for row in table] == ["succeeded"] * 5
+    lab.job(api.url, request={**BODY, "messages": [{"role": "user", "content": "{{ text }}"}], "temperature": 0.5})
+    assert lab.go(job, limit=1).run.calls == 1
+    assert [row["output"] for row in lab.table()] == ["answer 1", *(row["output"] for row in table[1:])]
+
+
+def test_a_job_that_became_a_conversation_is_shown(lab: Lab, api: Simulator) -> None:
+    """P08 export and show of a job that has become a conversation since it ran end with what there is, not with a bug."""
+    job = lab.job(api.url, rows=2)
+    lab.go(job)
+    for turns in ("turns", "text"):
+        lab.job(api.url, rows=None, conversation={"turns": turns}, output={"columns": {"asked": "{{ request }}"}})
+        review.export(lab.load(job))
+        assert [(row["output"], row["messages"]) for row in lab.table()] == [("answer 1", ""), ("answer 2", "")]
+        assert "run again" in review.show(lab.load(job), "r1")[0]["request"]["error"]
+
+
+def test_an_answer_that_nothing_reads_leaves_its_cell_empty(
+    lab: Lab, api: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P08 What was recorded never keeps a table from being made: an answer that no kind can read any more leaves an empty
+    cell, and the rest of its line stands."""
+
+    def unreadable(*_: Any) -> Any:
+        raise Unreadable("the reply has changed its form")
+
+    job = lab.job(api.url, rows=2)
+    lab.go(job)
+    monkeypatch.setattr("batchgen.tables.KINDS", {name: replace(kind, read=unreadable) for name, kind in KINDS.items()})
+    review.export(lab.load(job))
+    assert [(row["status"], row["output"], row["model"]) for row in lab.table()] == [
+        ("succeeded", "", "gpt-5.6-luna")
+    ] * 2
+
+
 def test_several_choices_are_several_lines(lab: Lab, api: Simulator) -> None:
     """P45 With n above 1 there is one line per choice, numbered; tokens and cost stand on the first only, so that sums
     are right."""
@@ -289,6 +406,46 @@ def test_several_choices_are_several_lines(lab: Lab, api: Simulator) -> None:
     assert sum(float(row["cost"] or 0) for row in table) == pytest.approx(report.run.cost)
     assert len({row["output"] for row in table[:3]}) == 3
     assert report.total == 2
+
+
+def test_an_axis_called_model_stands_as_the_job_has_it(lab: Lab) -> None:
+    """P45 An axis called model has the axis's value in the table, not the name of the snapshot that answered, in every form
+    of the table; with output.prefix both stand."""
+    matrix = {"model": ["small", "large"]}
+    with replying("fine", model="snapshot-2026-11") as (url, asked):
+        parts: dict[str, Any] = {"matrix": matrix, "request": {**BODY, "model": "{{ model }}"}}
+        job = lab.job(url, rows=1, output={"tables": ["csv", "jsonl"]}, **parts)
+        lab.go(job)
+        assert sorted(body["model"] for body in asked) == ["large", "small"]
+    for table in (lab.table(), jsonl(lab.output() / "results.jsonl")):
+        assert [row["model"] for row in table] == ["small", "large"]
+        assert list(table[0]).count("model") == 1
+    lab.job(url, rows=None, output={"prefix": "bg_"}, **parts)
+    review.export(lab.load(job))
+    assert [(row["model"], row["bg_model"]) for row in lab.table()] == [
+        (m, "snapshot-2026-11") for m in matrix["model"]
+    ]
+
+
+@pytest.mark.parametrize("axis", ["status", "output", "cost", "run", "turn", "reason", "code", "message", "id", "when"])
+def test_an_axis_that_a_table_has_a_column_for_is_refused(lab: Lab, api: Simulator, axis: str) -> None:
+    """P30 An axis named like a column of batchgen's, in the results or in the errors, is refused with exit 2 at its place in
+    the job, before any call; output.prefix mends it, and each column has its own."""
+    (lab.folder / "prompts.csv").write_text("sku,text\nr1,ECHO:hi\n", encoding="utf-8")
+    parts: dict[str, Any] = {
+        "rows": None,
+        "prompts": {"path": "prompts.csv", "id": "sku"},
+        "matrix": {axis: ["u", "v"]},
+    }
+    job = lab.job(api.url, **parts)
+    with pytest.raises(
+        batchgen.InputError, match=rf"job\.yaml:\d+:\d+: matrix\.{axis}: .*set output\.prefix"
+    ) as caught:
+        lab.go(job)
+    assert (caught.value.exit_code, api.requests.received) == (2, 0)
+    lab.job(api.url, **parts, output={"prefix": "bg_"})
+    assert lab.go(job).rows == {"succeeded": 2}
+    assert [row[axis] for row in lab.table()] == ["u", "v"]
 
 
 def test_a_matrix_makes_a_line_per_combination(lab: Lab, api: Simulator) -> None:

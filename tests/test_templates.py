@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -277,6 +278,24 @@ def test_each_rendering_counts_anew() -> None:
     assert len({render({}) for _ in range(5)}) == 1
 
 
+def test_threads_count_for_themselves() -> None:
+    """P13 P41 Turns are rendered in threads at one time: what one rendering takes is not counted against another."""
+    both, made = threading.Barrier(2, timeout=10), []
+
+    def meet(value: Any) -> Any:
+        both.wait()
+        return value
+
+    source = "{{ 1 | meet }}{% for i in range(60000) %}{% endfor %}{{ 2 | meet }}"
+    render = Templates(Path("/nonexistent"), {"meet": meet}).compile(source)
+    threads = [threading.Thread(target=lambda: made.append(render({}))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == ["12", "12"]
+
+
 def test_large_cells_pass() -> None:
     """P28 A cell of many megabytes goes through a template and its usual filters unchanged."""
     cell = "中 text\r\n" * 400_000
@@ -313,6 +332,53 @@ def test_include_reads_below_the_folder_only(tmp_path: Path) -> None:
         for tag in ("include", "extends"):
             assert repr(name) in fault(f'{{% {tag} "{name}" %}}', folder)
     assert "an included template is wrong" in fault('{% include "wrong.md" %}', folder)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% include name %}",
+        "{% include 'tone-' ~ name %}",
+        "{% include ['tone.md', name] %}",
+        "{% include ('tone.md', name) %}",
+        "{% include 'tone.md' if n else name %}",
+        "{% extends name %}",
+        "{% import name as m %}",
+        "{% from name import m %}",
+        "{% if false %}{% include row['name'] %}{% endif %}",
+        "{% include 7 %}",
+    ],
+)
+def test_rows_name_no_files(tmp_path: Path, source: str) -> None:
+    """P41 A file that is read as a template is named by the job and never by a row: known before any row is rendered."""
+    (tmp_path / "tone.md").write_text("calm", encoding="utf-8")
+    with pytest.raises(TemplateFault, match="text in quotes"):
+        Templates(tmp_path, {}).compile(source)
+    (tmp_path / "outer.md").write_text(source, encoding="utf-8")
+    assert "text in quotes" in fault('{% include "outer.md" %}', tmp_path, name="tone.md")
+
+
+def test_hidden_files_are_no_templates(tmp_path: Path) -> None:
+    """P41 No file is read as a template whose path has a part that begins with a dot: .env is not told to a model."""
+    (tmp_path / ".env").write_text("OPENAI_API_KEY=sk-canary", encoding="utf-8")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "config").write_text("secret", encoding="utf-8")
+    (tmp_path / "link.md").symlink_to(".env")
+    (tmp_path / ".shown.md").symlink_to("tone.md")
+    (tmp_path / "tone.md").write_text("calm", encoding="utf-8")
+    for name in (".env", "./.env", ".git/config", "link.md", ".shown.md"):
+        assert f"{name!r} is hidden" in fault(f'{{% include "{name}" %}}', tmp_path)
+    assert rendered('{% include "./tone.md" %}', tmp_path) == "calm"
+
+
+def test_a_file_is_read_once(tmp_path: Path) -> None:
+    """P08 What is rendered of a file is what was looked through and told: a change in the middle of a run is not half seen."""
+    (tmp_path / "tone.md").write_text("calm", encoding="utf-8")
+    templates = Templates(tmp_path, {})
+    source = 'Be {% include "tone.md" %}.'
+    assert templates.included(source) == {"tone.md": "calm"}
+    (tmp_path / "tone.md").write_text("loud", encoding="utf-8")
+    assert templates.compile(source)({}) == "Be calm."
 
 
 def test_includes_are_bounded(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import resource
 import socket
@@ -285,6 +286,25 @@ def test_a_key_in_a_message_is_redacted() -> None:
     assert "abcdefgh" not in failure.message
     page = result(http(200, f"<html>{KEY}</html>"))
     assert KEY not in page.message
+
+
+def test_a_key_in_an_answer_is_not_kept() -> None:
+    """P40 A server that sends the key back with an answer, in a header or in the text, finds it neither in the journal nor in
+    a table; an answer without it is kept as it came."""
+
+    async def replies() -> list[Any]:
+        behaviours = [http(200, {**CHAT, "id": KEY}, {"X-Request-Id": f"req-{KEY}"}), ok()]
+        async with (
+            Hostile(lambda n: behaviours[n - 1]) as server,
+            Client(connection(server.url), KEY, connections=1, direct=True) as client,
+        ):
+            return [await client.post(request("r", body=MESSAGES)) for _ in behaviours]
+
+    told, plain = asyncio.run(replies())
+    assert KEY not in str(told)
+    assert json.loads(told.body) == {**CHAT, "id": "[key]"}
+    assert told.headers["x-request-id"].startswith("req-")
+    assert json.loads(plain.body) == CHAT
 
 
 @pytest.mark.parametrize("cut", [480, 490, 495, 499])

@@ -154,6 +154,9 @@ class Memory:
     async def attempt(self, request: Request, attempt: Attempt) -> None:
         self._run.attempts.setdefault(request.id, []).append(attempt)
 
+    def abandoned(self, request: Request, attempt: Attempt) -> None:
+        self._run.attempts.setdefault(request.id, []).append(attempt)
+
     async def outcome(self, outcome: Outcome, attempt: Attempt) -> None:
         assert outcome.request.id not in self._run.outcomes
         await self.attempt(outcome.request, attempt)

@@ -34,61 +34,53 @@ if TYPE_CHECKING:
 # The exit of several jobs is the first of these that any of them had.
 PRECEDENCE = (143, 130, 1, 74, 2, 4, 75, 5, 6, 3, 0)
 
-# Where click keeps, for one invocation, whether --json was given.
-_AS_OBJECT = "batchgen.as_object"
-
 
 class Commands(click.Group):
     """A group whose commands end with the exit codes of the errors they raise."""
 
-    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Run, and exit with the code that the README lists."""
+    def main(self, args: Sequence[str] | None = None, *_: Any, **kwargs: Any) -> NoReturn:
+        """Run, and exit with the code that the README lists. What is wrong is said on stderr, and under --json it is one
+        object on stdout too."""
         settle_streams()
+        given, told = list(sys.argv[1:] if args is None else args), None
         try:
-            code = super().main(*args, **{**kwargs, "prog_name": "batchgen", "standalone_mode": False})
+            code = super().main(given, **{**kwargs, "prog_name": "batchgen", "standalone_mode": False})
         except BatchgenError as error:
-            code = error.exit_code
+            code, told = error.exit_code, str(error)
+            say(told)
         except click.ClickException as error:
+            code, told = 2, error.format_message()
             error.show()
-            code = 2
         except (click.Abort, KeyboardInterrupt):
             code = 130
         except SystemExit:
             code = 0  # click's own way to end when the reader of --help has gone away
         except Exception as error:
-            code = _bug(error)
+            code, told = 1, _bug(error)
+            say(told)
+        if told is not None and "--json" in given:
+            with suppress(OutputError):
+                tell(as_json(_ending(code, told)))
         flush()
         sys.exit(code or 0)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; what is wrong is said on stderr, and under --json on stdout too."""
-        try:
-            return super().invoke(ctx)
-        except BatchgenError as error:
-            say(str(error))
-            if ctx.meta.get(_AS_OBJECT):
-                with suppress(OutputError):
-                    tell(as_json(_ending(error)))
-            raise
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands in the order in which they are used."""
         return list(self.commands)
 
 
-def _ending(error: BatchgenError) -> dict[str, Any]:
-    return {"exit_code": error.exit_code, "error": str(error)}
+def _ending(code: int, told: str) -> dict[str, Any]:
+    return {"exit_code": code, "error": told}
 
 
-def _bug(error: Exception) -> int:
+def _bug(error: Exception) -> str:
     """Where a bug is, without its message or chain: either may hold a key or a customer's text."""
     frames, trace = [], error.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code
         frames.append(f"  {Path(code.co_filename).name}:{trace.tb_lineno} {code.co_name}")
         trace = trace.tb_next
-    say("\n".join([f"batchgen: a bug: {type(error).__name__}; please report it with these lines:", *frames[-8:]]))
-    return 1
+    return "\n".join([f"batchgen: a bug: {type(error).__name__}; please report it with these lines:", *frames[-8:]])
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -120,12 +112,7 @@ def _job_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _remember(ctx: click.Context, option: click.Parameter, value: bool) -> bool:
-    ctx.meta[_AS_OBJECT] = value
-    return value
-
-
-_json_option = click.option("--json", "as_object", is_flag=True, callback=_remember, help="Print one JSON object.")
+_json_option = click.option("--json", "as_object", is_flag=True, help="Print one JSON object.")
 
 
 class _Usd(click.FloatRange):
@@ -165,12 +152,18 @@ def _load_all(paths: Sequence[str], prompts: str | None, simulate: bool, output:
 
     jobs: list[Job] = []
     problems: list[Problem] = []
+    folders: dict[Path, str] = {}
     found = 0
     for path in paths:
         try:
             job = _load(path, prompts)
-            if wrong := Place.of(job, simulate=simulate, output=output).renderer.problems(None):
+            place = Place.of(job, simulate=simulate, output=output)
+            if wrong := place.renderer.problems(None):
                 raise InputError(wrong)
+            if place.folder in folders:
+                other = folders[place.folder]
+                raise InputError(f"has the output folder of {other} ({place.folder}); set name: to keep them apart")
+            folders[place.folder] = path
             jobs.append(job)
         except InputError as error:
             problems += error.problems or [Problem(path=path, message=str(error))]
@@ -209,19 +202,23 @@ def plan(job: Job, simulate: bool, output: Path | None, limit: int | None, as_ob
     if as_object:
         tell(as_json(asdict(found)))
         return
-    tell(plain("\n".join(_planned(found))))
+    tell(plain("\n".join(_planned(found, job.limits))))
 
 
-def _planned(found: Any) -> Iterator[str]:
+def _planned(found: Any, limits: Any) -> Iterator[str]:
+    from batchgen.report import counted
+
     yield f"{found.name}: {found.kind} at {found.host} -> {found.output}"
     counts = ", ".join(f"{count:,} {status}" for status, count in sorted(found.rows.items()))
     yield f"rows:   {found.total:,} ({counts})"
     if found.changed_job:
-        yield f"        {found.changed_job:,} answered rows run again because the job has changed"
+        yield f"        {counted(found.changed_job, 'answered row')} to run again because the job has changed"
     if found.changed_rows:
-        yield f"        {found.changed_rows:,} answered rows run again because their cells have changed"
+        yield f"        {counted(found.changed_rows, 'answered row')} to run again because of changed cells"
     yield f"calls:  {found.calls:,}, about {found.tokens:,} tokens"
     yield f"cost:   {_dollars(found.cost, 'about')}; {_dollars(found.cost_at_most, 'at most')}"
+    if limits.max_cost is not None and (found.cost_at_most or 0) > limits.max_cost:
+        yield f"        limits.max_cost is ${limits.max_cost:,.4f}: the run may stop there"
     if found.seconds is not None:
         yield f"time:   at least {found.seconds:,.0f} s under the job's limits"
     if found.first is not None:
@@ -237,7 +234,12 @@ def _dollars(amount: float | None, word: str) -> str:
 @click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
 @_job_options
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the file's first N rows.")
-@click.option("--max-cost", type=_Usd(min=0, min_open=True), metavar="USD", help="Spend at most so much in this run.")
+@click.option(
+    "--max-cost",
+    type=_Usd(min=0, min_open=True),
+    metavar="USD",
+    help="Spend at most so much in this run, all jobs together.",
+)
 @_json_option
 @click.option("--quiet", is_flag=True, help="Say nothing when every row succeeded.")
 def run(
@@ -257,10 +259,13 @@ def run(
     if prompts == "-" and len(jobs) > 1:
         raise click.UsageError("--prompts - feeds one job; name one")
     loaded = _load_all(jobs, prompts, simulate, output)
-    one = partial(_run_one, limit=limit, max_cost=max_cost, simulate=simulate, output=output, quiet=quiet)
     codes, objects = [], []
     for job in loaded:
+        one = partial(_run_one, limit=limit, max_cost=max_cost, simulate=simulate, output=output, quiet=quiet)
         code, shown = _ended(one, job, line=not as_object, quiet=quiet)
+        if max_cost is not None:
+            # The cap is the command's; what one job spent is not there for the next.
+            max_cost = max(0.0, max_cost - shown.get("run", {}).get("cost", 0.0))
         codes.append(code)
         objects.append(shown)
         if code in (130, 143):
@@ -280,7 +285,7 @@ def _ended(one: Callable[[Job], Report], job: Job, *, line: bool, quiet: bool) -
             tell(plain(report.line()))
     except BatchgenError as error:
         say(str(error))
-        return error.exit_code, {"name": job.name, **_ending(error)}
+        return error.exit_code, {"name": job.name, **_ending(error.exit_code, str(error))}
     return report.exit_code, report.as_json()
 
 
@@ -330,7 +335,8 @@ def redo(
 ) -> None:
     """Mark rows to be asked again.
 
-    The next run of JOB asks them; each old answer stays until its new one lands.
+    The next run of JOB asks them, and of conversations the turns after them; each old answer stays until its new one
+    lands.
     """
     from batchgen import review
 
@@ -341,7 +347,8 @@ def redo(
     if not given and not statuses:
         raise click.UsageError("name rows by ID, --from FILE, --failed, --incomplete or --all")
     marked = review.redo(job, given, statuses=statuses, simulate=simulate, output=output)
-    tell(f"{job.name}: {marked:,} marked; batchgen run {job.shown}{' --simulate' * simulate} asks them again")
+    after = ", later turns included" * (job.conversation is not None)
+    tell(f"{job.name}: {marked:,} marked{after}; batchgen run {job.shown}{' --simulate' * simulate} asks them again")
 
 
 def _ids(source: BinaryIO) -> list[str]:
@@ -374,7 +381,7 @@ def status(job: Job, simulate: bool, output: Path | None, as_object: bool) -> No
     From the journal of JOB alone, also while a run is going.
     """
     from batchgen import review
-    from batchgen.report import Tally, money
+    from batchgen.report import Tally, counted, money
 
     found = review.status(job, simulate=simulate, output=output)
     if as_object:
@@ -382,7 +389,7 @@ def status(job: Job, simulate: bool, output: Path | None, as_object: bool) -> No
         return
     counts = ", ".join(f"{count:,} {name}" for name, count in sorted(found["rows"].items()))
     took = Tally(**{each.name: found[each.name] for each in fields(Tally)})
-    tell(f"{found['name']}: {found['total']:,} rows: {counts}; {took.calls:,} calls, {money(took)}")
+    tell(f"{found['name']}: {counted(found['total'], 'row')}: {counts}; {counted(took.calls, 'call')}, {money(took)}")
     for reason, count in found["failures"].items():
         tell(plain(f"  {count:,} x {reason}"))
 

@@ -1,13 +1,13 @@
 """Request -> Outcome: what every backend takes and gives.
 
-A backend asks its `Source` for threads (one request, or the turns of one conversation), sends what they yield, and hands
-each attempt and outcome to the `Ledger`, which makes them durable before the backend goes on.
+A backend takes threads (one request, or the turns of one conversation), sends what they yield, and hands each attempt and
+outcome to the `Ledger`, which makes them durable before the backend goes on.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from batchgen.errors import BatchgenError
@@ -19,6 +19,9 @@ Meaning = Literal["throttled", "transient", "timeout", "network", "row", "accoun
 
 # Failures that another run tries again: they say nothing about the row itself.
 PASSING: frozenset[Meaning] = frozenset({"throttled", "transient", "timeout", "network"})
+
+# Replies from this size on (bytes) are read off the event loop.
+LARGE_REPLY = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +119,9 @@ class Ledger(Protocol):
     async def attempt(self, request: Request, attempt: Attempt) -> None:
         """An attempt failed and will be followed by another."""
 
+    def abandoned(self, request: Request, attempt: Attempt) -> None:
+        """A call was given up while it was in flight. Returns at once; it is durable when the run has ended."""
+
     async def outcome(self, outcome: Outcome, attempt: Attempt) -> None:
         """The last attempt of a request in this run; the commit point."""
 
@@ -142,8 +148,4 @@ class Progress:
     failed: int = 0
     in_flight: int = 0
     waiting_for: str = ""
-    retries: int = 0
-    calls: int = 0
     cost: int = 0
-    tokens: int = 0
-    reasons: dict[str, int] = field(default_factory=dict)

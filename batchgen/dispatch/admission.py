@@ -5,15 +5,19 @@ Money first and the governor last: whatever is waited for in between, a call lea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from batchgen.dispatch import Failure
-from batchgen.dispatch.limits import Bucket, Clock, Governor, Purse, TokenBucket
+from batchgen.dispatch.limits import SLOT, Bucket, Clock, Governor, Purse, TokenBucket
+from batchgen.errors import LimitError
 from batchgen.kinds import Usage
 from batchgen.pricing import Prices
 from batchgen.requests import Request
+
+# Seconds between being counted and being sent that move no window by more than it forgives.
+PROMPT = SLOT / 2
 
 
 class NeverFits(Exception):  # noqa: N818 - named for the request
@@ -22,11 +26,13 @@ class NeverFits(Exception):  # noqa: N818 - named for the request
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
-    """What was taken for one call: `money` in nano-dollars is reserved; `probe` says that it probes an outage."""
+    """What was taken for one call: `money` in nano-dollars is reserved, `amounts` of each limit were counted as sent at
+    `counted_at` by the run's clock; `probe` says that it probes an outage."""
 
     money: int
-    tokens: float
+    amounts: Mapping[str, float]
     probe: bool
+    counted_at: float
 
 
 class Admission:
@@ -44,6 +50,7 @@ class Admission:
     ) -> None:
         self.governor = Governor(clock)
         self.capped = bool(purses)
+        self._clock = clock
         self._waiting_for = ""
         self._purses, self._prices = purses, prices
         self._tokens = TokenBucket(tokens) if tokens else None
@@ -56,9 +63,10 @@ class Admission:
             self._buckets["tokens_per_minute"] = self._tokens
 
     async def admit(self, request: Request) -> Ticket:
-        """Wait for everything that a call needs. Raises NeverFits, or LimitError when the money will never be enough."""
+        """Wait for everything that a call needs. Raises NeverFits, or LimitError when the money will never be enough, or
+        nobody can tell."""
         amounts = self._amounts(request)
-        money = self._prices.bound(request) or 0 if self.capped else 0
+        money = self._money(request)
         with ExitStack() as undo:
             for purse in self._purses:
                 self._waiting_for = "money reserved by calls in flight"
@@ -70,20 +78,36 @@ class Admission:
             self._waiting_for = ""
             probe = await self.governor.gate()
             undo.pop_all()
+        self._count(amounts)
+        return Ticket(money=money, amounts=amounts, probe=probe, counted_at=self._clock())
+
+    def _money(self, request: Request) -> int:
+        if not self.capped:
+            return 0
+        bound = self._prices.bound(request)
+        if bound is None:
+            raise LimitError(f"a cap on cost needs {self._prices.lacking(request)}; mend that and run again")
+        return bound
+
+    def _count(self, amounts: Mapping[str, float]) -> None:
         for name, amount in amounts.items():
             self._buckets[name].sent(amount)
-        return Ticket(money=money, tokens=amounts.get("tokens_per_minute", 0.0), probe=probe)
+
+    def leaves(self, ticket: Ticket) -> None:
+        """A call is sent now. One that was held up since it was counted counts again, in the window where it is sent."""
+        if self._clock() - ticket.counted_at > PROMPT:
+            self._count(ticket.amounts)
 
     def _amounts(self, request: Request) -> dict[str, float]:
         wanted: dict[str, float] = {"requests_per_minute": 1, "images_per_minute": request.pictures}
         if self._tokens:
-            wanted["tokens_per_minute"] = self._tokens.estimate(request.input_bound, request.answer_bound)
+            wanted["tokens_per_minute"] = self._tokens.estimate(request)
         amounts = {name: wanted[name] for name in self._buckets if wanted[name]}
         for name, amount in amounts.items():
             # A limit below one request a minute spaces requests; it refuses none.
             if amount > max(1.0, self._buckets[name].limit):
                 unit = name.partition("_")[0]
-                raise NeverFits(f"needs about {amount:.0f} {unit}, more than {name}")
+                raise NeverFits(f"needs about {amount:,.0f} {unit}, more than limits.{name} lets through in a minute")
         return amounts
 
     def hindrance(self) -> str:
@@ -102,10 +126,11 @@ class Admission:
         self.governor.spoke()
         self.governor.succeeded()
         if self._tokens:
-            self._tokens.settle(ticket.tokens, request.input_bound, usage.input_tokens, usage.output_tokens)
+            self._tokens.settle(ticket.amounts.get("tokens_per_minute", 0.0), request, usage)
 
     def failed(self, failure: Failure, ticket: Ticket, sent_at: float, *, own: bool) -> None:
-        """A call brought none; `own` says that the fault follows the row, which then is no sign of an outage."""
+        """A call brought none; `own` says that the fault follows the row: it is no sign of an outage, nor of a rate that is
+        too high for the others."""
         governor = self.governor
         if failure.reason == "input":
             if ticket.probe:
@@ -120,5 +145,5 @@ class Admission:
                 governor.troubled(failure.message)
             else:
                 governor.settled()
-            if failure.meaning == "throttled":
+            if failure.meaning == "throttled" and not own:
                 governor.throttled(sent_at, failure.retry_after, failure.ceiling)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from batchgen.dispatch import Attempt, Failure, Ledger, Received
+from batchgen.dispatch import LARGE_REPLY, Attempt, Failure, Ledger, Received
 from batchgen.dispatch.admission import Admission, Ticket
 from batchgen.dispatch.limits import Clock
 from batchgen.dispatch.retry import QUOTED, classify, complaint
@@ -21,9 +21,6 @@ from batchgen.dispatch.wire import Reply
 from batchgen.kinds import Unreadable
 from batchgen.pricing import Prices
 from batchgen.requests import Request
-
-# Replies from this size on (bytes) are parsed off the event loop.
-LARGE_REPLY = 1_000_000
 
 
 class Caller(Protocol):
@@ -58,20 +55,24 @@ class Calls:
         """Make a row's call `number`, for which it waited since `ready_at`, and settle what its ticket took."""
         if self._admission.capped:
             await self._ledger.reserve(request, number, time.time(), ticket.money)
+            self._admission.leaves(ticket)
         started_at, started = time.time(), self._clock()
-        reply = await self._post(request)
-        result = await self._read(request, reply) if isinstance(reply, Reply) else reply
+
+        def attempt(**told: Any) -> Attempt:
+            wait, elapsed = max(0.0, started - ready_at), self._clock() - started
+            return Attempt(number=number, started_at=started_at, wait=wait, elapsed=elapsed, **told)
+
+        try:
+            reply = await self._post(request)
+            result = await self._read(request, reply) if isinstance(reply, Reply) else reply
+        except asyncio.CancelledError:
+            # The run ends now, and what the call came to will never be known; that it was made, will.
+            worst = ticket.money if self._admission.capped else None
+            self._ledger.abandoned(request, attempt(reason="abandoned", cost=worst))
+            raise
         cost = self._cost(request, result, ticket)
         self._admission.settle(ticket, cost)
-        attempt = Attempt(
-            number=number,
-            started_at=started_at,
-            wait=max(0.0, started - ready_at),
-            elapsed=self._clock() - started,
-            cost=cost,
-            **_audit(result, reply),
-        )
-        return Called(result=result, attempt=attempt, sent_at=started)
+        return Called(result=result, attempt=attempt(cost=cost, **_audit(result, reply)), sent_at=started)
 
     async def _post(self, request: Request) -> Reply | Failure:
         try:

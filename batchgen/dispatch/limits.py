@@ -16,6 +16,8 @@ from typing import Literal
 from aiolimiter import AsyncLimiter
 
 from batchgen.errors import LimitError
+from batchgen.kinds import Usage
+from batchgen.requests import USUAL_PICTURE, Request
 
 Clock = Callable[[], float]
 
@@ -41,10 +43,11 @@ BACK_SECONDS = 10.0
 BACK_REQUESTS = 20.0
 UNHINDERED = 300.0
 
-# Retries are paid from this: so many a first attempt, so many a second, and what there is to begin with.
+# Retries are paid from this: so many a first attempt, so many a second, what there is to begin with and at the most.
 RETRIES_PER_REQUEST = 0.2
 RETRIES_PER_SECOND = 1.0
 RETRIES_AT_FIRST = 10.0
+RETRIES_AT_MOST = 100.0
 
 
 class Bucket:
@@ -98,8 +101,9 @@ class Bucket:
 class TokenBucket(Bucket):
     """Tokens a minute, charged as the server does: the estimated input plus the answer's cap, up front.
 
-    The estimate learns: tokens per byte of input from the usage that comes back, and the mean answer for requests without
-    a cap. What an answer used beyond its estimate is counted when it is known, and holds the next requests back.
+    The estimate learns from the usage that comes back: tokens per byte of a text without pictures, and the mean answer
+    for requests without a cap. What an answer used beyond its estimate is counted when it is known, and holds back the
+    next requests.
     """
 
     def __init__(self, limit: float) -> None:
@@ -108,21 +112,22 @@ class TokenBucket(Bucket):
         self._mean_answer = 256.0
         self._debt = 0.0
 
-    def estimate(self, input_bytes: int, answer_bound: int | None) -> float:
+    def estimate(self, request: Request) -> float:
         """The tokens that a request will be charged."""
-        return input_bytes * self._per_byte + (self._mean_answer if answer_bound is None else answer_bound)
+        answer = self._mean_answer if request.answer_bound is None else request.answer_bound
+        return request.text_bytes * self._per_byte + request.shown * USUAL_PICTURE + answer
 
     async def _spread(self, amount: float) -> None:
         debt, self._debt = self._debt, 0.0
         await super()._spread(amount + debt)
 
-    def settle(self, charged: float, input_bytes: int, input_tokens: int | None, output_tokens: int | None) -> None:
+    def settle(self, charged: float, request: Request, usage: Usage) -> None:
         """Learn from an answer's usage."""
-        if input_tokens is not None and input_bytes:
-            self._per_byte += 0.1 * (input_tokens / input_bytes - self._per_byte)
-        if output_tokens is not None:
-            self._mean_answer += 0.1 * (output_tokens - self._mean_answer)
-        beyond = (input_tokens or 0) + (output_tokens or 0) - charged
+        if usage.input_tokens is not None and request.text_bytes and not request.shown:
+            self._per_byte += 0.1 * (usage.input_tokens / request.text_bytes - self._per_byte)
+        if usage.output_tokens is not None:
+            self._mean_answer += 0.1 * (usage.output_tokens - self._mean_answer)
+        beyond = (usage.input_tokens or 0) + (usage.output_tokens or 0) - charged
         if beyond > 0:
             self.sent(beyond)
             self._debt += beyond
@@ -166,7 +171,7 @@ class RetryBudget:
 
     def first_attempt(self) -> None:
         """A row was sent for the first time."""
-        self._level += RETRIES_PER_REQUEST
+        self._level = min(self._level + RETRIES_PER_REQUEST, RETRIES_AT_MOST)
 
     def empty_for(self) -> float:
         """Seconds until one retry is paid for; 0 when one is."""
@@ -179,7 +184,7 @@ class RetryBudget:
 
     def _refill(self) -> None:
         now = self._clock()
-        self._level += (now - self._at) * RETRIES_PER_SECOND
+        self._level = min(self._level + (now - self._at) * RETRIES_PER_SECOND, RETRIES_AT_MOST)
         self._at = now
 
 
@@ -215,6 +220,7 @@ class Governor:
         self._ceiling = float("inf")
         self._next = 0.0
         self._recent: deque[float] = deque(maxlen=512)
+        self._sent: deque[float] = deque(maxlen=512)
 
     async def gate(self) -> bool:
         """Wait until one more request may be sent; True says that it is the probe of an outage."""
@@ -231,6 +237,7 @@ class Governor:
         if self.state == "slowed":
             self._grow(now)
             self._next = max(self._next, now - 1 / self._rate) + 1 / self._rate
+        self._sent.append(now)
         self._probing = self.state == "closed"
         return self._probing
 
@@ -292,9 +299,9 @@ class Governor:
             return
         reached = self._reached(now)
         if reached is None:
-            # Too early to tell; where the reply names a rate, that is the best guess.
+            # Too early to tell what goes through: half of what was asked, unless the reply names a rate.
             self._peak = 0.0 if self._ceiling == float("inf") else self._ceiling
-            self._low = self._rate / 2 if self.state == "slowed" else (self._peak or 1.0) / 2
+            self._low = (self._rate if self.state == "slowed" else self._peak or self._asked(now)) / 2
         else:
             self._peak = min(self._rate, reached * 1.25) if self.state == "slowed" else reached
             self._low = self._peak / 2
@@ -323,6 +330,10 @@ class Governor:
         else:
             return
         self._not_before = max(self._not_before, now + max(self._interval, wait or 0.0))
+
+    def _asked(self, now: float) -> float:
+        """Requests a second of late."""
+        return sum(at > now - 1 for at in self._sent) / min(1.0, max(now - self._began, 0.25))
 
     def _reached(self, now: float) -> float | None:
         """Answers a second of late, over the shortest time that shows enough of them; None where there are too few."""

@@ -13,13 +13,13 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from batchgen.dispatch import Attempt, Failure, Ledger, Outcome, Progress, Received, Thread
 from batchgen.dispatch.admission import Admission, NeverFits, Ticket
 from batchgen.dispatch.call import Caller, Calls
 from batchgen.dispatch.limits import Clock, Purse, RetryBudget
-from batchgen.dispatch.retry import LONGEST_WAIT, Policy, account_error
+from batchgen.dispatch.retry import FEW_THROTTLES, LONGEST_WAIT, Policy, Spent, account_error
 from batchgen.dispatch.watch import GaveUp, Tolerance, Watch
 from batchgen.errors import BatchgenError, LimitError
 from batchgen.pricing import Prices
@@ -54,8 +54,7 @@ class Rules:
 
 @dataclass(slots=True, kw_only=True)
 class _Work:
-    """A request on its way: how often it was called, how many of the calls count and how many of those timed out, when it
-    became ready, its last failure.
+    """A request on its way: how often it was called, what it has used up, when it became ready, its last failure.
 
     `own` says that the server failed it again while it answered others: the fault follows the row.
     """
@@ -64,8 +63,7 @@ class _Work:
     request: Request
     ready_at: float
     calls: int = 0
-    spent: int = 0
-    timeouts: int = 0
+    spent: Spent = field(default_factory=Spent)
     failure: Failure | None = None
     failed_at: float = 0.0
     own: bool = False
@@ -121,11 +119,16 @@ class OnlineBackend:
         self._idle: set[asyncio.Task[None]] = set()
         self._workers: list[asyncio.Task[None]] = []
         self._why: BatchgenError | None = None
+        # What ends a run that has done all the rest: a row that no limit lets through.
+        self._unfit: BatchgenError | None = None
         self._tolerance = Tolerance(rules.failures_left, host)
+        self._models: set[str] = set()
 
     async def run(self, threads: AsyncIterator[Thread]) -> BatchgenError | None:
         """Work until the threads end or something stops the job; returns what stopped it. Raises OutputError."""
         self._threads = threads
+        if why := self._tolerance.exceeded():
+            return why
         names = (f"worker {n}" for n in range(self._rules.concurrency))
         self._workers = [asyncio.create_task(self._work(), name=name) for name in names]
         try:
@@ -137,7 +140,7 @@ class OnlineBackend:
             await asyncio.gather(*self._workers, return_exceptions=True)
         if isinstance(self._why, GaveUp):
             await self._give_up()
-        return self._why
+        return self._why or self._unfit
 
     def stop(self, why: BatchgenError, *, drain: float | None = None) -> None:
         """No new work; what is in flight has `drain` seconds (None: its own deadlines) to end. The first reason stays."""
@@ -155,7 +158,7 @@ class OnlineBackend:
     async def _give_up(self) -> None:
         """Rows that the server itself failed have failed in this run: three such runs end them. The others stay pending."""
         for _, _, work in self._waiting:
-            if work.failure and work.failure.status is not None:
+            if work.failure and work.failure.status is not None and work.failure.meaning != "throttled":
                 await self._ledger.unsent(self._outcome(work, 0.0, failure=work.failure))
                 self._progress.failed += 1
 
@@ -232,9 +235,8 @@ class OnlineBackend:
         try:
             ticket = await self._admission.admit(work.request)
         except NeverFits as never:
-            failure = Failure(meaning="row", reason="too_long", message=str(never))
-            await self._ledger.unsent(self._outcome(work, 0.0, failure=failure))
-            self._count(failure)
+            # It stays pending: another limit, and it is sent.
+            self._unfit = self._unfit or LimitError(f"{work.request.id}: {never}; raise it and run again")
             return None
         except LimitError as limit:
             self.stop(limit)
@@ -248,20 +250,18 @@ class OnlineBackend:
 
     async def _call(self, work: _Work, ticket: Ticket) -> None:
         work.calls += 1
-        self._progress.calls += 1
         called = await self._calls.make(work.request, ticket, number=work.calls, ready_at=work.ready_at)
         self._progress.cost += called.attempt.cost or 0
         result = called.result
         if isinstance(result, Failure):
-            work.own = work.own or (result.status is not None and 0 < work.failed_at < self._governor.last_success)
-            self._admission.failed(result, ticket, called.sent_at, own=work.own)
+            self._admission.failed(result, ticket, called.sent_at, own=self._is_own(work, result))
             await self._failed(work, result, called.attempt)
         else:
             self._admission.answered(work.request, ticket, result.answer.usage)
             await self._answered(work, result, called.attempt)
 
     async def _answered(self, work: _Work, received: Received, attempt: Attempt) -> None:
-        self._progress.tokens += (attempt.input_tokens or 0) + (attempt.output_tokens or 0)
+        self._models.add(str(work.request.body.get("model")))
         outcome = self._outcome(work, attempt.elapsed, received=received, attempt=attempt)
         await self._ledger.outcome(outcome, attempt)
         ended = received.answer.ended or received.answer.finish_reason in self._rules.accept
@@ -274,27 +274,34 @@ class OnlineBackend:
                 self._ready.append(following)
 
     async def _failed(self, work: _Work, failure: Failure, attempt: Attempt) -> None:
-        self._progress.reasons[failure.reason] = self._progress.reasons.get(failure.reason, 0) + 1
         work.failure, work.failed_at = self._own(failure), self._clock()
         failure = work.failure
-        work.spent += self._spends(work, failure)
-        work.timeouts += failure.meaning == "timeout"
+        work.spent.attempts += self._spends(work, failure)
+        work.spent.timeouts += failure.meaning == "timeout"
         if failure.meaning == "account":
             await self._ledger.attempt(work.request, attempt)
             self.stop(account_error(failure, self._host, work.request.body.get("model")))
         elif failure.passing and (failure.retry_after or 0) > LONGEST_WAIT:
             await self._ledger.attempt(work.request, attempt)
             self.stop(LimitError(f"{self._host} asks to wait {failure.retry_after:.0f} s; run again later"))
-        elif failure.passing and (
-            self._why is not None or self._policy.again(failure, spent=work.spent, timeouts=work.timeouts)
-        ):
+        elif failure.passing and (self._why is not None or self._policy.again(failure, work.spent)):
             await self._ledger.attempt(work.request, attempt)
             work.ready_at = work.failed_at + self._policy.wait(failure, work.spent)
-            self._progress.retries += self._why is None
             self._keep(work)
         else:
             await self._ledger.outcome(self._outcome(work, attempt.elapsed, failure=failure), attempt)
             self._count(failure)
+
+    def _is_own(self, work: _Work, failure: Failure) -> bool:
+        """Whether a failure is the row's own, whatever the others'."""
+        between = failure.status is not None and 0 < work.failed_at < self._governor.last_success
+        work.own = work.own or between
+        if failure.meaning != "throttled":
+            return work.own
+        work.spent.throttles += between or work.spent.throttles > 0
+        # Limits are those of a model; one that answers nobody is no reason to slow the others.
+        strange = bool(self._models) and str(work.request.body.get("model")) not in self._models
+        return strange or work.spent.throttles >= FEW_THROTTLES
 
     def _spends(self, work: _Work, failure: Failure) -> bool:
         """Whether a failure counts against the row: not throttling, not an outage; a time-out may have been billed."""

@@ -23,6 +23,11 @@ from batchgen.errors import AccountError
 # Time-outs after which a row has failed: each of them may have been billed.
 TIMEOUT_ATTEMPTS = 2
 
+# So often a row may be throttled while others are answered. From the third time on it is the row's own matter (a model
+# without quota, a request beyond the limit) and slows nobody else.
+OWN_THROTTLES = 10
+FEW_THROTTLES = 3
+
 # Bytes of a reply that is no JSON that are looked at: far more than are shown, so that a key is redacted before a cut
 # could leave a half of it.
 QUOTED = 65_536
@@ -93,6 +98,7 @@ _STATUSES: dict[int, Rule] = {
     402: ("account", "quota"),
     403: ("account", "permission"),
     404: ("row", "not_found"),
+    407: ("account", "proxy"),
     408: ("transient", "server"),
     409: ("transient", "server"),
     413: ("row", "too_long"),
@@ -224,6 +230,7 @@ _ACCOUNT = {
     "quota": "the account's quota or budget is used up: {message}; top it up or raise it",
     "permission": "{host} does not permit this: {message}; check the key's project, region and permissions",
     "model": "the model {model!r} does not exist at {host} or is not for this key: {message}; mend request.model",
+    "proxy": "the proxy before {host} wants a name and a password: {message}; put them into HTTPS_PROXY",
     "redirect": "{host} redirects elsewhere, and batchgen sends prompts nowhere else; set provider.base_url",
     "service_tier": "{host} refused request.service_tier: {message}",
 }
@@ -233,6 +240,16 @@ def account_error(failure: Failure, host: str, model: object) -> AccountError:
     """What stops the job for an account failure, and what the reader can do."""
     text = _ACCOUNT[failure.reason].format(host=host, message=failure.message, model=model)
     return AccountError(f"{text}, then run again")
+
+
+@dataclass(slots=True, kw_only=True)
+class Spent:
+    """What a row has used up in a run: attempts that count, time-outs among them, and how often it was throttled while
+    others were answered."""
+
+    attempts: int = 0
+    timeouts: int = 0
+    throttles: int = 0
 
 
 class Policy:
@@ -245,20 +262,21 @@ class Policy:
         self._stop = stop_after_attempt(attempts)
         self._wait = wait_random_exponential(multiplier=1, max=max_wait)
 
-    def again(self, failure: Failure, *, spent: int, timeouts: int) -> bool:
-        """Whether to try again after `spent` attempts that count, of which `timeouts` timed out. Throttling always is
-        tried again; it spends none."""
+    def again(self, failure: Failure, spent: Spent) -> bool:
+        """Whether to try again. Throttling spends no attempts; it ends a row that alone is throttled."""
         if failure.meaning == "throttled":
-            return True
+            return spent.throttles < OWN_THROTTLES
         if not failure.passing:
             return False
-        if failure.meaning == "timeout" and timeouts >= TIMEOUT_ATTEMPTS:
+        if failure.meaning == "timeout" and spent.timeouts >= TIMEOUT_ATTEMPTS:
             return False
-        return not self._stop(_state(spent))
+        return not self._stop(_state(spent.attempts))
 
-    def wait(self, failure: Failure, spent: int) -> float:
-        """Seconds to wait before the next attempt; what the server asked for is the least."""
-        backoff = 0.0 if failure.meaning == "throttled" else float(self._wait(_state(max(1, spent))))
+    def wait(self, failure: Failure, spent: Spent) -> float:
+        """Seconds to wait before the next attempt; what the server asked for is the least. What throttles the whole job
+        needs no wait of the row's own."""
+        times = spent.throttles if failure.meaning == "throttled" else max(1, spent.attempts)
+        backoff = float(self._wait(_state(times))) if times else 0.0
         return max(backoff, failure.retry_after or 0.0)
 
 

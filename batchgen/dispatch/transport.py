@@ -75,7 +75,7 @@ class Client:
         except Exception as error:
             return self.clean(_failure(error))
         if 200 <= reply.status < 300:
-            return reply
+            return self._keepable(reply)
         if reply.status == 401:
             # What the client says of itself may have changed; it is asked again.
             self._routes.pop(request.endpoint, None)
@@ -98,6 +98,15 @@ class Client:
         headers = {**self._each, "Content-Type": "multipart/form-data"} if files else self._each
         options: Any = {"headers": headers}
         return await self._client.post(endpoint, cast_to=httpx2.Response, body=body, files=files, options=options)
+
+    def _keepable(self, reply: Reply) -> Reply:
+        """An answer without the key: a server that sends it back is answered with a gap."""
+        if not self._key:
+            return reply
+        headers, body, key = reply.headers, reply.body, self._key.encode()
+        if any(self._key in value for value in headers.values()):
+            headers = {name.lower(): self.redact(value) for name, value in headers.items()}
+        return replace(reply, headers=headers, body=body.replace(key, b"[key]") if key in body else body)
 
     def clean(self, failure: Failure) -> Failure:
         """The failure with everything that the server worded redacted, and then cut: its message to 500 characters."""

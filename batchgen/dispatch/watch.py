@@ -132,12 +132,15 @@ class Tolerance:
             self._refusals.add((failure.status, failure.code, failure.reason))
         return self._short(1) or self._alike(failure)
 
-    def _short(self, rows: int) -> BatchgenError | None:
-        if self._left is None:
-            return None
-        self._left -= rows
+    def exceeded(self) -> BatchgenError | None:
+        """What stops the run when more rows have failed than may."""
         told = "more rows failed than max_failures allows; see errors.csv, mend, and run again"
-        return LimitError(told) if self._left < 0 else None
+        return LimitError(told) if self._left is not None and self._left < 0 else None
+
+    def _short(self, rows: int) -> BatchgenError | None:
+        if self._left is not None:
+            self._left -= rows
+        return self.exceeded()
 
     def _alike(self, failure: Failure) -> BatchgenError | None:
         # A page that is no answer at all, such as a proxy's login, refuses too.

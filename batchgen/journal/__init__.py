@@ -11,7 +11,8 @@ prompts   the prompts file as pass 1 read it. n: data row from 1. line: physical
           columns: JSON object of the cells as they stand. digest: of `columns`. error: why the row is broken, or NULL.
 rows      one line per request of the job as it is now, in the file's order (seq). id: the shown identity. axes: JSON object.
           conversation, turn: thread and number from 1, or NULL and 0. ident: identity of the outcome: `=` and JSON of
-          [id, axes, turn] with an id column, else `#` and the occurrence of the key. key: the request's key (scheme in
+          [id, axes, turn] with an id column, else `#` and the occurrence of the key; or, of a row without an outcome, that of
+          an outcome with its key that no row has: one whose identity alone has changed. key: the request's key (scheme in
           meta.scheme). error: why no request could be made (reason `input`), or NULL. tokens, cost, cost_bound: what the
           call is expected to take, and its cost at the worst (NULL: unknown).
 outcomes  one line per (ident, key): the answer recorded for it, once. status: succeeded, incomplete or failed. passing: the
@@ -24,7 +25,8 @@ attempts  one line per call: run, number in that run, http_status, code, reason 
           seconds waited and elapsed. reason `interrupted`: the process died while the call was in flight.
 reserved  calls in flight under a cap on money, at their worst cost; what a dead process left here counts as spent.
 runs      one line per run: provenance (versions, platform, host, hashes), the job's text, its exit code and report.
-meta      scheme, and `staged`: what the tables prompts and rows were made of (signature, header, dialect, ...).
+meta      scheme; `staged`: what the tables prompts and rows were made of (signature, header, dialect, ...); `pictures N`:
+          pages of the [path, size, mtime] of the pictures that they name.
 
 A row of a prompt is answered when outcomes has its (ident, key). Answers under older keys stay: reverting an edit is free.
 """
@@ -33,7 +35,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -45,7 +46,7 @@ from batchgen.journal import database
 from batchgen.journal.database import telling
 from batchgen.journal.questions import Questions, upto
 from batchgen.journal.records import Recorded, Row, insert, is_sound, recorded_of, update
-from batchgen.journal.schema import OUTCOMES, PROMPTS, ROWS, STAGED, STATE, TABLES, TODO
+from batchgen.journal.schema import ALONE, OPEN, OUTCOMES, PROMPTS, ROWS, STAGED, TABLES, TODO, state
 from batchgen.requests import canonical
 
 __all__ = ["PAGE", "Journal", "Recorded", "Row"]
@@ -58,15 +59,12 @@ class Journal(Questions):
     """One job's journal. `open` for writing (under the lock), `peek` for reading; close it, or use it in a `with`."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path, *, shadow: bool = False) -> None:
-        self.path = path
+        super().__init__(connection, path)
         self.shadowed = shadow
-        self._connection = connection
-        # Pages are read in threads, off the event loop; one at a time.
-        self._reading = threading.RLock()
         with telling(path):
             if shadow:
                 connection.executescript(STAGED.format(temporary="TEMP", schema="temp."))
-            connection.executescript(STATE)
+            connection.executescript(ALONE)
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -107,11 +105,6 @@ class Journal(Questions):
                     self._connection.execute("ROLLBACK")
                 raise
 
-    def query(self, sql: str, *values: Any) -> list[sqlite3.Row]:
-        """All the rows of a query."""
-        with telling(self.path), self._reading:
-            return self._connection.execute(sql, values).fetchall()
-
     def accept(self, finish_reasons: Sequence[str]) -> None:
         """The finish reasons that count as success in every status that follows."""
         self._connection.execute("DELETE FROM accepted")
@@ -125,55 +118,64 @@ class Journal(Questions):
     # -- the rows of the job ---------------------------------------------------------------------------------------
 
     def heads(self, after: int, scope: int | None) -> list[Row]:
-        """The next page of threads with something to send: single rows, or the first turns of conversations."""
-        found = self._page(
-            f"""s.seq > ? AND s.n <= ? AND CASE WHEN turn = 0 THEN {TODO} ELSE turn = 1 AND EXISTS (
-                SELECT 1 FROM state t WHERE t.conversation = s.conversation AND t.axes = s.axes AND t.n <= ?
-                AND (t.status IN ('pending', 'outdated') OR t.again)) END ORDER BY s.seq LIMIT {PAGE}""",
-            after,
-            upto(scope),
-            upto(scope),
-        )
-        if found:
-            self._onward(after, found[-1][0].seq)
-        return [row for row, _ in found]
+        """The next page of threads with something to send: single rows, or the first turns of conversations. `after` is
+        the seq of the last one before; no page is empty but the one after the last."""
+        heads = f"SELECT seq FROM rows WHERE seq > ? AND n <= ? AND turn <= 1 ORDER BY seq LIMIT {PAGE}"
+        has_work = f"CASE s.turn WHEN 0 THEN {TODO} ELSE {OPEN} AND s.next_n <= ? END"
+        while last := self.query(f"SELECT max(seq) AS seq FROM ({heads})", after, upto(scope))[0]["seq"]:
+            found = self._page(heads, after, upto(scope), condition=has_work, given=[upto(scope)])
+            after = self._onward(after, last)
+            if found:
+                return [row for row, _ in found]
+        return []
 
     def thread(self, row: Row) -> list[Row]:
         """All turns of a row's conversation and combination, in order."""
-        axes = canonical(row.axes)
-        return [each for each, _ in self._page("conversation = ? AND axes = ? ORDER BY turn", row.conversation, axes)]
+        turns = "SELECT seq FROM rows WHERE conversation = ? AND axes = ?"
+        return [each for each, _ in self._page(turns, row.conversation, canonical(row.axes))]
 
     def again(self, row: Row) -> Row:
         """A row as it stands now."""
-        return self._page("s.seq = ?", row.seq)[0][0]
+        return self._page("SELECT ?", row.seq)[0][0]
 
     def first(self) -> Row | None:
         """The first row of which a request can be made."""
-        found = self._page("s.error IS NULL ORDER BY s.seq LIMIT 1")
+        found = self._page("SELECT seq FROM rows WHERE error IS NULL ORDER BY seq LIMIT 1")
         return found[0][0] if found else None
 
     def find(self, identity: str) -> list[Row]:
         """The requests whose shown identity is `identity`."""
-        return [row for row, _ in self._page("s.id = ? ORDER BY s.seq", identity)]
+        return [row for row, _ in self._page("SELECT seq FROM rows WHERE id = ?", identity)]
 
     def answered(self) -> Iterator[tuple[Row, Recorded | None]]:
         """Every staged request in the prompts file's order, with its outcome. Raises DamagedError."""
         after = 0
-        while page := self._page(f"s.seq > ? ORDER BY s.seq LIMIT {PAGE}", after, outcomes=True):
+        following = f"SELECT seq FROM rows WHERE seq > ? ORDER BY seq LIMIT {PAGE}"
+        while page := self._page(following, after, outcomes=True):
             yield from page
             after = self._onward(after, page[-1][0].seq)
 
-    def _page(self, condition: str, *values: Any, outcomes: bool = False) -> list[tuple[Row, Recorded | None]]:
-        """Rows with their prompts and, if asked for, their outcomes; each is checked. Raises DamagedError."""
+    def _page(
+        self,
+        which: str,
+        *values: Any,
+        condition: str = "1",
+        given: Sequence[Any] = (),
+        outcomes: bool = False,
+    ) -> list[tuple[Row, Recorded | None]]:
+        """Rows, in order, with their prompts and, if asked for, their outcomes; each is checked. `which`, a SELECT of seq
+        with its `values`, says of which few rows; `condition`, with the values `given`, which of these. Raises
+        DamagedError."""
         own = [f"s.{name}" for name in ROWS] + [f"p.{name}" for name in PROMPTS] + ["s.status", TODO]
         joined = ""
         if outcomes:
             own += [f"o.{name}" for name in OUTCOMES]
             joined = "LEFT JOIN outcomes o ON o.ident = s.ident AND o.key = s.key"
-        sql = f"SELECT {', '.join(own)} FROM state s JOIN prompts p ON p.n = s.n {joined} WHERE {condition}"
+        sql = f"""{state(which)} SELECT {", ".join(own)} FROM state s JOIN prompts p ON p.n = s.n {joined}
+            WHERE s.seq IN (SELECT seq FROM page) AND {condition} ORDER BY s.seq"""
         pages = []
         columns: tuple[int, Any] = (0, None)
-        for found in self.query(sql, *values):
+        for found in self.query(sql, *values, *given):
             row = self._checked("rows", dict(zip(ROWS, found[: len(ROWS)], strict=True)))
             # The combinations and turns of one prompt follow each other and share its cells.
             prompt = dict(zip(PROMPTS, found[len(ROWS) : len(ROWS) + len(PROMPTS)], strict=True))
@@ -199,21 +201,39 @@ class Journal(Questions):
         found = self._lines("outcomes", newest, ident)
         return self._recorded(found[0]) if found else None
 
+    def shown(self, row: Row, recorded: Recorded | None) -> Recorded | None:
+        """What a table shows of a row: its outcome, or of an outdated row its last answer. Raises DamagedError."""
+        return self.last_answer(row.ident) if recorded is None and row.status == "outdated" else recorded
+
     def attempts(self, ident: str) -> list[dict[str, Any]]:
         """The audit of one identity, in order. Raises DamagedError."""
         return self._lines("attempts", "ident = ? ORDER BY seq", ident)
 
     def files(self) -> Iterator[dict[str, Any]]:
-        """Every picture that an answer owns. Raises DamagedError."""
+        """Every picture that an answer owns, be it of a row or of what was one. Raises DamagedError."""
         return (self._checked("files", cells) for cells in self._all("files"))
+
+    def files_of(self, recorded: Recorded) -> list[dict[str, Any]]:
+        """The pictures of one answer. Raises DamagedError."""
+        return self._lines("files", "ident = ? AND key = ?", recorded.ident, recorded.key)
 
     def owns(self, path: str) -> bool:
         """Whether a picture's path belongs to a recorded answer."""
         return bool(self.query("SELECT 1 FROM files WHERE path = ?", path))
 
     def spent(self) -> int:
-        """What every attempt of every run cost, in nano-dollars; unknown costs are not in it. Raises DamagedError."""
+        """What the attempts of all runs whose cost is known took, in nano-dollars. Raises DamagedError."""
         return sum(self._checked("attempts", cells)["cost"] or 0 for cells in self._all("attempts"))
+
+    def unpriced(self) -> list[sqlite3.Row]:
+        """The attempts of unknown cost: input_tokens, output_tokens, the model and service_tier that answered, and what
+        such a call costs at the most (cost_bound), each NULL where that is unknown."""
+        return self.query(
+            """SELECT a.input_tokens, a.output_tokens, o.model, o.service_tier,
+                coalesce(r.cost_bound, (SELECT max(cost_bound) FROM rows)) AS cost_bound
+            FROM attempts a LEFT JOIN outcomes o ON o.ident = a.ident AND o.key = a.key AND o.run = a.run
+            LEFT JOIN rows r ON r.key = a.key AND r.ident = a.ident WHERE a.cost IS NULL"""
+        )
 
     # -- what is not what was written ------------------------------------------------------------------------------
 
@@ -304,15 +324,22 @@ class Journal(Questions):
                 self._mark(connection, ident, key, {"lost": 1})
 
     def mark_redo(self, rows: Iterable[Row], statuses: Iterable[str] = ()) -> int:
-        """Have the outcomes of these rows, and of all in these statuses, asked again; the old answers stay until then.
-        Returns how many had an outcome."""
+        """Have the outcomes of these rows, and of all in these statuses, asked again, with those of the later turns of
+        their conversations, which follow from them; the old answers stay until then. Returns how many had an outcome."""
         again = {"redo": 1, "tries": 0}
         with self.transaction() as connection:
-            wanted = {(row.ident, row.key) for row in rows}
+            marked = {(row.ident, row.key, row.conversation, canonical(row.axes), row.turn) for row in rows}
             for status in statuses:
-                wanted |= {
-                    tuple(found) for found in self.query("SELECT ident, key FROM state WHERE status = ?", status)
-                }
+                sql = f"{state()} SELECT ident, key, conversation, axes, turn FROM state WHERE status = ?"
+                marked |= {tuple(found) for found in self.query(sql, status)}
+            wanted = {(ident, key) for ident, key, *_ in marked}
+            first: dict[tuple[str, str], int] = {}
+            for _, _, conversation, axes, turn in marked:
+                if conversation is not None:
+                    first[conversation, axes] = min(turn, first.get((conversation, axes), turn))
+            later = "SELECT ident, key FROM rows WHERE conversation = ? AND axes = ? AND turn > ?"
+            for (conversation, axes), turn in first.items():
+                wanted |= {tuple(found) for found in self.query(later, conversation, axes, turn)}
             return sum(self._mark(connection, ident, key, again) for ident, key in wanted)
 
     def _mark(self, connection: sqlite3.Connection, ident: str, key: str, changes: Mapping[str, Any]) -> int:

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+from pathlib import Path
 from typing import Any
 
-from batchgen.journal.schema import LAST_RUN, TODO
+from batchgen.journal.database import telling
+from batchgen.journal.schema import LAST_RUN, TODO, state
 
 
 class Questions:
     """The journal's half that counts. `scope` limits it to the prompts' first rows (None: all)."""
 
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self.path = path
+        self._connection = connection
+        # Pages are read in threads, off the event loop; one at a time.
+        self._reading = threading.RLock()
+
     def query(self, sql: str, *values: Any) -> list[sqlite3.Row]:
         """All the rows of a query."""
-        raise NotImplementedError
+        with telling(self.path), self._reading:
+            return self._connection.execute(sql, values).fetchall()
 
     def counts(self, scope: int | None, *, by_turns: bool) -> dict[str, int]:
         """Table lines by status, of the prompts' first `scope` rows (None: all); with `by_turns` a line is all its turns,
@@ -23,33 +33,32 @@ class Questions:
         if by_turns:
             source = f"""SELECT status, min({rank} WHEN 'blocked' THEN 5 ELSE 6 END) FROM state
                          WHERE n <= ? GROUP BY n, axes"""
-        sql = f"SELECT status, count(*) FROM ({source}) GROUP BY status"
+        sql = f"{state()} SELECT status, count(*) FROM ({source}) GROUP BY status"
         found = self.query(sql, upto(scope))
         return {row["status"]: row["count(*)"] for row in found}
 
     def todo(self, scope: int | None) -> tuple[int, int]:
         """How many requests would be sent now, and how many of them only because a passing failure is tried again."""
-        found = self.query(
-            f"SELECT count(*), coalesce(sum(again), 0) FROM state s WHERE n <= ? AND {TODO}", upto(scope)
-        )
-        blocked = self.query("SELECT count(*) FROM state WHERE n <= ? AND status = 'blocked'", upto(scope))[0][0]
-        # A blocked turn follows when the turn before it is tried again and succeeds.
-        return found[0][0] + (blocked if found[0][1] else 0), found[0][1]
+        sql = f"{state()} SELECT count(*), coalesce(sum(again), 0) FROM state s WHERE n <= ? AND {TODO}"
+        found = self.query(sql, upto(scope))[0]
+        return found[0], found[1]
 
     def forecast(self, scope: int | None) -> dict[str, Any]:
         """What is still to be sent: requests, tokens, cost and its bound (nano-dollars, None when one is unknown), and
         why: `changed_rows` and `changed_job` count the outdated ones whose cells did or did not change."""
         known = "iif(count({0}) = count(*), coalesce(sum({0}), 0), NULL) AS {0}"
         found = self.query(
-            f"""SELECT count(*) AS requests, coalesce(sum(tokens), 0) AS tokens, {known.format("cost")},
-                {known.format("cost_bound")} FROM state s WHERE n <= ? AND ({TODO} OR s.status = 'blocked')""",
+            f"""{state()} SELECT count(*) AS requests, coalesce(sum(tokens), 0) AS tokens, {known.format("cost")},
+                {known.format("cost_bound")} FROM state s WHERE n <= ? AND {TODO}""",
             upto(scope),
         )[0]
-        same = """SELECT count(*) FROM state s JOIN prompts p USING(n) WHERE n <= ? AND status = 'outdated'
+        same = f"""{state()} SELECT count(*) FROM state s JOIN prompts p USING(n) WHERE n <= ? AND status = 'outdated'
                   AND NOT coalesce(redo, 0) AND EXISTS (SELECT 1 FROM outcomes e WHERE e.ident = s.ident
                   AND e.key <> s.key AND e.status <> 'failed' AND e.columns_digest = p.digest)"""
         changed_job = self.query(same, upto(scope))[0][0]
-        outdated = "SELECT count(*) FROM state WHERE n <= ? AND status = 'outdated' AND NOT coalesce(redo, 0)"
+        outdated = (
+            f"{state()} SELECT count(*) FROM state WHERE n <= ? AND status = 'outdated' AND NOT coalesce(redo, 0)"
+        )
         return {
             **dict(found),
             "changed_job": changed_job,
@@ -68,7 +77,7 @@ class Questions:
             value,
         )[0]
         reasons = self.query(
-            f"""SELECT iif(s.error IS NOT NULL, 'input', iif(o.passing AND o.tries >= {LAST_RUN}, 'gave_up',
+            f"""{state()} SELECT iif(s.error IS NOT NULL, 'input', iif(o.passing AND o.tries >= {LAST_RUN}, 'gave_up',
                     coalesce(o.reason, o.finish_reason))) AS reason, count(*) AS rows
                 FROM state s LEFT JOIN outcomes o ON o.ident = s.ident AND o.key = s.key
                 WHERE n <= ? AND s.status IN ('failed', 'incomplete') GROUP BY 1 ORDER BY 2 DESC, 1""",

@@ -1,12 +1,13 @@
 """The journal's tables and the one question they answer: what is the status of each row?
 
-`STATE` is a temporary view, so that every connection asks the same question whatever wrote the file, and so that a plan
+`ALONE` is a temporary view, so that every connection asks the same question whatever wrote the file, and so that a plan
 may shadow `prompts` and `rows` with temporary tables and ask it of a job that is not staged.
 """
 
 from __future__ import annotations
 
-import re
+import sqlite3
+from contextlib import closing
 
 APPLICATION_ID = 0x62617467  # "batg"
 SCHEMA_VERSION = 1
@@ -56,46 +57,79 @@ CREATE TABLE runs(
 TABLES = ("prompts", "rows", "meta", "outcomes", "files", "attempts", "reserved", "runs")
 
 
-def columns_of(table: str) -> list[str]:
-    """The names of a table's columns, in order."""
-    body = re.search(rf" {table}\(.*?\);", KEPT + STAGED, re.DOTALL)
-    assert body is not None
-    return re.findall(r"(\w+) (?:TEXT|INTEGER|REAL|BLOB)", body[0])
+def _columns() -> dict[str, dict[str, str]]:
+    """The columns of each table in order, with their types."""
+    with closing(sqlite3.connect(":memory:")) as empty:
+        empty.executescript(KEPT + STAGED.format(temporary="", schema=""))
+        return {
+            table: {name: kind for _, name, kind, *_ in empty.execute(f"PRAGMA table_info({table})")}
+            for table in TABLES
+        }
 
+
+COLUMNS = _columns()
 
 # The columns that hold numbers with a point.
-REAL = frozenset(re.findall(r"(\w+) REAL", KEPT))
+REAL = frozenset(name for columns in COLUMNS.values() for name, kind in columns.items() if kind == "REAL")
 
 # What is read together of a row of the job, its prompt and its outcome.
-ROWS = columns_of("rows")
-PROMPTS = columns_of("prompts")
-OUTCOMES = columns_of("outcomes")
+ROWS = tuple(COLUMNS["rows"])
+PROMPTS = tuple(COLUMNS["prompts"])
+OUTCOMES = tuple(COLUMNS["outcomes"])
 
-# What `accept` names counts as success without touching what was recorded: the job may change its mind for free.
-STATE = f"""
+# Each row as its own outcome has it, whatever the turns before it. What `accept` names counts as success without touching
+# what was recorded: the job may change its mind for free.
+ALONE = f"""
 CREATE TEMP TABLE accepted(finish_reason TEXT PRIMARY KEY);
-CREATE TEMP VIEW state AS
-SELECT r.*, o.status AS recorded, o.finish_reason, o.passing, o.tries, o.redo,
+CREATE TEMP VIEW alone AS
+SELECT r.*, o.status AS recorded, o.finish_reason, o.passing, o.tries, o.redo, o.lost,
     CASE
         WHEN r.error IS NOT NULL THEN 'failed'
-        WHEN o.status IS NULL OR o.lost THEN
-            CASE
-                WHEN r.turn > 1 AND EXISTS (
-                    SELECT 1 FROM rows p LEFT JOIN outcomes q ON q.ident = p.ident AND q.key = p.key
-                    WHERE p.conversation = r.conversation AND p.axes = r.axes AND p.turn < r.turn AND (
-                        p.error IS NOT NULL OR q.status = 'failed' OR (
-                            q.status = 'incomplete'
-                            AND q.finish_reason NOT IN (SELECT finish_reason FROM accepted)))) THEN 'blocked'
-                WHEN substr(r.ident, 1, 1) = '=' AND EXISTS (
-                    SELECT 1 FROM outcomes e
-                    WHERE e.ident = r.ident AND e.key <> r.key AND e.status <> 'failed') THEN 'outdated'
-                ELSE 'pending' END
+        WHEN o.status IS NULL OR o.lost THEN 'pending'
         WHEN o.redo THEN iif(o.status = 'failed', 'pending', 'outdated')
         WHEN o.status = 'incomplete' AND o.finish_reason IN (SELECT finish_reason FROM accepted) THEN 'succeeded'
-        ELSE o.status END AS status,
-    r.error IS NULL AND o.status = 'failed' AND o.passing AND o.tries < {LAST_RUN} AS again
+        ELSE o.status END AS verdict,
+    r.error IS NULL AND o.status = 'failed' AND NOT o.redo AND o.passing AND o.tries < {LAST_RUN} AS again
 FROM rows r LEFT JOIN outcomes o ON o.ident = r.ident AND o.key = r.key;
 """
 
-# A row is sent when this holds of its state `s`.
-TODO = "(s.status IN ('pending', 'outdated') OR s.again)"
+
+def state(page: str | None = None) -> str:
+    """The WITH clause that gives `state`: each row with its status, and where its conversation stands. `page`, a SELECT
+    of seq, is for questions about few rows: it gives the table `page`, and only the conversations of its rows are looked at.
+
+    Of a conversation, `barred` is the first turn that failed or is incomplete (those after it are blocked), `ended` the
+    first of these that no run tries again, and `next` (of the prompt `next_n`) the first turn without success.
+    """
+    # Found once for each conversation, not for each turn: a thread may be thousands of turns long.
+    threads, paged = "alone a WHERE a.conversation IS NOT NULL", ""
+    if page is not None:
+        paged = f"""page(seq) AS ({page}),
+            talks AS (SELECT DISTINCT conversation, axes FROM rows
+                WHERE conversation IS NOT NULL AND seq IN (SELECT seq FROM page)),"""
+        threads = "talks CROSS JOIN alone a ON a.conversation = talks.conversation AND a.axes = talks.axes"
+    return f"""WITH {paged}
+    stands AS (
+        SELECT a.conversation, a.axes,
+            min(iif(a.verdict IN ('failed', 'incomplete'), a.turn, NULL)) AS barred,
+            min(iif(a.verdict IN ('failed', 'incomplete') AND NOT coalesce(a.again, 0), a.turn, NULL)) AS ended,
+            min(iif(a.verdict <> 'succeeded', a.turn, NULL)) AS next,
+            min(iif(a.verdict <> 'succeeded', a.n, NULL)) AS next_n
+        FROM {threads} GROUP BY a.conversation, a.axes),
+    state AS (
+        SELECT a.*, t.barred, t.ended, t.next, t.next_n,
+            CASE
+                WHEN a.verdict = 'pending' AND a.turn > t.barred THEN 'blocked'
+                WHEN a.verdict = 'pending' AND (a.recorded IS NULL OR a.lost) AND substr(a.ident, 1, 1) = '=' AND EXISTS (
+                    SELECT 1 FROM outcomes e
+                    WHERE e.ident = a.ident AND e.key <> a.key AND e.status <> 'failed') THEN 'outdated'
+                ELSE a.verdict END AS status
+        FROM alone a LEFT JOIN stands t ON t.conversation = a.conversation AND t.axes = a.axes)
+    """
+
+
+# A row is sent when this holds of its state `s`: a turn only when no run stops before it, a blocked one with that turn.
+TODO = "((s.status IN ('pending', 'outdated', 'blocked') OR s.again) AND coalesce(s.turn <= s.ended, 1))"
+
+# The same of a conversation as a whole, asked of its first turn.
+OPEN = "(s.next IS NOT NULL AND coalesce(s.next < s.ended, 1))"

@@ -15,6 +15,25 @@ from batchgen.requests import Request, canonical
 # Hex digits of a key that stand for a row without an id.
 SHOWN_KEY = 12
 
+# Outcomes that no row has, and which row without an outcome has the same key: the first row the first outcome's.
+_ADOPTION = (
+    "CREATE TEMP TABLE orphans(key TEXT, place INTEGER, ident TEXT, PRIMARY KEY(key, place)) WITHOUT ROWID",
+    """INSERT INTO orphans SELECT key, row_number() OVER (PARTITION BY key ORDER BY length(ident), ident), ident
+        FROM (SELECT key, ident FROM outcomes EXCEPT SELECT key, ident FROM rows) o
+        WHERE EXISTS (SELECT 1 FROM rows r WHERE r.key = o.key)""",
+    """CREATE TEMP TABLE adopted AS
+        WITH needy AS (
+            SELECT r.seq, r.key, row_number() OVER (PARTITION BY r.key ORDER BY r.seq) AS place FROM rows r
+            WHERE r.key IN (SELECT key FROM orphans)
+                AND NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.ident = r.ident AND o.key = r.key)
+                AND NOT EXISTS (
+                    SELECT 1 FROM rows f WHERE f.conversation = r.conversation AND f.axes = r.axes AND f.turn = 1 AND (
+                        EXISTS (SELECT 1 FROM rows g WHERE g.key = f.key AND g.occurrence = 2)
+                        OR (SELECT count(*) FROM outcomes o WHERE o.ident = f.ident AND o.key = f.key)
+                            + (SELECT count(*) FROM orphans x WHERE x.key = f.key AND x.place <= 2) > 1)))
+        SELECT n.seq, o.ident FROM needy n JOIN orphans o ON o.key = n.key AND o.place = n.place""",
+)
+
 
 class DuplicateId(Exception):  # noqa: N818 - a finding, told as a Problem
     """An id that an earlier line has already; `line` is that line."""
@@ -120,6 +139,18 @@ class Staging:
         for seq, _ in turns[:-1]:
             update(self._connection, "rows", seq, {"id": turns[-1][1]})
 
-    def count(self) -> int:
-        """How many requests are staged."""
-        return int(self._connection.execute("SELECT count(*) FROM rows").fetchone()[0])
+    def adopt(self) -> None:
+        """Have rows without an outcome take over those that no staged row has any more: the same requests, whose identity
+        alone has changed. The rows take the identity of the outcomes, in order, so that nothing recorded is touched.
+
+        A conversation does so only where its first turn's request is staged once and recorded once: equal ones have
+        replies of their own, and the later turns follow from them.
+        """
+        if not self._connection.execute("SELECT EXISTS (SELECT 1 FROM outcomes)").fetchone()[0]:
+            return
+        for statement in _ADOPTION:
+            self._connection.execute(statement)
+        for seq, ident in self._connection.execute("SELECT seq, ident FROM temp.adopted ORDER BY seq"):
+            update(self._connection, "rows", seq, {"ident": ident})
+        self._connection.execute("DROP TABLE temp.adopted")
+        self._connection.execute("DROP TABLE temp.orphans")

@@ -10,11 +10,12 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from batchgen.dispatch import Attempt, Outcome
-from batchgen.errors import BatchgenError, OutputError
+from batchgen.errors import OutputError
 from batchgen.journal import database
 from batchgen.journal.records import Recorded, insert, update
 from batchgen.journal.schema import LAST_RUN
@@ -39,10 +40,14 @@ class Writer:
 
     async def commit(self, change: Change) -> None:
         """Return when the change is durable. Raises OutputError or DamagedError, and from then on always."""
+        # A cancelled caller must not take back what is already on its way to the disk.
+        await asyncio.shield(self.put(change))
+
+    def put(self, change: Change) -> asyncio.Future[None]:
+        """What is done when the change is durable; nobody has to wait for it."""
         done = self._loop.create_future()
         self._queue.put((change, done))
-        # A cancelled caller must not take back what is already on its way to the disk.
-        await asyncio.shield(done)
+        return done
 
     async def close(self) -> None:
         """Commit the rest and end the thread."""
@@ -50,11 +55,12 @@ class Writer:
         await asyncio.to_thread(self._thread.join)
 
     def _write(self) -> None:
+        connection = None
         try:
             connection = database.writing(self._path)
-        except BatchgenError as error:
+        except Exception as error:
+            # Whatever it is, those who wait are told: a thread that dies leaves them waiting for ever.
             self._failure = error
-            connection = None
         ended = False
         while not ended:
             group = self._next_group()
@@ -106,7 +112,9 @@ class Writer:
                     done.exception()
 
         if waiting:
-            self._loop.call_soon_threadsafe(tell)
+            # A loop that is closed has nobody who waits; the rest is committed all the same.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(tell)
 
     # -- what a run records --------------------------------------------------------------------------------------
 
@@ -130,10 +138,10 @@ class Writer:
 
         return change
 
-    def outcome(self, ident: str, columns_digest: bytes, outcome: Outcome, *, passing: bool) -> Change:
+    def outcome(self, ident: str, columns_digest: bytes, outcome: Outcome) -> Change:
         """A request has ended in this run. A failure never replaces an answer that is still whole."""
-        recorded = self._recorded(ident, columns_digest, outcome, passing=passing)
-        key, files = outcome.request.key, outcome.files
+        recorded = self._recorded(ident, columns_digest, outcome)
+        key, files, passing = outcome.request.key, outcome.files, recorded.passing
 
         def change(connection: sqlite3.Connection) -> None:
             sql = "SELECT rowid, status, passing, tries, lost FROM outcomes WHERE ident = ? AND key = ?"
@@ -152,7 +160,7 @@ class Writer:
 
         return change
 
-    def _recorded(self, ident: str, columns_digest: bytes, outcome: Outcome, *, passing: bool) -> Recorded:
+    def _recorded(self, ident: str, columns_digest: bytes, outcome: Outcome) -> Recorded:
         answer, failure = outcome.answer, outcome.failure
         usage = answer.usage if answer else None
         return Recorded(
@@ -176,7 +184,7 @@ class Writer:
             code=failure.code if failure else None,
             message=failure.message if failure else None,
             request_id=outcome.request_id,
-            passing=passing,
+            passing=failure is not None and failure.passing,
             columns_digest=columns_digest,
             response=outcome.reply,
         )

@@ -12,21 +12,24 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from batchgen.errors import Problem, listed, nearest
-from batchgen.kinds import KINDS
+from batchgen.kinds import KINDS, how_many
 from batchgen.requests.faults import Location, RequestFault, spoken
 from batchgen.requests.templates import Render, TemplateFault, Templates, Values
-from batchgen.requests.uploads import Pictures, Upload, read_upload, unchanged
+from batchgen.requests.uploads import Mark, Pictures, Upload, read_upload, unchanged
 from batchgen.spec import Job
 
 __all__ = [
     "SCHEME",
+    "USUAL_PICTURE",
     "Axes",
+    "Mark",
     "Renderer",
     "Request",
     "RequestFault",
@@ -47,6 +50,8 @@ SCHEME = 1
 # the dearest known count is 2,833 and 5,667 for each of at most eight tiles.
 PER_MESSAGE = 16
 PER_PICTURE = 50_000
+# Tokens that a picture shown to a model usually costs.
+USUAL_PICTURE = 1_000
 # Quotes within a value are escaped, so that neither pattern is ever found in a row's text.
 _SHOWN = re.compile(r'"type":"(?:image_url|input_image)"')
 _DATA = re.compile(r'"(?:image_)?url":"data:image/[a-z]+;base64,[A-Za-z0-9+/=]*"')
@@ -64,8 +69,9 @@ class Request:
 
     `id` is the identity that people see, `ident` that of its outcome in the journal. `body` is exactly what the API gets
     (for a later turn, with the conversation so far). `input_bound` is an upper bound of input tokens (UTF-8 bytes, 16 a
-    message, 50,000 a picture shown), `answer_bound` of all answers' tokens together or None without a cap, `pictures`
-    how many are asked for. `brings_in` names a field that makes the server read more than the body, beyond any bound.
+    message, 50,000 for each of `shown` pictures), `answer_bound` of all answers' tokens together or None without a cap,
+    `pictures` how many are asked for. `brings_in` names a field that makes the server read more than the body, beyond any
+    bound.
     """
 
     id: str = ""
@@ -79,7 +85,13 @@ class Request:
     input_bound: int
     answer_bound: int | None
     pictures: int
+    shown: int = 0
     brings_in: str | None = None
+
+    @property
+    def text_bytes(self) -> int:
+        """The input's size less what its pictures are bounded by."""
+        return self.input_bound - PER_PICTURE * self.shown
 
 
 def canonical(value: Any) -> str:
@@ -95,7 +107,8 @@ def combinations(matrix: Mapping[str, Sequence[Any]]) -> list[Axes]:
 def with_history(request: Request, history: Sequence[Mapping[str, Any]]) -> Request:
     """A later turn's request: the conversation so far, then this turn's own messages without its system messages."""
     body = {**request.body, "messages": [*history, *own_messages(request.body["messages"])]}
-    return replace(request, body=body, input_bound=_input_bound(body, canonical(body)))
+    input_bound, shown = _input(body, canonical(body))
+    return replace(request, body=body, input_bound=input_bound, shown=shown)
 
 
 def own_messages(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -127,7 +140,17 @@ class Renderer:
             for name in self._kind.required
             if name not in self._job.request
         ]
-        return [*self._faults, *missing, *(self._unknown(header) if header is not None and not self._faults else [])]
+        wrong = [*self._faults, *([] if self._faults else self._unread())]
+        return [*wrong, *missing, *(self._unknown(header) if header is not None and not wrong else [])]
+
+    def _unread(self) -> Iterator[Problem]:
+        """A problem for each string that includes what cannot be, also in what it includes."""
+        texts = (*_strings(self._job.request, ("request",)), *_strings(self._job.output.columns, ("output", "columns")))
+        for location, text in texts:
+            try:
+                self._templates.included(text)
+            except Exception as error:
+                yield self._job.problem(location, f"{spoken(location)}: {error}")
 
     def _unknown(self, header: Sequence[str]) -> Iterator[Problem]:
         columns = list(dict.fromkeys((*header, *self._job.matrix)))
@@ -141,11 +164,7 @@ class Renderer:
         self, location: Location, text: str, columns: Sequence[str], names: Collection[str]
     ) -> Iterator[Problem]:
         """A problem for each bare name of a template that is not among `names`, and each `row["..."]` not in `columns`."""
-        try:
-            bare, of_row = self._templates.names(text)
-        except Exception as error:
-            yield self._job.problem(location, f"{spoken(location)}: {error}")
-            return
+        bare, of_row = self._templates.names(text)
         for name in sorted(of_row - set(columns)):
             yield self._job.problem(location, f"{spoken(location)}: {no_column(name, columns)}")
         for name in sorted(bare - set(names)):
@@ -165,11 +184,22 @@ class Renderer:
             conversation,
             job.prompts.model_dump(),
         )
-        for _, text in _strings(job.request, ()):
+        return hashlib.sha256(canonical([*parts, self._included, job.output.prefix]).encode()).hexdigest()
+
+    @cached_property
+    def _included(self) -> dict[str, str]:
+        """The files that the request includes, by name."""
+        found: dict[str, str] = {}
+        for _, text in _strings(self._job.request, ()):
             with suppress(Exception):  # what cannot be read is a problem elsewhere
-                self._templates.names(text)
-        included = dict(sorted(self._templates.included.items()))
-        return hashlib.sha256(canonical([*parts, included, job.output.prefix]).encode()).hexdigest()
+                found |= self._templates.included(text)
+        return found
+
+    @cached_property
+    def reads_files(self) -> bool:
+        """Whether making a request reads pictures, tens of megabytes at the most: too long for an event loop."""
+        texts = (*(text for _, text in _strings(self._job.request, ())), *self._included.values())
+        return bool(self._kind.file_fields) or any("data_url" in text for text in texts)
 
     def request(self, columns: Values, axes: Axes, *, turn: Any = None, previous: str = "") -> Request:
         """The request of one row and combination; `turn` is the element of a `turns` column, `previous` the key of the
@@ -184,13 +214,15 @@ class Renderer:
             key = hashlib.sha256(f"{canonical(parts)}\n{text}".encode()).hexdigest()
         except (TypeError, ValueError, RecursionError) as error:
             raise RequestFault(("request",), f"the rendered request is not JSON in UTF-8: {error}") from None
+        input_bound, shown = _input(body, text)
         return Request(
             axes=axes,
             key=key,
             endpoint=self._kind.endpoint,
             body={**self._kind.defaults, **body},
             uploads=uploads,
-            input_bound=_input_bound(body, text),
+            input_bound=input_bound,
+            shown=shown,
             answer_bound=self._answer_bound(body),
             pictures=_count(body, "n") if self._kind.draws else 0,
             brings_in=_brings_in(body, text),
@@ -203,9 +235,10 @@ class Renderer:
         values = {"row": row, "request": request, "response": response, "output": output, "json": _parsed(output)}
         return {name: _cell(render, values) for name, render in self._columns.items()}
 
-    def uploaded(self) -> list[tuple[str, int, int]]:
-        """The pictures read so far as (path, size in bytes, mtime in ns): pass 1 is skipped only while they stay so."""
-        return self._pictures.seen()
+    def noting(self) -> AbstractContextManager[list[Mark]]:
+        """A list to which every picture is added that is read while the block runs, as (path, size in bytes, mtime in ns);
+        who takes from it keeps it short. Pass 1 is skipped only while the pictures stay so."""
+        return self._pictures.noting()
 
     def _uploads(self, body: dict[str, Any]) -> tuple[Upload, ...]:
         """Take the file fields out of the body and find their files."""
@@ -222,7 +255,7 @@ class Renderer:
         caps = [body[name] for name in self._kind.caps if body.get(name) is not None]
         if not caps or not all(map(_is_count, caps)):
             return None
-        return int(max(caps)) * max(_count(body, "n"), _count(body, "best_of")) * _prompts(body)
+        return int(max(caps)) * max(_count(body, "n"), _count(body, "best_of")) * how_many(body.get("prompt"))
 
     def _check(self, body: Mapping[str, Any]) -> None:
         lacking = [name for name in self._kind.required if name not in body and name not in self._kind.file_fields]
@@ -290,12 +323,6 @@ def _count(body: Mapping[str, Any], name: str) -> int:
     return body[name] if _is_count(body.get(name)) else 1
 
 
-def _prompts(body: Mapping[str, Any]) -> int:
-    """How many prompts one completion request holds: each is answered. A list of numbers is one prompt in tokens."""
-    prompt = body.get("prompt")
-    return len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
-
-
 def _row_files(job: Job) -> Path:
     if job.prompts.files is not None:
         return (job.folder / job.prompts.files).resolve()
@@ -329,13 +356,15 @@ def _are_messages(messages: Any) -> bool:
     return all(isinstance(message, Mapping) and isinstance(message.get("role"), str) for message in messages)
 
 
-def _input_bound(body: Mapping[str, Any], text: str) -> int:
-    """A token is at least one byte of the body's text (JSON's own marks only make the bound larger), pictures excepted."""
+def _input(body: Mapping[str, Any], text: str) -> tuple[int, int]:
+    """The bound of a body's input tokens, and how many pictures it shows. A token is at least one byte of the body's text
+    (JSON's own marks only make the bound larger), pictures excepted."""
     messages = body.get("messages")
     sent = _DATA.findall(text)
     shown = max(len(_SHOWN.findall(text)), len(sent))
     texts = len(text.encode()) - sum(map(len, sent))
-    return texts + PER_PICTURE * shown + PER_MESSAGE * (len(messages) if isinstance(messages, list) else 1)
+    spoken = PER_MESSAGE * (len(messages) if isinstance(messages, list) else 1)
+    return texts + PER_PICTURE * shown + spoken, shown
 
 
 def _brings_in(body: Mapping[str, Any], text: str) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import wraps
@@ -100,14 +101,22 @@ class Unknown(StrictUndefined):
         return f"{type(self._undefined_obj).__name__} has no {self._undefined_name!r}"
 
 
+class _Count(threading.local):
+    """What the rendering of this thread took so far: steps, what it made, and the thread's own clock at which it ends."""
+
+    steps = 0
+    made = 0
+    until = 0.0
+
+
 class Environment(ImmutableSandboxedEnvironment):
-    """Jinja2's environment with the fence; `start` begins the count of one rendering."""
+    """Jinja2's environment with the fence; `start` begins the count of one rendering. Threads may render at one time."""
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def __init__(self, filters: Mapping[str, Callable[..., Any]], **options: Any) -> None:
         super().__init__(undefined=Unknown, autoescape=False, optimized=False, finalize=_output, **options)
-        self._steps, self._made, self._until = 0, 0, 0.0
+        self._count = _Count()
         self.globals.pop("lipsum")
         known = {name: each for name, each in FILTERS.items() if name not in _LEFT_OUT}
         self.filters.clear()
@@ -115,21 +124,32 @@ class Environment(ImmutableSandboxedEnvironment):
         self.filters.update(_counted=self._counted, _output=_output, _weighed=self.weighed)
 
     def start(self) -> None:
-        """Begin to count anew."""
-        self._steps, self._made, self._until = 0, 0, time.thread_time() + MAX_SECONDS
+        """Begin to count anew, in this thread."""
+        count = self._count
+        count.steps, count.made, count.until = 0, 0, time.thread_time() + MAX_SECONDS
 
     def weighed(self, value: Any) -> Any:
         """Count a step and what it made. Raises SecurityError above a bound."""
-        self._steps += 1
-        if self._steps > MAX_STEPS:
+        count = self._count
+        count.steps += 1
+        if count.steps > MAX_STEPS:
             raise SecurityError(f"the template's loops and calls take more than {MAX_STEPS:,} steps")
-        if time.thread_time() > self._until:
+        if time.thread_time() > count.until:
             raise SecurityError(f"the template runs for more than {MAX_SECONDS:g} seconds")
         weight = weigh(value)
-        self._made += weight
-        if weight > MAX_TEXT or self._made > MAX_MADE:
+        count.made += weight
+        if weight > MAX_TEXT or count.made > MAX_MADE:
             raise SecurityError(f"the template makes more than {MAX_TEXT:,} characters")
         return value
+
+    def parse(self, source: str, *args: Any, **kwargs: Any) -> nodes.Template:
+        """The syntax tree. Raises TemplateSyntaxError also where a file is not named by a constant: what a row says is never
+        the name of a file that is read as a template."""
+        tree = super().parse(source, *args, **kwargs)
+        for node in tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
+            if not _is_named(node):
+                raise TemplateSyntaxError("a file is named by a text in quotes, and by nothing else", node.lineno)
+        return tree
 
     def compile(self, source: Any, *args: Any, **kwargs: Any) -> Any:
         """Compile with every loop, operator, include and piece of output metered; included templates come here too."""
@@ -231,6 +251,13 @@ class _Metering(NodeTransformer):
         made = isinstance(node, nodes.Concat | nodes.List | nodes.Dict)
         made = made or (isinstance(node, nodes.Tuple) and node.ctx == "load")
         return _filtered(node, "_weighed") if made else node
+
+
+def _is_named(node: nodes.Node) -> bool:
+    """Whether all files of an include, import or extends are constants."""
+    named = node.template  # type: ignore[attr-defined]
+    names = named.items if isinstance(named, nodes.List | nodes.Tuple) else [named]
+    return all(isinstance(name, nodes.Const) and isinstance(name.value, str) for name in names)
 
 
 def _filtered(node: nodes.Node, name: str) -> nodes.Filter:

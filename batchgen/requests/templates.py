@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jinja2 import FunctionLoader, TemplateError, TemplateSyntaxError, meta, nodes
@@ -28,11 +28,14 @@ class TemplateFault(Exception):  # noqa: N818 - the user's fault, told to the us
 
 
 class Templates:
-    """Compiles the job's strings. `folder` is where `{% include %}` reads, `filters` what a job may use besides Jinja2's."""
+    """Compiles the job's strings. `folder` is where `{% include %}` reads, `filters` what a job may use besides Jinja2's.
+
+    Each file is read once: what is looked through, what is rendered and what `included` tells are the same text.
+    """
 
     def __init__(self, folder: Path, filters: Mapping[str, Callable[..., Any]]) -> None:
         self._folder = folder.resolve()
-        self.included: dict[str, str] = {}
+        self._read: dict[str, str] = {}
         self._environment = Environment(
             filters,
             # Prompts speak of CSS, LaTeX and C; a comment mark in them is text.
@@ -42,17 +45,23 @@ class Templates:
         )
 
     def _load(self, name: str) -> str:
+        if name not in self._read:
+            self._read[name] = self._text(name)
+        return self._read[name]
+
+    def _text(self, name: str) -> str:
         path = (self._folder / name).resolve()
         if not path.is_relative_to(self._folder) or not path.is_file():
             raise TemplateRuntimeError(f"{name!r} is no file below the job's folder")
+        # .env and .git are no prompts; a link to one is none either.
+        if any(part.startswith(".") for part in (*PurePosixPath(name).parts, *path.relative_to(self._folder).parts)):
+            raise TemplateRuntimeError(f"{name!r} is hidden: no part of the path may begin with a dot")
         if path.stat().st_size > 1024 * 1024:
             raise TemplateRuntimeError(f"{name!r} is larger than 1 MiB")
         try:
-            text = path.read_text(encoding="utf-8")
+            return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise TemplateRuntimeError(f"{name!r} cannot be read as UTF-8 text: {type(error).__name__}") from None
-        self.included[name] = text
-        return text
 
     def compile(self, source: str) -> Render:
         """A string of the job as a function of a row's values.
@@ -112,20 +121,25 @@ class Templates:
         """The bare names that a string speaks of, and the constants in its `row["..."]`; includes are followed."""
         bare: set[str] = set()
         of_row: set[str] = set()
-        self._collect(source, bare, of_row, set())
+        for text in (source, *self.included(source).values()):
+            tree = self._environment.parse(_composed(text))
+            bare |= meta.find_undeclared_variables(tree) - set(self._environment.globals)
+            # Where a loop or a `set` calls something else `row`, what it holds is not ours to know.
+            if not any(name.name == "row" and name.ctx != "load" for name in tree.find_all(nodes.Name)):
+                for item in tree.find_all((nodes.Getitem, nodes.Getattr)):
+                    of_row |= _of_row(item)
         return bare, of_row
 
-    def _collect(self, source: str, bare: set[str], of_row: set[str], seen: set[str]) -> None:
-        tree = self._environment.parse(_composed(source))
-        bare |= meta.find_undeclared_variables(tree) - set(self._environment.globals)
-        # Where a loop or a `set` calls something else `row`, what it holds is not ours to know.
-        if not any(name.name == "row" and name.ctx != "load" for name in tree.find_all(nodes.Name)):
-            for item in tree.find_all((nodes.Getitem, nodes.Getattr)):
-                of_row |= _of_row(item)
-        for name in meta.find_referenced_templates(tree):
-            if name is not None and name not in seen:
-                seen.add(name)
-                self._collect(self._load(name), bare, of_row, seen)
+    def included(self, source: str) -> dict[str, str]:
+        """The files that a string includes, however deep, by name. Raises Jinja2's TemplateError for one that cannot be."""
+        found: dict[str, str] = {}
+        left = [source]
+        while left:
+            for name in meta.find_referenced_templates(self._environment.parse(_composed(left.pop()))):
+                if name is not None and name not in found:
+                    found[name] = self._load(name)
+                    left.append(found[name])
+        return found
 
 
 def _of_row(item: nodes.Node) -> set[str]:

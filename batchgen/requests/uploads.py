@@ -9,8 +9,10 @@ import base64
 import hashlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,6 +24,8 @@ from batchgen.requests.templates import TemplateFault
 MAX_PICTURE = 50_000_000
 MAX_MASK = 4_000_000
 MAX_PICTURES = 16
+# Pictures whose hashes are remembered: rows that share pictures as a rule stand near each other.
+REMEMBERED = 4096
 PICTURES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 
@@ -59,12 +63,17 @@ def unchanged(pictures: Sequence[Sequence[Any]]) -> bool:
     return True
 
 
+# A picture as it was when it was read: path, size in bytes, mtime in ns.
+Mark = tuple[str, int, int]
+
+
 class Pictures:
-    """The picture files below `folder` (resolved), and what was read of them."""
+    """The picture files below `folder` (resolved), and the hashes of those read last. Threads may use it at one time."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._hashes: dict[tuple[str, int, int], str] = {}
+        self._noted: list[Mark] | None = None
+        self._sha256 = lru_cache(maxsize=REMEMBERED)(self._read)
 
     def uploads(self, name: str, value: Any) -> list[Upload]:
         """The files of the field `name`: one path, or a list of 1 to 16. Raises RequestFault."""
@@ -111,14 +120,24 @@ class Pictures:
 
     def _hash(self, path: Path) -> str:
         about = path.stat()
-        mark = (str(path), about.st_size, about.st_mtime_ns)
-        if mark not in self._hashes:
-            self._hashes[mark] = hashlib.sha256(path.read_bytes()).hexdigest()
-        return self._hashes[mark]
+        return self._sha256((str(path), about.st_size, about.st_mtime_ns))
 
-    def seen(self) -> list[tuple[str, int, int]]:
-        """The pictures read so far as (path, size in bytes, mtime in ns)."""
-        return sorted(self._hashes)
+    def _read(self, mark: Mark) -> str:
+        if self._noted is not None:
+            self._noted.append(mark)
+        return hashlib.sha256(Path(mark[0]).read_bytes()).hexdigest()
+
+    @contextmanager
+    def noting(self) -> Iterator[list[Mark]]:
+        """A list to which every picture is added that is read while the block runs; who takes from it keeps it short. A
+        picture may come more than once, but not while its hash is remembered."""
+        # What was read before the block is read again, so that it is noted too.
+        self._sha256.cache_clear()
+        self._noted = []
+        try:
+            yield self._noted
+        finally:
+            self._noted = None
 
     def data_url(self, given: Any) -> str:
         """A picture as a data URL, as a template's filter. Raises TemplateFault."""

@@ -149,7 +149,9 @@ class Price(Section):
     cached_input: NotNegative | None = Field(
         default=None, description="USD per million cached input tokens; by default as input"
     )
-    output: NotNegative = Field(default=0, description="USD per million output tokens")
+    output: NotNegative | None = Field(
+        default=None, description="USD per million output tokens; without it only what answers in no tokens has a price"
+    )
     image: NotNegative | None = Field(
         default=None, description="USD for one picture at the most; what max_cost reserves for image kinds"
     )

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 from batchgen.errors import InputError, Problem
 from batchgen.journal import Journal, Recorded, Row
 from batchgen.journal.schema import LAST_RUN
-from batchgen.kinds import KINDS, Answer
+from batchgen.kinds import KINDS, Answer, Unreadable
 from batchgen.ledger import rendered
 from batchgen.pricing import dollars
 from batchgen.requests import Renderer, RequestFault, own_messages
@@ -65,12 +66,13 @@ _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?\Z")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """How the tables of a job look: the prompts' columns, the axes, what is between and after; and the CSV's dialect."""
+    """How the tables of a job look. Of the results `inputs` (the prompts' columns and the axes) come first, of the errors
+    `named` (the row's id and the axes); what batchgen adds to either follows (`own`, `errors`). Then the CSV's dialect."""
 
     inputs: tuple[str, ...]
     own: Mapping[str, type]
+    named: tuple[str, ...]
     errors: Mapping[str, type]
-    generated: frozenset[str]
     delimiter: str
     bom: bool
     prefix: str
@@ -80,18 +82,17 @@ class Layout:
 def layout(job: Job, header: Sequence[str], *, delimiter: str = ",", bom: bool = False) -> Layout:
     """The layout of a job's tables over prompts with these columns."""
     absent = {"choice"} if job.request.get("n", 1) == 1 else set()
-    # An axis of the same name (as a rule `model`) says it already.
-    absent |= set(job.matrix) if not job.output.prefix else set()
+    # An axis that chooses the model says it already, in the words of the job.
+    absent |= {"model"} & set(job.matrix) if not job.output.prefix else set()
     absent |= {"messages"} if not (job.conversation and job.conversation.turns) else set()
     computed = dict.fromkeys(job.output.columns, str)
     columns = {name: kind for name, kind in {**LEADING, **computed, **TRAILING}.items() if name not in absent}
     prefix = job.output.prefix
-    inputs = (*header, *job.matrix)
     return Layout(
-        inputs=inputs,
+        inputs=(*header, *job.matrix),
         own={prefix + name: kind for name, kind in columns.items()},
-        errors={prefix + "id": str, **dict.fromkeys(job.matrix, str), **{prefix + k: v for k, v in ERRORS.items()}},
-        generated=frozenset(prefix + name for name in ("output", "messages", *job.output.columns)),
+        named=(prefix + "id", *job.matrix),
+        errors={prefix + name: kind for name, kind in ERRORS.items()},
         delimiter=delimiter or ",",
         bom=bom,
         prefix=prefix,
@@ -102,13 +103,21 @@ def layout(job: Job, header: Sequence[str], *, delimiter: str = ",", bom: bool =
 def conflicts(job: Job, header: Sequence[str]) -> list[Problem]:
     """Columns that both the prompts (or the matrix, or output.columns) and batchgen would name alike."""
     look = layout(job, header)
-    named = [name for name in look.inputs if name in look.own]
+    named = [name for name in header if name in look.own]
+    # The axes stand in the errors table too.
+    crossed = [name for name in job.matrix if name in {**look.own, **look.errors} or name == look.named[0]]
     doubled = [name for name in job.output.columns if name in (*LEADING, *TRAILING)]
     hint = "set output.prefix, for example `prefix: bg_`"
     return [
         *(
             job.problem(("output",), f"the prompts' column {name!r} is also a column of the table; {hint}")
             for name in named
+        ),
+        *(
+            job.problem(
+                ("matrix", name), f"matrix.{name}: batchgen's tables have a column of this name; rename it, or {hint}"
+            )
+            for name in crossed
         ),
         *(
             job.problem(
@@ -157,10 +166,12 @@ class Tables:
         """Write every table of the job, whole, and return the results tables' paths."""
         forms = self._job.output.tables
         paths = [folder / f"results.{form}" for form in forms]
-        columns = {**dict.fromkeys(self._look.inputs, str), **self._look.own}
+        look = self._look
         with ExitStack() as stack:
-            results = [stack.enter_context(self._writer(path, columns)) for path in paths]
-            errors = [stack.enter_context(self._writer(folder / f"errors.{form}", self._look.errors)) for form in forms]
+            results = [stack.enter_context(self._writer(path, look.inputs, look.own)) for path in paths]
+            errors = [
+                stack.enter_context(self._writer(folder / f"errors.{form}", look.named, look.errors)) for form in forms
+            ]
             for line in self._lines():
                 for record in self._result(line):
                     for write in results:
@@ -172,25 +183,27 @@ class Tables:
                             write(error)
         return paths
 
-    def _writer(self, path: Path, columns: Mapping[str, type]) -> AbstractContextManager[Write]:
-        look = self._look
+    def _writer(self, path: Path, given: Sequence[str], own: Mapping[str, type]) -> AbstractContextManager[Write]:
+        """A table's writer: the columns as `given` come first, and never change; batchgen's `own` follow."""
+        look, columns = self._look, {**dict.fromkeys(given, str), **own}
         if path.suffix == ".csv":
-            return csv_writer(path, list(columns), delimiter=look.delimiter, bom=look.bom, disarm=self._disarm)
+            # Text of batchgen's own columns is what a model or a server wrote, or made of it.
+            texts = frozenset(name for name, kind in own.items() if kind is str) if look.safe else frozenset[str]()
+            disarm = partial(self._disarm, texts)
+            return csv_writer(path, list(columns), delimiter=look.delimiter, bom=look.bom, disarm=disarm)
         if path.suffix == ".jsonl":
             return jsonl_writer(path, list(columns))
         return parquet_writer(path, columns)
 
-    def _disarm(self, name: str, cell: str) -> str:
-        """With output.csv.safe, a cell of the model's that a spreadsheet would run gets an apostrophe."""
-        if not self._look.safe or name not in self._look.generated:
-            return cell
-        if not cell.startswith(_RUNS_IN_A_SPREADSHEET) or _NUMBER.match(cell):
+    def _disarm(self, texts: Collection[str], name: str, cell: str) -> str:
+        """A cell of one of these columns that a spreadsheet would run gets an apostrophe."""
+        if name not in texts or not cell.startswith(_RUNS_IN_A_SPREADSHEET) or _NUMBER.match(cell):
             return cell
         self.disarmed += 1
         return f"'{cell}"
 
     def _result(self, line: Line) -> Iterator[Record]:
-        shown = [(row, self._shown(row, recorded)) for row, recorded in line]
+        shown = [(row, self._journal.shown(row, recorded)) for row, recorded in line]
         row, status = line[-1][0], _worst([each.status for each, _ in line])
         last = next((found for _, found in reversed(shown) if found is not None), None)
         inputs = {**{name: row.columns.get(name) for name in self._look.inputs}, **row.axes}
@@ -200,6 +213,9 @@ class Tables:
             return
         response = json.loads(last.response)
         answer = self._answer(response)
+        if answer is None:
+            yield self._named(inputs, own)
+            return
         for number, choice in enumerate(answer.choices, 1):
             cells = self._computed(row, response, choice.text)
             several = {"choice": number} if len(answer.choices) > 1 else {}
@@ -207,11 +223,8 @@ class Tables:
             yield self._named(inputs, {**own, "output": choice.text, **cells, **several, **money})
 
     def _named(self, inputs: Record, own: Record) -> Record:
-        return {**inputs, **{self._look.prefix + name: value for name, value in own.items()}}
-
-    def _shown(self, row: Row, recorded: Recorded | None) -> Recorded | None:
-        """What the table shows of a request: its outcome, or the last answer of an outdated one."""
-        return self._journal.last_answer(row.ident) if recorded is None and row.status == "outdated" else recorded
+        # Where both have a name, it is the axis that stands: layout and conflicts leave no other case.
+        return {**{self._look.prefix + name: value for name, value in own.items()}, **inputs}
 
     def _own(self, shown: Line, last: Recorded | None, status: str) -> Record:
         own: Record = {"status": status, "error": _why(shown)}
@@ -236,10 +249,16 @@ class Tables:
             "run": last.run,
         }
 
-    def _answer(self, response: Mapping[str, Any]) -> Answer:
+    def _answer(self, response: Mapping[str, Any]) -> Answer | None:
+        """A recorded answer as the job's kind reads it, or as whichever kind does: the job may have changed its kind
+        since. None where none can."""
         data = response.get("data")
         # What was recorded has an answer to every input: as many embeddings as were asked for.
-        return self._kind.read(response, {"input": [""] * len(data)} if isinstance(data, list) else {})
+        body = {"input": [""] * len(data)} if isinstance(data, list) else {}
+        for kind in (self._kind, *KINDS.values()):
+            with suppress(Unreadable):
+                return kind.read(response, body)
+        return None
 
     def _computed(self, row: Row, response: Mapping[str, Any], output: str) -> Record:
         if not self._job.output.columns:
@@ -260,8 +279,11 @@ class Tables:
                 given = rendered(self._job, self._renderer, row).body["messages"]
             except RequestFault:
                 break
-            reply = self._answer(json.loads(found.response)).choices[0].text
-            messages += [*(own_messages(given) if messages else given), {"role": "assistant", "content": reply}]
+            answer = self._answer(json.loads(found.response))
+            if answer is None:
+                break
+            reply = {"role": "assistant", "content": answer.choices[0].text}
+            messages += [*(own_messages(given) if messages else given), reply]
         return json.dumps(messages, ensure_ascii=False) if messages else None
 
     def _error(self, row: Row, recorded: Recorded | None) -> Record:

@@ -17,7 +17,7 @@ import pytest
 from conftest import Lab, serving
 from scenes import Killer, at_most, run, write_job
 
-from batchgen import BusyError, Interrupted, Options, load_job, runner
+from batchgen import BusyError, Interrupted, Options, load_job, runner, signals
 from batchgen import run as run_job
 from batchgen.simulator import RequestInfo, Settings, Simulator
 from batchgen.tables import Tables
@@ -120,8 +120,8 @@ def test_the_second_signal_ends_it(lab: Lab, pair: tuple[signal.Signals, signal.
 def test_the_drain_after_sigterm_is_bounded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """P14 After SIGTERM what is in flight has 25 s and no more; the tables are written then."""
     first_thread()
-    assert runner.DRAIN == 25.0
-    monkeypatch.setattr(runner, "DRAIN", 0.05)
+    assert signals.DRAIN == 25.0
+    monkeypatch.setattr(signals, "DRAIN", 0.05)
     killer = Killer()
     killer.fault = hang_from(4)
     killer.arm(6, lambda: os.kill(os.getpid(), signal.SIGTERM))
