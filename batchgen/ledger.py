@@ -113,6 +113,10 @@ class JobLedger:
         ended = self._change(outcome)
         await self._writer.commit(lambda connection: (audit(connection), ended(connection))[1])
 
+    async def withdraw(self, request: Request) -> None:
+        """A failure that was recorded in this run says nothing of its row: it is pending again."""
+        await self._writer.commit(self._writer.withdraw(request.ident, request.key))
+
     async def unsent(self, outcome: Outcome) -> None:
         """A request that ended without being sent."""
         await self._writer.commit(self._change(outcome))

@@ -13,8 +13,10 @@ from filelock import FileLock, Timeout
 from batchgen.disk import make_folder, refuse_link, sweep
 from batchgen.disk import telling as telling_disk
 from batchgen.errors import BusyError, InputError
+from batchgen.images import is_whole
 from batchgen.intake import Intake, Staged, has_more, is_current, signature_of, staged
 from batchgen.journal import Journal
+from batchgen.kinds import KINDS
 from batchgen.pricing import Prices
 from batchgen.requests import Renderer
 from batchgen.spec import Connection, Job, connection
@@ -131,6 +133,12 @@ class Place:
 
     def _from(self, stream: BinaryIO | None) -> bool:
         return self.job.prompts.path == "-" and stream is not None and has_more(stream)
+
+    def missing(self, journal: Journal) -> list[tuple[str, str]]:
+        """The (ident, key) of the answers whose pictures are not what was written."""
+        if not KINDS[self.job.kind].draws:
+            return []
+        return [(file["ident"], file["key"]) for file in journal.files() if not is_whole(self.folder, file)]
 
     def layout(self, journal: Journal) -> Layout:
         """How this job's tables look. Raises InputError when the job has changed so that columns would hide others."""

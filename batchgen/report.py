@@ -12,6 +12,13 @@ from batchgen.disk import writing
 from batchgen.journal import Journal
 from batchgen.pricing import dollars
 
+# Why answered rows run again, as a plan and a run say it.
+AGAIN = {
+    "changed_job": "of a change in the job or in an earlier turn",
+    "changed_rows": "of changed cells",
+    "lost": "their pictures are missing or were changed",
+}
+
 STATUSES = ("succeeded", "incomplete", "failed", "blocked", "pending", "outdated")
 
 

@@ -15,7 +15,7 @@ from batchgen.journal import Journal, Row
 from batchgen.ledger import rendered
 from batchgen.place import Place
 from batchgen.pricing import dollars
-from batchgen.report import as_json, state, tally, write_report
+from batchgen.report import AGAIN, as_json, state, tally, write_report
 from batchgen.requests import RequestFault
 from batchgen.spec import Job
 from batchgen.tables import frame
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a run would do: rows by status, calls to make with their tokens and USD (None: unknown), why answered rows
-    would run again, seconds at the least under the job's limits, and the first request in full."""
+    """What a run would do: rows by status, calls to make with their tokens and USD (None: unknown), `again` how many
+    answered rows would run again for which reason, seconds at the least under the job's limits, and the first request in
+    full."""
 
     name: str
     kind: str
@@ -39,8 +40,7 @@ class Plan:
     tokens: int
     cost: float | None
     cost_at_most: float | None
-    changed_job: int
-    changed_rows: int
+    again: Mapping[str, int]
     seconds: float | None
     simulated: bool
     first: Mapping[str, Any] | None
@@ -62,6 +62,7 @@ def plan(
         if not place.is_current(journal, stdin, capped=capped):
             journal = stack.enter_context(place.peek(shadow=True))
             place.take_in(journal, stdin, capped=capped)
+        journal.miss(place.missing(journal))
         return _plan(place, journal, limit)
 
 
@@ -80,8 +81,7 @@ def _plan(place: Place, journal: Journal, limit: int | None) -> Plan:
         tokens=forecast["tokens"],
         cost=dollars(forecast["cost"]),
         cost_at_most=dollars(forecast["cost_bound"]),
-        changed_job=forecast["changed_job"],
-        changed_rows=forecast["changed_rows"],
+        again={why: forecast[name] for name, why in AGAIN.items() if forecast[name]},
         seconds=_seconds(place.job, forecast["requests"], forecast["tokens"]),
         simulated=place.simulate,
         first=_request(place, first) if first else None,

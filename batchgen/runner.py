@@ -19,13 +19,13 @@ from typing import Any, BinaryIO
 from batchgen.disk import append_line
 from batchgen.dispatch import Progress
 from batchgen.errors import BatchgenError, OutputError
-from batchgen.images import PictureFolder, is_whole
+from batchgen.images import PictureFolder
 from batchgen.journal import Journal
 from batchgen.kinds import KINDS, Usage
 from batchgen.ledger import JobLedger
 from batchgen.place import Place
 from batchgen.pricing import NANO, Prices
-from batchgen.report import Report, counted, state, tally, write_report
+from batchgen.report import AGAIN, Report, counted, state, tally, write_report
 from batchgen.signals import Signals
 from batchgen.spec import Job, api_key
 from batchgen.tables import tables_need
@@ -61,7 +61,9 @@ def run(job: Job, options: Options | None = None) -> Report:
     with Signals() as signals, place.locked(), place.open() as journal:
         place.take_in(journal, options.stdin, capped=_cap(place.job, options) is not None, say=options.say)
         pictures = PictureFolder(place.folder, journal.owns)
-        _find_lost(place, journal, pictures)
+        if KINDS[place.job.kind].draws:
+            pictures.prepare()
+            journal.mark_lost(place.missing(journal))
         todo = journal.todo(options.limit)[0]
         _announce(place, journal, options)
         key = _key(place) if todo else None
@@ -72,21 +74,12 @@ def run(job: Job, options: Options | None = None) -> Report:
         return _finish(place, journal, options, number, signals, stopped, began)
 
 
-def _find_lost(place: Place, journal: Journal, pictures: PictureFolder) -> None:
-    """A row with pictures is done only while they are what was written."""
-    if KINDS[place.job.kind].draws:
-        pictures.prepare()
-        journal.mark_lost(
-            [(file["ident"], file["key"]) for file in journal.files() if not is_whole(place.folder, file)]
-        )
-
-
 def _announce(place: Place, journal: Journal, options: Options) -> None:
-    """Say before anything is paid for what a change of the job or of its rows makes run again."""
+    """Say before anything is paid for what runs again, and why."""
     forecast = journal.forecast(options.limit)
     changes = [
         f"{counted(forecast[name], 'answered row')} to run again because {why}"
-        for name, why in (("changed_job", "the job has changed"), ("changed_rows", "of changed cells"))
+        for name, why in AGAIN.items()
         if forecast[name]
     ]
     if changes:

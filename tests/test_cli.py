@@ -56,7 +56,7 @@ def test_results_and_messages_are_kept_apart(lab: Lab, api: Simulator) -> None:
     assert done.stderr == ""
     lab.job(api.url, request={"model": "other", "messages": [{"role": "user", "content": "{{ text }}"}]})
     changed = lab.run("run", job)
-    assert "5 answered rows to run again because the job has changed" in changed.stderr
+    assert "5 answered rows to run again because of a change in the job" in changed.stderr
     assert changed.stdout.count("\n") == 1
 
 

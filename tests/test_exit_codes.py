@@ -136,6 +136,7 @@ def test_4_twenty_refusals_of_one_sort(lab: Lab) -> None:
         received = api.requests.received
     assert code == 4, said
     assert received < 40
+    assert {row["status"] for row in lab.table()} == {"pending"}
 
 
 @pytest.mark.parametrize("where", ["job", "option"])

@@ -103,7 +103,7 @@ def test_an_edited_row_is_outdated_and_shows_its_old_answer(lab: Lab, api: Simul
     write(lab, [ROWS[0], ("b", "ECHO:second"), ROWS[2]])
     planned = batchgen.plan(lab.load(job))
     assert (planned.rows, planned.calls) == ({"outdated": 1, "succeeded": 2}, 1)
-    assert (planned.changed_rows, planned.changed_job) == (1, 0)
+    assert planned.again == {"of changed cells": 1}
     assert lab.go(job, limit=1).run.calls == 0
     assert shown(lab)[1] == ("b", "outdated", "two")
     write(lab, ROWS)
@@ -125,12 +125,12 @@ def test_a_changed_job_says_what_runs_again_before_it_does(lab: Lab, api: Simula
     lab.go(job)
     lab.job(api.url, rows=None, request=chat("{{ text }}!"), **pricing)
     planned = batchgen.plan(lab.load(job))
-    assert (planned.changed_job, planned.changed_rows, planned.calls) == (3, 0, 3)
+    assert (list(planned.again.values()), planned.calls) == ([3], 3)
     assert planned.cost is not None
     assert planned.cost_at_most is not None
     assert 0 < planned.cost <= planned.cost_at_most
     said = told(lab, job)
-    assert any("3 answered rows to run again because the job has changed" in text and "$" in text for text in said)
+    assert any("3 answered rows to run again because of a change in the job" in text and "$" in text for text in said)
     assert [row["output"] for row in lab.table()] == ["one!", "two!", "three!"]
     lab.job(api.url, rows=None, request=chat())
     assert lab.go(job).run.calls == 0
@@ -375,6 +375,23 @@ def test_two_equal_rows_without_ids_get_two_pictures(lab: Lab, api: Simulator) -
     assert len(set(names)) == 2
     assert names[1].removesuffix(".png").endswith("-2")
     assert all((lab.output() / name).is_file() for name in names)
+
+
+def test_pictures_that_are_missing_are_counted_before_they_are_drawn_again(lab: Lab, api: Simulator) -> None:
+    """P08 plan counts the calls that missing pictures cost, and run says so before it makes them; nothing is written."""
+    job = lab.job(api.url, kind="image", request={"model": "gpt-image-2", "prompt": "{{ text }}", "size": "64x64"})
+    lab.go(job)
+    for picture in sorted((lab.output() / "images").iterdir())[:2]:
+        picture.unlink()
+    before = (lab.output() / "journal.db").read_bytes()
+    planned = batchgen.plan(lab.load(job))
+    assert (planned.calls, planned.rows) == (2, {"pending": 2, "succeeded": 3})
+    assert planned.again == {"their pictures are missing or were changed": 2}
+    assert (lab.output() / "journal.db").read_bytes() == before
+    said: list[str] = []
+    assert lab.go(job, say=said.append).run.calls == 2
+    assert "2 answered rows to run again because their pictures are missing" in said[0]
+    assert batchgen.plan(lab.load(job)).again == {}
 
 
 def test_a_changed_picture_of_a_row_runs_that_row_again(lab: Lab, api: Simulator) -> None:

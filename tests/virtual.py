@@ -162,6 +162,9 @@ class Memory:
         await self.attempt(outcome.request, attempt)
         self._run.outcomes[outcome.request.id] = outcome
 
+    async def withdraw(self, request: Request) -> None:
+        del self._run.outcomes[request.id]
+
     async def unsent(self, outcome: Outcome) -> None:
         assert outcome.request.id not in self._run.unsent
         self._run.unsent[outcome.request.id] = outcome

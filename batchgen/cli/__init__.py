@@ -211,10 +211,8 @@ def _planned(found: Any, limits: Any) -> Iterator[str]:
     yield f"{found.name}: {found.kind} at {found.host} -> {found.output}"
     counts = ", ".join(f"{count:,} {status}" for status, count in sorted(found.rows.items()))
     yield f"rows:   {found.total:,} ({counts})"
-    if found.changed_job:
-        yield f"        {counted(found.changed_job, 'answered row')} to run again because the job has changed"
-    if found.changed_rows:
-        yield f"        {counted(found.changed_rows, 'answered row')} to run again because of changed cells"
+    for why, count in found.again.items():
+        yield f"        {counted(count, 'answered row')} to run again because {why}"
     yield f"calls:  {found.calls:,}, about {found.tokens:,} tokens"
     yield f"cost:   {_dollars(found.cost, 'about')}; {_dollars(found.cost_at_most, 'at most')}"
     if limits.max_cost is not None and (found.cost_at_most or 0) > limits.max_cost:

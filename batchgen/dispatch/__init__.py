@@ -125,6 +125,9 @@ class Ledger(Protocol):
     async def outcome(self, outcome: Outcome, attempt: Attempt) -> None:
         """The last attempt of a request in this run; the commit point."""
 
+    async def withdraw(self, request: Request) -> None:
+        """A failure that was recorded in this run says nothing of its row: it is pending again."""
+
     async def unsent(self, outcome: Outcome) -> None:
         """A request that ended without another call."""
 

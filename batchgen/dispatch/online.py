@@ -20,7 +20,7 @@ from batchgen.dispatch.admission import Admission, NeverFits, Ticket
 from batchgen.dispatch.call import Caller, Calls
 from batchgen.dispatch.limits import Clock, Purse, RetryBudget
 from batchgen.dispatch.retry import FEW_THROTTLES, LONGEST_WAIT, Policy, Spent, account_error
-from batchgen.dispatch.watch import GaveUp, Tolerance, Watch
+from batchgen.dispatch.watch import AllRefused, GaveUp, Tolerance, Watch
 from batchgen.errors import BatchgenError, LimitError
 from batchgen.pricing import Prices
 from batchgen.requests import Request
@@ -123,6 +123,8 @@ class OnlineBackend:
         self._unfit: BatchgenError | None = None
         self._tolerance = Tolerance(rules.failures_left, host)
         self._models: set[str] = set()
+        # What failed while the first answers may be all the same refusal.
+        self._refused: list[Request] = []
 
     async def run(self, threads: AsyncIterator[Thread]) -> BatchgenError | None:
         """Work until the threads end or something stops the job; returns what stopped it. Raises OutputError."""
@@ -140,6 +142,10 @@ class OnlineBackend:
             await asyncio.gather(*self._workers, return_exceptions=True)
         if isinstance(self._why, GaveUp):
             await self._give_up()
+        elif isinstance(self._why, AllRefused):
+            for request in self._refused:
+                await self._ledger.withdraw(request)
+                self._progress.failed -= 1
         return self._why or self._unfit
 
     def stop(self, why: BatchgenError, *, drain: float | None = None) -> None:
@@ -290,6 +296,8 @@ class OnlineBackend:
             self._keep(work)
         else:
             await self._ledger.outcome(self._outcome(work, attempt.elapsed, failure=failure), attempt)
+            if self._tolerance.undecided or isinstance(self._why, AllRefused):
+                self._refused.append(work.request)
             self._count(failure)
 
     def _is_own(self, work: _Work, failure: Failure) -> bool:

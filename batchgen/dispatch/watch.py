@@ -27,6 +27,10 @@ SAME_REFUSALS = 20
 TICK = 1.0
 
 
+class AllRefused(AccountError):  # noqa: N818 - named for what happened
+    """The first answers were all the same refusal: it is the job's, or the server's, and not the rows'."""
+
+
 class GaveUp(LimitError):  # noqa: N818 - named for what happened
     """Nothing got through for so long that the job stops."""
 
@@ -120,6 +124,11 @@ class Tolerance:
         self._answers = 0
         self._refusals: set[tuple[int | None, str | None, str]] = set()
 
+    @property
+    def undecided(self) -> bool:
+        """Whether the first answers may still turn out to be all the same refusal."""
+        return self._answers < SAME_REFUSALS
+
     def answered(self, *, ended: bool) -> BatchgenError | None:
         """A row was answered (`ended`: completely). Returns what stops the run."""
         self._answers = SAME_REFUSALS
@@ -147,7 +156,7 @@ class Tolerance:
         refused = failure.meaning == "row" or failure.reason == "invalid_response"
         if self._answers != SAME_REFUSALS or len(self._refusals) != 1 or not refused:
             return None
-        return AccountError(
+        return AllRefused(
             f"the first {SAME_REFUSALS} answers of {self._host} were all the same refusal (HTTP {failure.status}:"
-            f" {failure.message}); mend the job's request or provider and run again"
+            f" {failure.message}); mend the job's request, its provider or the server, and run again"
         )

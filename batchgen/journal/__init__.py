@@ -313,6 +313,10 @@ class Journal(Questions):
         found = self._lines("runs", "report IS NOT NULL ORDER BY run DESC LIMIT 1")
         return json.loads(found[0]["report"]) if found else None
 
+    def miss(self, outcomes: Iterable[tuple[str, str]]) -> None:
+        """These (ident, key) have pictures that are found to be missing: for every status that follows, and nowhere else."""
+        self._connection.executemany("INSERT OR IGNORE INTO missing VALUES(?, ?)", outcomes)
+
     def mark_lost(self, lost: Iterable[tuple[str, str]]) -> None:
         """Exactly these (ident, key) have pictures that are not what was written."""
         wanted = set(lost)

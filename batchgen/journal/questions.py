@@ -45,7 +45,8 @@ class Questions:
 
     def forecast(self, scope: int | None) -> dict[str, Any]:
         """What is still to be sent: requests, tokens, cost and its bound (nano-dollars, None when one is unknown), and
-        why: `changed_rows` and `changed_job` count the outdated ones whose cells did or did not change."""
+        why: `changed_rows` and `changed_job` count the outdated ones whose cells did or did not change, `lost` those whose
+        pictures are missing."""
         known = "iif(count({0}) = count(*), coalesce(sum({0}), 0), NULL) AS {0}"
         found = self.query(
             f"""{state()} SELECT count(*) AS requests, coalesce(sum(tokens), 0) AS tokens, {known.format("cost")},
@@ -59,8 +60,10 @@ class Questions:
         outdated = (
             f"{state()} SELECT count(*) FROM state WHERE n <= ? AND status = 'outdated' AND NOT coalesce(redo, 0)"
         )
+        lost = f"{state()} SELECT count(*) FROM state s WHERE n <= ? AND lost AND {TODO}"
         return {
             **dict(found),
+            "lost": self.query(lost, upto(scope))[0][0],
             "changed_job": changed_job,
             "changed_rows": self.query(outdated, upto(scope))[0][0] - changed_job,
         }

@@ -81,16 +81,19 @@ OUTCOMES = tuple(COLUMNS["outcomes"])
 # what was recorded: the job may change its mind for free.
 ALONE = f"""
 CREATE TEMP TABLE accepted(finish_reason TEXT PRIMARY KEY);
+CREATE TEMP TABLE missing(ident TEXT, key TEXT, PRIMARY KEY(ident, key));
 CREATE TEMP VIEW alone AS
-SELECT r.*, o.status AS recorded, o.finish_reason, o.passing, o.tries, o.redo, o.lost,
+SELECT r.*, o.status AS recorded, o.finish_reason, o.passing, o.tries, o.redo,
+    o.status IS NOT NULL AND (o.lost OR m.ident IS NOT NULL) AS lost,
     CASE
         WHEN r.error IS NOT NULL THEN 'failed'
-        WHEN o.status IS NULL OR o.lost THEN 'pending'
+        WHEN o.status IS NULL OR o.lost OR m.ident IS NOT NULL THEN 'pending'
         WHEN o.redo THEN iif(o.status = 'failed', 'pending', 'outdated')
         WHEN o.status = 'incomplete' AND o.finish_reason IN (SELECT finish_reason FROM accepted) THEN 'succeeded'
         ELSE o.status END AS verdict,
     r.error IS NULL AND o.status = 'failed' AND NOT o.redo AND o.passing AND o.tries < {LAST_RUN} AS again
-FROM rows r LEFT JOIN outcomes o ON o.ident = r.ident AND o.key = r.key;
+FROM rows r LEFT JOIN outcomes o ON o.ident = r.ident AND o.key = r.key
+    LEFT JOIN missing m ON m.ident = r.ident AND m.key = r.key;
 """
 
 

@@ -138,6 +138,15 @@ class Writer:
 
         return change
 
+    def withdraw(self, ident: str, key: str) -> Change:
+        """A failure that this run recorded says nothing of its row after all."""
+
+        def change(connection: sqlite3.Connection) -> None:
+            sql = "DELETE FROM outcomes WHERE ident = ? AND key = ? AND run = ? AND status = 'failed'"
+            connection.execute(sql, (ident, key, self._run))
+
+        return change
+
     def outcome(self, ident: str, columns_digest: bytes, outcome: Outcome) -> Change:
         """A request has ended in this run. A failure never replaces an answer that is still whole."""
         recorded = self._recorded(ident, columns_digest, outcome)
