@@ -104,6 +104,12 @@ def has_more(stream: BinaryIO) -> bool:
     return bool(peek(1)) if peek is not None else True
 
 
+def _uncut(header: Sequence[str]) -> str:
+    """A hint when a header looks as if another delimiter would cut it."""
+    uncut = len(header) == 1 and any(mark in header[0] for mark in ",;\t|")
+    return "; the header came out as one column: is prompts.delimiter right?" if uncut else ""
+
+
 class Intake:
     """One pass over the prompts. `signature` is the job's; `check` finds problems in the header; with `capped` a request
     without a bound on its cost is a problem."""
@@ -143,7 +149,7 @@ class Intake:
         """Stage anew the prompts that the journal holds, those of a stream that is gone, for a job that has changed.
         Raises InputError, also when it holds none."""
         last = staged(journal)
-        if last is None:
+        if last is None or last.source != "-":
             raise InputError("stdin: is empty, and prompts.path is '-'; pipe the prompts into batchgen")
         if problems := self._renderer.problems(None):
             raise InputError(problems)
@@ -208,7 +214,7 @@ class Intake:
                 (("conversation", "turns"), job.conversation.turns),
             ]
         lacking = [
-            job.problem(place, f"{'.'.join(place)}: {no_column(name, header)}")
+            job.problem(place, f"{'.'.join(place)}: {no_column(name, header)}{_uncut(header)}")
             for place, name in wanted
             if name is not None and name not in header
         ]

@@ -110,7 +110,7 @@ class Place:
         """Pass 1, unless the journal holds what it would bring. Prompts of a stream (`prompts.path: "-"`) that brings
         nothing are those that came last. Raises InputError."""
         bringing, last = self._from(stream), staged(journal)
-        if self.job.prompts.path == "-" and not bringing and last is not None:
+        if self.job.prompts.path == "-" and not bringing and last is not None and last.source == "-":
             say("stdin is empty; going on with the prompts of the last run")
         if self.is_current(journal, stream, capped=capped):
             return

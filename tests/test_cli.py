@@ -89,6 +89,16 @@ def test_json_of_several_jobs(lab: Lab, api: Simulator) -> None:
     assert second["run"]["exit_code"] == 0
 
 
+def test_the_way_on_from_failed_rows_is_named(lab: Lab) -> None:
+    """A run that can do nothing about failed rows says what can."""
+    with serving(script=lambda request: "400_policy" if "answer 2" in str(request.body) else None) as api:
+        job = lab.job(api.url)
+        assert "redo" not in lab.run("run", job).stderr
+        again = lab.run("run", job)
+    assert (again.returncode, "no call made" in again.stdout) == (3, True)
+    assert f"batchgen redo {job} --failed" in again.stderr
+
+
 def test_quiet(lab: Lab) -> None:
     """--quiet is silent when every row succeeded, and tells what did not."""
     with serving(script=lambda request: "400_policy" if "answer 2" in str(request.body) else None) as api:

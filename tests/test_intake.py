@@ -220,6 +220,21 @@ def test_a_changed_job_re_renders_the_prompts_of_a_stream_that_is_gone(lab: Lab,
     assert batchgen.run(lab.load(job), Options(stdin=piped(""))).run.calls == 0
 
 
+def test_a_stream_that_brings_nothing_is_no_file_of_another_time(lab: Lab, api: Simulator) -> None:
+    """P07 Only prompts that came from a stream stand in for an empty one: a file's do not."""
+    lab.go(lab.job(api.url))
+    job = lab.job(api.url, prompts={"path": "-", "format": "csv", "id": "id"})
+    with pytest.raises(batchgen.InputError, match="stdin: is empty"):
+        batchgen.run(lab.load(job), Options(stdin=piped("")))
+
+
+def test_a_header_in_one_piece_is_called_by_its_name(lab: Lab) -> None:
+    """P30 With a delimiter that the file does not have, the message says what came out and which key to look at."""
+    csv_of(lab, "id,text\na,1\n")
+    told = refused(lab, lab.job(NOWHERE, rows=None, prompts={"path": "prompts.csv", "id": "id", "delimiter": ";"}))
+    assert "the header came out as one column: is prompts.delimiter right?" in told
+
+
 def test_other_prompts_may_be_named(lab: Lab, api: Simulator) -> None:
     """P08 --prompts reads another file with the same job: rows that it shares are not called again."""
     job = lab.job(api.url)

@@ -416,6 +416,12 @@ def test_headers_that_name_twice_are_refused(bad_rows: str) -> None:
         ('{"a": ' + "[" * 200_000 + "]" * 200_000 + "}", 0, "nested too deeply"),
     ],
 )
+def test_an_array_is_no_jsonl(tmp_path: Path) -> None:
+    """P30 A JSON document in a .jsonl is called by its name, not only by what its first line lacks."""
+    (tmp_path / "p.jsonl").write_text('[\n {"text": "a"},\n {"text": "b"}\n]\n', encoding="utf-8")
+    assert "one object a line, not one array of them" in file_refusal(tmp_path / "p.jsonl").splitlines()[0]
+
+
 def test_bad_json_lines(line: str, column: int, word: str) -> None:
     """P30 file:line:column and the reason in plain words; with bad_rows: fail a failed row."""
     data = f'{{"a": 0}}\n{line}\n{{"a": 1}}\n'
@@ -505,7 +511,7 @@ def test_paths_that_are_no_prompts_file(tmp_path: Path) -> None:
     """P30 Missing, a folder, a FIFO, a device, an unknown ending, a NUL: one sentence each, and no hanging."""
     os.mkfifo(tmp_path / "fifo.csv")
     (tmp_path / "folder.csv").mkdir()
-    assert file_refusal(tmp_path / "missing.csv") == "p: there is no such file"
+    assert file_refusal(tmp_path / "missing.csv") == f"p: there is no such file (looked in {tmp_path})"
     assert "is a folder" in file_refusal(tmp_path / "folder.csv")
     assert 'for a stream use "-"' in file_refusal(tmp_path / "fifo.csv")
     assert 'for a stream use "-"' in file_refusal(Path("/dev/null"), format="csv")

@@ -596,6 +596,22 @@ def test_problems_of_the_job(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("model", None, "must be the name of a model"),
+        ("model", " ", "must be the name of a model"),
+        ("model", 5, "must be the name of a model"),
+        ("messages", [], "must be a list of messages, each with a role"),
+        ("n", 0, "must be a whole number above 0"),
+    ],
+)
+def test_what_no_row_can_mend_is_told_once(tmp_path: Path, field: str, value: Any, told: str) -> None:
+    """P30 A field that is wrong whatever the row is a problem of the job, at its place, and not one of every row."""
+    (problem,) = problems(tmp_path, ["text"], request={**CHAT, field: value})
+    assert problem.split(": ", 1)[1] == f"request.{field}: {told}"
+
+
 def test_unknown_columns_in_includes_and_turns(tmp_path: Path) -> None:
     """P30 Included files are looked through too; `turn` is known only to jobs with turns."""
     (tmp_path / "a.md").write_text("{{ nope }}", encoding="utf-8")

@@ -281,6 +281,9 @@ def _ended(one: Callable[[Job], Report], job: Job, *, line: bool, quiet: bool) -
             say(f"{job.name}: stopped: {report.stopped}")
         if line and not (quiet and report.exit_code == 0):
             tell(plain(report.line()))
+        if report.rows.get("failed") and not report.run.calls and not report.stopped:
+            command = f"batchgen redo {shlex.quote(job.shown)} --failed{' --simulate' * report.simulated}"
+            say(f"{job.name}: failed rows are asked again when they or the job change, or by: {command}")
     except BatchgenError as error:
         say(str(error))
         return error.exit_code, {"name": job.name, **_ending(error.exit_code, str(error))}

@@ -135,7 +135,9 @@ def update(connection: sqlite3.Connection, table: str, rowid: int, changes: Mapp
     names = found.keys() if isinstance(found, sqlite3.Row) else ()
     cells = dict(zip(names, found, strict=True))
     if not is_sound(cells):
-        raise DamagedError(f"a line of the journal's table {table} is not what was written")
+        (path,) = [path for _, name, path in connection.execute("PRAGMA database_list") if name == "main"]
+        told = f"{path}: a line of the table {table} is not what was written"
+        raise DamagedError(f"{told}; restore the journal from a backup")
     cells |= changes
     marks = ", ".join(f"{name} = ?" for name in (*changes, "seal"))
     values = (*changes.values(), seal_of(cells), rowid)

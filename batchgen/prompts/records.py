@@ -63,7 +63,9 @@ def _object(line: str) -> dict[str, Any]:
         if "\\ud" in line or "\\uD" in line:
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
-        raise RowError(_REASONS.get(error.msg, f"not JSON: {error.msg}"), error.colno) from None
+        # What begins as an array and goes on over the lines is one JSON document, not one a line.
+        array = "; a .jsonl has one object a line, not one array of them" if line.strip() == "[" else ""
+        raise RowError(f"{_REASONS.get(error.msg, f'not JSON: {error.msg}')}{array}", error.colno) from None
     except UnicodeEncodeError:
         raise RowError(r"a \ud800 to \udfff escape is half a character; write both halves, or leave it out") from None
     except RecursionError:

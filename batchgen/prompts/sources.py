@@ -30,7 +30,8 @@ def open_file(path: Path, shown: str) -> io.FileIO:
             raise _refusal(shown, 'is not a regular file; for a stream use "-" and pipe it in')
         return io.FileIO(path)
     except FileNotFoundError:
-        raise _refusal(shown, "there is no such file") from None
+        looked = f" (looked in {path.parent})" if shown != str(path) else ""
+        raise _refusal(shown, f"there is no such file{looked}") from None
     except OSError as error:
         raise _refusal(shown, f"cannot be opened: {error.strerror}") from None
     except ValueError:

@@ -140,8 +140,16 @@ class Renderer:
             for name in self._kind.required
             if name not in self._job.request
         ]
+        request = self._job.request
+        constant = {
+            name: value for name, value in request.items() if not any("{" in text for _, text in _strings(value, ()))
+        }
+        never = [
+            self._job.problem(("request", name), f"request.{name}: {message}")
+            for name, message in self._wrong(constant)
+        ]
         wrong = [*self._faults, *([] if self._faults else self._unread())]
-        return [*wrong, *missing, *(self._unknown(header) if header is not None and not wrong else [])]
+        return [*wrong, *missing, *never, *(self._unknown(header) if header is not None and not wrong else [])]
 
     def _unread(self) -> Iterator[Problem]:
         """A problem for each string that includes what cannot be, also in what it includes."""
@@ -261,12 +269,18 @@ class Renderer:
         lacking = [name for name in self._kind.required if name not in body and name not in self._kind.file_fields]
         if lacking:
             raise RequestFault(("request", lacking[0]), "came out as none, and the API needs it")
-        messages = body.get("messages")
-        if self._kind.name == "chat" and not _are_messages(messages):
-            raise RequestFault(("request", "messages"), "must be a list of messages, each with a role")
+        for name, message in self._wrong(body):
+            raise RequestFault(("request", name), message)
+
+    def _wrong(self, body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """The fields of a body, or of a part of one, that cannot be what they are, and what they must be."""
+        if "model" in body and not (isinstance(body["model"], str) and body["model"].strip()):
+            yield "model", "must be the name of a model"
+        if self._kind.name == "chat" and "messages" in body and not _are_messages(body["messages"]):
+            yield "messages", "must be a list of messages, each with a role"
         for name in ("n", "best_of"):
             if body.get(name) is not None and not _is_count(body[name]):
-                raise RequestFault(("request", name), "must be a whole number above 0")
+                yield name, "must be a whole number above 0"
 
     def _compile(self, value: Any, location: Location) -> Render:
         if isinstance(value, str):
