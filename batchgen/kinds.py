@@ -261,8 +261,8 @@ def _read_text(response: Json, body: Json) -> Answer:
     status = response.get("status")
     if status not in ("completed", "incomplete"):
         raise Unreadable(f"the reply's status is {status!r}")
-    # A model may have ended without a word, or been cut before the first: the list is empty then, or left out when cut.
-    silent = response.get("output") == [] or (status == "incomplete" and response.get("output") is None)
+    # A model that was cut before its first word leaves the list empty, or out; one that ended by itself leaves its thoughts.
+    silent = status == "incomplete" and not response.get("output")
     output = [] if silent else _items(response, "output")
     parts = [part for item in output for part in _parts(item)]
     text = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))

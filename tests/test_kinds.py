@@ -85,7 +85,6 @@ def test_chat(reply: Any, text: str, reason: str, ended: bool) -> None:
         (response("incomplete", incomplete_details={"reason": "max_tool_calls"}), "", "max_tool_calls", False),
         (response("incomplete", HALF, incomplete_details={"reason": "steered"}), "half", "steered", False),
         (response("incomplete", HALF, incomplete_details={"reason": "stop"}), "half", "stop", False),
-        ({"status": "completed", "output": []}, "", "empty", False),
         ({"status": "completed", "output": [{"type": "reasoning"}]}, "", "empty", False),
     ],
 )
@@ -249,6 +248,7 @@ def test_moderation() -> None:
         ("chat", {"id": None, "choices": None, "error": {"message": "x"}}),
         ("completion", {"choices": [{"text": None}]}),
         ("text", {"status": "failed", "error": {"code": "server_error"}, "output": []}),
+        ("text", {"status": "completed", "output": []}),
         ("text", {"status": "in_progress", "output": [1]}),
         ("text", {"status": ["completed"]}),
         ("text", {"status": "completed"}),
