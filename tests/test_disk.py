@@ -215,3 +215,16 @@ def test_modes_follow_the_umask(lab: Lab, api: Simulator) -> None:
     } == {}
     assert lab.output().stat().st_mode & 0o777 == 0o700
     assert [name for name in found if name.endswith(".tmp")] == []
+
+
+@pytest.mark.parametrize("name", ["open", "fsync", "replace"])
+def test_a_folder_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """P05 A folder that is there, but in which no file can be made, synced or renamed, is refused; nothing is left in it."""
+
+    def fails(*_: object, **__: object) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, name, fails)
+    with pytest.raises(OutputError, match="cannot be written"):
+        make_folder(tmp_path)
+    assert os.listdir(tmp_path) == []

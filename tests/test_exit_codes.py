@@ -6,6 +6,7 @@ import json
 import signal
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Any
 
 import pytest
 from conftest import KEY, Lab, serving
+from filelock import FileLock
 
+from batchgen import BusyError
 from batchgen.simulator import RequestInfo, Settings, Simulator
 
 PRICES = {"pricing": {"gpt-5.6-luna": {"input": 1, "output": 10}}}
@@ -279,3 +282,20 @@ def test_no_job_starts_while_another_is_wrong(lab: Lab, api: Simulator) -> None:
     for name in ("bad.yaml:2:1: ", "template.yaml:", "nowhere.yaml"):
         assert name in said
     assert not (lab.folder / "outputs").exists()
+
+
+def test_3_more_failed_than_allowed_and_nothing_to_do(lab: Lab) -> None:
+    """P17 More rows failed than `max_failures` allows: that run ends with 5, and the next, with nothing to do, with 3."""
+    with serving(script=lambda request: "400_policy" if "answer 1" not in str(request.body) else None) as api:
+        job = lab.job(api.url, rows=3, limits={"max_failures": 1})
+        assert [lab.go(job).exit_code for _ in range(2)] == [5, 3]
+
+
+def test_75_at_once(lab: Lab) -> None:
+    """P06 A run that finds the job's lock taken does not wait for it."""
+    job = lab.job("http://127.0.0.1:9/v1")
+    lab.output().mkdir(parents=True)
+    began = time.monotonic()
+    with FileLock(lab.output() / ".lock"), pytest.raises(BusyError):
+        lab.go(job)
+    assert time.monotonic() - began < 4

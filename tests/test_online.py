@@ -589,3 +589,20 @@ def test_a_broken_stream_of_rows_is_no_silence() -> None:
 
     with pytest.raises(OutputError, match="damaged"):
         simulate(broken(), soon)
+
+
+@pytest.mark.parametrize("last", [failure(retry_after=3600.0), throttled(retry_after=3600.0)])
+def test_the_attempt_that_stops_the_job_is_told(last: Failure) -> None:
+    """P46 An attempt whose Retry-After means "come back later" is on record like any other; its row stays pending."""
+    run = simulate(requests(1), lambda request, n: last)
+    assert isinstance(run.why, LimitError)
+    assert [attempt.number for attempt in run.attempts["r0"]] == [1]
+    assert (run.outcomes, run.unsent) == ({}, {})
+
+
+def test_an_answer_of_unknown_cost_counts_at_its_worst() -> None:
+    """P25 Under a cap an answer that does not say what it took is on record with all that was reserved for it."""
+    run = simulate(requests(1), lambda request, n: answer(), caps=[10**9])
+    assert [attempt.cost for attempt in run.attempts["r0"]] == run.reserved
+    assert run.reserved[0] > 0
+    assert run.outcomes["r0"].cost == run.reserved[0]

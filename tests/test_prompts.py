@@ -388,6 +388,12 @@ def test_headers_that_name_twice_are_refused(bad_rows: str) -> None:
     ]
 
 
+def test_an_array_is_no_jsonl(tmp_path: Path) -> None:
+    """P30 A JSON document in a .jsonl is called by its name, not only by what its first line lacks."""
+    (tmp_path / "p.jsonl").write_text('[\n {"text": "a"},\n {"text": "b"}\n]\n', encoding="utf-8")
+    assert "one object a line, not one array of them" in file_refusal(tmp_path / "p.jsonl").splitlines()[0]
+
+
 @pytest.mark.parametrize(
     ("line", "column", "word"),
     [
@@ -416,12 +422,6 @@ def test_headers_that_name_twice_are_refused(bad_rows: str) -> None:
         ('{"a": ' + "[" * 200_000 + "]" * 200_000 + "}", 0, "nested too deeply"),
     ],
 )
-def test_an_array_is_no_jsonl(tmp_path: Path) -> None:
-    """P30 A JSON document in a .jsonl is called by its name, not only by what its first line lacks."""
-    (tmp_path / "p.jsonl").write_text('[\n {"text": "a"},\n {"text": "b"}\n]\n', encoding="utf-8")
-    assert "one object a line, not one array of them" in file_refusal(tmp_path / "p.jsonl").splitlines()[0]
-
-
 def test_bad_json_lines(line: str, column: int, word: str) -> None:
     """P30 file:line:column and the reason in plain words; with bad_rows: fail a failed row."""
     data = f'{{"a": 0}}\n{line}\n{{"a": 1}}\n'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from conftest import Lab, serving
 import batchgen
 from batchgen import review
 from batchgen.place import Place
+from batchgen.report import STATUSES
 from batchgen.simulator import RequestInfo, Simulator
 
 ROWS = [("a", "ECHO:one"), ("b", "ECHO:two"), ("c", "ECHO:three")]
 SOME = {"path": "prompts.csv"}
+
+PRICING = {"pricing": {"gpt-5.6-luna": {"input": 1, "output": 2}}}
 
 
 def write(lab: Lab, rows: list[tuple[str, ...]], header: tuple[str, ...] = ("id", "text")) -> None:
@@ -469,3 +473,113 @@ def test_the_statuses_sum_to_the_rows_after_any_mix(lab: Lab) -> None:
         assert {status: counted.count(status) for status in counted} == wanted
         assert {row["id"] for row in lab.table(which="errors")} == {"b", "c"}
         assert review.status(lab.load(job))["rows"] == wanted
+
+
+def test_an_outdated_row_shows_its_latest_answer(lab: Lab) -> None:
+    """P08 Of several paid answers an outdated row shows the last one, and a failure between hides none."""
+    with serving(script=lambda request: "400_policy" if "poison" in str(request.body) else None) as api:
+        job = lab.job(api.url, rows=None)
+        for text in ("one", "two", "poison"):
+            write(lab, [("a", "ECHO:first"), ("b", f"ECHO:{text}")])
+            lab.go(job)
+        write(lab, [("a", "ECHO:first"), ("b", "ECHO:three")])
+        lab.go(job, limit=1)
+    assert shown(lab)[1] == ("b", "outdated", "two")
+
+
+def test_an_edited_row_that_had_only_failed_is_pending(lab: Lab) -> None:
+    """P08 A row is outdated only while there is an answer to show: after a failure alone, an edit makes it pending."""
+    with serving(script=lambda request: "400_policy" if "poison" in str(request.body) else None) as api:
+        write(lab, [ROWS[0], ("b", "ECHO:poison")])
+        job = lab.job(api.url, rows=None)
+        lab.go(job)
+        write(lab, ROWS[:2])
+        assert batchgen.plan(lab.load(job)).rows == {"succeeded": 1, "pending": 1}
+
+
+def test_a_call_that_has_ended_is_not_counted_again(lab: Lab) -> None:
+    """P25 What a call reserved is free when it ends, whether it was the last of its row or not: the next run finds no call
+    of a dead one, and counts nothing twice."""
+    with serving(script=lambda request: "500" if request.seen == 1 else None) as api:
+        job = lab.job(api.url, rows=3, limits={"max_cost": 1}, **PRICING)
+        first = lab.go(job)
+        assert lab.go(job).job.tally == first.job.tally
+    assert first.run.calls == 6
+
+
+def test_other_prompts_options_read_the_prompts_again(lab: Lab, api: Simulator) -> None:
+    """P08 What the job says of its prompts is part of what pass 1 made: rows that get ids have them in the next run."""
+    write(lab, ROWS)
+    job = lab.job(api.url, rows=None, prompts=SOME)
+    lab.go(job)
+    lab.job(api.url, rows=None, prompts={**SOME, "id": "id"})
+    lab.go(job)
+    assert _ids(lab, job) == ["a", "b", "c"]
+
+
+def test_a_new_column_in_the_way_of_another_is_told_before_any_call(lab: Lab, api: Simulator) -> None:
+    """P30 A column of the job's own that is a column of the prompts is refused when it is added between two runs, too."""
+    job = lab.job(api.url)
+    lab.go(job, limit=2)
+    lab.job(api.url, output={"columns": {"text": "{{ output }}"}})
+    received = api.requests.received
+    with pytest.raises(batchgen.InputError, match="text"):
+        lab.go(job)
+    assert api.requests.received == received
+
+
+def test_verify_hashes_every_picture(lab: Lab, api: Simulator) -> None:
+    """P35 A picture that was altered, its size and its time kept, is found by verify."""
+    write(lab, ROWS[:1])
+    job = lab.job(api.url, rows=None, kind="image", request={"model": "gpt-image-2", "prompt": "{{ text }}"})
+    lab.go(job)
+    picture = lab.output() / lab.table()[0]["output"]
+    about, data = picture.stat(), bytearray(picture.read_bytes())
+    data[-20] ^= 1
+    picture.write_bytes(data)
+    os.utime(picture, ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert [trouble.split(":")[0] for trouble in review.verify(lab.load(job))] == [str(picture)]
+
+
+def test_a_picture_that_changes_during_the_run_is_not_sent_under_the_old_key(lab: Lab) -> None:
+    """P08 What is sent is what the key was made of: a row whose picture changed meanwhile waits for the next run."""
+    pictures = Path(__file__).parent.parent / "jobs" / "pictures"
+
+    def script(request: RequestInfo) -> None:
+        (lab.folder / "two.png").write_bytes((pictures / "lamp.png").read_bytes())
+
+    for name, source in (("one.png", "mug.png"), ("two.png", "vase.png")):
+        (lab.folder / name).write_bytes((pictures / source).read_bytes())
+    write(lab, [("a", "one.png"), ("b", "two.png")])
+    request = {"model": "gpt-image-2", "image": "{{ text }}", "prompt": "Make it blue"}
+    with serving(script=script) as api:
+        job = lab.job(api.url, rows=None, kind="image_edit", request=request, limits={"concurrency": 1})
+        report = lab.go(job)
+        assert (report.run.calls, report.rows) == (1, {"succeeded": 1, "failed": 1})
+        assert "has changed since the run began" in lab.table()[1]["error"]
+        assert lab.go(job).rows == {"succeeded": 2}
+
+
+def test_the_cap_of_a_job_holds_over_all_its_runs(lab: Lab, api: Simulator) -> None:
+    """P25 limits.max_cost counts what earlier runs spent: run after run, the job never passes it."""
+    prices = {"pricing": {"gpt-5.6-luna": {"input": 1, "output": 10}}}
+    job = lab.job(api.url, rows=100, limits={"max_cost": 0.002, "concurrency": 4}, **prices)
+    reports = [lab.go(job) for _ in range(3)]
+    assert [report.exit_code for report in reports] == [5, 5, 5]
+    assert 0 < reports[0].job.tally.cost == reports[-1].job.tally.cost <= 0.002
+
+
+def test_the_line_counts_every_status(lab: Lab) -> None:
+    """P45 The line names every status that a row can have: its counts sum to its rows, blocked turns too."""
+    rows = [("a", "ECHO:poison"), ("a", "ECHO:y"), ("b", "ECHO:x"), ("c", "ECHO:" + "long " * 99), ("d", "ECHO:z")]
+    with serving(script=lambda request: "400_policy" if "poison" in str(request.body) else None) as api:
+        write(lab, rows, ("talk", "text"))
+        job = lab.job(
+            api.url, rows=None, prompts=SOME, conversation={"id": "talk"}, request=chat(max_completion_tokens=50)
+        )
+        lab.go(job, limit=4)
+        report = lab.go(job, limit=4)
+    assert set(report.rows) == {"failed", "blocked", "succeeded", "incomplete"}
+    counts = report.line().split(": ")[2].split(";")[0]
+    assert counts == ", ".join(f"{report.rows[status]} {status}" for status in STATUSES if status in report.rows)
+    assert sum(int(each.split()[0]) for each in counts.split(", ")) == report.total == 4

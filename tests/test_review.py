@@ -13,6 +13,7 @@ from conftest import Lab, serving
 
 import batchgen
 from batchgen import review
+from batchgen.place import Place
 from batchgen.simulator import RequestInfo, Simulator
 
 NOWHERE = "http://127.0.0.1:9/v1"
@@ -200,8 +201,6 @@ def test_simulated_and_real_results_stay_apart(lab: Lab, api: Simulator) -> None
 
 def test_the_second_of_two_at_once_is_busy(lab: Lab, api: Simulator) -> None:
     """P06 redo takes the job's lock like run does: while another holds it, it ends at once with 75; reading needs no lock."""
-    from batchgen.place import Place
-
     job = lab.load(lab.job(api.url, rows=2))
     batchgen.run(job)
     with Place.of(job).locked():
@@ -231,3 +230,13 @@ def test_a_planted_link_is_not_followed(lab: Lab, api: Simulator) -> None:
     batchgen.run(job)
     assert victim.read_text(encoding="utf-8") == "precious"
     assert stat.S_ISREG((folder / "results.csv").lstat().st_mode)
+
+
+def test_nothing_simulated_stands_for_an_answer(lab: Lab) -> None:
+    """P08 One row's simulated request and its real one have two keys, wherever their journals are."""
+    job = lab.load(lab.job("http://127.0.0.1:9/v1"))
+    real, simulated = (
+        Place.of(job, simulate=each).renderer.request({"id": "r1", "text": "x"}, {}) for each in (False, True)
+    )
+    assert real.body == simulated.body
+    assert real.key != simulated.key

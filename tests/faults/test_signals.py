@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,25 @@ def test_the_second_signal_ends_it(lab: Lab, pair: tuple[signal.Signals, signal.
         killer.fault = lambda request: None
         assert run(job).exit_code == 0
         assert api.requests.answered == 9
+
+
+def test_the_second_interrupt_ends_it(lab: Lab) -> None:
+    """P14 Ctrl-C twice: the second ends the run at once, not when the calls in flight have run out of time."""
+    killer = Killer()
+    killer.fault = hang_from(4)
+    killer.arm(6)
+    with serving(HANGING, killer) as api:
+        process = lab.start("run", write_job(lab, api.url, "chat", rows=9, concurrency=3))
+        assert killer.reached.wait(30)
+        # Two signals that come together are one to the kernel.
+        for patience in (1, 20):
+            process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(patience)
+        _, errors = process.communicate(timeout=1)
+        killer.fault = lambda request: None
+    assert process.returncode == 130, errors
+    assert statuses(lab) == {"succeeded": 3, "pending": 6}
 
 
 def test_the_drain_after_sigterm_is_bounded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
