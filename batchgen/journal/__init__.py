@@ -46,7 +46,7 @@ from batchgen.journal import database
 from batchgen.journal.database import telling
 from batchgen.journal.questions import Questions, upto
 from batchgen.journal.records import Recorded, Row, insert, is_sound, recorded_of, update
-from batchgen.journal.schema import ALONE, OPEN, OUTCOMES, PROMPTS, ROWS, STAGED, TABLES, TODO, state
+from batchgen.journal.schema import ALONE, OPEN, OUTCOMES, PROMPTS, ROWS, STAGED, TABLES, TO_SEND, state
 from batchgen.requests import canonical
 
 __all__ = ["PAGE", "Journal", "Recorded", "Row"]
@@ -121,7 +121,7 @@ class Journal(Questions):
         """The next page of threads with something to send: single rows, or the first turns of conversations. `after` is
         the seq of the last one before; no page is empty but the one after the last."""
         heads = f"SELECT seq FROM rows WHERE seq > ? AND n <= ? AND turn <= 1 ORDER BY seq LIMIT {PAGE}"
-        has_work = f"CASE s.turn WHEN 0 THEN {TODO} ELSE {OPEN} AND s.next_n <= ? END"
+        has_work = f"CASE s.turn WHEN 0 THEN {TO_SEND} ELSE {OPEN} AND s.next_n <= ? END"
         while last := self.query(f"SELECT max(seq) AS seq FROM ({heads})", after, upto(scope))[0]["seq"]:
             found = self._page(heads, after, upto(scope), condition=has_work, given=[upto(scope)])
             after = self._onward(after, last)
@@ -166,7 +166,7 @@ class Journal(Questions):
         """Rows, in order, with their prompts and, if asked for, their outcomes; each is checked. `which`, a SELECT of seq
         with its `values`, says of which few rows; `condition`, with the values `given`, which of these. Raises
         DamagedError."""
-        own = [f"s.{name}" for name in ROWS] + [f"p.{name}" for name in PROMPTS] + ["s.status", TODO]
+        own = [f"s.{name}" for name in ROWS] + [f"p.{name}" for name in PROMPTS] + ["s.status", TO_SEND]
         joined = ""
         if outcomes:
             own += [f"o.{name}" for name in OUTCOMES]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.journal.database import telling
-from batchgen.journal.schema import LAST_RUN, TODO, state
+from batchgen.journal.schema import LAST_RUN, TO_SEND, state
 
 
 class Questions:
@@ -39,7 +39,7 @@ class Questions:
 
     def todo(self, scope: int | None) -> tuple[int, int]:
         """How many requests would be sent now, and how many of them only because a passing failure is tried again."""
-        sql = f"{state()} SELECT count(*), coalesce(sum(again), 0) FROM state s WHERE n <= ? AND {TODO}"
+        sql = f"{state()} SELECT count(*), coalesce(sum(again), 0) FROM state s WHERE n <= ? AND {TO_SEND}"
         found = self.query(sql, upto(scope))[0]
         return found[0], found[1]
 
@@ -50,7 +50,7 @@ class Questions:
         known = "iif(count({0}) = count(*), coalesce(sum({0}), 0), NULL) AS {0}"
         found = self.query(
             f"""{state()} SELECT count(*) AS requests, coalesce(sum(tokens), 0) AS tokens, {known.format("cost")},
-                {known.format("cost_bound")} FROM state s WHERE n <= ? AND {TODO}""",
+                {known.format("cost_bound")} FROM state s WHERE n <= ? AND {TO_SEND}""",
             upto(scope),
         )[0]
         same = f"""{state()} SELECT count(*) FROM state s JOIN prompts p USING(n) WHERE n <= ? AND status = 'outdated'
@@ -60,7 +60,7 @@ class Questions:
         outdated = (
             f"{state()} SELECT count(*) FROM state WHERE n <= ? AND status = 'outdated' AND NOT coalesce(redo, 0)"
         )
-        lost = f"{state()} SELECT count(*) FROM state s WHERE n <= ? AND lost AND {TODO}"
+        lost = f"{state()} SELECT count(*) FROM state s WHERE n <= ? AND lost AND {TO_SEND}"
         return {
             **dict(found),
             "lost": self.query(lost, upto(scope))[0][0],

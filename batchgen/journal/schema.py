@@ -132,7 +132,7 @@ def state(page: str | None = None) -> str:
 
 
 # A row is sent when this holds of its state `s`: a turn only when no run stops before it, a blocked one with that turn.
-TODO = "((s.status IN ('pending', 'outdated', 'blocked') OR s.again) AND coalesce(s.turn <= s.ended, 1))"
+TO_SEND = "((s.status IN ('pending', 'outdated', 'blocked') OR s.again) AND coalesce(s.turn <= s.ended, 1))"
 
 # The same of a conversation as a whole, asked of its first turn.
 OPEN = "(s.next IS NOT NULL AND coalesce(s.next < s.ended, 1))"
