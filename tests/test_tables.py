@@ -585,3 +585,11 @@ def test_written_cells_are_read_again(tmp_path: Path, cells: list[str]) -> None:
 def test_cells_are_written_plainly(value: Any, text: str) -> None:
     """P29 A value as text: nothing for None, JSON's own words for what is no text, no exponent in small sums of money."""
     assert cell(value) == text
+
+
+def test_a_formula_that_begins_like_a_number_is_none(lab: Lab, api: Simulator) -> None:
+    """P32 Only a whole cell that is a number keeps its sign bare: what goes on behind it would run."""
+    cells = ["-1+1", "+1|cmd", "-1.5=A1", "+1e3", "-1\n2", "-"]
+    write_csv(lab, cells)
+    lab.go(lab.job(api.url, rows=None, request=BODY, output={"csv": {"safe": True}}))
+    assert [row["output"] for row in lab.table()] == [f"'{cell}" for cell in cells]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+import tracemalloc
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -412,3 +413,40 @@ def test_includes_are_bounded(tmp_path: Path) -> None:
 def test_names(source: str, bare: set[str], of_row: set[str]) -> None:
     """The columns of a template are known before any row is: also in includes, and not what a loop names itself."""
     assert Templates(Path("/nonexistent"), {}).names(source) == (bare, of_row)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ name.encode().hex() }}",
+        "{{ n.to_bytes(9, 'big').hex() }}",
+        "{{ name.translate({76: 'l' * 9}) }}",
+        "{{ n.bit_length() }}",
+        "{{ 0.5.hex() }}",
+    ],
+)
+def test_only_the_methods_that_are_named_are_offered(source: str) -> None:
+    """P41 A method that the fence does not name is refused, though its result be text or a number."""
+    fault(source)
+
+
+def test_what_a_template_makes_and_throws_away_is_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P41 One large value is refused where it is made, and so are many small ones, though neither is in the result."""
+    one, many = "{% set x = long ~ long %}ok", "{% for i in range(9) %}{% set x = long ~ name %}{% endfor %}ok"
+    assert [rendered(one), rendered(many)] == ["ok", "ok"]
+    monkeypatch.setattr(fence, "MAX_TEXT", 1500)
+    assert "makes more than" in fault(one)
+    assert rendered(many) == "ok"
+    monkeypatch.setattr(fence, "MAX_MADE", 5000)
+    assert "makes more than" in fault(many)
+
+
+@pytest.mark.parametrize("source", ["{{ 'a' * 40000000 }}", "{{ 40000000 * 'a' }}", "{{ [0] * 5000000 }}"])
+def test_a_product_is_weighed_before_it_is_made(source: str) -> None:
+    """P41 What would be too large is refused without the memory for it."""
+    tracemalloc.start()
+    try:
+        fault(source)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()

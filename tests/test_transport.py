@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import hashlib
 import json
 import re
 import resource
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import zlib
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +26,7 @@ from conftest import KEY, Lab, Server
 from hostile import BROKEN, CERTIFICATE, CHAT, ERRORS, Behaviour, Hostile, bomb, dripping, http, ok, raw
 from virtual import PRICES, Memory, Run, now, request
 
-from batchgen.dispatch import Failure, Received
+from batchgen.dispatch import Failure, Received, wire
 from batchgen.dispatch.admission import Admission
 from batchgen.dispatch.call import Called, Calls
 from batchgen.dispatch.transport import Client, affordable
@@ -309,11 +312,10 @@ def test_a_key_in_an_answer_is_not_kept() -> None:
 
 @pytest.mark.parametrize("cut", [480, 490, 495, 499])
 def test_a_key_at_the_cut_is_redacted_whole(cut: int) -> None:
-    """P40 A message is redacted before it is cut, so that no half of a key is left."""
-    failure = result(http(500, {"error": {"message": "x" * cut + KEY}}))
-    assert KEY[:10] not in failure.message
-    page = result(http(200, "x" * (cut - 210) + KEY))
-    assert KEY[:10] not in page.message
+    """P40 A message is redacted before it is cut, so that no half of a key is left; so is a page that is no JSON."""
+    told = ({"error": {"message": "x" * cut + KEY}}, "x" * cut + KEY)
+    for behaviour in (*(http(500, body) for body in told), http(200, told[1])):
+        assert KEY[:10] not in result(behaviour).message
 
 
 def test_what_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -467,9 +469,6 @@ def test_cancelling_a_call_cancels_it() -> None:
 
 def test_a_large_reply_that_is_true_is_read() -> None:
     """P20 Compressed or not, a reply within its bound comes through."""
-    import gzip
-    import json
-
     text = json.dumps({**CHAT, "choices": [{"message": {"content": "word " * 4_000_000}}]}).encode()
     for behaviour in (http(200, text), http(200, gzip.compress(text, 1), {"Content-Encoding": "gzip"})):
         received = result(behaviour)
@@ -586,3 +585,58 @@ def test_a_reply_is_a_reply() -> None:
     reply = asyncio.run(run())
     assert isinstance(reply, Reply)
     assert reply.headers["x-request-id"] == "q1"
+
+
+async def pieces(data: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(data), 1000):
+        yield data[at : at + 1000]
+
+
+def test_a_small_reply_is_no_large_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P20 What is compressed a thousand times is a bomb, within the bound of a reply with pictures as well."""
+    monkeypatch.setattr(wire, "MAX_TEXT_REPLY", 10_000)
+    bomb = gzip.compress(b" " * 500_000)
+    with pytest.raises(wire.TooLarge):
+        asyncio.run(wire._read(pieces(bomb), "gzip", 1_000_000))
+
+
+@pytest.mark.parametrize("lacking", [1, 8, 9])
+def test_a_compressed_reply_that_breaks_off(lacking: int) -> None:
+    """P18 A reply whose compression is not whole is none, though all of its text may be there."""
+    data = gzip.compress(b'{"a": 1}')
+    assert asyncio.run(wire._read(pieces(data), "gzip", 1000)) == b'{"a": 1}'
+    with pytest.raises(zlib.error):
+        asyncio.run(wire._read(pieces(data[:-lacking]), "gzip", 1000))
+
+
+def sent_to(tmp_path: Path) -> Request:
+    """A request with a picture."""
+    path = tmp_path / "a.png"
+    path.write_bytes(b"the picture")
+    digest = hashlib.sha256(b"the picture").hexdigest()
+    upload = Upload(field="image", path=str(path), name="a.png", media_type="image/png", sha256=digest)
+    return request("r", endpoint="/images/edits", body={"model": "m", "prompt": "p"}, uploads=(upload,))
+
+
+def test_redirects_of_uploads_are_not_followed(tmp_path: Path) -> None:
+    """P43 Nor does a picture that a row sends get to another host."""
+
+    async def run() -> Any:
+        async with Hostile(lambda n: ok()) as other:
+            there = http(307, b"", {"Location": f"{other.url}/images/edits"})
+            async with Hostile(lambda n: there) as server:
+                return (await call(server.url, sent_to(tmp_path))).result, other.connections
+
+    failure, connections = asyncio.run(run())
+    assert (failure.meaning, failure.reason, connections) == ("account", "redirect", 0)
+
+
+def test_an_upload_is_one_call(tmp_path: Path) -> None:
+    """P46 What fails is told, and not tried again behind batchgen's back: no call is missing in the audit."""
+
+    async def run() -> Any:
+        async with Hostile(lambda n: http(500, b"", {"Retry-After-Ms": "1"})) as server:
+            return (await call(server.url, sent_to(tmp_path))).result, len(server.heard)
+
+    failure, heard = asyncio.run(run())
+    assert (failure.status, heard) == (500, 1)
