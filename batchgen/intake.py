@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from typing import Any, BinaryIO, Literal
 
 from batchgen.errors import SHOWN, InputError, Problem
 from batchgen.journal import Journal
 from batchgen.journal.records import digest_of
-from batchgen.journal.staging import DuplicateId, Expected, Staging, kept_prompts
+from batchgen.journal.staging import Expected, Staging, kept_prompts
 from batchgen.kinds import Usage
 from batchgen.pricing import Prices
 from batchgen.prompts import Dialect, Prompt, file_digest, open_prompts
@@ -169,7 +169,7 @@ class Intake:
     ) -> Staged:
         if dialect.header is not None and (problems := self._header(dialect.header)):
             raise InputError(problems)
-        staging = Staging(connection)
+        staging = Staging(connection, self._doubled)
         header: dict[str, None] = dict.fromkeys(dialect.header or ())
         pages = 0
         try:
@@ -180,6 +180,7 @@ class Intake:
                     if len(pictures) >= PICTURES:
                         pages = _keep(journal, pages, pictures)
                 pages = _keep(journal, pages, pictures)
+            staging.flush()
         except InputError as error:
             self._problems += error.problems
             self._found += error.found
@@ -228,12 +229,7 @@ class Intake:
     def _take(self, prompt: Prompt, staging: Staging) -> None:
         identity, error = self._identity(prompt)
         error = prompt.error or error
-        try:
-            staging.prompt(prompt, None if error else identity)
-        except DuplicateId as duplicate:
-            # Two rows of one name are refused even when broken rows may fail: neither is the wrong one.
-            self._add(f"{self._job.prompts.id} {identity!r} is the id of line {duplicate.line} already", prompt.line)
-            return
+        staging.prompt(prompt, None if error else identity)
         if error and self._job.prompts.bad_rows == "refuse":
             self._add(error, prompt.line)
             return
@@ -243,6 +239,10 @@ class Intake:
                 staging.broken(prompt.n, broken, axes, self._place(prompt, axes, staging), error)
             else:
                 self._threads(prompt, identity, axes, staging)
+
+    def _doubled(self, identity: str, line: int, first: int) -> None:
+        # Refused even when broken rows may fail: neither is the wrong one.
+        self._add(f"{self._job.prompts.id} {identity!r} is the id of line {first} already", line)
 
     def _identity(self, prompt: Prompt) -> tuple[str | None, str | None]:
         name = self._job.prompts.id
@@ -281,7 +281,7 @@ class Intake:
         if not isinstance(turns, list) or not turns:
             self._fail(prompt, identity, axes, staging, "the turns column (conversation.turns) is no list of turns")
             return
-        previous = ""
+        previous = b""
         for number, turn in enumerate(turns, 1):
             name = f"row {prompt.n}"
             key = self._request(prompt, identity, axes, staging, thread=(name, number), turn=turn, previous=previous)
@@ -300,19 +300,20 @@ class Intake:
         *,
         thread: tuple[str, int] | None = None,
         turn: Any = None,
-        previous: str = "",
-    ) -> str | None:
+        previous: bytes = b"",
+    ) -> bytes | None:
         try:
-            request = self._renderer.request(prompt.columns, axes, turn=turn, previous=previous)
+            request = self._renderer.request(
+                prompt.columns, axes, turn=turn, previous=previous, number=thread[1] if thread else 0
+            )
         except RequestFault as fault:
             line = self._job.where(*fault.location)[0]
             self._fail(prompt, identity, axes, staging, f"{fault} ({self._job.shown}:{line})", thread)
             return None
-        name, number = thread or (None, 0)
         expected = self._expected(request)
         if self._capped and expected.cost_bound is None:
             self._unbounded(request)
-        staging.row(prompt.n, identity, replace(request, turn=number), name, expected)
+        staging.row(prompt.n, identity, request, thread[0] if thread else None, expected)
         return request.key
 
     def _expected(self, request: Request) -> Expected:

@@ -126,7 +126,7 @@ def usage_of(response: Json) -> Usage:
 
 
 def _mapping(value: object) -> Json:
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def _count(source: Json, *names: str) -> int | None:
@@ -149,7 +149,7 @@ def reply_message(response: Json) -> Json:
 
 def _message(choice: Json) -> Json:
     message = choice.get("message")
-    if not isinstance(message, Mapping):
+    if not isinstance(message, dict):
         raise Unreadable("the reply's choice has no message")
     return message
 
@@ -163,9 +163,9 @@ def transcript_of(message: Json) -> str:
 def _items(response: Json, name: str) -> list[Json]:
     """The reply's list `name`, which must hold at least one object and nothing else, in the order of `index`."""
     value = response.get(name)
-    if not isinstance(value, list) or not value or not all(isinstance(item, Mapping) for item in value):
+    if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
         raise Unreadable(f"the reply has no {name}")
-    if all(isinstance(item.get("index"), int) for item in value):
+    if len(value) > 1 and all(isinstance(item.get("index"), int) for item in value):
         return sorted(value, key=lambda item: int(item["index"]))
     return value
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from batchgen.dispatch import LARGE_REPLY, Attempt, Failure, Outcome, Received, 
 from batchgen.images import PictureFolder, file_stem, stored
 from batchgen.journal import Journal, Row
 from batchgen.journal.records import encodable
-from batchgen.journal.writer import Writer
+from batchgen.journal.writer import Change, Writer, together
 from batchgen.kinds import KINDS, Unreadable, reply_message, transcript_of
 from batchgen.requests import Renderer, Request, RequestFault, own_messages, with_history
 from batchgen.spec import Job
@@ -33,7 +33,7 @@ class JobLedger:
         self._journal, self._writer, self._renderer = journal, writer, renderer
         self._job, self._pictures, self._scope = job, pictures, scope
         self._kind = KINDS[job.kind]
-        self._digests: dict[tuple[str, str], bytes] = {}
+        self._digests: dict[tuple[str, bytes], bytes] = {}
 
     async def threads(self) -> AsyncIterator[Thread]:
         """Everything that is to be sent, in the prompts file's order, a page at a time."""
@@ -52,7 +52,7 @@ class JobLedger:
         """A row as it stands now."""
         return await asyncio.to_thread(self._journal.again, row)
 
-    async def request(self, row: Row, history: History = (), previous: str = "") -> Request | None:
+    async def request(self, row: Row, history: History = (), previous: bytes = b"") -> Request | None:
         """The request of a row, after the conversation so far and the turn whose key is `previous`; None when it cannot
         be made any more."""
         self._digests[row.ident, row.key] = row.columns_digest
@@ -66,7 +66,7 @@ class JobLedger:
             await self._unmade(row, str(fault))
             return None
 
-    def said(self, row: Row, previous: str, *, first: bool) -> History:
+    def said(self, row: Row, previous: bytes, *, first: bool) -> History:
         """What an answered turn adds to its conversation: its own messages, then the reply to it."""
         given = rendered(self._job, self._renderer, row, previous).body["messages"]
         recorded = self._journal.recorded(row.ident, row.key)
@@ -110,8 +110,7 @@ class JobLedger:
         """The last call of a request in this run: the commit point."""
         request = outcome.request
         audit = self._writer.attempt(request.ident, request.key, attempt)
-        ended = self._change(outcome)
-        await self._writer.commit(lambda connection: (audit(connection), ended(connection))[1])
+        await self._writer.commit(together(audit, self._change(outcome)))
 
     async def withdraw(self, request: Request) -> None:
         """A failure that was recorded in this run says nothing of its row: it is pending again."""
@@ -121,7 +120,7 @@ class JobLedger:
         """A request that ended without being sent."""
         await self._writer.commit(self._change(outcome))
 
-    def _change(self, outcome: Outcome) -> Any:
+    def _change(self, outcome: Outcome) -> Change:
         request = outcome.request
         digest = self._digests.pop((request.ident, request.key))
         return self._writer.outcome(request.ident, digest, outcome)
@@ -148,7 +147,7 @@ class _Conversation:
         self._head = head
         self._turns: list[Row] | None = None
         self._history: list[Mapping[str, Any]] = []
-        self._previous = ""
+        self._previous = b""
 
     async def next(self) -> Request | None:
         if self._turns is None:
@@ -176,11 +175,18 @@ def _turn(row: Row, column: str) -> Any:
     return turns[row.turn - 1]
 
 
-def rendered(job: Job, renderer: Renderer, row: Row, previous: str = "") -> Request:
+def rendered(job: Job, renderer: Renderer, row: Row, previous: bytes = b"") -> Request:
     """The request of a staged row, less what its conversation said before. Raises RequestFault."""
     column = job.conversation.turns if job.conversation else None
-    request = renderer.request(row.columns, row.axes, turn=_turn(row, column) if column else None, previous=previous)
-    return replace(request, id=row.id, ident=row.ident, turn=row.turn)
+    return renderer.request(
+        row.columns,
+        row.axes,
+        turn=_turn(row, column) if column else None,
+        previous=previous,
+        name=row.id,
+        ident=row.ident,
+        number=row.turn,
+    )
 
 
 def _reply(response: Mapping[str, Any]) -> dict[str, Any]:

@@ -134,7 +134,7 @@ class Place:
     def _from(self, stream: BinaryIO | None) -> bool:
         return self.job.prompts.path == "-" and stream is not None and has_more(stream)
 
-    def missing(self, journal: Journal) -> list[tuple[str, str]]:
+    def missing(self, journal: Journal) -> list[tuple[str, bytes]]:
         """The (ident, key) of the answers whose pictures are not what was written."""
         if not KINDS[self.job.kind].draws:
             return []

@@ -144,14 +144,16 @@ def show(job: Job, identity: str, *, simulate: bool = False, output: Path | None
         return [_detail(place, journal, row) for row in rows]
 
 
+# What a row's outcome holds for batchgen alone.
+_PRIVATE = ("ident", "key", "columns_digest", "packed", "redo", "lost")
+
+
 def _detail(place: Place, journal: Journal, row: Row) -> dict[str, Any]:
     recorded = journal.recorded(row.ident, row.key)
-    outcome = asdict(recorded) if recorded else None
-    if outcome is not None and recorded is not None:
-        outcome["response"] = json.loads(recorded.response) if recorded.response else None
-        outcome["cost"] = dollars(recorded.cost)
-        for private in ("ident", "columns_digest", "key"):
-            del outcome[private]
+    outcome = None
+    if recorded is not None:
+        outcome = {name: value for name, value in recorded._asdict().items() if name not in _PRIVATE}
+        outcome |= {"response": json.loads(recorded.response or b"null"), "cost": dollars(recorded.cost)}
     attempts = [
         {**each, "cost": dollars(each["cost"])} for each in journal.attempts(row.ident) if each["key"] == row.key
     ]
@@ -161,7 +163,7 @@ def _detail(place: Place, journal: Journal, row: Row) -> dict[str, Any]:
         "axes": row.axes,
         "turn": row.turn or None,
         "status": row.status,
-        "key": row.key,
+        "key": row.key.hex(),
         "error": row.error,
         "request": _request(place, row) if row.error is None else None,
         "outcome": outcome,

@@ -165,19 +165,18 @@ def test_columns_named_like_the_language_s_own_words(tmp_path: Path) -> None:
 # --- the key
 
 
-def key(folder: Path, row: dict[str, Any] | None = None, axes: Any = None, previous: str = "", **parts: Any) -> str:
+def key(folder: Path, row: dict[str, Any] | None = None, axes: Any = None, previous: bytes = b"", **parts: Any) -> str:
     provider = parts.pop("provider", "openai")
-    return (
-        renderer(folder, provider=provider, **parts).request(row or {"text": "hi"}, axes or {}, previous=previous).key
-    )
+    made = renderer(folder, provider=provider, **parts).request(row or {"text": "hi"}, axes or {}, previous=previous)
+    return made.key.hex()
 
 
 def test_golden_keys(tmp_path: Path) -> None:
     """The recipe of the key never changes under one scheme: a changed recipe would pay for every answer again."""
     assert key(tmp_path) == "6a56c00c8eda407ee96f7d1d64851465beecffe65cb54927206ea847089faa10"
     assert (
-        key(tmp_path, {"text": "中\n€"}, previous="abc")
-        == "d15b65b16ccd2134e991e78ad8670e2ed6bd60b822ec7ef29bc5b0c5bd0c82c7"
+        key(tmp_path, {"text": "中\n€"}, previous=b"\xab\xcd")
+        == "a4d890e1ced9edcf0ce3b628db4cef23fb53522948cde421596bf08feb7c878b"
     )
     edit = {"model": "m", "prompt": "p", "image": "{{ text }}"}
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n....")
@@ -202,7 +201,7 @@ def test_what_is_out_of_the_key(tmp_path: Path) -> None:
     assert key(tmp_path, request=dict(reversed(CHAT.items()))) == plain
     text = renderer(tmp_path, "text", {"model": "m", "input": "x"}).request({}, {})
     assert text.body["store"] is False
-    assert text.key == hashlib.sha256(b'[1,"openai","/responses",[],""]\n{"input":"x","model":"m"}').hexdigest()
+    assert text.key == hashlib.sha256(b'[1,"openai","/responses",[],""]\n{"input":"x","model":"m"}').digest()
 
 
 def test_what_is_in_the_key(tmp_path: Path) -> None:
@@ -218,7 +217,7 @@ def test_what_is_in_the_key(tmp_path: Path) -> None:
         key(tmp_path, request={**CHAT, "model": "m2"}),
         key(tmp_path, request={**CHAT, "temperature": 0}),
         key(tmp_path, provider="other"),
-        key(tmp_path, previous="x"),
+        key(tmp_path, previous=b"x"),
         key(tmp_path, kind="text", request=text),
         key(tmp_path, kind="text", request={**text, "store": True}),
         key(tmp_path, {"text": "a.png"}, kind="image_edit", request=edit),
@@ -271,7 +270,7 @@ def test_history(tmp_path: Path) -> None:
     """P13 A later turn carries the conversation so far and its own messages less the leading system ones; key unchanged."""
     system = {"role": "system", "content": "Be calm."}
     request = {"model": "m", "messages": [system, {"role": "developer", "content": "d"}, *CHAT["messages"]]}
-    second = renderer(tmp_path, "chat", request).request({"text": "two"}, {}, previous="k1")
+    second = renderer(tmp_path, "chat", request).request({"text": "two"}, {}, previous=b"k1")
     history = [system, {"role": "user", "content": "one"}, {"role": "assistant", "content": "1" * 500}]
     whole = with_history(second, history)
     assert [message["content"] for message in whole.body["messages"]] == ["Be calm.", "one", "1" * 500, "two"]

@@ -61,7 +61,7 @@ def now() -> float:
 def request(name: str, **parts: Any) -> Request:
     """A chat request."""
     defaults: dict[str, Any] = {
-        "key": name,
+        "key": name.encode(),
         "endpoint": "/chat/completions",
         "body": {"model": "m", "messages": []},
         "input_bound": 100,

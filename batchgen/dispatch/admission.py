@@ -6,7 +6,6 @@ Money first and the governor last: whatever is waited for in between, a call lea
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 from batchgen.dispatch import Failure
@@ -67,17 +66,21 @@ class Admission:
         nobody can tell."""
         amounts = self._amounts(request)
         money = self._money(request)
-        with ExitStack() as undo:
+        reserved = []
+        try:
             for purse in self._purses:
                 self._waiting_for = "money reserved by calls in flight"
                 await purse.reserve(money)
-                undo.callback(purse.settle, money, 0)
+                reserved.append(purse)
             for name, amount in amounts.items():
                 self._waiting_for = name
                 await self._buckets[name].take(amount)
             self._waiting_for = ""
             probe = await self.governor.gate()
-            undo.pop_all()
+        except BaseException:
+            for purse in reserved:
+                purse.settle(money, 0)
+            raise
         self._count(amounts)
         return Ticket(money=money, amounts=amounts, probe=probe, counted_at=self._clock())
 
@@ -99,6 +102,8 @@ class Admission:
             self._count(ticket.amounts)
 
     def _amounts(self, request: Request) -> dict[str, float]:
+        if not self._buckets:
+            return {}
         wanted: dict[str, float] = {"requests_per_minute": 1, "images_per_minute": request.pictures}
         if self._tokens:
             wanted["tokens_per_minute"] = self._tokens.estimate(request)

@@ -103,10 +103,12 @@ class Client:
         """An answer without the key: a server that sends it back is answered with a gap."""
         if not self._key:
             return reply
-        headers, body, key = reply.headers, reply.body, self._key.encode()
+        headers, key = reply.headers, self._key.encode()
+        if key in reply.body:
+            reply = replace(reply, body=reply.body.replace(key, b"[key]"))
         if any(self._key in value for value in headers.values()):
-            headers = {name.lower(): self.redact(value) for name, value in headers.items()}
-        return replace(reply, headers=headers, body=body.replace(key, b"[key]") if key in body else body)
+            reply = replace(reply, headers={name.lower(): self.redact(value) for name, value in headers.items()})
+        return reply
 
     def clean(self, failure: Failure) -> Failure:
         """The failure with everything that the server worded redacted, and then cut: its message to 500 characters."""

@@ -7,8 +7,9 @@ that is timed here moves by as much.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import suppress
+from weakref import WeakSet
 
 from batchgen.dispatch import Failure
 from batchgen.dispatch.limits import Clock, Governor
@@ -57,7 +58,8 @@ class Watch:
         self._governor, self._host, self._in_flight, self._stop = governor, host, in_flight, stop
         self._show, self._clock = show, clock
         self._began = self._due = clock()
-        self._deadlines: set[asyncio.Timeout] = set()
+        # Those of the calls in flight, and no others: who made one drops it with the call.
+        self._deadlines: WeakSet[asyncio.Timeout] = WeakSet()
         self._timer: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Watch:
@@ -69,15 +71,11 @@ class Watch:
         if self._timer:
             self._timer.cancel()
 
-    @asynccontextmanager
-    async def deadline(self) -> AsyncIterator[None]:
-        """Raises TimeoutError in the block when a call's time is over, by the wall clock, whatever still drips."""
-        async with asyncio.timeout(self.timeout) as deadline:
-            self._deadlines.add(deadline)
-            try:
-                yield
-            finally:
-                self._deadlines.discard(deadline)
+    def deadline(self) -> asyncio.Timeout:
+        """Raises TimeoutError in its block when a call's time is over, by the wall clock, whatever still drips."""
+        deadline = asyncio.timeout(self.timeout)
+        self._deadlines.add(deadline)
+        return deadline
 
     def _next(self) -> None:
         self._due += TICK
@@ -98,8 +96,10 @@ class Watch:
         self._governor.slept(seconds)
         for deadline in self._deadlines:
             when = deadline.when()
-            if when is not None and not deadline.expired():
-                deadline.reschedule(when + seconds)
+            # One that is over may still be held by what it raised.
+            with suppress(RuntimeError):
+                if when is not None and not deadline.expired():
+                    deadline.reschedule(when + seconds)
 
     def _check(self, now: float) -> None:
         governor = self._governor

@@ -60,6 +60,7 @@ class Route:
     headers: Mapping[str, str]
     transport: AiohttpTransport
     proxy: Mapping[str, Any]
+    cap: int
 
     async def post(self, body: Mapping[str, Any]) -> Reply:
         """Send one request, once. Raises what aiohttp raises, and TooLarge."""
@@ -72,8 +73,11 @@ class Route:
             timeout=_TIMEOUT,
             **self.proxy,
         ) as response:
-            encoding = response.headers.get("content-encoding", "identity")
-            read = await _read(response.content.iter_any(), encoding, _cap(self.url.path))
+            encoding, size = response.headers.get("content-encoding"), response.content_length
+            if encoding is None and size is not None and size <= self.cap:
+                read = await response.read()
+            else:
+                read = await _read(response.content.iter_any(), encoding or "identity", self.cap)
             return Reply(status=response.status, headers=response.headers, body=read)
 
     def _session(self) -> aiohttp.ClientSession:
@@ -154,7 +158,8 @@ def _route_of(request: httpx2.Request, transport: AiohttpTransport) -> Route:
         user, word = transport.proxy.auth or (None, None)
         address = URL(str(transport.proxy.url)).with_user(user).with_password(word)
         proxy = {"proxy": address, "proxy_headers": transport.proxy.headers}
-    return Route(url=URL(str(request.url)), headers=dict(headers), transport=transport, proxy=proxy)
+    url = URL(str(request.url))
+    return Route(url=url, headers=dict(headers), transport=transport, proxy=proxy, cap=_cap(url.path))
 
 
 def _cap(path: str) -> int:

@@ -4,21 +4,21 @@
 Only the process that holds `.lock` writes. Readers may come at any time. Times are seconds since 1970 (UTC), money is
 whole nano-dollars, digests are BLAKE2b of 16 bytes, JSON is canonical (sorted keys, no spaces).
 
-Every line of every table has a `seal`: the digest of its other cells as a JSON object in ASCII, without `seq` and NULLs,
-bytes in hex. A line that does not fit its seal is never used.
+Every line of every table has a `seal`: the digest of its other cells, `seq` excepted, in their order: a JSON array of them
+in ASCII, bytes standing in it as their number and following it as they are. A line that does not fit its seal is never used.
 
-prompts   the prompts file as pass 1 read it. n: data row from 1. line: physical line. id: the id column's value or NULL.
-          columns: JSON object of the cells as they stand. digest: of `columns`. error: why the row is broken, or NULL.
+prompts   the prompts file as pass 1 read it. n: data row from 1. line: physical line. columns: JSON object of the cells as
+          they stand. error: why the row is broken, or NULL.
 rows      one line per request of the job as it is now, in the file's order (seq). id: the shown identity. axes: JSON object.
           conversation, turn: thread and number from 1, or NULL and 0. ident: identity of the outcome: `=` and JSON of
           [id, axes, turn] with an id column, else `#` and the occurrence of the key; or, of a row without an outcome, that of
-          an outcome with its key that no row has: one whose identity alone has changed. key: the request's key (scheme in
-          meta.scheme). error: why no request could be made (reason `input`), or NULL. tokens, cost, cost_bound: what the
-          call is expected to take, and its cost at the worst (NULL: unknown).
+          an outcome with its key that no row has: one whose identity alone has changed. key: the request's key, 32 bytes
+          (scheme in meta.scheme). error: why no request could be made (reason `input`), or NULL. tokens, cost, cost_bound:
+          what the call is expected to take, and its cost at the worst (NULL: unknown).
 outcomes  one line per (ident, key): the answer recorded for it, once. status: succeeded, incomplete or failed. passing: the
           failure says nothing of the row; tries: runs that ended so; from 3 on it has failed for good. redo: to be asked
           again, this answer stays until then. lost: a picture of it is missing. response: one byte `r` (raw) or `z` (zlib),
-          then the API's JSON as it came, pictures replaced by path, sha256, size. columns_digest: of the prompt's columns
+          then the API's JSON as it came, pictures replaced by path, sha256, size. columns_digest: of the prompt's `columns`
           when it was asked.
 files     pictures that answers own: path below the output folder, sha256, size in bytes, mtime in ns.
 attempts  one line per call: run, number in that run, http_status, code, reason (NULL: answered), tokens, cost (NULL: unknown),
@@ -45,8 +45,8 @@ from batchgen.errors import DamagedError
 from batchgen.journal import database
 from batchgen.journal.database import telling
 from batchgen.journal.questions import Questions, upto
-from batchgen.journal.records import Recorded, Row, insert, is_sound, recorded_of, update
-from batchgen.journal.schema import ALONE, OPEN, OUTCOMES, PROMPTS, ROWS, STAGED, TABLES, TO_SEND, state
+from batchgen.journal.records import Recorded, Row, insert, is_sound, update
+from batchgen.journal.schema import ALONE, COLUMNS, OPEN, STAGED, TABLES, TO_SEND, state
 from batchgen.requests import canonical
 
 __all__ = ["PAGE", "Journal", "Recorded", "Row"]
@@ -166,40 +166,57 @@ class Journal(Questions):
         """Rows, in order, with their prompts and, if asked for, their outcomes; each is checked. `which`, a SELECT of seq
         with its `values`, says of which few rows; `condition`, with the values `given`, which of these. Raises
         DamagedError."""
-        own = [f"s.{name}" for name in ROWS] + [f"p.{name}" for name in PROMPTS] + ["s.status", TO_SEND]
+        own = f"{_ROW}, s.status, {TO_SEND}"
         joined = ""
         if outcomes:
-            own += [f"o.{name}" for name in OUTCOMES]
+            own += ", o.*"
             joined = "LEFT JOIN outcomes o ON o.ident = s.ident AND o.key = s.key"
-        sql = f"""{state(which)} SELECT {", ".join(own)} FROM state s JOIN prompts p ON p.n = s.n {joined}
+        sql = f"""{state(which)} SELECT {own} FROM state s JOIN prompts p ON p.n = s.n {joined}
             WHERE s.seq IN (SELECT seq FROM page) AND {condition} ORDER BY s.seq"""
-        pages = []
-        columns: tuple[int, Any] = (0, None)
-        for found in self.query(sql, *values, *given):
-            row = self._checked("rows", dict(zip(ROWS, found[: len(ROWS)], strict=True)))
+        page: list[tuple[Row, Recorded | None]] = []
+        for line in self.query(sql, *values, *given):
             # The combinations and turns of one prompt follow each other and share its cells.
-            prompt = dict(zip(PROMPTS, found[len(ROWS) : len(ROWS) + len(PROMPTS)], strict=True))
-            if columns[0] != prompt["n"]:
-                columns = (prompt["n"], json.loads(self._checked("prompts", prompt)["columns"]))
-            rest = found[len(ROWS) + len(PROMPTS) :]
-            recorded = self._recorded(dict(zip(OUTCOMES, rest[2:], strict=True))) if rest[2:] and rest[2] else None
-            pages.append((_row(row, prompt, columns[1], rest), recorded))
-        return pages
+            known = page[-1][0].columns if page and page[-1][0].n == line[_N] else None
+            row = self._row(line, known)
+            answered = outcomes and line[_WIDTH + 2] is not None
+            page.append((row, self._recorded(line[_WIDTH + 2 :]) if answered else None))
+        return page
+
+    def _row(self, line: sqlite3.Row, known: dict[str, Any] | None) -> Row:
+        """A row from its own cells, its prompt's and its state; `known` are its columns where they are read already."""
+        seq, n, identity, axes, conversation, turn, ident, key, _, error, *_ = self._checked("rows", line[:_PROMPT])
+        prompt = line[_PROMPT:_WIDTH]
+        if known is None:
+            known = json.loads(self._checked("prompts", prompt)[2])
+        return Row(
+            seq=seq,
+            n=n,
+            line=prompt[1],
+            id=identity,
+            axes={} if axes == "{}" else json.loads(axes),
+            conversation=conversation,
+            turn=turn,
+            ident=ident,
+            key=key,
+            error=error,
+            columns=known,
+            text=prompt[2],
+            status=line[_WIDTH],
+            todo=bool(line[_WIDTH + 1]),
+        )
 
     # -- the outcomes ----------------------------------------------------------------------------------------------
 
-    def recorded(self, ident: str, key: str) -> Recorded | None:
+    def recorded(self, ident: str, key: bytes) -> Recorded | None:
         """The outcome under an identity and key. Raises DamagedError."""
-        found = self._lines("outcomes", "ident = ? AND key = ?", ident, key)
-        return self._recorded(found[0]) if found else None
+        return self._first_recorded("ident = ? AND key = ?", ident, key)
 
     def last_answer(self, ident: str) -> Recorded | None:
         """The latest answer under an identity, whatever its key: what an outdated row shows. Raises DamagedError."""
         if not ident.startswith("="):
             return None
         newest = "ident = ? AND status <> 'failed' ORDER BY answered_at DESC LIMIT 1"
-        found = self._lines("outcomes", newest, ident)
-        return self._recorded(found[0]) if found else None
+        return self._first_recorded(newest, ident)
 
     def shown(self, row: Row, recorded: Recorded | None) -> Recorded | None:
         """What a table shows of a row: its outcome, or of an outdated row its last answer. Raises DamagedError."""
@@ -211,7 +228,7 @@ class Journal(Questions):
 
     def files(self) -> Iterator[dict[str, Any]]:
         """Every picture that an answer owns, be it of a row or of what was one. Raises DamagedError."""
-        return (self._checked("files", cells) for cells in self._all("files"))
+        return (self._named("files", line) for line in self._all("files"))
 
     def files_of(self, recorded: Recorded) -> list[dict[str, Any]]:
         """The pictures of one answer. Raises DamagedError."""
@@ -223,7 +240,7 @@ class Journal(Questions):
 
     def spent(self) -> int:
         """What the attempts of all runs whose cost is known took, in nano-dollars. Raises DamagedError."""
-        return sum(self._checked("attempts", cells)["cost"] or 0 for cells in self._all("attempts"))
+        return sum(self._named("attempts", line)["cost"] or 0 for line in self._all("attempts"))
 
     def unpriced(self) -> list[sqlite3.Row]:
         """The attempts of unknown cost: input_tokens, output_tokens, the model and service_tier that answered, and what
@@ -246,18 +263,16 @@ class Journal(Questions):
             yield from (f"{self.path}: is damaged ({each}); {remedy}" for each in found)
             return
         for table in tables:
-            for cells in self._all(table):
-                if not is_sound(cells):
-                    yield f"{self.path}: {_spoken(table, cells)} is not what was written; {remedy}"
+            for line in self._all(table):
+                if not is_sound(table, line):
+                    yield f"{self.path}: {_spoken(table, line)} is not what was written; {remedy}"
 
-    def _all(self, table: str) -> Iterator[dict[str, Any]]:
+    def _all(self, table: str) -> Iterator[tuple[Any, ...]]:
+        """Every line of a table, in order."""
         after = -(2**62)
         sql = f"SELECT rowid AS rowid_, * FROM {table} WHERE rowid > ? ORDER BY rowid LIMIT {PAGE}"
         while page := self.query(sql, after):
-            for found in page:
-                cells = dict(found)
-                del cells["rowid_"]
-                yield cells
+            yield from (line[1:] for line in page)
             after = self._onward(after, page[-1]["rowid_"])
 
     def _onward(self, before: int, after: int) -> int:
@@ -268,16 +283,24 @@ class Journal(Questions):
 
     def _lines(self, table: str, condition: str, *values: Any) -> list[dict[str, Any]]:
         found = self.query(f"SELECT * FROM {table} WHERE {condition}", *values)
-        return [self._checked(table, dict(cells)) for cells in found]
+        return [self._named(table, tuple(line)) for line in found]
 
-    def _checked(self, table: str, cells: dict[str, Any]) -> dict[str, Any]:
-        if not is_sound(cells):
-            what = f"{self.path}: {_spoken(table, cells)} is not what was written"
+    def _named(self, table: str, line: Sequence[Any]) -> dict[str, Any]:
+        """A line's cells by their names."""
+        return dict(zip(COLUMNS[table], self._checked(table, line), strict=True))
+
+    def _checked(self, table: str, line: Sequence[Any]) -> Sequence[Any]:
+        if not is_sound(table, line):
+            what = f"{self.path}: {_spoken(table, line)} is not what was written"
             raise DamagedError(f"{what}; restore the journal from a backup")
-        return cells
+        return line
 
-    def _recorded(self, cells: dict[str, Any]) -> Recorded:
-        return recorded_of(self._checked("outcomes", cells))
+    def _first_recorded(self, condition: str, *values: Any) -> Recorded | None:
+        found = self.query(f"SELECT * FROM outcomes WHERE {condition}", *values)
+        return self._recorded(tuple(found[0])) if found else None
+
+    def _recorded(self, line: Sequence[Any]) -> Recorded:
+        return Recorded._make(self._checked("outcomes", line)[:-1])
 
     # -- writing, outside a dispatch -------------------------------------------------------------------------------
 
@@ -313,11 +336,11 @@ class Journal(Questions):
         found = self._lines("runs", "report IS NOT NULL ORDER BY run DESC LIMIT 1")
         return json.loads(found[0]["report"]) if found else None
 
-    def miss(self, outcomes: Iterable[tuple[str, str]]) -> None:
+    def miss(self, outcomes: Iterable[tuple[str, bytes]]) -> None:
         """These (ident, key) have pictures that are found to be missing: for every status that follows, and nowhere else."""
         self._connection.executemany("INSERT OR IGNORE INTO missing VALUES(?, ?)", outcomes)
 
-    def mark_lost(self, lost: Iterable[tuple[str, str]]) -> None:
+    def mark_lost(self, lost: Iterable[tuple[str, bytes]]) -> None:
         """Exactly these (ident, key) have pictures that are not what was written."""
         wanted = set(lost)
         with self.transaction() as connection:
@@ -346,33 +369,21 @@ class Journal(Questions):
                 wanted |= {tuple(found) for found in self.query(later, conversation, axes, turn)}
             return sum(self._mark(connection, ident, key, again) for ident, key in wanted)
 
-    def _mark(self, connection: sqlite3.Connection, ident: str, key: str, changes: Mapping[str, Any]) -> int:
+    def _mark(self, connection: sqlite3.Connection, ident: str, key: bytes, changes: Mapping[str, Any]) -> int:
         found = self.query("SELECT rowid FROM outcomes WHERE ident = ? AND key = ?", ident, key)
         for each in found:
             update(connection, "outcomes", each["rowid"], changes)
         return len(found)
 
 
-def _row(row: Mapping[str, Any], prompt: Mapping[str, Any], columns: dict[str, Any], rest: Sequence[Any]) -> Row:
-    return Row(
-        seq=row["seq"],
-        n=row["n"],
-        line=prompt["line"],
-        id=row["id"],
-        axes=json.loads(row["axes"]),
-        conversation=row["conversation"],
-        turn=row["turn"],
-        ident=row["ident"],
-        key=row["key"],
-        error=row["error"],
-        columns=columns,
-        columns_digest=prompt["digest"],
-        status=rest[0],
-        todo=bool(rest[1]),
-    )
+# The cells of a row and its prompt as they are read together: where the prompt begins, how many there are, the row's n.
+_ROW = ", ".join([*(f"s.{name}" for name in COLUMNS["rows"]), *(f"p.{name}" for name in COLUMNS["prompts"])])
+_PROMPT = len(COLUMNS["rows"])
+_WIDTH = _PROMPT + len(COLUMNS["prompts"])
+_N = list(COLUMNS["rows"]).index("n")
 
 
-def _spoken(table: str, cells: Mapping[str, Any]) -> str:
+def _spoken(table: str, line: Sequence[Any]) -> str:
     """A line of a table as people know it."""
     known = {
         "prompts": "the staged line {line} of the prompts",
@@ -384,4 +395,4 @@ def _spoken(table: str, cells: Mapping[str, Any]) -> str:
         "runs": "the entry of run {run}",
         "meta": "the entry {name}",
     }
-    return known[table].format(**cells)
+    return known[table].format(**dict(zip(COLUMNS[table], line, strict=True)))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from batchgen.disk import refuse_link
 from batchgen.errors import BatchgenError, DamagedError, OutputError
-from batchgen.journal.records import insert
+from batchgen.journal.records import digest_of, insert
 from batchgen.journal.schema import APPLICATION_ID, KEPT, SCHEMA_VERSION, STAGED
 from batchgen.requests import SCHEME
 
@@ -76,6 +76,7 @@ def _connection(uri: str) -> sqlite3.Connection:
         uri, uri=uri.startswith("file:"), isolation_level=None, check_same_thread=False, timeout=30
     )
     connection.row_factory = sqlite3.Row
+    connection.create_function("digest", 1, digest_of, deterministic=True)
     return connection
 
 

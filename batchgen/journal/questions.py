@@ -55,7 +55,7 @@ class Questions:
         )[0]
         same = f"""{state()} SELECT count(*) FROM state s JOIN prompts p USING(n) WHERE n <= ? AND status = 'outdated'
                   AND NOT coalesce(redo, 0) AND EXISTS (SELECT 1 FROM outcomes e WHERE e.ident = s.ident
-                  AND e.key <> s.key AND e.status <> 'failed' AND e.columns_digest = p.digest)"""
+                  AND e.key <> s.key AND e.status <> 'failed' AND e.columns_digest = digest(p.columns))"""
         changed_job = self.query(same, upto(scope))[0][0]
         outdated = (
             f"{state()} SELECT count(*) FROM state WHERE n <= ? AND status = 'outdated' AND NOT coalesce(redo, 0)"

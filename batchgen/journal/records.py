@@ -6,24 +6,27 @@ import hashlib
 import json
 import sqlite3
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from batchgen.errors import DamagedError
-from batchgen.journal.schema import REAL
+from batchgen.journal.schema import FIRST, REAL, SEALED
 
 # What SQLite's INTEGER holds.
 LARGEST = 2**63 - 1
 
-_UNSEALED = frozenset(["seq", "seal"])
+# Bytes stand in the array as their number, and follow it.
+_encode = json.JSONEncoder(separators=(",", ":"), default=len).encode
 
-_encode = json.JSONEncoder(separators=(",", ":"), sort_keys=True, default=bytes.hex).encode
+# Half of a surrogate pair in JSON's ASCII begins like this, and so does a whole one.
+_SURROGATE = "\\ud"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One staged request with its status; `columns` are the prompt's cells, `error` why it cannot be sent."""
+    """One staged request with its status; `columns` are the prompt's cells, `text` these as they are kept, `error` why it
+    cannot be sent."""
 
     seq: int
     n: int
@@ -33,20 +36,24 @@ class Row:
     conversation: str | None
     turn: int
     ident: str
-    key: str
+    key: bytes
     error: str | None
     columns: dict[str, Any]
-    columns_digest: bytes
+    text: str
     status: str
     todo: bool
 
+    @property
+    def columns_digest(self) -> bytes:
+        """What tells whether the prompt's cells are still those that an answer was asked with."""
+        return digest_of(self.text)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recorded:
-    """A recorded outcome. `response` is the API's JSON (b"" for a failure), `cost` in nano-dollars."""
+
+class Recorded(NamedTuple):
+    """A recorded outcome as its table holds it, less its seal; `cost` in nano-dollars, `packed` its response as stored."""
 
     ident: str
-    key: str
+    key: bytes
     status: str
     finish_reason: str | None
     model: str | None
@@ -65,23 +72,17 @@ class Recorded:
     code: str | None
     message: str | None
     request_id: str | None
-    passing: bool
+    passing: int
     columns_digest: bytes
-    response: bytes
-    tries: int = 0
+    packed: bytes
+    tries: int
+    redo: int
+    lost: int
 
-    def cells(self) -> dict[str, Any]:
-        """The outcome as its table holds it, less what a `redo` and a lost picture add."""
-        return {**{name: getattr(self, name) for name in _RECORDED}, "response": packed(self.response)}
-
-
-_RECORDED = tuple(field.name for field in fields(Recorded))
-
-
-def recorded_of(cells: Mapping[str, Any]) -> Recorded:
-    """The outcome in a sound line of its table. Raises DamagedError when its response does not unpack."""
-    values = {name: cells[name] for name in _RECORDED}
-    return Recorded(**{**values, "passing": bool(cells["passing"]), "response": unpacked(cells["response"])})
+    @property
+    def response(self) -> bytes:
+        """The API's JSON, b"" for a failure. Raises DamagedError when it does not unpack."""
+        return unpacked(self.packed)
 
 
 def digest_of(text: str) -> bytes:
@@ -89,21 +90,33 @@ def digest_of(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
-def seal_of(cells: Mapping[str, Any]) -> bytes:
-    """BLAKE2b, 16 bytes, of every cell of a table's line but `seq`, `seal` and those that are NULL."""
-    sealed = {name: value for name, value in cells.items() if value is not None and name not in _UNSEALED}
-    return hashlib.blake2b(_encode(sealed).encode(), digest_size=16).digest()
+def seal_of(cells: Sequence[Any]) -> bytes:
+    """BLAKE2b, 16 bytes, of a line's other cells in order: as a JSON array in ASCII, bytes as their number in it and
+    as they are after it."""
+    return _seal(_encode(cells), cells)
 
 
-def is_sound(cells: Mapping[str, Any]) -> bool:
-    """Whether a line is what was written."""
-    return bool(seal_of(cells) == cells["seal"])
+def _seal(text: str, cells: Sequence[Any]) -> bytes:
+    blobs = [cell for cell in cells if type(cell) is bytes]
+    return hashlib.blake2b(b"".join((text.encode(), *blobs)), digest_size=16).digest()
+
+
+def is_sound(table: str, line: Sequence[Any]) -> bool:
+    """Whether a line with all its cells is what was written."""
+    return bool(seal_of(line[FIRST[table] : -1]) == line[-1])
+
+
+def sealed(cells: Sequence[Any]) -> tuple[Any, ...]:
+    """A line's cells, in the order of SEALED, with their seal; what is no UTF-8 as U+FFFD."""
+    text = _encode(cells)
+    if _SURROGATE in text:
+        cells = [encodable(cell) if isinstance(cell, str) else cell for cell in cells]
+        text = _encode(cells)
+    return (*cells, _seal(text, cells))
 
 
 def storable(name: str, value: Any) -> Any:
-    """A value as SQLite will give it back: what is no UTF-8 as U+FFFD, a number beyond 64 bits as unknown."""
-    if isinstance(value, str):
-        return encodable(value)
+    """A number as SQLite will give it back: beyond 64 bits it is unknown."""
     if name in REAL and value is not None:
         return float(value)
     if isinstance(value, int):
@@ -120,28 +133,29 @@ def encodable(text: str) -> str:
     return text
 
 
-def insert(connection: sqlite3.Connection, table: str, cells: Mapping[str, Any], *, replace: bool = False) -> int:
-    """Write one sealed line, in place of the one with its primary key if it may `replace` it; returns its rowid."""
-    stored = {name: storable(name, value) for name, value in cells.items()}
-    stored["seal"] = seal_of(stored)
+def insertion(table: str, *, replace: bool = False) -> str:
+    """The statement that writes a sealed line, in place of the one with its primary key if it may `replace` it."""
+    names = (*SEALED[table], "seal")
     verb = "INSERT OR REPLACE" if replace else "INSERT"
-    sql = f"{verb} INTO {table}({', '.join(stored)}) VALUES({', '.join('?' * len(stored))})"
-    return int(connection.execute(sql, tuple(stored.values())).lastrowid or 0)
+    return f"{verb} INTO {table}({', '.join(names)}) VALUES({', '.join('?' * len(names))})"
+
+
+def insert(connection: sqlite3.Connection, table: str, cells: Mapping[str, Any], *, replace: bool = False) -> int:
+    """Write one line, of which absent cells are NULL; returns its rowid."""
+    line = sealed([storable(name, cells.get(name)) for name in SEALED[table]])
+    return int(connection.execute(insertion(table, replace=replace), line).lastrowid or 0)
 
 
 def update(connection: sqlite3.Connection, table: str, rowid: int, changes: Mapping[str, Any]) -> None:
     """Change cells of one line and seal it anew. Raises DamagedError when it was not what had been written."""
-    found = connection.execute(f"SELECT * FROM {table} WHERE rowid = ?", (rowid,)).fetchone()
-    names = found.keys() if isinstance(found, sqlite3.Row) else ()
-    cells = dict(zip(names, found, strict=True))
-    if not is_sound(cells):
+    found = tuple(connection.execute(f"SELECT * FROM {table} WHERE rowid = ?", (rowid,)).fetchone() or ())
+    if not found or not is_sound(table, found):
         (path,) = [path for _, name, path in connection.execute("PRAGMA database_list") if name == "main"]
         told = f"{path}: a line of the table {table} is not what was written"
         raise DamagedError(f"{told}; restore the journal from a backup")
-    cells |= changes
-    marks = ", ".join(f"{name} = ?" for name in (*changes, "seal"))
-    values = (*changes.values(), seal_of(cells), rowid)
-    connection.execute(f"UPDATE {table} SET {marks} WHERE rowid = ?", values)
+    cells = dict(zip(SEALED[table], found[FIRST[table] :], strict=False)) | dict(changes)
+    marks = ", ".join(f"{name} = ?" for name in (*SEALED[table], "seal"))
+    connection.execute(f"UPDATE {table} SET {marks} WHERE rowid = ?", (*sealed(list(cells.values())), rowid))
 
 
 def packed(response: bytes) -> bytes:

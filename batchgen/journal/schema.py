@@ -17,11 +17,10 @@ LAST_RUN = 3
 
 STAGED = """
 CREATE {temporary} TABLE IF NOT EXISTS prompts(
-    n INTEGER PRIMARY KEY, line INTEGER NOT NULL, id TEXT UNIQUE, columns TEXT NOT NULL, digest BLOB NOT NULL,
-    error TEXT, seal BLOB NOT NULL);
+    n INTEGER PRIMARY KEY, line INTEGER NOT NULL, columns TEXT NOT NULL, error TEXT, seal BLOB NOT NULL);
 CREATE {temporary} TABLE IF NOT EXISTS rows(
     seq INTEGER PRIMARY KEY, n INTEGER NOT NULL, id TEXT NOT NULL, axes TEXT NOT NULL, conversation TEXT,
-    turn INTEGER NOT NULL, ident TEXT NOT NULL, key TEXT NOT NULL, occurrence INTEGER NOT NULL, error TEXT,
+    turn INTEGER NOT NULL, ident TEXT NOT NULL, key BLOB NOT NULL, occurrence INTEGER NOT NULL, error TEXT,
     tokens INTEGER, cost INTEGER, cost_bound INTEGER, seal BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS {schema}rows_key ON rows(key, occurrence);
 CREATE INDEX IF NOT EXISTS {schema}rows_id ON rows(id);
@@ -31,23 +30,23 @@ CREATE INDEX IF NOT EXISTS {schema}rows_thread ON rows(conversation, axes, turn)
 KEPT = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL, seal BLOB NOT NULL);
 CREATE TABLE outcomes(
-    ident TEXT NOT NULL, key TEXT NOT NULL, status TEXT NOT NULL, finish_reason TEXT, model TEXT, service_tier TEXT,
+    ident TEXT NOT NULL, key BLOB NOT NULL, status TEXT NOT NULL, finish_reason TEXT, model TEXT, service_tier TEXT,
     input_tokens INTEGER, cached_tokens INTEGER, output_tokens INTEGER, reasoning_tokens INTEGER, cost INTEGER,
     attempts INTEGER NOT NULL, elapsed REAL NOT NULL, answered_at REAL NOT NULL, run INTEGER NOT NULL,
     reason TEXT, http_status INTEGER, code TEXT, message TEXT, request_id TEXT, passing INTEGER NOT NULL,
     columns_digest BLOB NOT NULL, response BLOB NOT NULL, tries INTEGER NOT NULL, redo INTEGER NOT NULL,
     lost INTEGER NOT NULL, seal BLOB NOT NULL, PRIMARY KEY(ident, key));
 CREATE TABLE files(
-    path TEXT PRIMARY KEY COLLATE NOCASE, ident TEXT NOT NULL, key TEXT NOT NULL,
+    path TEXT PRIMARY KEY COLLATE NOCASE, ident TEXT NOT NULL, key BLOB NOT NULL,
     sha256 TEXT NOT NULL, size INTEGER NOT NULL, mtime INTEGER NOT NULL, seal BLOB NOT NULL);
 CREATE INDEX files_row ON files(ident, key);
 CREATE TABLE attempts(
-    seq INTEGER PRIMARY KEY, ident TEXT NOT NULL, key TEXT NOT NULL, run INTEGER NOT NULL, number INTEGER NOT NULL,
+    seq INTEGER PRIMARY KEY, ident TEXT NOT NULL, key BLOB NOT NULL, run INTEGER NOT NULL, number INTEGER NOT NULL,
     started_at REAL NOT NULL, http_status INTEGER, code TEXT, reason TEXT, request_id TEXT,
     input_tokens INTEGER, output_tokens INTEGER, cost INTEGER, wait REAL NOT NULL, elapsed REAL, seal BLOB NOT NULL);
 CREATE INDEX attempts_row ON attempts(ident, key);
 CREATE TABLE reserved(
-    ident TEXT NOT NULL, key TEXT NOT NULL, run INTEGER NOT NULL, number INTEGER NOT NULL, at REAL NOT NULL,
+    ident TEXT NOT NULL, key BLOB NOT NULL, run INTEGER NOT NULL, number INTEGER NOT NULL, at REAL NOT NULL,
     cost INTEGER NOT NULL, seal BLOB NOT NULL, PRIMARY KEY(ident, key));
 CREATE TABLE runs(
     run INTEGER PRIMARY KEY, started_at REAL NOT NULL, ended_at REAL, exit_code INTEGER, provenance TEXT NOT NULL,
@@ -72,16 +71,15 @@ COLUMNS = _columns()
 # The columns that hold numbers with a point.
 REAL = frozenset(name for columns in COLUMNS.values() for name, kind in columns.items() if kind == "REAL")
 
-# What is read together of a row of the job, its prompt and its outcome.
-ROWS = tuple(COLUMNS["rows"])
-PROMPTS = tuple(COLUMNS["prompts"])
-OUTCOMES = tuple(COLUMNS["outcomes"])
+# The cells that a line's seal seals, and the place of the first of them.
+SEALED = {table: tuple(name for name in columns if name not in ("seq", "seal")) for table, columns in COLUMNS.items()}
+FIRST = {table: list(columns).index(SEALED[table][0]) for table, columns in COLUMNS.items()}
 
 # Each row as its own outcome has it, whatever the turns before it. What `accept` names counts as success without touching
 # what was recorded: the job may change its mind for free.
 ALONE = f"""
 CREATE TEMP TABLE accepted(finish_reason TEXT PRIMARY KEY);
-CREATE TEMP TABLE missing(ident TEXT, key TEXT, PRIMARY KEY(ident, key));
+CREATE TEMP TABLE missing(ident TEXT, key BLOB, PRIMARY KEY(ident, key));
 CREATE TEMP VIEW alone AS
 SELECT r.*, o.status AS recorded, o.finish_reason, o.passing, o.tries, o.redo,
     o.status IS NOT NULL AND (o.lost OR m.ident IS NOT NULL) AS lost,

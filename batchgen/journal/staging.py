@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from batchgen.journal.records import digest_of, insert, update
+from batchgen.journal.records import digest_of, encodable, insertion, sealed, update
 from batchgen.prompts import Prompt
 from batchgen.requests import Request, canonical
 
@@ -17,7 +17,7 @@ SHOWN_KEY = 12
 
 # Outcomes that no row has, and which row without an outcome has the same key: the first row the first outcome's.
 _ADOPTION = (
-    "CREATE TEMP TABLE orphans(key TEXT, place INTEGER, ident TEXT, PRIMARY KEY(key, place)) WITHOUT ROWID",
+    "CREATE TEMP TABLE orphans(key BLOB, place INTEGER, ident TEXT, PRIMARY KEY(key, place)) WITHOUT ROWID",
     """INSERT INTO orphans SELECT key, row_number() OVER (PARTITION BY key ORDER BY length(ident), ident), ident
         FROM (SELECT key, ident FROM outcomes EXCEPT SELECT key, ident FROM rows) o
         WHERE EXISTS (SELECT 1 FROM rows r WHERE r.key = o.key)""",
@@ -52,6 +52,17 @@ class Expected:
     cost_bound: int | None
 
 
+# Prompts that are written together: a bound on what is held in memory.
+GROUP = 250
+
+# A row without an id has its number in place of one; that is nobody's id.
+_FIRST_LINES = """SELECT r.id, min(p.line) FROM rows r JOIN prompts p USING(n)
+    WHERE r.id IN ({}) AND NOT (r.error IS NOT NULL AND r.id = 'row ' || r.n) GROUP BY r.id"""
+_LAST_OCCURRENCES = "SELECT key, max(occurrence) FROM rows WHERE key IN ({}) GROUP BY key"
+
+_NOTHING = Expected(tokens=0, cost=0, cost_bound=0)
+
+
 def kept_prompts(connection: sqlite3.Connection) -> Iterator[Prompt]:
     """The prompts that are staged at the moment of the call, also while others, or these, are staged in their place."""
     connection.execute("DROP TABLE IF EXISTS temp.kept")
@@ -62,79 +73,108 @@ def kept_prompts(connection: sqlite3.Connection) -> Iterator[Prompt]:
     )
 
 
-class Staging:
-    """Fills `prompts` and `rows` inside the caller's transaction."""
+class _Held(NamedTuple):
+    """A row that is not written yet; `named` is its id and identity, where the prompts name it."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    n: int
+    axes: str
+    thread: tuple[str | None, int]
+    named: tuple[str, str] | None
+    key: bytes
+    error: str | None
+    expected: Expected
+
+
+class Staging:
+    """Fills `prompts` and `rows` inside the caller's transaction, many lines at once; `flush` writes the last of them.
+    `doubled` is told each id that comes again, its line, and the line that had it first."""
+
+    def __init__(self, connection: sqlite3.Connection, doubled: Callable[[str, int, int], None]) -> None:
+        self._connection, self._doubled = connection, doubled
         connection.execute("DELETE FROM rows")
         connection.execute("DELETE FROM prompts")
+        self._prompts: list[tuple[Any, ...]] = []
+        self._rows: list[_Held] = []
+        self._named: list[tuple[str, int]] = []
 
     def prompt(self, prompt: Prompt, identity: str | None) -> None:
-        """One row of the prompts file. Raises DuplicateId."""
+        """One row of the prompts file; its requests follow."""
+        if len(self._prompts) >= GROUP:
+            self.flush()
         text = json.dumps(prompt.columns, ensure_ascii=False, separators=(",", ":"))
-        try:
-            cells = {"n": prompt.n, "line": prompt.line, "id": identity, "columns": text, "digest": digest_of(text)}
-            insert(self._connection, "prompts", {**cells, "error": prompt.error})
-        except sqlite3.IntegrityError:
-            found = self._connection.execute("SELECT line FROM prompts WHERE id = ?", (identity,)).fetchone()
-            raise DuplicateId(found[0]) from None
+        self._prompts.append(sealed((prompt.n, prompt.line, text, prompt.error)))
+        if identity is not None:
+            self._named.append((encodable(identity), prompt.line))
 
-    def previous(self, conversation: str, axes: Mapping[str, Any]) -> tuple[str, int]:
-        """The key and number of a conversation's latest turn; "" and 0 for a conversation not begun."""
+    def previous(self, conversation: str, axes: Mapping[str, Any]) -> tuple[bytes, int]:
+        """The key and number of a conversation's latest turn; b"" and 0 for a conversation not begun."""
+        self.flush()
         sql = "SELECT key, turn FROM rows WHERE conversation = ? AND axes = ? ORDER BY turn DESC LIMIT 1"
         found = self._connection.execute(sql, (conversation, canonical(axes))).fetchone()
-        return (found[0], found[1]) if found else ("", 0)
+        return (found[0], found[1]) if found else (b"", 0)
 
     def row(self, n: int, identity: str | None, request: Request, conversation: str | None, expected: Expected) -> None:
         """One request of a row, and what it is expected to take."""
-        self._insert(n, identity, request.axes, conversation, request.turn, request.key, None, expected)
+        self._hold(n, identity, request.axes, (conversation, request.turn), request.key, None, expected)
 
     def broken(
         self, n: int, identity: str | None, axes: Mapping[str, Any], thread: tuple[str, int] | None, error: str
     ) -> None:
         """A row of which no request could be made; `thread` is its conversation and turn. It keeps its place."""
-        key = digest_of(f"{n}\n{error}").hex()
-        conversation, turn = thread or (None, 0)
-        self._insert(n, identity, axes, conversation, turn, key, error, Expected(tokens=0, cost=0, cost_bound=0))
+        self._hold(n, identity, axes, thread or (None, 0), digest_of(f"{n}\n{error}"), error, _NOTHING)
 
-    def _insert(
+    def _hold(
         self,
         n: int,
         identity: str | None,
         axes: Mapping[str, Any],
-        conversation: str | None,
-        turn: int,
-        key: str,
+        thread: tuple[str | None, int],
+        key: bytes,
         error: str | None,
         expected: Expected,
     ) -> None:
-        sql = "SELECT coalesce(max(occurrence), 0) + 1 FROM rows WHERE key = ?"
-        occurrence = self._connection.execute(sql, (key,)).fetchone()[0]
-        shown = key[:SHOWN_KEY] + (f"-{occurrence}" if occurrence > 1 else "")
-        ident = f"#{occurrence}" if identity is None else f"={canonical([identity, axes, turn])}"
-        insert(
-            self._connection,
-            "rows",
-            {
-                "n": n,
-                "id": shown if identity is None else identity,
-                "axes": canonical(axes),
-                "conversation": conversation,
-                "turn": turn,
-                "ident": ident,
-                "key": key,
-                "occurrence": occurrence,
-                "error": error,
-                "tokens": expected.tokens,
-                "cost": expected.cost,
-                "cost_bound": expected.cost_bound,
-            },
-        )
+        named = None if identity is None else (identity, f"={canonical([identity, axes, thread[1]])}")
+        self._rows.append(_Held(n, canonical(axes), thread, named, key, error, expected))
+
+    def flush(self) -> None:
+        """Write what is held."""
+        self._look_for_duplicates()
+        occurrences = self._occurrences()
+        lines = map(_line, self._rows, occurrences)
+        self._connection.executemany(insertion("prompts"), self._prompts)
+        self._connection.executemany(insertion("rows"), lines)
+        self._prompts, self._rows, self._named = [], [], []
+
+    def _look_for_duplicates(self) -> None:
+        lines = self._found(_FIRST_LINES, [identity for identity, _ in self._named])
+        for identity, line in self._named:
+            first = lines.setdefault(identity, line)
+            if first != line:
+                self._doubled(identity, line, first)
+
+    def _occurrences(self) -> list[int]:
+        """Which one of the rows with the same key each held row is, from 1."""
+        keys = [row.key for row in self._rows]
+        last = self._found(_LAST_OCCURRENCES, keys)
+        found = []
+        for key in keys:
+            last[key] = last.get(key, 0) + 1
+            found.append(last[key])
+        return found
+
+    def _found(self, sql: str, values: Sequence[Any]) -> dict[Any, int]:
+        """The pairs that a query finds of these values."""
+        pairs: dict[Any, int] = {}
+        for at in range(0, len(values), GROUP):
+            some = values[at : at + GROUP]
+            found = self._connection.execute(sql.format(", ".join("?" * len(some))), some)
+            pairs.update((each[0], each[1]) for each in found)
+        return pairs
 
     def name_thread(self, conversation: str, axes: Mapping[str, Any]) -> None:
         """Give all turns of one row without an id the identity of its last turn: its key holds the whole thread."""
         sql = "SELECT seq, id FROM rows WHERE conversation = ? AND axes = ? ORDER BY turn"
+        self.flush()
         turns = self._connection.execute(sql, (conversation, canonical(axes))).fetchall()
         for seq, _ in turns[:-1]:
             update(self._connection, "rows", seq, {"id": turns[-1][1]})
@@ -146,6 +186,7 @@ class Staging:
         A conversation does so only where its first turn's request is staged once and recorded once: equal ones have
         replies of their own, and the later turns follow from them.
         """
+        self.flush()
         if not self._connection.execute("SELECT EXISTS (SELECT 1 FROM outcomes)").fetchone()[0]:
             return
         for statement in _ADOPTION:
@@ -154,3 +195,12 @@ class Staging:
             update(self._connection, "rows", seq, {"ident": ident})
         self._connection.execute("DROP TABLE temp.adopted")
         self._connection.execute("DROP TABLE temp.orphans")
+
+
+def _line(row: _Held, occurrence: int) -> tuple[Any, ...]:
+    """A row as its table holds it."""
+    shown = row.key.hex()[:SHOWN_KEY] + (f"-{occurrence}" if occurrence > 1 else "")
+    identity, ident = row.named or (shown, f"#{occurrence}")
+    expected = row.expected
+    takes = (expected.tokens, expected.cost, expected.cost_bound)
+    return sealed((row.n, identity, row.axes, *row.thread, ident, row.key, occurrence, row.error, *takes))

@@ -9,21 +9,36 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from batchgen.dispatch import Attempt, Outcome
 from batchgen.errors import OutputError
 from batchgen.journal import database
-from batchgen.journal.records import Recorded, insert, update
+from batchgen.journal.records import Recorded, insert, insertion, packed, sealed, update
 from batchgen.journal.schema import LAST_RUN
 
-# Commands committed together at most: a bound on one transaction, not on what waits.
+# Changes committed together at most: a bound on one transaction, not on what waits.
 GROUP = 1000
 
-Change = Callable[[sqlite3.Connection], None]
+Cells = Sequence[Any]
+
+
+class Change(NamedTuple):
+    """What a caller wants on record: lines, by table, of which many are written at once and which are made in the writer's
+    thread; and what else there is to do."""
+
+    lines: tuple[tuple[str, Callable[[], Cells]], ...] = ()
+    also: Callable[[sqlite3.Connection], None] | None = None
+
+
+_Waiting = tuple[Change, asyncio.Future[None]]
+
+# A row has one outcome, the latest; its attempts are many.
+_INSERTIONS = {"attempts": insertion("attempts"), "outcomes": insertion("outcomes", replace=True)}
 
 
 class Writer:
@@ -32,25 +47,36 @@ class Writer:
     def __init__(self, path: Path, run: int) -> None:
         self._path = path
         self._run = run
-        self._queue: queue.SimpleQueue[tuple[Change, asyncio.Future[None]] | None] = queue.SimpleQueue()
+        self._held: list[_Waiting] = []
+        self._queue: queue.SimpleQueue[list[_Waiting] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._failure: BaseException | None = None
+        # What has money set aside in the journal.
+        self._reserved: set[tuple[str, bytes]] = set()
         self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
         self._thread.start()
 
     async def commit(self, change: Change) -> None:
         """Return when the change is durable. Raises OutputError or DamagedError, and from then on always."""
-        # A cancelled caller must not take back what is already on its way to the disk.
-        await asyncio.shield(self.put(change))
+        # A caller that is cancelled takes nothing back: what waits for the disk is not what it waits for.
+        await self.put(change)
 
     def put(self, change: Change) -> asyncio.Future[None]:
         """What is done when the change is durable; nobody has to wait for it."""
+        if not self._held:
+            # All that one turn of the loop brings goes over at once: waking a thread costs more than a change.
+            self._loop.call_soon(self._hand_over)
         done = self._loop.create_future()
-        self._queue.put((change, done))
+        self._held.append((change, done))
         return done
+
+    def _hand_over(self) -> None:
+        self._queue.put(self._held)
+        self._held = []
 
     async def close(self) -> None:
         """Commit the rest and end the thread."""
+        self._hand_over()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 
@@ -63,30 +89,29 @@ class Writer:
             self._failure = error
         ended = False
         while not ended:
-            group = self._next_group()
-            ended = group[-1] is None
-            changes = [item for item in group if item is not None]
-            if changes and self._failure is None and connection is not None:
-                self._failure = self._commit(connection, [change for change, _ in changes])
-            self._tell([done for _, done in changes])
+            group, ended = self._next_group()
+            if group and self._failure is None and connection is not None:
+                self._failure = self._commit(connection, [change for change, _ in group])
+            self._tell([done for _, done in group])
         if connection is not None:
             connection.close()
 
-    def _next_group(self) -> list[tuple[Change, asyncio.Future[None]] | None]:
-        group = [self._queue.get()]
-        while group[-1] is not None and len(group) < GROUP:
-            try:
-                group.append(self._queue.get_nowait())
-            except queue.Empty:
-                break
-        return group
+    def _next_group(self) -> tuple[list[_Waiting], bool]:
+        """What has arrived, and whether it is the last."""
+        group: list[_Waiting] = []
+        arrived = self._queue.get()
+        while arrived is not None:
+            group += arrived
+            if len(group) >= GROUP or self._queue.empty():
+                return group, False
+            arrived = self._queue.get()
+        return group, True
 
     def _commit(self, connection: sqlite3.Connection, changes: Sequence[Change]) -> BaseException | None:
         try:
             with database.telling(self._path):
                 connection.execute("BEGIN IMMEDIATE")
-                for change in changes:
-                    change(connection)
+                _write(connection, changes)
                 connection.execute("COMMIT")
         except BaseException as error:
             if connection.in_transaction:
@@ -118,82 +143,124 @@ class Writer:
 
     # -- what a run records --------------------------------------------------------------------------------------
 
-    def reserve(self, ident: str, key: str, number: int, at: float, cost: int) -> Change:
+    def reserve(self, ident: str, key: bytes, number: int, at: float, cost: int) -> Change:
         """A call is about to be sent that may cost up to `cost` nano-dollars."""
+        self._reserved.add((ident, key))
         cells = {"ident": ident, "key": key, "run": self._run, "number": number, "at": at, "cost": cost}
+        return Change(also=partial(_reserve, cells))
 
-        def change(connection: sqlite3.Connection) -> None:
-            insert(connection, "reserved", cells, replace=True)
-
-        return change
-
-    def attempt(self, ident: str, key: str, attempt: Attempt) -> Change:
+    def attempt(self, ident: str, key: bytes, attempt: Attempt) -> Change:
         """A call has ended."""
-        about = asdict(attempt)
-        about["http_status"] = about.pop("status")
+        audit = ("attempts", partial(_audit, ident, key, self._run, attempt))
+        if (ident, key) not in self._reserved:
+            return Change(lines=(audit,))
+        self._reserved.discard((ident, key))
+        return Change(lines=(audit,), also=partial(_settle, ident, key))
 
-        def change(connection: sqlite3.Connection) -> None:
-            insert(connection, "attempts", {"ident": ident, "key": key, "run": self._run, **about})
-            connection.execute("DELETE FROM reserved WHERE ident = ? AND key = ?", (ident, key))
-
-        return change
-
-    def withdraw(self, ident: str, key: str) -> Change:
+    def withdraw(self, ident: str, key: bytes) -> Change:
         """A failure that this run recorded says nothing of its row after all."""
-
-        def change(connection: sqlite3.Connection) -> None:
-            sql = "DELETE FROM outcomes WHERE ident = ? AND key = ? AND run = ? AND status = 'failed'"
-            connection.execute(sql, (ident, key, self._run))
-
-        return change
+        return Change(also=partial(_withdraw, ident, key, self._run))
 
     def outcome(self, ident: str, columns_digest: bytes, outcome: Outcome) -> Change:
         """A request has ended in this run. A failure never replaces an answer that is still whole."""
-        recorded = self._recorded(ident, columns_digest, outcome)
-        key, files, passing = outcome.request.key, outcome.files, recorded.passing
+        line = partial(_recorded, ident, columns_digest, outcome, self._run)
+        if outcome.failure is not None:
+            return Change(also=partial(_fail, line))
+        if outcome.files:
+            return Change(lines=(("outcomes", line),), also=partial(_own, ident, outcome.request.key, outcome.files))
+        return Change(lines=(("outcomes", line),))
 
-        def change(connection: sqlite3.Connection) -> None:
-            sql = "SELECT rowid, status, passing, tries, lost FROM outcomes WHERE ident = ? AND key = ?"
-            old = connection.execute(sql, (ident, key)).fetchone()
-            counted = old is not None and (old["passing"] or old["status"] != "failed")
-            tries = (old["tries"] if counted else 0) + 1 if passing else 0
-            if old and old["status"] != "failed" and not old["lost"] and outcome.failure:
-                again = passing and tries < LAST_RUN
-                update(connection, "outcomes", old["rowid"], {"redo": int(again), "tries": tries})
-                return
-            cells = {**recorded.cells(), "tries": tries, "redo": 0, "lost": 0}
-            insert(connection, "outcomes", cells, replace=True)
-            connection.execute("DELETE FROM files WHERE ident = ? AND key = ?", (ident, key))
-            for file in files:
-                insert(connection, "files", {**file, "ident": ident, "key": key}, replace=True)
 
-        return change
+def together(first: Change, second: Change) -> Change:
+    """Both changes, in one transaction."""
+    steps = [each for each in (first.also, second.also) if each is not None]
 
-    def _recorded(self, ident: str, columns_digest: bytes, outcome: Outcome) -> Recorded:
-        answer, failure = outcome.answer, outcome.failure
-        usage = answer.usage if answer else None
-        return Recorded(
-            ident=ident,
-            key=outcome.request.key,
-            status="failed" if answer is None else "succeeded" if answer.ended else "incomplete",
-            finish_reason=answer.finish_reason if answer else None,
-            model=answer.model if answer else None,
-            service_tier=answer.service_tier if answer else None,
-            input_tokens=usage.input_tokens if usage else None,
-            cached_tokens=usage.cached_tokens if usage else None,
-            output_tokens=usage.output_tokens if usage else None,
-            reasoning_tokens=usage.reasoning_tokens if usage else None,
-            cost=outcome.cost,
-            attempts=outcome.attempts,
-            elapsed=outcome.elapsed,
-            answered_at=outcome.answered_at,
-            run=self._run,
-            reason=failure.reason if failure else None,
-            http_status=failure.status if failure else 200,
-            code=failure.code if failure else None,
-            message=failure.message if failure else None,
-            request_id=outcome.request_id,
-            passing=failure is not None and failure.passing,
-            columns_digest=columns_digest,
-            response=outcome.reply,
-        )
+    def also(connection: sqlite3.Connection) -> None:
+        for step in steps:
+            step(connection)
+
+    return Change(lines=(*first.lines, *second.lines), also=also if steps else None)
+
+
+def _write(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
+    for table, statement in _INSERTIONS.items():
+        made = [make for change in changes for name, make in change.lines if name == table]
+        connection.executemany(statement, [sealed(make()) for make in made])
+    for change in changes:
+        if change.also is not None:
+            change.also(connection)
+
+
+def _reserve(cells: Mapping[str, Any], connection: sqlite3.Connection) -> None:
+    insert(connection, "reserved", cells, replace=True)
+
+
+def _settle(ident: str, key: bytes, connection: sqlite3.Connection) -> None:
+    connection.execute("DELETE FROM reserved WHERE ident = ? AND key = ?", (ident, key))
+
+
+def _withdraw(ident: str, key: bytes, run: int, connection: sqlite3.Connection) -> None:
+    sql = "DELETE FROM outcomes WHERE ident = ? AND key = ? AND run = ? AND status = 'failed'"
+    connection.execute(sql, (ident, key, run))
+
+
+def _own(ident: str, key: bytes, files: Sequence[Mapping[str, Any]], connection: sqlite3.Connection) -> None:
+    """The pictures of an answer, in place of those of an earlier one."""
+    connection.execute("DELETE FROM files WHERE ident = ? AND key = ?", (ident, key))
+    for file in files:
+        insert(connection, "files", {**file, "ident": ident, "key": key}, replace=True)
+
+
+def _fail(line: Callable[[], Recorded], connection: sqlite3.Connection) -> None:
+    failed = line()
+    sql = "SELECT rowid, status, passing, tries, lost FROM outcomes WHERE ident = ? AND key = ?"
+    old = connection.execute(sql, (failed.ident, failed.key)).fetchone()
+    counted = old is not None and (old["passing"] or old["status"] != "failed")
+    tries = (old["tries"] if counted else 0) + 1 if failed.passing else 0
+    if old and old["status"] != "failed" and not old["lost"]:
+        again = failed.passing and tries < LAST_RUN
+        update(connection, "outcomes", old["rowid"], {"redo": int(again), "tries": tries})
+        return
+    connection.execute(_INSERTIONS["outcomes"], sealed(failed._replace(tries=tries)))
+    _own(failed.ident, failed.key, (), connection)
+
+
+def _audit(ident: str, key: bytes, run: int, attempt: Attempt) -> Cells:
+    """An attempt as its table holds it."""
+    told = (attempt.status, attempt.code, attempt.reason, attempt.request_id)
+    took = (attempt.input_tokens, attempt.output_tokens, attempt.cost, attempt.wait, attempt.elapsed)
+    return (ident, key, run, attempt.number, attempt.started_at, *told, *took)
+
+
+def _recorded(ident: str, columns_digest: bytes, outcome: Outcome, run: int) -> Recorded:
+    """An outcome as its table holds it, tried in one run."""
+    answer, failure = outcome.answer, outcome.failure
+    usage = answer.usage if answer else None
+    return Recorded(
+        ident=ident,
+        key=outcome.request.key,
+        status="failed" if answer is None else "succeeded" if answer.ended else "incomplete",
+        finish_reason=answer.finish_reason if answer else None,
+        model=answer.model if answer else None,
+        service_tier=answer.service_tier if answer else None,
+        input_tokens=usage.input_tokens if usage else None,
+        cached_tokens=usage.cached_tokens if usage else None,
+        output_tokens=usage.output_tokens if usage else None,
+        reasoning_tokens=usage.reasoning_tokens if usage else None,
+        cost=outcome.cost,
+        attempts=outcome.attempts,
+        elapsed=outcome.elapsed,
+        answered_at=outcome.answered_at,
+        run=run,
+        reason=failure.reason if failure else None,
+        http_status=failure.status if failure else 200,
+        code=failure.code if failure else None,
+        message=failure.message if failure else None,
+        request_id=outcome.request_id,
+        passing=int(failure is not None and failure.passing),
+        columns_digest=columns_digest,
+        packed=packed(outcome.reply),
+        tries=0,
+        redo=0,
+        lost=0,
+    )

@@ -60,6 +60,8 @@ _STORED = ("previous_response_id", "conversation", "web_search_options")
 _FILED = re.compile(r'"type":"(input_file|file|input_audio|item_reference)"|"(file_id)":"')
 _OWN_TOOLS = frozenset({"function", "custom"})
 
+_canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+
 Axes = Mapping[str, Any]
 
 
@@ -78,7 +80,7 @@ class Request:
     ident: str = ""
     axes: Axes = field(default_factory=dict)
     turn: int = 0
-    key: str
+    key: bytes
     endpoint: str
     body: Mapping[str, Any]
     uploads: tuple[Upload, ...] = ()
@@ -96,7 +98,7 @@ class Request:
 
 def canonical(value: Any) -> str:
     """Canonical JSON: sorted keys, no spaces, no NaN; the same value is always the same text."""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _canonical(value)
 
 
 def combinations(matrix: Mapping[str, Sequence[Any]]) -> list[Axes]:
@@ -209,22 +211,35 @@ class Renderer:
         texts = (*(text for _, text in _strings(self._job.request, ())), *self._included.values())
         return bool(self._kind.file_fields) or any("data_url" in text for text in texts)
 
-    def request(self, columns: Values, axes: Axes, *, turn: Any = None, previous: str = "") -> Request:
+    def request(
+        self,
+        columns: Values,
+        axes: Axes,
+        *,
+        turn: Any = None,
+        previous: bytes = b"",
+        name: str = "",
+        ident: str = "",
+        number: int = 0,
+    ) -> Request:
         """The request of one row and combination; `turn` is the element of a `turns` column, `previous` the key of the
-        turn before. Raises RequestFault with the place in the job file."""
+        turn before; `name` (its id), `ident` and the turn's `number` go into the request as they are. Raises RequestFault
+        with the place in the job file."""
         row = {**columns, **axes}
         body = self._render({**row, "row": row, **({"turn": turn} if self._by_turns else {})})
         uploads = self._uploads(body)
         self._check(body)
-        parts = [SCHEME, self._provider, self._kind.endpoint, [[each.field, each.sha256] for each in uploads], previous]
         try:
             text = canonical(body)
-            key = hashlib.sha256(f"{canonical(parts)}\n{text}".encode()).hexdigest()
+            key = hashlib.sha256(f"{self._recipe(uploads, previous)}\n{text}".encode()).digest()
         except (TypeError, ValueError, RecursionError) as error:
             raise RequestFault(("request",), f"the rendered request is not JSON in UTF-8: {error}") from None
         input_bound, shown = _input(body, text)
         return Request(
+            id=name,
+            ident=ident,
             axes=axes,
+            turn=number,
             key=key,
             endpoint=self._kind.endpoint,
             body={**self._kind.defaults, **body},
@@ -235,6 +250,17 @@ class Renderer:
             pictures=_count(body, "n") if self._kind.draws else 0,
             brings_in=_brings_in(body, text),
         )
+
+    def _recipe(self, uploads: Sequence[Upload], previous: bytes) -> str:
+        """What the key is made of, the body excepted."""
+        if not uploads and not previous:
+            return self._plain_recipe
+        files = [[each.field, each.sha256] for each in uploads]
+        return canonical([SCHEME, self._provider, self._kind.endpoint, files, previous.hex()])
+
+    @cached_property
+    def _plain_recipe(self) -> str:
+        return canonical([SCHEME, self._provider, self._kind.endpoint, [], ""])
 
     def columns(self, row: Values, request: Values, response: Any, output: str) -> dict[str, Any]:
         """The cells of `output.columns` for one answer; a cell whose template fails is None."""

@@ -38,10 +38,10 @@ from batchgen.spec.values import (
     HeaderValue,
     HeaderWord,
     Name,
-    NotNegative,
     PathText,
     Positive,
     ProviderName,
+    Rate,
     RequestKey,
     Text,
     Usd,
@@ -143,16 +143,16 @@ class Retry(Section):
 class Price(Section):
     """USD per million tokens of one model."""
 
-    input: NotNegative | None = Field(
+    input: Rate | None = Field(
         default=None, description="USD per million input tokens; by default what genai-prices knows, as for output"
     )
-    cached_input: NotNegative | None = Field(
+    cached_input: Rate | None = Field(
         default=None, description="USD per million cached input tokens; by default as input"
     )
-    output: NotNegative | None = Field(
+    output: Rate | None = Field(
         default=None, description="USD per million output tokens; without it only what answers in no tokens has a price"
     )
-    image: NotNegative | None = Field(
+    image: Rate | None = Field(
         default=None, description="USD for one picture at the most; what max_cost reserves for image kinds"
     )
 

@@ -206,7 +206,8 @@ def _provider_name(name: str) -> str:
 Text = Annotated[str, Field(min_length=1)]
 PathText = Annotated[str, AfterValidator(_path)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# USD, for a million tokens or one picture.
+Rate = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 Scalar = Annotated[
     str | int | float | bool, PlainValidator(_scalar), WithJsonSchema({"type": ["string", "number", "boolean"]})
 ]
