@@ -108,9 +108,14 @@ def sniff(data: bytes) -> str | None:
     return None
 
 
+_UNCOUNTED = Usage()
+
+
 def usage_of(response: Json) -> Usage:
     """The reply's token counts in either spelling (prompt/completion or input/output); what is absent is None."""
     usage = _mapping(response.get("usage"))
+    if not usage:
+        return _UNCOUNTED
     inside = _mapping(usage.get("prompt_tokens_details") or usage.get("input_tokens_details"))
     outside = _mapping(usage.get("completion_tokens_details") or usage.get("output_tokens_details"))
     return Usage(

@@ -10,7 +10,7 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchgen.dispatch import LARGE_REPLY, Attempt, Failure, Outcome, Received, Thread
 from batchgen.images import PictureFolder, file_stem, stored
@@ -37,11 +37,32 @@ class JobLedger:
 
     async def threads(self) -> AsyncIterator[Thread]:
         """Everything that is to be sent, in the prompts file's order, a page at a time."""
-        after = 0
-        while page := await asyncio.to_thread(self._journal.heads, after, self._scope):
-            for row in page:
-                yield _Single(self, row) if row.turn == 0 else _Conversation(self, row)
-            after = page[-1].seq
+        page = await asyncio.to_thread(self._page, 0)
+        while page:
+            # The next page is read while this one is sent.
+            following = asyncio.create_task(asyncio.to_thread(self._page, page[-1].row.seq))
+            try:
+                for head in page:
+                    yield _Single(self, head) if head.row.turn == 0 else _Conversation(self, head.row)
+                page = await following
+            finally:
+                following.cancel()
+
+    def _page(self, after: int) -> list[_Head]:
+        """The next page of threads, after the row `after`. Requests are made here, many at a time, unless they are as large
+        as the pictures in them."""
+        rows = self._journal.heads(after, self._scope)
+        return [_Head(row, None if row.turn or self._renderer.reads_files else self._made(row)) for row in rows]
+
+    def _made(self, row: Row, previous: bytes = b"") -> Request | RequestFault:
+        """The request of a row, after the turn whose key is `previous`; or why it cannot be made any more."""
+        try:
+            request = rendered(self._job, self._renderer, row, previous)
+        except RequestFault as fault:
+            return fault
+        if request.key != row.key:
+            return RequestFault(("request",), "a file that it is made of has changed since the run began; run again")
+        return request
 
     async def turns(self, head: Row) -> list[Row]:
         """The turns of a conversation that are in scope, in order, as they stand now."""
@@ -55,16 +76,18 @@ class JobLedger:
     async def request(self, row: Row, history: History = (), previous: bytes = b"") -> Request | None:
         """The request of a row, after the conversation so far and the turn whose key is `previous`; None when it cannot
         be made any more."""
+        make = partial(self._made, row, previous)
+        made = await asyncio.to_thread(make) if self._renderer.reads_files else make()
+        request = await self.checked(row, made)
+        return with_history(request, history) if request and history else request
+
+    async def checked(self, row: Row, made: Request | RequestFault) -> Request | None:
+        """A row's request on its way to be sent; None, when that is recorded, for one that could not be made."""
         self._digests[row.ident, row.key] = row.columns_digest
-        make = partial(rendered, self._job, self._renderer, row, previous)
-        try:
-            request = await asyncio.to_thread(make) if self._renderer.reads_files else make()
-            if request.key != row.key:
-                raise RequestFault(("request",), "a file that it is made of has changed since the run began; run again")
-            return with_history(request, history) if history else request
-        except RequestFault as fault:
-            await self._unmade(row, str(fault))
+        if isinstance(made, RequestFault):
+            await self._unmade(row, str(made))
             return None
+        return made
 
     def said(self, row: Row, previous: bytes, *, first: bool) -> History:
         """What an answered turn adds to its conversation: its own messages, then the reply to it."""
@@ -126,16 +149,26 @@ class JobLedger:
         return self._writer.outcome(request.ident, digest, outcome)
 
 
+class _Head(NamedTuple):
+    """The first row of a thread, and its request or why there is none; None where it is made when it is sent."""
+
+    row: Row
+    made: Request | RequestFault | None
+
+
 class _Single:
     """A row that is a thread of its own."""
 
-    def __init__(self, ledger: JobLedger, row: Row) -> None:
+    def __init__(self, ledger: JobLedger, head: _Head) -> None:
         self._ledger = ledger
-        self._row: Row | None = row
+        self._head: _Head | None = head
 
     async def next(self) -> Request | None:
-        row, self._row = self._row, None
-        return await self._ledger.request(row) if row else None
+        head, self._head = self._head, None
+        if head is None:
+            return None
+        row, made = head
+        return await (self._ledger.request(row) if made is None else self._ledger.checked(row, made))
 
 
 class _Conversation:

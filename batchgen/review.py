@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -141,22 +142,22 @@ def show(job: Job, identity: str, *, simulate: bool = False, output: Path | None
     with place.peek() as journal:
         place.staged(journal)
         rows = _named(journal, [identity])
-        return [_detail(place, journal, row) for row in rows]
+        calls = defaultdict(list)
+        for each in journal.attempts({row.ident for row in rows}):
+            calls[each["ident"], each["key"]].append({**each, "cost": dollars(each["cost"])})
+        return [_detail(place, journal, row, calls[row.ident, row.key]) for row in rows]
 
 
 # What a row's outcome holds for batchgen alone.
 _PRIVATE = ("ident", "key", "columns_digest", "packed", "redo", "lost")
 
 
-def _detail(place: Place, journal: Journal, row: Row) -> dict[str, Any]:
+def _detail(place: Place, journal: Journal, row: Row, attempts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     recorded = journal.recorded(row.ident, row.key)
     outcome = None
     if recorded is not None:
         outcome = {name: value for name, value in recorded._asdict().items() if name not in _PRIVATE}
         outcome |= {"response": json.loads(recorded.response or b"null"), "cost": dollars(recorded.cost)}
-    attempts = [
-        {**each, "cost": dollars(each["cost"])} for each in journal.attempts(row.ident) if each["key"] == row.key
-    ]
     return {
         "id": row.id,
         "line": row.line,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import platform
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
@@ -156,10 +157,21 @@ async def _dispatch(
             )
             signals.attend(backend.stop)
             async with _watched(progress, journal, place, options):
-                return await backend.run(ledger.threads())
+                with _swept():
+                    return await backend.run(ledger.threads())
     finally:
         signals.attend(None)
         await writer.close()
+
+
+@contextmanager
+def _swept() -> Iterator[None]:
+    """What is there already is no garbage, and is not looked at again and again: a run makes much of it, and soon."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @asynccontextmanager

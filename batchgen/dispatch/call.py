@@ -63,7 +63,12 @@ class Calls:
             return Attempt(number=number, started_at=started_at, wait=wait, elapsed=elapsed, **told)
 
         try:
-            reply = await self._post(request)
+            try:
+                async with self._watch.deadline():
+                    reply = await self._client.post(request)
+            except TimeoutError:
+                message = f"no whole answer within {self._watch.timeout:g} s (retry.timeout)"
+                reply = Failure(meaning="timeout", reason="timeout", message=message, unknown=True)
             result = await self._read(request, reply) if isinstance(reply, Reply) else reply
         except asyncio.CancelledError:
             # The run ends now, and what the call came to will never be known; that it was made, will.
@@ -74,17 +79,10 @@ class Calls:
         self._admission.settle(ticket, cost)
         return Called(result=result, attempt=attempt(cost=cost, **_audit(result, reply)), sent_at=started)
 
-    async def _post(self, request: Request) -> Reply | Failure:
-        try:
-            async with self._watch.deadline():
-                return await self._client.post(request)
-        except TimeoutError:
-            message = f"no whole answer within {self._watch.timeout:g} s (retry.timeout)"
-            return Failure(meaning="timeout", reason="timeout", message=message, unknown=True)
-
     async def _read(self, request: Request, reply: Reply) -> Received | Failure:
         try:
-            body = await _parse(reply.body)
+            large = len(reply.body) > LARGE_REPLY
+            body = await asyncio.to_thread(json.loads, reply.body) if large else json.loads(reply.body)
             if complaint(body) is not None:
                 return self._client.clean(classify(200, reply.body, reply.headers))
             if not isinstance(body, Mapping):
@@ -117,12 +115,6 @@ class Calls:
             if cost is not None:
                 return cost
         return worst
-
-
-async def _parse(body: bytes) -> Any:
-    if len(body) > LARGE_REPLY:
-        return await asyncio.to_thread(json.loads, body)
-    return json.loads(body)
 
 
 def _audit(result: Received | Failure, reply: Reply | Failure) -> dict[str, Any]:

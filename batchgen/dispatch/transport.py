@@ -69,7 +69,11 @@ class Client:
     async def post(self, request: Request) -> Reply | Failure:
         """Send one request, once. Raises only CancelledError."""
         try:
-            reply = await (self._upload(request) if request.uploads else self._post(request))
+            if request.uploads:
+                reply = await self._upload(request)
+            else:
+                found = self._routes.get(request.endpoint) or await self._route(request.endpoint)
+                reply = await found.post(request.body)
         except RequestFault as fault:
             return Failure(meaning="row", reason="input", message=fault.message)
         except Exception as error:
@@ -81,12 +85,10 @@ class Client:
             self._routes.pop(request.endpoint, None)
         return self.clean(classify(reply.status, reply.body, reply.headers))
 
-    async def _post(self, request: Request) -> Reply:
-        """Plain JSON, on the endpoint's route."""
-        found = self._routes.get(request.endpoint)
-        if found is None:
-            found = self._routes[request.endpoint] = await route(partial(self._sdk, request.endpoint, {}))
-        return await found.post(request.body)
+    async def _route(self, endpoint: str) -> Route:
+        """How plain JSON goes to an endpoint."""
+        found = self._routes[endpoint] = await route(partial(self._sdk, endpoint, {}))
+        return found
 
     async def _upload(self, request: Request) -> Reply:
         """Multipart, which the client makes."""

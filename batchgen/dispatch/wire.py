@@ -15,6 +15,7 @@ from typing import Any
 
 import aiohttp
 import httpx2
+from multidict import CIMultiDict
 from openai._vendor.httpx_aiohttp.transport import AiohttpTransport
 from yarl import URL
 
@@ -159,7 +160,7 @@ def _route_of(request: httpx2.Request, transport: AiohttpTransport) -> Route:
         address = URL(str(transport.proxy.url)).with_user(user).with_password(word)
         proxy = {"proxy": address, "proxy_headers": transport.proxy.headers}
     url = URL(str(request.url))
-    return Route(url=url, headers=dict(headers), transport=transport, proxy=proxy, cap=_cap(url.path))
+    return Route(url=url, headers=CIMultiDict(headers), transport=transport, proxy=proxy, cap=_cap(url.path))
 
 
 def _cap(path: str) -> int:

@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 from batchgen.errors import DamagedError
 from batchgen.journal.schema import FIRST, REAL, SEALED
 
+# Bytes of a response up to which it is kept as it came: packing takes longer than writing what it would save.
+SMALL = 1000
+
 # What SQLite's INTEGER holds.
 LARGEST = 2**63 - 1
 
@@ -160,7 +163,7 @@ def update(connection: sqlite3.Connection, table: str, rowid: int, changes: Mapp
 
 def packed(response: bytes) -> bytes:
     """A response as it is stored: compressed where that pays."""
-    small = zlib.compress(response, 6) if len(response) > 200 else response
+    small = zlib.compress(response, 6) if len(response) > SMALL else response
     return b"z" + small if len(small) < len(response) else b"r" + response
 
 

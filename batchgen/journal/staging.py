@@ -12,6 +12,8 @@ from batchgen.journal.records import digest_of, encodable, insertion, sealed, up
 from batchgen.prompts import Prompt
 from batchgen.requests import Request, canonical
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 # Hex digits of a key that stand for a row without an id.
 SHOWN_KEY = 12
 
@@ -101,7 +103,7 @@ class Staging:
         """One row of the prompts file; its requests follow."""
         if len(self._prompts) >= GROUP:
             self.flush()
-        text = json.dumps(prompt.columns, ensure_ascii=False, separators=(",", ":"))
+        text = _encode(prompt.columns)
         self._prompts.append(sealed((prompt.n, prompt.line, text, prompt.error)))
         if identity is not None:
             self._named.append((encodable(identity), prompt.line))

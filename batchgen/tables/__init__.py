@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -188,8 +188,8 @@ class Tables:
         look, columns = self._look, {**dict.fromkeys(given, str), **own}
         if path.suffix == ".csv":
             # Text of batchgen's own columns is what a model or a server wrote, or made of it.
-            texts = frozenset(name for name, kind in own.items() if kind is str) if look.safe else frozenset[str]()
-            disarm = partial(self._disarm, texts)
+            texts = frozenset(name for name, kind in own.items() if kind is str)
+            disarm = partial(self._disarm, texts) if look.safe else None
             return csv_writer(path, list(columns), delimiter=look.delimiter, bom=look.bom, disarm=disarm)
         if path.suffix == ".jsonl":
             return jsonl_writer(path, list(columns))
@@ -223,8 +223,11 @@ class Tables:
             yield self._named(inputs, {**own, "output": choice.text, **cells, **several, **money})
 
     def _named(self, inputs: Record, own: Record) -> Record:
+        prefix = self._look.prefix
+        if prefix:
+            own = {prefix + name: value for name, value in own.items()}
         # Where both have a name, it is the axis that stands: layout and conflicts leave no other case.
-        return {**{self._look.prefix + name: value for name, value in own.items()}, **inputs}
+        return {**own, **inputs}
 
     def _own(self, shown: Line, last: Recorded | None, status: str) -> Record:
         own: Record = {"status": status, "error": _why(shown)}
@@ -232,19 +235,19 @@ class Tables:
             own["messages"] = self._messages(shown)
         if last is None:
             return own
-        found = [each for _, each in shown if each is not None]
+        whole = _whole([each for _, each in shown if each is not None])
         return {
             **own,
             "finish_reason": last.finish_reason,
             "model": last.model,
-            "input_tokens": _sum(each.input_tokens for each in found),
-            "cached_tokens": _sum(each.cached_tokens for each in found),
-            "output_tokens": _sum(each.output_tokens for each in found),
-            "reasoning_tokens": _sum(each.reasoning_tokens for each in found),
-            "cost": dollars(_sum(each.cost for each in found)),
-            "attempts": sum(each.attempts for each in found),
-            "elapsed_s": round(sum(each.elapsed for each in found), 3),
-            "answered_at": _when(last.answered_at),
+            "input_tokens": whole.input_tokens,
+            "cached_tokens": whole.cached_tokens,
+            "output_tokens": whole.output_tokens,
+            "reasoning_tokens": whole.reasoning_tokens,
+            "cost": dollars(whole.cost),
+            "attempts": whole.attempts,
+            "elapsed_s": round(whole.elapsed, 3),
+            "answered_at": _when(int(last.answered_at)),
             "request_id": last.request_id,
             "run": last.run,
         }
@@ -297,7 +300,7 @@ class Tables:
                 "message": recorded.message,
                 "request_id": recorded.request_id,
                 "attempts": recorded.attempts,
-                "when": _when(recorded.answered_at),
+                "when": _when(int(recorded.answered_at)),
             }
         else:
             cells["message"] = row.error
@@ -328,10 +331,21 @@ def _worst(statuses: Sequence[str]) -> str:
     return min(statuses, key=order.index)
 
 
-def _sum(values: Iterator[int | None]) -> int | None:
+def _whole(found: list[Recorded]) -> Recorded:
+    """What all turns of a line took together, in the place of the last one's."""
+    if len(found) == 1:
+        return found[0]
+    amounts = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "cost", "attempts", "elapsed")
+    return found[-1]._replace(**{name: _sum(getattr(each, name) for each in found) for name in amounts})
+
+
+def _sum(values: Iterator[Any]) -> Any:
     known = [value for value in values if value is not None]
     return sum(known) if known else None
 
 
-def _when(at: float) -> str | None:
+# Thousands of answers come in one second, and the clock's face is slow to draw.
+@lru_cache(maxsize=1024)
+def _when(at: int) -> str | None:
+    """A second since 1970 as people and spreadsheets read it; None for 0."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if at else None

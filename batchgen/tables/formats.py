@@ -37,19 +37,26 @@ def cell(value: Any) -> str:
 
 @contextmanager
 def csv_writer(
-    path: Path, columns: Sequence[str], *, delimiter: str, bom: bool, disarm: Callable[[str, str], str]
+    path: Path, columns: Sequence[str], *, delimiter: str, bom: bool, disarm: Callable[[str, str], str] | None
 ) -> Iterator[Write]:
-    """A CSV; `disarm` has the last word on each cell, given its column."""
+    """A CSV; `disarm`, if any, has the last word on each cell, given its column."""
     with writing(path, encoding="utf-8-sig" if bom else "utf-8") as file:
         plain = csv.writer(file, delimiter=delimiter, lineterminator="\n")
         # Python's writer leaves a lone CR unquoted, and readers take it for a line's end.
         quoted = csv.writer(file, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
 
-        def write_cells(cells: list[str]) -> None:
-            (quoted if any("\r" in each for each in cells) else plain).writerow(cells)
+        def write(record: Record) -> None:
+            cells = [value if type(value := record.get(name)) is str else cell(value) for name in columns]
+            # Looked at as a whole: most lines hold nothing that each cell must be looked at for.
+            line = "".join(cells)
+            if not line.isascii():
+                cells = [encodable(each) for each in cells]
+            if disarm is not None:
+                cells = [disarm(name, each) for name, each in zip(columns, cells, strict=True)]
+            (quoted if "\r" in line else plain).writerow(cells)
 
-        write_cells(list(columns))
-        yield lambda record: write_cells([disarm(name, encodable(cell(record.get(name)))) for name in columns])
+        write({name: name for name in columns})
+        yield write
 
 
 @contextmanager
