@@ -1,0 +1,32 @@
+"""All benchmarks, or those that are named: `python tests/bench [cpu ...] [--rows N] [--rounds N]`.
+
+Nothing here passes or fails: each scenario prints what it measured beside its target. Ratios are of rounds in turns on one
+machine; carry those, not the absolutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+
+from cpu import cpu
+from measure import Line, show
+
+SCENARIOS: dict[str, Callable[[int | None, int], Iterator[Line]]] = {"cpu": cpu}
+
+
+def main() -> None:
+    """Run the scenarios that the command line names, in order."""
+    parser = argparse.ArgumentParser(prog="python tests/bench", description=__doc__)
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(SCENARIOS))
+    parser.add_argument("--rows", type=int, help="in place of each scenario's own number of rows")
+    parser.add_argument("--rounds", type=int, default=3, help="of those that take turns; 3 by default")
+    given = parser.parse_args()
+    if unknown := set(given.scenarios) - set(SCENARIOS):
+        parser.error(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
+    for name in given.scenarios or SCENARIOS:
+        show(name, list(SCENARIOS[name](given.rows, given.rounds)))
+
+
+if __name__ == "__main__":
+    main()
