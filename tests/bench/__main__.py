@@ -10,9 +10,10 @@ import argparse
 from collections.abc import Callable, Iterator
 
 from cpu import cpu
+from life import memory, million
 from measure import Line, show
 
-SCENARIOS: dict[str, Callable[[int | None, int], Iterator[Line]]] = {"cpu": cpu}
+SCENARIOS: dict[str, Callable[[int | None, int], Iterator[Line]]] = {"cpu": cpu, "memory": memory, "million": million}
 
 
 def main() -> None:

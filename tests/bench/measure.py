@@ -22,7 +22,6 @@ HERE = Path(__file__).parent
 # The copy of batchgen that these files lie in, whatever is installed; and nothing of the caller's API settings.
 ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")},
-    "OPENAI_API_KEY": KEY,
     "PYTHONPATH": str(HERE.parent.parent),
 }
 # ru_maxrss is in KiB on Linux, in bytes on macOS.
@@ -45,9 +44,9 @@ class Target:
     def verdict(self, value: float) -> str:
         """Met, or by how much of the target it is missed."""
         if self.most is not None and value > self.most:
-            return f"missed by {(value / self.most - 1):.0%}" if self.most else "missed"
+            return f"missed by {(value / self.most - 1):.1%}" if self.most else "missed"
         if self.least is not None and value < self.least:
-            return f"missed by {(1 - value / self.least):.0%}"
+            return f"missed by {(1 - value / self.least):.1%}"
         return "met"
 
     def __str__(self) -> str:
@@ -162,11 +161,13 @@ class Ran:
     err: str
 
 
-def ran(*command: str | Path) -> Ran:
-    """Run a command to its end. Raises SystemExit when it fails: then there is nothing to measure."""
+def ran(*command: str | Path, code: int = 0, key: str | None = KEY) -> Ran:
+    """Run a command to its end, with an API key or without one. Raises SystemExit when it ends with another code than
+    `code`: then there is nothing to measure."""
+    environment = {**ENVIRONMENT, **({"OPENAI_API_KEY": key} if key else {})}
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         began = time.monotonic()
-        process = subprocess.Popen([*map(str, command)], stdout=out, stderr=err, env=ENVIRONMENT)
+        process = subprocess.Popen([*map(str, command)], stdout=out, stderr=err, env=environment)
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.monotonic() - began
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -175,7 +176,7 @@ def ran(*command: str | Path) -> Ran:
         said = Ran(
             cpu=usage.ru_utime + usage.ru_stime, wall=wall, peak=usage.ru_maxrss / MIB, out=out.read(), err=err.read()
         )
-    if process.returncode:
+    if process.returncode != code:
         raise SystemExit(f"{' '.join(map(str, command))} ended with {process.returncode}:\n{said.out}{said.err}")
     return said
 
