@@ -12,8 +12,18 @@ from collections.abc import Callable, Iterator
 from cpu import cpu
 from life import memory, million
 from measure import Line, show
+from pace import inflight, limit
+from startup import startup
 
-SCENARIOS: dict[str, Callable[[int | None, int], Iterator[Line]]] = {"cpu": cpu, "memory": memory, "million": million}
+# Each takes a number of rows and of rounds, None for its own.
+SCENARIOS: dict[str, Callable[[int | None, int | None], Iterator[Line]]] = {
+    "startup": startup,
+    "cpu": cpu,
+    "inflight": inflight,
+    "limit": limit,
+    "memory": memory,
+    "million": million,
+}
 
 
 def main() -> None:
@@ -21,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python tests/bench", description=__doc__)
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(SCENARIOS))
     parser.add_argument("--rows", type=int, help="in place of each scenario's own number of rows")
-    parser.add_argument("--rounds", type=int, default=3, help="of those that take turns; 3 by default")
+    parser.add_argument("--rounds", type=int, help="in place of each scenario's own number of rounds")
     given = parser.parse_args()
     if unknown := set(given.scenarios) - set(SCENARIOS):
         parser.error(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")

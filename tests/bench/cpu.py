@@ -16,12 +16,12 @@ OWN = {
 }
 
 
-def cpu(rows: int | None, rounds: int) -> Iterator[Line]:
+def cpu(rows: int | None, rounds: int | None) -> Iterator[Line]:
     """ms CPU a row of batchgen and of each yardstick, in turns, and their ratios round by round.
 
     batchgen's is that of its whole process with all threads, less a run of one row, its stages by a clock around them.
     """
-    rows, times = rows or 20_000, defaultdict[str, list[float]](list)
+    rows, rounds, times = rows or 20_000, rounds or 3, defaultdict[str, list[float]](list)
     names = [name for name in NAMES if installed(name)]
     with serving() as url, folder() as place:
         prompts = write_rows(place / "prompts.csv", rows)
@@ -49,7 +49,7 @@ def _batchgen(url: str, rows: int) -> dict[str, float]:
     spent = []
     for size in (1, rows):
         with folder() as place:
-            done, stages = staged(write_job(write_rows(place / "prompts.csv", size), url, concurrency=WORKERS))
+            done, stages = staged(write_job(write_rows(place / "prompts.csv", size), url, {"concurrency": WORKERS}))
             spent.append({"whole": done.cpu, **stages})
     start, run = spent
     return {name: (run[name] - start[name]) / (rows - 1) * 1000 for name in run}

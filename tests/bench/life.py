@@ -38,7 +38,7 @@ def life(suffix: str, rows: int) -> Life:
     """Live through a job of so many rows, in files that end in `suffix`. Needs some 3 GB of disk for a million."""
     with serving() as url, folder() as place:
         prompts = write_rows(place / f"prompts.{suffix}", rows)
-        job = write_job(prompts, url)
+        job = write_job(prompts, url, {"concurrency": 64})
         output = place / "outputs" / job.stem
         note(f"{rows:,} rows of {suffix}: plan")
         plan = ran(*BATCHGEN, "plan", job)
@@ -86,7 +86,7 @@ def _fits(prompt: dict[str, str] | None, line: dict[str, str] | None) -> bool:
     return same and line["status"] == "succeeded" and line["output"] != ""
 
 
-def memory(rows: int | None, rounds: int) -> Iterator[Line]:
+def memory(rows: int | None, rounds: int | None) -> Iterator[Line]:
     """Peak memory of whole runs at growing sizes, the largest of `rows`; exact, so there are no rounds."""
     most = rows or ROWS
     for suffix in FORMATS:
@@ -102,7 +102,7 @@ def memory(rows: int | None, rounds: int) -> Iterator[Line]:
             yield Line(f"{suffix}, {size:,} rows: journal in the end", [found.run_mb], "MB")
 
 
-def million(rows: int | None, rounds: int) -> Iterator[Line]:
+def million(rows: int | None, rounds: int | None) -> Iterator[Line]:
     """CPU of each command on a job of a million rows, or of `rows`, start-up included."""
     rows = rows or ROWS
     for suffix in FORMATS:

@@ -132,8 +132,8 @@ def write_rows(path: Path, rows: int) -> Path:
     return path
 
 
-def write_job(prompts: Path, url: str, *, concurrency: int = 64, **limits: float) -> Path:
-    """A chat job over the rows beside it, with its limits."""
+def write_job(prompts: Path, url: str, limits: Mapping[str, float]) -> Path:
+    """A chat job over the rows beside it, with its `limits` as the job file calls them."""
     job = {
         "kind": "chat",
         "prompts": {"path": prompts.name, "id": "id"},
@@ -142,7 +142,7 @@ def write_job(prompts: Path, url: str, *, concurrency: int = 64, **limits: float
             "messages": [{"role": "user", "content": "{{ text }}"}],
             "max_completion_tokens": MOST,
         },
-        "limits": {"concurrency": concurrency, **limits},
+        "limits": limits,
         "provider": {"base_url": url},
     }
     path = prompts.with_name(f"{prompts.stem}.yaml")
