@@ -43,6 +43,8 @@ def inflight(rows: int | None, rounds: int | None) -> Iterator[Line]:
     yield Line("its mean of open requests at the server", seen["open"])
     yield Line(NAMES["raw"], seen["raw"], "rows/s")
     yield Line("its share of the ideal", _percent(seen["raw"], ideal), "%")
+    ratios = [own / other for own, other in zip(seen["batchgen"], seen["raw"], strict=True)]
+    yield Line(f"batchgen / {NAMES['raw']}", ratios, "x")
 
 
 def _percent(values: list[float], whole: float) -> list[float]:
