@@ -1,0 +1,55 @@
+"""CPU for each row, without latency."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from measure import Line, Target, folder, note, serving, staged, write_job, write_rows, yardstick
+from yardsticks import NAMES, installed
+
+WORKERS = 64
+OWN = {
+    "intake": "of these pass 1",
+    "dispatch": "of these dispatch: render, admit, send, read, record",
+    "tables": "of these tables and report",
+}
+
+
+def cpu(rows: int | None, rounds: int | None) -> Iterator[Line]:
+    """ms CPU a row of batchgen and of each yardstick, in turns, and their ratios round by round.
+
+    batchgen's is that of its whole process with all threads, less a run of one row, its stages by a clock around them.
+    """
+    rows, rounds, times = rows or 20_000, rounds or 3, defaultdict[str, list[float]](list)
+    names = [name for name in NAMES if installed(name)]
+    with serving() as url, folder() as place:
+        prompts = write_rows(place / "prompts.csv", rows)
+        for number in range(rounds):
+            for name, milliseconds in _batchgen(url, rows).items():
+                times[name].append(milliseconds)
+            for name in names:
+                times[name].append(yardstick(name, url, prompts, WORKERS)["cpu"] / rows * 1000)
+            note(f"cpu, round {number + 1} of {rounds}")
+    yield Line(f"batchgen, {rows:,} rows", times["whole"], "ms a row")
+    for name, what in OWN.items():
+        yield Line(what, times[name], "ms a row")
+    for name in names:
+        yield Line(NAMES[name], times[name], "ms a row")
+    targets = {"raw": Target(most=1.8), "cookbook": Target(most=0.5)}
+    for name in names:
+        ratios = [own / other for own, other in zip(times["whole"], times[name], strict=True)]
+        yield Line(f"batchgen / {NAMES[name]}", ratios, "x", targets.get(name))
+    for name in NAMES.keys() - names:
+        note(f"{NAMES[name]}: not installed")
+
+
+def _batchgen(url: str, rows: int) -> dict[str, float]:
+    """ms CPU a row: `whole`, and by stage."""
+    spent = []
+    for size in (1, rows):
+        with folder() as place:
+            done, stages = staged(write_job(write_rows(place / "prompts.csv", size), url, {"concurrency": WORKERS}))
+            spent.append({"whole": done.cpu, **stages})
+    start, run = spent
+    return {name: (run[name] - start[name]) / (rows - 1) * 1000 for name in run}
