@@ -17,8 +17,8 @@ The house is the flow; imports point up this list only:
     kinds       what each kind of request is, and how to read its answer
     requests    Job + row             -> Request, with its key
     pricing     usage, bounds         -> money
-    dispatch    Request               -> Outcome: online over admission, retry, transport, wire
     disk        files that appear whole or not at all
+    dispatch    Request               -> Outcome: online over admission, retry, transport, wire
     images      picture bytes         -> images/<id>.png, verified
     journal     rows and outcomes, durable; what is done
     ledger      what dispatch needs of the journal and the pictures

@@ -130,8 +130,10 @@ async def _dispatch(
 ) -> BatchgenError | None:
     """Send what is to be sent; returns what stopped it, or None."""
     # openai costs a second to import, and plan and status need none of it.
+    from batchgen.dispatch.admission import own_bucket
     from batchgen.dispatch.limits import Purse
     from batchgen.dispatch.online import OnlineBackend
+    from batchgen.dispatch.shared import Shared
     from batchgen.dispatch.transport import Client, affordable
     from batchgen.journal.writer import Writer
 
@@ -140,6 +142,7 @@ async def _dispatch(
     rules = _rules(place, journal, options)
     rules = replace(rules, concurrency=affordable(rules.concurrency))
     writer = Writer(journal.path, number)
+    shared = Shared(place.connection.base_url, key, say=partial(_warn, place, options))
     try:
         async with (
             _server(place) as link,
@@ -154,6 +157,8 @@ async def _dispatch(
                 purses=purses,
                 progress=progress,
                 host=place.connection.host if not place.simulate else "the simulated API",
+                # A simulated API is the run's own, limits and all.
+                buckets=own_bucket if place.simulate else shared.bucket,
             )
             signals.attend(backend.stop)
             async with _watched(progress, journal, place, options):
@@ -161,6 +166,7 @@ async def _dispatch(
                     return await backend.run(ledger.threads())
     finally:
         signals.attend(None)
+        shared.close()
         await writer.close()
 
 
@@ -172,6 +178,11 @@ def _swept() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+def _warn(place: Place, options: Options, text: str) -> None:
+    options.say(f"{place.job.name}: {text}")
+    append_line(place.folder / "run.log", text)
 
 
 @asynccontextmanager

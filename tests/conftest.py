@@ -106,8 +106,8 @@ class Lab:
         return path
 
     def environ(self, **more: str) -> dict[str, str]:
-        """The environment of a run: nothing but a path, a home and a key."""
-        kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+        """The environment of a run: nothing but paths, a home and a key."""
+        kept = {name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH") if name in os.environ}
         return {**kept, "HOME": str(self.folder), "OPENAI_API_KEY": KEY, **self.env, **more}
 
     def run(
@@ -157,6 +157,12 @@ class Lab:
         path = self.output(name, simulated=simulated) / f"{which}.csv"
         with open(path, encoding="utf-8-sig", newline="") as file:
             return list(csv.DictReader(file))
+
+
+@pytest.fixture(autouse=True)
+def _state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs remember of limits for all jobs of a user, they remember for one test."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state") / "home"))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from batchgen.dispatch import Attempt, Failure, Outcome, Progress, Received
+from batchgen.dispatch.admission import Buckets, own_bucket
 from batchgen.dispatch.limits import Purse
 from batchgen.dispatch.online import OnlineBackend, Rules
 from batchgen.dispatch.wire import Reply
@@ -194,6 +195,7 @@ async def work(
     run: Run | None = None,
     caps: Sequence[int] = (),
     during: Callable[[OnlineBackend], Awaitable[None]] | None = None,
+    buckets: Buckets = own_bucket,
     **rules: Any,
 ) -> Run:
     """Run the backend over requests (a sequence is a conversation); `caps` in nano-dollars; `during` runs beside it."""
@@ -207,6 +209,7 @@ async def work(
         purses=[Purse(cap, name="limits.max_cost") for cap in caps],
         progress=Progress(),
         host="host.test",
+        buckets=buckets,
         clock=now,
     )
     run.backend = backend

@@ -5,18 +5,21 @@ Money first and the governor last: whatever is waited for in between, a call lea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from batchgen.dispatch import Failure
-from batchgen.dispatch.limits import SLOT, Bucket, Clock, Governor, Purse, TokenBucket
+from batchgen.dispatch.limits import WINDOW, Bucket, Clock, Governor, Purse, TokenEstimate
 from batchgen.errors import LimitError
 from batchgen.kinds import Usage
 from batchgen.pricing import Prices
 from batchgen.requests import Request
 
-# Seconds between being counted and being sent that move no window by more than it forgives.
-PROMPT = SLOT / 2
+# Seconds for which what was taken is kept; what waited for longer is taken again, for others may have counted on it.
+KEPT = WINDOW / 2
+
+# Makes the bucket of a limit, by its name and its units a minute.
+Buckets = Callable[[str, float], Bucket]
 
 
 class NeverFits(Exception):  # noqa: N818 - named for the request
@@ -25,17 +28,23 @@ class NeverFits(Exception):  # noqa: N818 - named for the request
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
-    """What was taken for one call: `money` in nano-dollars is reserved, `amounts` of each limit were counted as sent at
-    `counted_at` by the run's clock; `probe` says that it probes an outage."""
+    """What was taken for one call: `money` in nano-dollars is reserved, `amounts` of each limit count as sent, rightly so
+    until `counted`; `probe` says that it probes an outage."""
 
     money: int
     amounts: Mapping[str, float]
+    counted: Mapping[str, float]
     probe: bool
-    counted_at: float
+
+
+def own_bucket(name: str, limit: float) -> Bucket:
+    """A bucket that holds for one run alone."""
+    return Bucket(limit)
 
 
 class Admission:
-    """The limits of one run: ceilings a minute (None: none), purses, and the governor. One caller at a time is admitted."""
+    """The limits of one run: ceilings a minute (None: none), purses, and the governor. One caller at a time is admitted.
+    `buckets` makes what holds a ceiling; by default it holds for this run alone."""
 
     def __init__(
         self,
@@ -46,20 +55,16 @@ class Admission:
         purses: Sequence[Purse],
         prices: Prices,
         clock: Clock,
+        buckets: Buckets = own_bucket,
     ) -> None:
         self.governor = Governor(clock)
         self.capped = bool(purses)
         self._clock = clock
         self._waiting_for = ""
         self._purses, self._prices = purses, prices
-        self._tokens = TokenBucket(tokens) if tokens else None
-        self._buckets: dict[str, Bucket] = {}
-        if requests:
-            self._buckets["requests_per_minute"] = Bucket(requests)
-        if pictures:
-            self._buckets["images_per_minute"] = Bucket(pictures)
-        if self._tokens:
-            self._buckets["tokens_per_minute"] = self._tokens
+        self._tokens = TokenEstimate()
+        limits = {"requests_per_minute": requests, "images_per_minute": pictures, "tokens_per_minute": tokens}
+        self._buckets = {name: buckets(name, limit) for name, limit in limits.items() if limit}
 
     async def admit(self, request: Request) -> Ticket:
         """Wait for everything that a call needs. Raises NeverFits, or LimitError when the money will never be enough, or
@@ -72,17 +77,26 @@ class Admission:
                 self._waiting_for = "money reserved by calls in flight"
                 await purse.reserve(money)
                 reserved.append(purse)
-            for name, amount in amounts.items():
-                self._waiting_for = name
-                await self._buckets[name].take(amount)
-            self._waiting_for = ""
+            await self._take(amounts)
+            since = self._clock()
             probe = await self.governor.gate()
+            if self._clock() - since > KEPT:
+                await self._take(amounts)
         except BaseException:
             for purse in reserved:
                 purse.settle(money, 0)
             raise
-        self._count(amounts)
-        return Ticket(money=money, amounts=amounts, probe=probe, counted_at=self._clock())
+        counted = {name: self._buckets[name].sent(amount) for name, amount in amounts.items()}
+        return Ticket(money=money, amounts=amounts, counted=counted, probe=probe)
+
+    async def _take(self, amounts: Mapping[str, float]) -> None:
+        taken: dict[str, float] = {}
+        while late := [name for name in amounts if taken.get(name, float("-inf")) < self._clock() - KEPT]:
+            for name in late:
+                self._waiting_for = name
+                await self._buckets[name].take(amounts[name])
+                taken[name] = self._clock()
+        self._waiting_for = ""
 
     def _money(self, request: Request) -> int:
         if not self.capped:
@@ -92,21 +106,17 @@ class Admission:
             raise LimitError(f"a cap on cost needs {self._prices.lacking(request)}; mend that and run again")
         return bound
 
-    def _count(self, amounts: Mapping[str, float]) -> None:
-        for name, amount in amounts.items():
-            self._buckets[name].sent(amount)
-
     def leaves(self, ticket: Ticket) -> None:
-        """A call is sent now. One that was held up since it was counted counts again, in the window where it is sent."""
-        if self._clock() - ticket.counted_at > PROMPT:
-            self._count(ticket.amounts)
+        """A call is sent now. One that was held up since it was counted counts in the window where it is sent."""
+        for name, amount in ticket.amounts.items():
+            self._buckets[name].sent(amount, ticket.counted[name])
 
     def _amounts(self, request: Request) -> dict[str, float]:
         if not self._buckets:
             return {}
         wanted: dict[str, float] = {"requests_per_minute": 1, "images_per_minute": request.pictures}
-        if self._tokens:
-            wanted["tokens_per_minute"] = self._tokens.estimate(request)
+        if "tokens_per_minute" in self._buckets:
+            wanted["tokens_per_minute"] = self._tokens.of(request)
         amounts = {name: wanted[name] for name in self._buckets if wanted[name]}
         for name, amount in amounts.items():
             # A limit below one request a minute spaces requests; it refuses none.
@@ -130,8 +140,13 @@ class Admission:
         """A call brought an answer, which tells how many tokens it took."""
         self.governor.spoke()
         self.governor.succeeded()
-        if self._tokens:
-            self._tokens.settle(ticket.amounts.get("tokens_per_minute", 0.0), request, usage)
+        if bucket := self._buckets.get("tokens_per_minute"):
+            self._tokens.learn(request, usage)
+            beyond = (
+                (usage.input_tokens or 0) + (usage.output_tokens or 0) - ticket.amounts.get("tokens_per_minute", 0.0)
+            )
+            if beyond > 0:
+                bucket.owe(beyond)
 
     def failed(self, failure: Failure, ticket: Ticket, sent_at: float, *, own: bool) -> None:
         """A call brought none; `own` says that the fault follows the row: it is no sign of an outage, nor of a rate that is

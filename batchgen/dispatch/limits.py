@@ -58,26 +58,43 @@ class Bucket:
         self.limit = limit
         self._depth = max(1.0, limit / 240)
         self._bucket = AsyncLimiter(self._depth, self._depth * WINDOW / limit)
-        # (end of slot, units), oldest first.
-        self._slots: deque[tuple[float, float]] = deque()
+        self._debt = 0.0
+        # [end of slot, units], oldest first.
+        self._slots: deque[list[float]] = deque()
         self._in_window = 0.0
 
     async def take(self, amount: float) -> None:
         """Wait until `amount` units may be sent."""
-        await self._spread(amount)
+        debt, self._debt = self._debt, 0.0
+        await self._spread(amount + debt)
         while (seconds := self._full_for(amount)) > 0:  # noqa: ASYNC110 - time alone makes room
             await asyncio.sleep(seconds)
 
-    def sent(self, amount: float) -> None:
-        """`amount` units are being sent now."""
+    def sent(self, amount: float, counted: float | None = None) -> float:
+        """`amount` units that were taken are being sent now. Returns until when they may be and still count rightly.
+
+        What is held up for longer (less than 60 s) is told again, with that time as `counted`, and then counts where it is
+        sent instead.
+        """
+        now = asyncio.get_running_loop().time()
+        if counted is not None:
+            if now <= counted:
+                return counted
+            self._uncount(amount, counted)
         # The end of the slot, not the instant: what is remembered expires late rather than early.
-        slot = ceil(asyncio.get_running_loop().time() / SLOT) * SLOT
+        slot = ceil(now / SLOT) * SLOT
         if self._slots and self._slots[-1][0] >= slot:
-            slot, before = self._slots.pop()
-            self._slots.append((slot, before + amount))
+            self._slots[-1][1] += amount
+            slot = self._slots[-1][0]
         else:
-            self._slots.append((slot, amount))
+            self._slots.append([slot, amount])
         self._in_window += amount
+        return slot
+
+    def owe(self, amount: float) -> None:
+        """`amount` units were used beyond what was taken: they count now, and hold back the next."""
+        self.sent(amount)
+        self._debt += amount
 
     async def _spread(self, amount: float) -> None:
         """Take from the bucket, in chunks where it is not deep enough."""
@@ -86,51 +103,51 @@ class Bucket:
             await self._bucket.acquire(chunk)
             amount -= chunk
 
-    def _full_for(self, amount: float) -> float:
-        """Seconds until the window next makes room when it has too little for `amount`, else 0."""
-        now = asyncio.get_running_loop().time()
+    def _uncount(self, amount: float, slot: float) -> None:
+        for found in reversed(self._slots):
+            if found[0] == slot:
+                found[1] -= amount
+                self._in_window -= amount
+                return
+
+    def _forget(self, now: float) -> None:
+        """Drop what the window no longer holds."""
         while self._slots and self._slots[0][0] <= now - WINDOW:
             self._in_window -= self._slots.popleft()[1]
         if not self._slots:
             self._in_window = 0.0
+
+    def _full_for(self, amount: float) -> float:
+        """Seconds until the window next makes room when it has too little for `amount`, else 0."""
+        now = asyncio.get_running_loop().time()
+        self._forget(now)
         if not self._slots or self._in_window + amount <= self.limit:
             return 0.0
         return max(self._slots[0][0] + WINDOW - now, 0.001)
 
 
-class TokenBucket(Bucket):
-    """Tokens a minute, charged as the server does: the estimated input plus the answer's cap, up front.
+class TokenEstimate:
+    """Tokens as the server charges them: the input plus the answer's cap, up front.
 
-    The estimate learns from the usage that comes back: tokens per byte of a text without pictures, and the mean answer
-    for requests without a cap. What an answer used beyond its estimate is counted when it is known, and holds back the
-    next requests.
+    It learns from the usage that comes back: tokens per byte of a text without pictures, and the mean answer for requests
+    without a cap.
     """
 
-    def __init__(self, limit: float) -> None:
-        super().__init__(limit)
+    def __init__(self) -> None:
         self._per_byte = 0.25
         self._mean_answer = 256.0
-        self._debt = 0.0
 
-    def estimate(self, request: Request) -> float:
+    def of(self, request: Request) -> float:
         """The tokens that a request will be charged."""
         answer = self._mean_answer if request.answer_bound is None else request.answer_bound
         return request.text_bytes * self._per_byte + request.shown * USUAL_PICTURE + answer
 
-    async def _spread(self, amount: float) -> None:
-        debt, self._debt = self._debt, 0.0
-        await super()._spread(amount + debt)
-
-    def settle(self, charged: float, request: Request, usage: Usage) -> None:
+    def learn(self, request: Request, usage: Usage) -> None:
         """Learn from an answer's usage."""
         if usage.input_tokens is not None and request.text_bytes and not request.shown:
             self._per_byte += 0.1 * (usage.input_tokens / request.text_bytes - self._per_byte)
         if usage.output_tokens is not None:
             self._mean_answer += 0.1 * (usage.output_tokens - self._mean_answer)
-        beyond = (usage.input_tokens or 0) + (usage.output_tokens or 0) - charged
-        if beyond > 0:
-            self.sent(beyond)
-            self._debt += beyond
 
 
 class Purse:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from batchgen.dispatch import Attempt, Failure, Ledger, Outcome, Progress, Received, Thread
-from batchgen.dispatch.admission import Admission, NeverFits, Ticket
+from batchgen.dispatch.admission import Admission, Buckets, NeverFits, Ticket, own_bucket
 from batchgen.dispatch.call import Caller, Calls
 from batchgen.dispatch.limits import Clock, Purse, RetryBudget
 from batchgen.dispatch.retry import FEW_THROTTLES, LONGEST_WAIT, Policy, Spent, account_error
@@ -82,6 +82,7 @@ class OnlineBackend:
         purses: Sequence[Purse],
         progress: Progress,
         host: str,
+        buckets: Buckets = own_bucket,
         clock: Clock = time.monotonic,
     ) -> None:
         self._ledger, self._rules, self._progress, self._host, self._clock = ledger, rules, progress, host, clock
@@ -92,6 +93,7 @@ class OnlineBackend:
             purses=purses,
             prices=prices,
             clock=clock,
+            buckets=buckets,
         )
         self._governor = self._admission.governor
         self._budget = RetryBudget(clock)
