@@ -64,8 +64,7 @@ class Calls:
 
         try:
             try:
-                async with self._watch.deadline():
-                    reply = await self._client.post(request)
+                reply = await self._watch.within(self._client.post(request))
             except TimeoutError:
                 message = f"no whole answer within {self._watch.timeout:g} s (retry.timeout)"
                 reply = Failure(meaning="timeout", reason="timeout", message=message, unknown=True)

@@ -7,13 +7,15 @@ that is timed here moves by as much.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
-from weakref import WeakSet
+from collections.abc import Callable, Coroutine
+from itertools import takewhile
+from typing import Any, TypeVar
 
 from batchgen.dispatch import Failure
 from batchgen.dispatch.limits import Clock, Governor
 from batchgen.errors import AccountError, BatchgenError, LimitError
+
+T = TypeVar("T")
 
 # Seconds after which a host that never answered stops the job.
 NEVER_ANSWERED = 30.0
@@ -58,8 +60,10 @@ class Watch:
         self._governor, self._host, self._in_flight, self._stop = governor, host, in_flight, stop
         self._show, self._clock = show, clock
         self._began = self._due = clock()
-        # Those of the calls in flight, and no others: who made one drops it with the call.
-        self._deadlines: WeakSet[asyncio.Timeout] = WeakSet()
+        # When each call in flight must end, by its worker, those that began first in front; and those that did not.
+        self._deadlines: dict[asyncio.Task[Any], float] = {}
+        self._late: set[asyncio.Task[Any]] = set()
+        self._alarm: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Watch:
@@ -68,38 +72,65 @@ class Watch:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._timer:
-            self._timer.cancel()
+        for timer in (self._timer, self._alarm):
+            if timer is not None:
+                timer.cancel()
 
-    def deadline(self) -> asyncio.Timeout:
-        """Raises TimeoutError in its block when a call's time is over, by the wall clock, whatever still drips."""
-        deadline = asyncio.timeout(self.timeout)
-        self._deadlines.add(deadline)
-        return deadline
+    async def within(self, call: Coroutine[Any, Any, T]) -> T:
+        """What a call brings. Raises TimeoutError when its time is over, by the wall clock, whatever still drips."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._deadlines[task] = self._clock() + self.timeout
+        if self._alarm is None:
+            self._set_alarm()
+        before = task.cancelling()
+        try:
+            return await call
+        except asyncio.CancelledError:
+            # Who is cancelled for another reason too is to end, and not to try again.
+            if task in self._late and task.uncancel() <= before:
+                raise TimeoutError from None
+            raise
+        finally:
+            self._deadlines.pop(task, None)
+            self._late.discard(task)
+
+    def _set_alarm(self) -> None:
+        """For the call that must end first: all have the same time, so it is the one that began first."""
+        first = next(iter(self._deadlines.values()), None)
+        if first is None:
+            self._alarm = None
+        else:
+            self._alarm = asyncio.get_running_loop().call_later(max(0.0, first - self._clock()), self._ring)
+
+    def _ring(self) -> None:
+        now = self._clock()
+        self._notice(now)
+        over = list(takewhile(lambda task: self._deadlines[task] <= now, self._deadlines))
+        for task in over:
+            del self._deadlines[task]
+            self._late.add(task)
+            task.cancel()
+        self._set_alarm()
 
     def _next(self) -> None:
         self._due += TICK
         self._timer = asyncio.get_running_loop().call_later(max(0.0, self._due - self._clock()), self._tick)
 
     def _tick(self) -> None:
-        # A plain timer and no task: after a stop its turn comes before the deadlines that ran out meanwhile are acted on.
         now = self._clock()
-        late = now - self._due
-        if late > STALLED:
-            self._forgive(late)
-            self._due = now
+        self._notice(now)
         self._check(now)
         self._show()
         self._next()
 
-    def _forgive(self, seconds: float) -> None:
-        self._governor.slept(seconds)
-        for deadline in self._deadlines:
-            when = deadline.when()
-            # One that is over may still be held by what it raised.
-            with suppress(RuntimeError):
-                if when is not None and not deadline.expired():
-                    deadline.reschedule(when + seconds)
+    def _notice(self, now: float) -> None:
+        """See whether the process was stopped: before anything that is late because of it is acted on."""
+        late = now - self._due
+        if late > STALLED:
+            self._governor.slept(late)
+            self._deadlines = {task: when + late for task, when in self._deadlines.items()}
+            self._due = now
 
     def _check(self, now: float) -> None:
         governor = self._governor

@@ -15,7 +15,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -150,7 +150,7 @@ def line(name: str, server: Strict) -> str:
     began, ended = server.calls[0][0], server.calls[-1][0]
     used = [(at, run, units) for at, run, units in server.calls if began + 1 <= at < ended - 1]
     total = sum(units for *_, units in used)
-    got = Counter[str]()
+    got: dict[str, float] = defaultdict(float)
     for _, run, units in used:
         got[run] += units
     share = total / (server.limit / 60 * (ended - began - 2))
