@@ -585,3 +585,18 @@ def test_a_plan_shadows_what_is_staged_and_touches_nothing(lab: Lab, api: Simula
     assert batchgen.plan(lab.load(job)).rows == {"succeeded": 5, "pending": 4}
     assert (lab.output() / "journal.db").read_bytes() == before
     assert review.status(lab.load(job))["rows"] == {"succeeded": 5}
+
+
+def test_the_log_gives_its_room_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P31 The write-ahead log grows with what pass 1 writes at once, and gives the disk back with the next commit: a large
+    job does not lie there twice for as long as it runs."""
+    monkeypatch.setattr(database, "LARGEST_LOG", 50_000)
+    job = lab.job("http://127.0.0.1:9/v1")
+    (lab.folder / "prompts.csv").write_text("\n".join(["id,text", *(f"r{n},{'x' * 2500}" for n in range(2500))]))
+    place = Place.of(lab.load(job))
+    log = place.folder / "journal.db-wal"
+    with place.locked(), place.open() as journal:
+        place.take_in(journal, capped=False)
+        assert log.stat().st_size > 4_000_000
+        journal.begin_run({}, "")
+        assert log.stat().st_size <= 50_000

@@ -17,6 +17,9 @@ from batchgen.requests import SCHEME
 
 NAME = "journal.db"
 
+# Bytes that the write-ahead log keeps of the disk when what it held is in the file: pass 1 writes a whole job at once.
+LARGEST_LOG = 64 * 1024 * 1024
+
 
 @contextmanager
 def telling(path: Path) -> Iterator[None]:
@@ -52,6 +55,7 @@ def writing(path: Path) -> sqlite3.Connection:
         if mode != "wal":
             raise OutputError(f"{path}: SQLite cannot use its write-ahead log here; choose another output.dir")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA journal_size_limit = {LARGEST_LOG}")
         if not _schema(connection) and connection.execute("PRAGMA user_version").fetchone()[0] == 0:
             _create(connection)
         _check(connection, path)
