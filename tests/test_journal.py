@@ -284,16 +284,12 @@ def record(place: Place, which: Callable[[int], bool]) -> None:
 
 def plans(journal: Journal, work: Callable[[], object]) -> list[str]:
     """How SQLite answers the queries that `work` asks."""
-    asked: list[tuple[str, tuple[Any, ...]]] = []
-    ask = journal.query
-
-    def query(sql: str, *values: Any) -> list[sqlite3.Row]:
-        asked.append((sql, values))
-        return ask(sql, *values)
-
-    journal.query = query  # type: ignore[method-assign]
+    asked: list[str] = []
+    journal._connection.set_trace_callback(asked.append)
     work()
-    return [step["detail"] for sql, values in asked for step in ask(f"EXPLAIN QUERY PLAN {sql}", *values)]
+    journal._connection.set_trace_callback(None)
+    assert asked
+    return [step["detail"] for sql in asked for step in journal.query(f"EXPLAIN QUERY PLAN {sql}")]
 
 
 def test_every_lookup_uses_an_index(lab: Lab) -> None:
@@ -600,3 +596,19 @@ def test_the_log_gives_its_room_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) 
         assert log.stat().st_size > 4_000_000
         journal.begin_run({}, "")
         assert log.stat().st_size <= 50_000
+
+
+def test_a_page_of_large_texts_is_short(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P31 What is read at once is bounded by its size too, and nothing is left out for it: prompts of a megabyte each do not
+    fill the memory."""
+    place = staged(lab, 30)
+    record(place, lambda n: n > 20)
+    monkeypatch.setattr("batchgen.journal.PAGE_BYTES", 100)
+    with place.open() as journal:
+        pages, after = [], 0
+        while page := journal.heads(after, None):
+            pages.append([row.n for row in page])
+            after = page[-1].seq
+        assert [n for page in pages for n in page] == list(range(1, 21))
+        assert max(map(len, pages)) < 5
+        assert [row.n for row, _ in journal.answered()] == list(range(1, 31))

@@ -38,6 +38,7 @@ import sqlite3
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from math import inf
 from pathlib import Path
 from typing import Any, Self
 
@@ -53,6 +54,9 @@ __all__ = ["PAGE", "Journal", "Recorded", "Row"]
 
 # Lines read at once: snapshots stay short, so that the log can be checkpointed, and memory flat.
 PAGE = 250
+
+# Bytes of prompts and responses after which a page ends before: a page of large texts is short.
+PAGE_BYTES = 4 * 1024 * 1024
 
 
 class Journal(Questions):
@@ -123,7 +127,7 @@ class Journal(Questions):
         heads = f"SELECT seq FROM rows WHERE seq > ? AND n <= ? AND turn <= 1 ORDER BY seq LIMIT {PAGE}"
         has_work = f"CASE s.turn WHEN 0 THEN {TO_SEND} ELSE {OPEN} AND s.next_n <= ? END"
         while last := self.query(f"SELECT max(seq) AS seq FROM ({heads})", after, upto(scope))[0]["seq"]:
-            found = self._page(heads, after, upto(scope), condition=has_work, given=[upto(scope)])
+            found = self._page(heads, after, upto(scope), condition=has_work, given=[upto(scope)], most=PAGE_BYTES)
             after = self._onward(after, last)
             if found:
                 return [row for row, _ in found]
@@ -151,7 +155,7 @@ class Journal(Questions):
         """Every staged request in the prompts file's order, with its outcome. Raises DamagedError."""
         after = 0
         following = f"SELECT seq FROM rows WHERE seq > ? ORDER BY seq LIMIT {PAGE}"
-        while page := self._page(following, after, outcomes=True):
+        while page := self._page(following, after, outcomes=True, most=PAGE_BYTES):
             yield from page
             after = self._onward(after, page[-1][0].seq)
 
@@ -162,10 +166,11 @@ class Journal(Questions):
         condition: str = "1",
         given: Sequence[Any] = (),
         outcomes: bool = False,
+        most: float = inf,
     ) -> list[tuple[Row, Recorded | None]]:
         """Rows, in order, with their prompts and, if asked for, their outcomes; each is checked. `which`, a SELECT of seq
-        with its `values`, says of which few rows; `condition`, with the values `given`, which of these. Raises
-        DamagedError."""
+        with its `values`, says of which few rows; `condition`, with the values `given`, which of these; the first that
+        hold `most` bytes are enough. Raises DamagedError."""
         own = f"{_ROW}, s.status, {TO_SEND}"
         joined = ""
         if outcomes:
@@ -174,12 +179,18 @@ class Journal(Questions):
         sql = f"""{state(which)} SELECT {own} FROM state s JOIN prompts p ON p.n = s.n {joined}
             WHERE s.seq IN (SELECT seq FROM page) AND {condition} ORDER BY s.seq"""
         page: list[tuple[Row, Recorded | None]] = []
-        for line in self.query(sql, *values, *given):
-            # The combinations and turns of one prompt follow each other and share its cells.
-            known = page[-1][0].columns if page and page[-1][0].n == line[_N] else None
-            row = self._row(line, known)
-            answered = outcomes and line[_WIDTH + 2] is not None
-            page.append((row, self._recorded(line[_WIDTH + 2 :]) if answered else None))
+        size = 0
+        with telling(self.path), self._reading:
+            for line in self._connection.execute(sql, (*values, *given)):
+                # The combinations and turns of one prompt follow each other and share its cells.
+                known = page[-1][0].columns if page and page[-1][0].n == line[_N] else None
+                row = self._row(line, known)
+                answered = outcomes and line[_WIDTH + 2] is not None
+                recorded = self._recorded(line[_WIDTH + 2 :]) if answered else None
+                page.append((row, recorded))
+                size += len(row.text) + (len(recorded.packed) if recorded else 0)
+                if size > most:
+                    break
         return page
 
     def _row(self, line: sqlite3.Row, known: dict[str, Any] | None) -> Row:

@@ -54,8 +54,9 @@ class Expected:
     cost_bound: int | None
 
 
-# Prompts that are written together: a bound on what is held in memory.
+# Prompts that are written together, and characters of them: bounds on what is held in memory.
 GROUP = 250
+GROUP_SIZE = 4 * 1024 * 1024
 
 # A row without an id has its number in place of one; that is nobody's id.
 _FIRST_LINES = """SELECT r.id, min(p.line) FROM rows r JOIN prompts p USING(n)
@@ -98,12 +99,14 @@ class Staging:
         self._prompts: list[tuple[Any, ...]] = []
         self._rows: list[_Held] = []
         self._named: list[tuple[str, int]] = []
+        self._size = 0
 
     def prompt(self, prompt: Prompt, identity: str | None) -> None:
         """One row of the prompts file; its requests follow."""
-        if len(self._prompts) >= GROUP:
+        if len(self._prompts) >= GROUP or self._size > GROUP_SIZE:
             self.flush()
         text = _encode(prompt.columns)
+        self._size += len(text)
         self._prompts.append(sealed((prompt.n, prompt.line, text, prompt.error)))
         if identity is not None:
             self._named.append((encodable(identity), prompt.line))
@@ -145,7 +148,7 @@ class Staging:
         lines = map(_line, self._rows, occurrences)
         self._connection.executemany(insertion("prompts"), self._prompts)
         self._connection.executemany(insertion("rows"), lines)
-        self._prompts, self._rows, self._named = [], [], []
+        self._prompts, self._rows, self._named, self._size = [], [], [], 0
 
     def _look_for_duplicates(self) -> None:
         lines = self._found(_FIRST_LINES, [identity for identity, _ in self._named])
