@@ -172,7 +172,11 @@ async def _dispatch(
 
 @contextmanager
 def _swept() -> Iterator[None]:
-    """What is there already is no garbage, and is not looked at again and again: a run makes much of it, and soon."""
+    """What is there already is no garbage, and is not looked at again and again: a run makes much of it, and soon.
+    Where the caller does so himself, it is left to him."""
+    if gc.get_freeze_count():
+        yield
+        return
     gc.freeze()
     try:
         yield

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 from conftest import Lab, serving
 
 from batchgen.simulator import Simulator
@@ -33,3 +35,16 @@ def test_a_fault_is_tried_again(lab: Lab) -> None:
         done = lab.run("run", lab.job(api.url))
     assert done.returncode == 0, done.stderr
     assert sorted(row["attempts"] for row in lab.table()) == ["1", "1", "1", "1", "2"]
+
+
+def test_the_callers_garbage_collector_is_as_it_was(lab: Lab, api: Simulator) -> None:
+    """P31 A run keeps the collector from looking again and again at what was there before, and leaves it as it found it."""
+    assert gc.get_freeze_count() == 0
+    lab.go(lab.job(api.url))
+    assert gc.get_freeze_count() == 0
+    gc.freeze()
+    try:
+        lab.go(lab.job(api.url, name="again"))
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()

@@ -36,7 +36,7 @@ TEXT = "A calm and factual sentence about the row that is long enough to be like
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What PERFORMANCE's table of targets asks of a median."""
+    """What a median should reach."""
 
     least: float | None = None
     most: float | None = None
