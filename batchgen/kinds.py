@@ -137,7 +137,8 @@ def _mapping(value: object) -> Json:
 def _count(source: Json, *names: str) -> int | None:
     for name in names:
         value = source.get(name)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS:
+        # True is an int too, and no count.
+        if type(value) is int and 0 <= value <= MOST_TOKENS:
             return value
     return None
 

@@ -108,7 +108,7 @@ class Client:
         headers, key = reply.headers, self._key.encode()
         if key in reply.body:
             reply = replace(reply, body=reply.body.replace(key, b"[key]"))
-        if any(self._key in value for value in headers.values()):
+        if self._key in " ".join(headers.values()):
             reply = replace(reply, headers={name.lower(): self.redact(value) for name, value in headers.items()})
         return reply
 

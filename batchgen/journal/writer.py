@@ -174,12 +174,12 @@ class Writer:
 def together(first: Change, second: Change) -> Change:
     """Both changes, in one transaction."""
     steps = [each for each in (first.also, second.also) if each is not None]
+    return Change(lines=(*first.lines, *second.lines), also=partial(_all, steps) if steps else None)
 
-    def also(connection: sqlite3.Connection) -> None:
-        for step in steps:
-            step(connection)
 
-    return Change(lines=(*first.lines, *second.lines), also=also if steps else None)
+def _all(steps: Sequence[Callable[[sqlite3.Connection], None]], connection: sqlite3.Connection) -> None:
+    for step in steps:
+        step(connection)
 
 
 def _write(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
