@@ -37,9 +37,10 @@ def cpu(rows: int | None, rounds: int | None) -> Iterator[Line]:
     for name in names:
         yield Line(NAMES[name], times[name], "ms a row")
     targets = {"raw": Target(most=1.8), "cookbook": Target(most=0.5)}
-    for name in names:
-        ratios = [own / other for own, other in zip(times["whole"], times[name], strict=True)]
-        yield Line(f"batchgen / {NAMES[name]}", ratios, "x", targets.get(name))
+    for stage, what in {"dispatch": "batchgen's dispatch", "whole": "batchgen"}.items():
+        for name in names:
+            ratios = [own / other for own, other in zip(times[stage], times[name], strict=True)]
+            yield Line(f"{what} / {NAMES[name]}", ratios, "x", targets.get(name) if stage == "dispatch" else None)
     for name in NAMES.keys() - names:
         note(f"{NAMES[name]}: not installed")
 

@@ -30,8 +30,8 @@ MIB = 1024 if sys.platform == "linux" else 1024 * 1024
 BATCHGEN = (sys.executable, "-m", "batchgen")
 STAGES = (sys.executable, str(HERE / "stages.py"))
 
-# About 240 bytes, with the row's number in front.
-TEXT = "A calm and factual sentence about the row that is long enough to be like one. " * 3
+# With what surrounds it, a chat body of about 250 bytes; the row's number comes in front.
+TEXT = "A calm and factual sentence about the row that is long enough to be like one. " * 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
