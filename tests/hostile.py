@@ -35,6 +35,7 @@ class Hostile:
     heard: list[bytes] = field(default_factory=list)
     connections: int = 0
     port: int = 0
+    host: str = "127.0.0.1"
 
     @property
     def url(self) -> str:
@@ -46,7 +47,7 @@ class Hostile:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(self.tls)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=context, limit=2**20)
+        self._server = await asyncio.start_server(self._serve, self.host, self.port, ssl=context, limit=2**20)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -70,7 +71,7 @@ class Hostile:
         self.connections += 1
         try:
             while not writer.is_closing():
-                self.heard.append(await _request(reader))
+                self.heard.append(await received(reader))
                 await self.script(len(self.heard))(writer)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
@@ -79,7 +80,8 @@ class Hostile:
             writer.transport.abort()
 
 
-async def _request(reader: asyncio.StreamReader) -> bytes:
+async def received(reader: asyncio.StreamReader) -> bytes:
+    """One request, head and body."""
     head = await reader.readuntil(b"\r\n\r\n")
     length = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
     body = await reader.readexactly(int(length[0].partition(b":")[2])) if length else b""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import pytest
@@ -19,6 +19,8 @@ from batchgen.dispatch.wire import Reply
 from batchgen.errors import LimitError
 from batchgen.kinds import Usage
 from batchgen.requests import PER_PICTURE, USUAL_PICTURE, Request
+from batchgen.simulator.limits import Cost, Limits
+from batchgen.simulator.refusals import Refusal
 
 LIMITS = (0.5, 1, 1.5, 2, 2.5, 7, 10, 60, 61.7, 500, 6000)
 
@@ -101,6 +103,86 @@ def test_the_estimate_learns_from_usage() -> None:
     assert estimate.of(request("a", answer_bound=None)) == pytest.approx(1050, rel=0.01)
     assert estimate.of(request("a", answer_bound=7)) == pytest.approx(57, rel=0.01)
     assert estimate.of(shown) == pytest.approx(50 + 3 * USUAL_PICTURE + 100, rel=0.01)
+
+
+def test_the_estimate_tells_a_constant_from_a_slope() -> None:
+    """P26 What every request carries besides its text, in tokens or in bytes alone, pulls neither large nor small prompts."""
+    for constant in (-25, 0, 40, 140):
+        estimate, dice = TokenEstimate(), random.Random(7)
+        for _ in range(300):
+            size = round(200 * 80 ** dice.random())
+            estimate.learn(request("a", input_bound=size), Usage(input_tokens=round(constant + size / 4)))
+        for size in (200, 1000, 16_000):
+            told = estimate.of(request("a", input_bound=size, answer_bound=0))
+            assert told == pytest.approx(constant + size / 4, rel=0.03, abs=3)
+
+
+def test_the_first_answers_teach_the_estimate() -> None:
+    """P26 One answer is worth more than what is thought at first, and requests of one size say nothing of a constant."""
+    estimate = TokenEstimate()
+    estimate.learn(request("a", input_bound=1000), Usage(input_tokens=500))
+    assert estimate.of(request("a", input_bound=4000, answer_bound=0)) == pytest.approx(2000)
+    for _ in range(1000):
+        estimate.learn(request("a", input_bound=1000), Usage(input_tokens=500))
+    assert estimate.of(request("a", input_bound=4000, answer_bound=0)) == pytest.approx(2000)
+    for _ in range(200):
+        estimate.learn(request("a", input_bound=1000), Usage(input_tokens=200))
+    assert estimate.of(request("a", input_bound=1000, answer_bound=0)) == pytest.approx(200, rel=0.06)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 10**7), st.integers(0, 10**15)), max_size=30), st.integers(0, 10**7))
+def test_any_usage_leaves_an_estimate(answers: list[tuple[int, int]], size: int) -> None:
+    """P18 P26 Whatever a server counts, the next request is estimated, at 0 tokens or more and never far beyond its bytes."""
+    estimate = TokenEstimate()
+    for sent, tokens in answers:
+        estimate.learn(request("a", input_bound=sent), Usage(input_tokens=tokens))
+    largest = max([size, *(sent for sent, _ in answers)])
+    assert 0 <= estimate.of(request("a", input_bound=size, answer_bound=0)) <= 1.1 * largest + 1
+
+
+Counted = Callable[[random.Random, int], float]
+
+# How a server counts the tokens of a request of so many bytes.
+COUNTS: dict[str, Counted] = {
+    "marks that cost bytes": lambda dice, size: (size - 126) / 4,
+    "English": lambda dice, size: 7 + (size - 126) / dice.uniform(3.8, 4.6),
+    "a system prompt": lambda dice, size: 150 + (size - 126) / dice.uniform(3.8, 4.6),
+    "Chinese": lambda dice, size: 7 + (size - 126) / dice.uniform(2.9, 3.3),
+    "Chinese among English": lambda dice, size: (size - 126) / dice.choice((3.2, 4.2)),
+    "code among English": lambda dice, size: (size - 126) / dice.choice((2.6, 4.2, 4.2)),
+}
+
+
+@pytest.mark.parametrize("counted", COUNTS.values(), ids=COUNTS)
+@pytest.mark.parametrize("sizes", ["unequal", "alike"])
+def test_a_token_limit_is_used_and_nothing_is_refused(counted: Counted, sizes: str) -> None:
+    """P26 A server that enforces 600,000 tokens a minute up front, over seconds, refuses none of the prompts of 50 to 4,000
+    tokens, whose tokens only its answers tell; and 95 % of the limit are used."""
+    dice = random.Random(3)
+    lengths = [round(126 + 200 * (80 ** dice.random() if sizes == "unequal" else 8)) for _ in range(1200)]
+    tokens = {f"r{n}": max(1, round(counted(dice, size))) for n, size in enumerate(lengths)}
+    rows = [request(f"r{n}", input_bound=size, answer_bound=100) for n, size in enumerate(lengths)]
+    server = Limits(tpm=600_000, clock=now)
+    refused, sent = [], []
+
+    async def answering(request: Request, n: int) -> Reply | Failure:
+        amount = tokens[request.id] + 100
+        try:
+            server.admit("key", Cost(model="m", tokens=amount))
+        except Refusal:
+            refused.append(request.id)
+            return throttled()
+        sent.append((now(), amount))
+        await asyncio.sleep(0.3)
+        return answer(usage={"prompt_tokens": tokens[request.id], "completion_tokens": 20})
+
+    run = simulate(rows, answering, tokens_per_minute=600_000, concurrency=64)
+    assert len(run.answered) == len(rows)
+    assert refused == []
+    # What is sent at once in the beginning is nobody's pace.
+    steady = [(at, amount) for at, amount in sent if at > sent[0][0] + 2]
+    assert sum(amount for _, amount in steady) / (steady[-1][0] - steady[0][0]) >= 0.95 * 10_000
 
 
 async def slowly(request: Request, n: int) -> Reply:

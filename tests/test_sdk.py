@@ -111,7 +111,6 @@ def lines(heard: bytes) -> tuple[bytes, set[bytes], bytes]:
     return first, {name.lower() + b":" + value for name, _, value in named if name.lower() != b"connection"}, body
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the client's own transport, for a proxy with a password
 @pytest.mark.parametrize("proxied", [False, True])
 @pytest.mark.parametrize("endpoint", ["/chat/completions", "/embeddings"])
 def test_plain_json_goes_out_as_the_client_would_send_it(
@@ -205,8 +204,8 @@ def test_private_names_are_there(name: str) -> None:
 
 
 def test_the_client_can_be_given_our_http_client() -> None:
-    """The hooks that our http client overrides are those that httpx2 calls."""
-    for hook in ("_init_transport", "_init_proxy_transport"):
+    """The hooks that our http client overrides or asks are httpx2's."""
+    for hook in ("_init_transport", "_init_proxy_transport", "_transport_for_url"):
         assert inspect.isfunction(getattr(httpx2.AsyncClient, hook))
 
 

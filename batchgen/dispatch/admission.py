@@ -63,6 +63,7 @@ class Admission:
         self._waiting_for = ""
         self._purses, self._prices = purses, prices
         self._tokens = TokenEstimate()
+        self._beyond = 0.0
         limits = {"requests_per_minute": requests, "images_per_minute": pictures, "tokens_per_minute": tokens}
         self._buckets = {name: buckets(name, limit) for name, limit in limits.items() if limit}
 
@@ -142,11 +143,18 @@ class Admission:
         self.governor.succeeded()
         if bucket := self._buckets.get("tokens_per_minute"):
             self._tokens.learn(request, usage)
-            beyond = (
-                (usage.input_tokens or 0) + (usage.output_tokens or 0) - ticket.amounts.get("tokens_per_minute", 0.0)
-            )
-            if beyond > 0:
-                bucket.owe(beyond)
+            self._settle_tokens(bucket, ticket.amounts.get("tokens_per_minute", 0.0), request, usage)
+
+    def _settle_tokens(self, bucket: Bucket, taken: float, request: Request, usage: Usage) -> None:
+        """Owe what was charged beyond what was taken, less what others took too much of: at the most what may be sent at
+        once."""
+        if usage.input_tokens is None:
+            return
+        charged = usage.input_tokens + max(usage.output_tokens or 0, request.answer_bound or 0)
+        self._beyond = max(self._beyond + charged - taken, -bucket.limit / 240)
+        if self._beyond > 0:
+            bucket.owe(self._beyond)
+            self._beyond = 0.0
 
     def failed(self, failure: Failure, ticket: Ticket, sent_at: float, *, own: bool) -> None:
         """A call brought none; `own` says that the fault follows the row: it is no sign of an outage, nor of a rate that is

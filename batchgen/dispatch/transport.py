@@ -40,9 +40,10 @@ class Client:
     """The openai client for one provider; use as an async context manager. `key` is sent and kept nowhere else."""
 
     def __init__(self, connection: Connection, key: str | None, *, connections: int, direct: bool = False) -> None:
-        """`connections` at the most are open at one time; `direct` leaves the environment's proxies out."""
+        """`connections` at the most are open at one time; `direct` leaves the environment's proxies and certificates out.
+        Raises InputError when those are of no use."""
         self._key = key
-        http = HttpClient(connections=connections, direct=direct)
+        http = HttpClient(connection.base_url, connections=connections, direct=direct)
         headers = {**_silenced(connection), **connection.headers, "Accept-Encoding": "gzip, deflate"}
         # Said with each request: a server without keys gets none, and OPENAI_CUSTOM_HEADERS cannot name another.
         self._each: dict[str, Any] = {"Authorization": omit if key is None else f"Bearer {key}"}
@@ -176,6 +177,8 @@ def _failure(error: Exception) -> Failure:
     refused = next((each for each in chain if isinstance(each, _STATUS_ERRORS)), None)
     if refused is not None:
         return classify(refused.response.status_code, refused.response.content, refused.response.headers)
+    if any(isinstance(each, aiohttp.ClientHttpProxyError) and each.status == 407 for each in chain):
+        return classify(407, b"", {})
     for kinds, reason, unknown in _CAUSES:
         cause = next((each for each in chain if isinstance(each, kinds)), None)
         if cause is None:

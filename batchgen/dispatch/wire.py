@@ -7,7 +7,9 @@ network, and the requests after it take them from there, with its proxy, its tru
 from __future__ import annotations
 
 import json
+import os
 import zlib
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from multidict import CIMultiDict
 from openai._vendor.httpx_aiohttp.transport import AiohttpTransport
 from yarl import URL
 
+from batchgen.errors import InputError
 from batchgen.kinds import KINDS
 
 # Bytes of a decoded reply that are still read: a text, a reply with pictures.
@@ -34,8 +37,12 @@ CONNECT_TIMEOUT = 10.0
 
 _DRAWS = tuple(kind.endpoint for kind in KINDS.values() if kind.draws)
 
-# What belongs to one request, or to the connection, and not to all requests of an endpoint.
-_OF_ONE = frozenset({"host", "connection", "content-length", "transfer-encoding"})
+# What belongs to one request, and not to all requests of an endpoint.
+_OF_ONE = frozenset({"content-length", "transfer-encoding"})
+
+# The proxies that aiohttp speaks with, and where they are named.
+_PROXIES = ("http", "https")
+_PROXY_NAMES = ("https_proxy", "http_proxy", "all_proxy")
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
@@ -74,8 +81,8 @@ class Route:
             timeout=_TIMEOUT,
             **self.proxy,
         ) as response:
-            encoding, size = response.headers.get("content-encoding"), response.content_length
-            if encoding is None and size is not None and size <= self.cap:
+            encoding, size = ", ".join(response.headers.getall("content-encoding", ())), response.content_length
+            if not encoding and size is not None and size <= self.cap:
                 read = await response.read()
             else:
                 read = await _read(response.content.iter_any(), encoding or "identity", self.cap)
@@ -107,30 +114,55 @@ async def route(post: Callable[[], Awaitable[object]]) -> Route:
 class HttpClient(httpx2.AsyncClient):
     """httpx2's client with its proxies and trust store, over aiohttp, every reply bounded."""
 
-    def __init__(self, *, connections: int, direct: bool) -> None:
-        """`connections` at the most are open at one time; `direct` leaves the environment's proxies out."""
+    def __init__(self, url: str, *, connections: int, direct: bool) -> None:
+        """`url` is what will be asked; `connections` at the most are open at one time; `direct` leaves the environment's
+        proxies and certificates out. Raises InputError when those are of no use."""
         limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=30)
         timeout = httpx2.Timeout(None, connect=CONNECT_TIMEOUT)
-        super().__init__(limits=limits, timeout=timeout, follow_redirects=False, trust_env=not direct)
+        try:
+            super().__init__(limits=limits, timeout=timeout, follow_redirects=False, trust_env=not direct)
+        except OSError as error:
+            name = os.environ.get("SSL_CERT_FILE")
+            raise InputError(
+                f"SSL_CERT_FILE={name}: holds no certificates to read: {error}; mend or unset it"
+            ) from None
+        except (ValueError, httpx2.InvalidURL):
+            raise _no_proxy() from None
+        taken = self._transport_for_url(httpx2.URL(url))
+        if isinstance(taken, _Transport) and not taken.usable:
+            raise _no_proxy()
 
     def _init_transport(self, **options: Any) -> httpx2.AsyncBaseTransport:  # type: ignore[override]
-        return _Transport(AiohttpTransport(**_known(options)))
+        return _Transport(None, options)
 
     def _init_proxy_transport(self, proxy: httpx2.Proxy, **options: Any) -> httpx2.AsyncBaseTransport:  # type: ignore[override]
-        return _Transport(AiohttpTransport(proxy=proxy, **_known(options)))
+        return _Transport(proxy, options)
 
 
-def _known(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name != "transport"}
+def _no_proxy() -> InputError:
+    # Not the address: it may hold a password.
+    names = ", ".join(name for name in sorted(os.environ) if name.lower() in _PROXY_NAMES and os.environ[name])
+    return InputError(
+        f"a proxy that the environment names ({names}) is no http:// or https:// address; mend or unset it"
+    )
 
 
 class _Transport(httpx2.AsyncBaseTransport):
     """Reads every reply whole, decoded, up to a cap, before the client sees it."""
 
-    def __init__(self, inner: AiohttpTransport) -> None:
-        self._inner = inner
+    def __init__(self, proxy: httpx2.Proxy | None, options: Mapping[str, Any]) -> None:
+        self.usable = proxy is None or (proxy.url.scheme in _PROXIES and bool(proxy.url.host))
+        # A tunnel's own request says who asks; without a tunnel each request does.
+        self._authorization: dict[str, str] = {}
+        if proxy is not None and proxy.raw_auth is not None:
+            self._authorization = {"Proxy-Authorization": f"Basic {b64encode(b':'.join(proxy.raw_auth)).decode()}"}
+            proxy = httpx2.Proxy(proxy.url, headers=self._authorization)
+        known = {name: value for name, value in options.items() if name != "transport"}
+        self._inner = AiohttpTransport(proxy=proxy, **known)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        if request.url.scheme == "http":
+            request.headers.update(self._authorization)
         looked_at = _looked_at.get()
         if looked_at is not None:
             looked_at.append(_route_of(request, self._inner))
@@ -138,7 +170,7 @@ class _Transport(httpx2.AsyncBaseTransport):
         response = await self._inner.handle_async_request(request)
         try:
             assert isinstance(response.stream, httpx2.AsyncByteStream)
-            encoding = response.headers.get("content-encoding", "identity")
+            encoding = response.headers.get("content-encoding") or "identity"
             body = await _read(aiter(response.stream), encoding, _cap(request.url.path))
         finally:
             await response.aclose()
@@ -156,9 +188,7 @@ def _route_of(request: httpx2.Request, transport: AiohttpTransport) -> Route:
     headers = [(name, value) for name, value in request.headers.multi_items() if name not in _OF_ONE]
     proxy: dict[str, Any] = {}
     if transport.proxy is not None:
-        user, word = transport.proxy.auth or (None, None)
-        address = URL(str(transport.proxy.url)).with_user(user).with_password(word)
-        proxy = {"proxy": address, "proxy_headers": transport.proxy.headers}
+        proxy = {"proxy": URL(str(transport.proxy.url)), "proxy_headers": transport.proxy.headers}
     url = URL(str(request.url))
     return Route(url=url, headers=CIMultiDict(headers), transport=transport, proxy=proxy, cap=_cap(url.path))
 
