@@ -599,6 +599,8 @@ def test_connection_from_environment(tmp_path: Path) -> None:
         ("headers: {api-Key: x}", "4:22: provider.headers.api-Key: a secret does not belong"),
         ("headers: {X-Api-Key: x}", "4:22: provider.headers.X-Api-Key: a secret does not belong"),
         ("headers: {Cookie: x}", "4:22: provider.headers.Cookie: a secret does not belong"),
+        ("headers: {Transfer-Encoding: chunked}", "4:22: provider.headers.Transfer-Encoding: says how each body"),
+        ("headers: {content-length: x}", "4:22: provider.headers.content-length: says how each body"),
         ("headers: {a b: x}", "4:22: provider.headers.'a b': is no valid name"),
         ('headers: {a: "x\\r\\nb: y"}', "4:25: provider.headers.a: must be printable ASCII"),
         ("name: simulate", "4:18: provider.name: must not be simulate"),

@@ -25,6 +25,7 @@ _DURATION = r"(?=.)([0-9]{1,6}(\.[0-9]{1,6})?h)?([0-9]{1,6}(\.[0-9]{1,6})?m)?([0
 _PERCENT = r"[0-9]{1,3}(\.[0-9]{1,6})?%"
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]{0,99}"
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_BODY_HEADERS = frozenset({"content-length", "content-type", "transfer-encoding", "content-encoding"})
 _SECRET_HEADERS = frozenset({"authorization", "api-key", "x-api-key", "cookie"})
 
 
@@ -188,6 +189,8 @@ def _header_name(name: str) -> str:
         raise ValueError("a secret does not belong in a job file; name its environment variable in api_key_env")
     if not _HEADER.fullmatch(name):
         raise ValueError("is no valid name of an HTTP header")
+    if name.lower() in _BODY_HEADERS:
+        raise ValueError("says how each body is sent, and each body says that itself; remove it")
     return name
 
 
