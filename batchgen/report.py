@@ -9,15 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.disk import writing
-from batchgen.journal import Journal
+from batchgen.journal import Journal, Standing
 from batchgen.pricing import dollars
-
-# Why answered rows run again, as a plan and a run say it.
-AGAIN = {
-    "changed_job": "of a change in the job or in an earlier turn",
-    "changed_rows": "of changed cells",
-    "lost": "their pictures are missing or were changed",
-}
 
 STATUSES = ("succeeded", "incomplete", "failed", "blocked", "pending", "outdated")
 
@@ -31,6 +24,9 @@ class Tally:
     output_tokens: int
     cost: float
     unpriced: int
+
+
+NOTHING = Tally(calls=0, input_tokens=0, output_tokens=0, cost=0.0, unpriced=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +99,16 @@ class Report:
         return f"{'; '.join(told)} -> {self.tables[0] if self.tables else self.output}"
 
 
+def again(standing: Standing) -> dict[str, int]:
+    """Why answered rows run again, as a plan and a run say it, and how many."""
+    reasons = {
+        "of a change in the job or in an earlier turn": standing.changed_job,
+        "of changed cells": standing.changed_rows,
+        "their pictures are missing or were changed": standing.lost,
+    }
+    return {why: count for why, count in reasons.items() if count}
+
+
 def counted(number: int, word: str) -> str:
     """`1 call`, `2,000 calls`."""
     return f"{number:,} {word}{'s' * (number != 1)}"
@@ -120,14 +126,12 @@ def write_report(folder: Path, content: Mapping[str, Any]) -> None:
         file.write("\n")
 
 
-def state(journal: Journal, *, by_turns: bool) -> State:
-    """The state of a whole job."""
-    rows = journal.counts(None, by_turns=by_turns)
-    totals = journal.totals(None)
+def state(journal: Journal, whole: Standing) -> State:
+    """The state of a whole job, all of whose rows stand so."""
     return State(
-        rows=rows,
-        total=sum(rows.values()),
-        failures=totals["failures"],
+        rows=whole.lines,
+        total=sum(whole.lines.values()),
+        failures=whole.failures,
         models=journal.models(),
         tally=tally(journal, None),
     )
@@ -143,7 +147,7 @@ def money(tally: Tally) -> str:
 
 def tally(journal: Journal, run: int | None) -> Tally:
     """What one run, or (None) all runs, took."""
-    totals = journal.totals(None, run)
+    totals = journal.totals(run)
     return Tally(
         calls=totals["calls"],
         input_tokens=totals["input_tokens"],

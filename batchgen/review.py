@@ -16,7 +16,7 @@ from batchgen.journal import Journal, Row
 from batchgen.ledger import rendered
 from batchgen.place import Place
 from batchgen.pricing import dollars
-from batchgen.report import AGAIN, as_json, state, tally, write_report
+from batchgen.report import again, as_json, state, tally, write_report
 from batchgen.requests import RequestFault
 from batchgen.spec import Job
 from batchgen.tables import frame
@@ -68,22 +68,21 @@ def plan(
 
 
 def _plan(place: Place, journal: Journal, limit: int | None) -> Plan:
-    rows = journal.counts(limit, by_turns=place.by_turns)
-    forecast = journal.forecast(limit)
+    standing = journal.standing(limit, by_turns=place.by_turns)
     first = journal.first()
     return Plan(
         name=place.job.name,
         kind=place.job.kind,
         host=place.connection.host if not place.simulate else "the simulated API",
         output=str(place.folder),
-        rows=rows,
-        total=sum(rows.values()),
-        calls=forecast["requests"],
-        tokens=forecast["tokens"],
-        cost=dollars(forecast["cost"]),
-        cost_at_most=dollars(forecast["cost_bound"]),
-        again={why: forecast[name] for name, why in AGAIN.items() if forecast[name]},
-        seconds=_seconds(place.job, forecast["requests"], forecast["tokens"]),
+        rows=standing.lines,
+        total=sum(standing.lines.values()),
+        calls=standing.to_send,
+        tokens=standing.tokens,
+        cost=dollars(standing.cost),
+        cost_at_most=dollars(standing.cost_bound),
+        again=again(standing),
+        seconds=_seconds(place.job, standing.to_send, standing.tokens),
         simulated=place.simulate,
         first=_request(place, first) if first else None,
     )
@@ -121,16 +120,15 @@ def status(job: Job, *, simulate: bool = False, output: Path | None = None) -> d
     place = Place.of(job, simulate=simulate, output=output)
     with place.peek() as journal:
         place.staged(journal)
-        rows = journal.counts(None, by_turns=place.by_turns)
+        standing = journal.standing(None, by_turns=place.by_turns)
         last = journal.last_run()
-        failures = journal.totals(None)["failures"]
         return {
             "name": job.name,
             "simulated": simulate,
             "output": str(place.folder),
-            "rows": rows,
-            "total": sum(rows.values()),
-            "failures": failures,
+            "rows": standing.lines,
+            "total": sum(standing.lines.values()),
+            "failures": standing.failures,
             "last_run": {name: last[name] for name in _RUN} if last else None,
             **asdict(tally(journal, None)),
         }
@@ -215,7 +213,7 @@ def export(job: Job, *, simulate: bool = False, output: Path | None = None) -> l
         for trouble in journal.damage(("attempts", "runs")):
             raise DamagedError(trouble)
         paths = place.tables(journal).write(place.folder)
-        about = state(journal, by_turns=place.by_turns)
+        about = state(journal, journal.standing(None, by_turns=place.by_turns))
         write_report(place.folder, as_json(job.name, about, journal.last_report(), simulated=simulate))
         return paths
 

@@ -21,12 +21,12 @@ from batchgen.disk import append_line
 from batchgen.dispatch import Progress
 from batchgen.errors import BatchgenError, OutputError
 from batchgen.images import PictureFolder
-from batchgen.journal import Journal
+from batchgen.journal import Journal, Standing
 from batchgen.kinds import KINDS, Usage
 from batchgen.ledger import JobLedger
 from batchgen.place import Place
 from batchgen.pricing import NANO, Prices
-from batchgen.report import AGAIN, Report, counted, state, tally, write_report
+from batchgen.report import NOTHING, Report, again, counted, state, tally, write_report
 from batchgen.signals import Signals
 from batchgen.spec import Job, api_key
 from batchgen.tables import tables_need
@@ -65,28 +65,24 @@ def run(job: Job, options: Options | None = None) -> Report:
         if KINDS[place.job.kind].draws:
             pictures.prepare()
             journal.mark_lost(place.missing(journal))
-        todo = journal.todo(options.limit)[0]
-        _announce(place, journal, options)
+        before = journal.standing(options.limit, by_turns=place.by_turns)
+        todo = before.to_send
+        _announce(place, before, options)
         key = _key(place) if todo else None
         signals.end_in_order()
         number = journal.begin_run(_provenance(place, options, journal), job.text)
         append_line(place.folder / "run.log", f"run {number} began: {todo} requests to send")
-        stopped = _completed(_dispatch(place, journal, pictures, options, number, key, signals)) if todo else None
-        return _finish(place, journal, options, number, signals, stopped, began)
+        work = _dispatch(place, journal, pictures, options, number, key, signals, before) if todo else None
+        stopped = _completed(work) if work else None
+        return _finish(place, journal, options, number, signals, stopped, began, before)
 
 
-def _announce(place: Place, journal: Journal, options: Options) -> None:
+def _announce(place: Place, before: Standing, options: Options) -> None:
     """Say before anything is paid for what runs again, and why."""
-    forecast = journal.forecast(options.limit)
-    changes = [
-        f"{counted(forecast[name], 'answered row')} to run again because {why}"
-        for name, why in AGAIN.items()
-        if forecast[name]
-    ]
+    changes = [f"{counted(count, 'answered row')} to run again because {why}" for why, count in again(before).items()]
     if changes:
-        cost = forecast["cost"]
-        about = "of unknown cost" if cost is None else f"about ${cost / NANO:.4f}"
-        options.say(f"{place.job.name}: {'; '.join(changes)}; {counted(forecast['requests'], 'call')}, {about}")
+        about = "of unknown cost" if before.cost is None else f"about ${before.cost / NANO:.4f}"
+        options.say(f"{place.job.name}: {'; '.join(changes)}; {counted(before.to_send, 'call')}, {about}")
 
 
 def _cap(job: Job, options: Options) -> int | None:
@@ -127,6 +123,7 @@ async def _dispatch(
     number: int,
     key: str | None,
     signals: Signals,
+    before: Standing,
 ) -> BatchgenError | None:
     """Send what is to be sent; returns what stopped it, or None."""
     # openai costs a second to import, and plan and status need none of it.
@@ -139,7 +136,7 @@ async def _dispatch(
 
     progress = Progress()
     purses = [Purse(cap, name=name) for cap, name in _purses(place.job, journal, place.prices, options)]
-    rules = _rules(place, journal, options)
+    rules = _rules(place, before)
     rules = replace(rules, concurrency=affordable(rules.concurrency))
     writer = Writer(journal.path, number)
     shared = Shared(place.connection.base_url, key, say=partial(_warn, place, options))
@@ -161,7 +158,7 @@ async def _dispatch(
                 buckets=own_bucket if place.simulate else shared.bucket,
             )
             signals.attend(backend.stop)
-            async with _watched(progress, journal, place, options):
+            async with _watched(progress, before, options):
                 with _swept():
                     return await backend.run(ledger.threads())
     finally:
@@ -202,17 +199,17 @@ async def _server(place: Place) -> AsyncIterator[Any]:
 
 
 @asynccontextmanager
-async def _watched(progress: Progress, journal: Journal, place: Place, options: Options) -> AsyncIterator[None]:
+async def _watched(progress: Progress, before: Standing, options: Options) -> AsyncIterator[None]:
     if options.watch is None:
         yield
         return
-    watch, before = options.watch, journal.counts(options.limit, by_turns=False)
+    watch = options.watch
 
     async def look() -> None:
         # Who watches may fail (a terminal that is gone); the run goes on unwatched.
         with suppress(Exception):
             while True:
-                watch(progress, before)
+                watch(progress, before.requests)
                 await asyncio.sleep(options.every)
 
     looking = asyncio.create_task(look())
@@ -221,7 +218,7 @@ async def _watched(progress: Progress, journal: Journal, place: Place, options: 
     finally:
         looking.cancel()
         with suppress(Exception):
-            watch(progress, before)
+            watch(progress, before.requests)
 
 
 def _spent(journal: Journal, prices: Prices) -> int:
@@ -241,7 +238,7 @@ def _purses(job: Job, journal: Journal, prices: Prices, options: Options) -> Ite
         yield int(options.max_cost * NANO), "--max-cost"
 
 
-def _rules(place: Place, journal: Journal, options: Options) -> Any:
+def _rules(place: Place, before: Standing) -> Any:
     from batchgen.dispatch.online import Rules
 
     job, limits, retry = place.job, place.job.limits, place.job.retry
@@ -255,21 +252,20 @@ def _rules(place: Place, journal: Journal, options: Options) -> Any:
         tokens_per_minute=limits.tokens_per_minute,
         images_per_minute=limits.images_per_minute,
         max_time=limits.max_time,
-        failures_left=_failures_left(place, journal, options),
+        failures_left=_failures_left(place, before),
         own_model="{" in str(job.request.get("model", "")),
         own_tier="{" in str(job.request.get("service_tier", "")),
         accept=frozenset(job.output.accept),
     )
 
 
-def _failures_left(place: Place, journal: Journal, options: Options) -> int | None:
+def _failures_left(place: Place, before: Standing) -> int | None:
     """How many more rows may fail before max_failures stops the job; failed ones that run again do not count yet."""
     allowed = place.job.limits.max_failures
     if allowed is None:
         return None
-    counts = journal.counts(options.limit, by_turns=place.by_turns)
-    again = journal.todo(options.limit)[1]
-    return allowed.most(sum(counts.values())) - (counts.get("failed", 0) + counts.get("incomplete", 0) - again)
+    lines = before.lines
+    return allowed.most(sum(lines.values())) - (lines.get("failed", 0) + lines.get("incomplete", 0) - before.again)
 
 
 def _finish(
@@ -280,22 +276,26 @@ def _finish(
     signals: Signals,
     stopped: BatchgenError | None,
     began: float,
+    before: Standing,
 ) -> Report:
     """Tables, the run's end in the journal, report.json, run.log. Raises OutputError, of two the one that came first."""
     try:
         tables = place.tables(journal)
         paths = tables.write(place.folder)
-        rows = journal.counts(options.limit, by_turns=place.by_turns)
+        # Where nothing was sent, a million rows are not counted once more.
+        sent = before.to_send > 0
+        now = journal.standing(options.limit, by_turns=place.by_turns) if sent else before
+        whole = now if options.limit is None else journal.standing(None, by_turns=place.by_turns)
         why = signals.first(stopped)
         report = Report(
             name=place.job.name,
             number=number,
-            exit_code=why.exit_code if why else _exit_code(place.job, rows),
-            rows=rows,
-            total=sum(rows.values()),
-            run=tally(journal, number),
-            job=state(journal, by_turns=place.by_turns),
-            models=journal.models(number),
+            exit_code=why.exit_code if why else _exit_code(place.job, now.lines),
+            rows=now.lines,
+            total=sum(now.lines.values()),
+            run=tally(journal, number) if sent else NOTHING,
+            job=state(journal, whole),
+            models=journal.models(number) if sent else (),
             elapsed=time.monotonic() - began,
             simulated=place.simulate,
             stopped=str(why) if why else None,

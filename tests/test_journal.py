@@ -304,10 +304,9 @@ def test_every_lookup_uses_an_index(lab: Lab) -> None:
         steps = {
             "heads": plans(journal, lambda: journal.heads(0, None)),
             "answered": plans(journal, lambda: list(journal.answered())),
-            "counts": plans(journal, lambda: journal.counts(None, by_turns=False)),
-            "forecast": plans(journal, lambda: journal.forecast(None)),
-            "todo": plans(journal, lambda: journal.todo(None)),
-            "totals": plans(journal, lambda: journal.totals(None)),
+            "standing": plans(journal, lambda: journal.standing(None, by_turns=False)),
+            "by turns": plans(journal, lambda: journal.standing(7, by_turns=True)),
+            "totals": plans(journal, lambda: journal.totals()),
             "find": plans(journal, lambda: journal.find("r1")),
             "thread": plans(journal, lambda: journal.thread(row)),
             "again": plans(journal, lambda: journal.again(row)),
@@ -319,7 +318,7 @@ def test_every_lookup_uses_an_index(lab: Lab) -> None:
         question: [each for each in details if each not in ("SCAN page", "SCAN talks")]
         for question, details in steps.items()
     }
-    scanned = re.compile(r"SCAN (?!(r|s|p|attempts|outcomes|CONSTANT ROW|\(subquery-\d+\))\b|\(subquery)")
+    scanned = re.compile(r"SCAN (?!(r|s|p|rows|attempts|outcomes|CONSTANT ROW|\(subquery-\d+\))\b|\(subquery)")
     for question, details in steps.items():
         assert not [detail for detail in details if scanned.search(detail)], (question, details)
         # The rows themselves may be read through; nothing else, and never for each of them.
@@ -355,8 +354,7 @@ def test_many_conversations_are_read_in_one_go(lab: Lab) -> None:
             while page := journal.heads(after, None):
                 heads += len(page)
                 after = page[-1].seq
-            journal.counts(None, by_turns=False)
-            journal.forecast(None)
+            journal.standing(None, by_turns=True)
         assert heads == conversations
         return counted
 
@@ -383,9 +381,8 @@ def test_a_long_conversation_is_read_once(lab: Lab) -> None:
         with place.locked(), place.open() as journal:
             place.take_in(journal, capped=False)
             journal._connection.set_progress_handler(tick, 100)
-            assert journal.todo(None) == (turns, 0)
-            assert journal.forecast(None)["requests"] == turns
-            assert journal.counts(None, by_turns=False) == {"pending": turns}
+            found = journal.standing(None, by_turns=False)
+            assert (found.to_send, found.again, found.lines) == (turns, 0, {"pending": turns})
             (head,) = journal.heads(0, None)
             assert len(journal.thread(head)) == turns
         return counted
@@ -418,7 +415,7 @@ def test_equal_requests_change_their_names_in_one_go(lab: Lab) -> None:
             if prefix == "old":
                 record(place, lambda n: True)
         with place.peek() as journal:
-            assert journal.counts(None, by_turns=False) == {"succeeded": rows}
+            assert journal.standing(None, by_turns=False).lines == {"succeeded": rows}
             assert list(journal.damage()) == []
         return counted
 

@@ -45,12 +45,12 @@ from typing import Any, Self
 from batchgen.errors import DamagedError
 from batchgen.journal import database
 from batchgen.journal.database import telling
-from batchgen.journal.questions import Questions, upto
+from batchgen.journal.questions import Questions, Standing, upto
 from batchgen.journal.records import Recorded, Row, insert, is_sound, update
 from batchgen.journal.schema import ALONE, COLUMNS, OPEN, STAGED, TABLES, TO_SEND, state
 from batchgen.requests import canonical
 
-__all__ = ["PAGE", "Journal", "Recorded", "Row"]
+__all__ = ["PAGE", "Journal", "Recorded", "Row", "Standing"]
 
 # Lines read at once: snapshots stay short, so that the log can be checkpointed, and memory flat.
 PAGE = 250

@@ -80,7 +80,7 @@ ALONE = f"""
 CREATE TEMP TABLE accepted(finish_reason TEXT PRIMARY KEY);
 CREATE TEMP TABLE missing(ident TEXT, key BLOB, PRIMARY KEY(ident, key));
 CREATE TEMP VIEW alone AS
-SELECT r.*, o.status AS recorded, o.finish_reason, o.passing, o.tries, o.redo,
+SELECT r.*, o.status AS recorded, o.finish_reason, o.reason, o.passing, o.tries, o.redo,
     o.status IS NOT NULL AND (o.lost OR m.ident IS NOT NULL) AS lost,
     CASE
         WHEN r.error IS NOT NULL THEN 'failed'
