@@ -11,7 +11,7 @@ import itertools
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,6 +40,8 @@ NETWORK = frozenset(
     ]
 )
 MOUNTS = Path("/proc/self/mounts")
+# What a file that appeared is known by later: its size in bytes and mtime in ns.
+Look = tuple[int, int]
 _numbers = itertools.count()
 _TEMPORARY = re.compile(r"\..*\.(\d+)-\d+\.tmp", re.DOTALL)
 
@@ -126,8 +128,16 @@ def file_system(path: Path) -> str:
 
 
 @contextmanager
-def writing(path: Path, *, binary: bool = False, encoding: str = "utf-8", errors: str = "strict") -> Iterator[IO[Any]]:
-    """Write `path` whole: what the block wrote replaces it when the block ends well, else it stays as it was.
+def writing(
+    path: Path,
+    *,
+    binary: bool = False,
+    encoding: str = "utf-8",
+    errors: str = "strict",
+    note: Callable[[Path, Look], None] | None = None,
+) -> Iterator[IO[Any]]:
+    """Write `path` whole: what the block wrote replaces it when the block ends well, else it stays as it was. `note` is told
+    how what the block wrote looks, whatever another process may put in its place at once.
 
     Raises OutputError for a disk that is full or a folder that cannot be written.
     """
@@ -148,12 +158,24 @@ def writing(path: Path, *, binary: bool = False, encoding: str = "utf-8", errors
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
+                about = os.fstat(file.fileno())
+            if note is not None:
+                note(path, (about.st_size, about.st_mtime_ns))
             os.replace(temporary, path)
             sync_folder(path.parent)
     except BaseException:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def look_of(path: Path) -> Look | None:
+    """How a file looks now; None where there is none, or a link."""
+    try:
+        about = path.lstat()
+    except OSError:
+        return None
+    return (about.st_size, about.st_mtime_ns) if stat.S_ISREG(about.st_mode) else None
 
 
 def sync_folder(path: Path) -> None:

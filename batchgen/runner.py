@@ -281,9 +281,11 @@ def _finish(
     """Tables, the run's end in the journal, report.json, run.log. Raises OutputError, of two the one that came first."""
     try:
         tables = place.tables(journal)
-        paths = tables.write(place.folder)
-        # Where nothing was sent, a million rows are not counted once more.
+        # Where nothing was sent, a million rows are not read once more, neither for tables nor to be counted.
         sent = before.to_send > 0
+        if sent or not tables.are_in(place.folder):
+            journal.forget_tables()
+            tables.write(place.folder)
         now = journal.standing(options.limit, by_turns=place.by_turns) if sent else before
         whole = now if options.limit is None else journal.standing(None, by_turns=place.by_turns)
         why = signals.first(stopped)
@@ -300,10 +302,10 @@ def _finish(
             simulated=place.simulate,
             stopped=str(why) if why else None,
             output=str(place.folder),
-            tables=tuple(str(path) for path in paths),
+            tables=tuple(str(path) for path in tables.paths(place.folder)),
             disarmed=tables.disarmed,
         )
-        journal.end_run(number, report.exit_code, report.run_json())
+        journal.end_run(number, report.exit_code, report.run_json(), tables.known)
         write_report(place.folder, report.as_json())
         append_line(place.folder / "run.log", f"run {number} ended: {report.run.calls} calls, exit {report.exit_code}")
     except OutputError as error:

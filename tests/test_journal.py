@@ -97,6 +97,8 @@ def test_a_flipped_byte_in_every_text_that_is_kept_is_found(lab: Lab, sound: Job
     """P02 A flipped byte inside a value, which SQLite's own check misses, is named: in an answer, in the prompts' cells, in
     a row, in an attempt's cost, in the report."""
     path = lab.output() / "journal.db"
+    with Place.of(sound).open() as journal:
+        journal.forget_tables()
     for table, column, named in (
         ("outcomes", "response", "the outcome of"),
         ("prompts", "columns", "the staged line"),
@@ -183,6 +185,20 @@ def test_a_damaged_row_is_not_sent(lab: Lab, sound: Job) -> None:
     connection.close()
     with pytest.raises(DamagedError, match="the staged row r2"):
         batchgen.run(sound)
+
+
+def test_a_damaged_note_of_the_tables_is_found(lab: Lab) -> None:
+    """P02 What is kept of the tables is sealed like everything else: a run with nothing to do does not go by what is not what
+    was written, and verify names it."""
+    with serving() as api:
+        job = lab.load(lab.job(api.url))
+        batchgen.run(job)
+        with sqlite3.connect(lab.output() / "journal.db") as connection:
+            connection.execute("UPDATE meta SET value = replace(value, '[', '[1') WHERE name = 'tables'")
+        connection.close()
+        with pytest.raises(DamagedError, match="the entry tables"):
+            batchgen.run(job)
+        assert "the entry tables" in review.verify(job)[0]
 
 
 def test_every_line_of_every_table_is_sealed(lab: Lab, sound: Job) -> None:
@@ -327,6 +343,53 @@ def test_every_lookup_uses_an_index(lab: Lab) -> None:
             question,
             details,
         )
+
+
+def test_whatever_changes_a_row_or_an_answer_forgets_the_tables(lab: Lab) -> None:
+    """P10 What the journal knows of the tables goes with the transaction that may change what they show: pass 1, an outcome,
+    a withdrawal, redo, a lost picture; the beginning and the end of a run, and pictures that are as they were, leave it."""
+    place = staged(lab, 3)
+    record(place, lambda n: True)
+    with place.locked(), place.open() as journal:
+        row = journal.first()
+        assert row is not None
+        one = [(row.ident, row.key)]
+
+        def known() -> bool:
+            return journal.meta("tables") is not None
+
+        def written(change: Callable[[Writer], Change]) -> None:
+            async def commit() -> None:
+                writer = Writer(journal.path, 1)
+                await writer.commit(change(writer))
+                await writer.close()
+
+            asyncio.run(commit())
+
+        def again() -> None:
+            lab.prompts(2)
+            place.take_in(journal, capped=False)
+
+        attempt = Attempt(number=1, started_at=1.0, wait=0.0, elapsed=0.1)
+        for change in (
+            again,
+            lambda: journal.mark_redo([row]),
+            lambda: journal.mark_lost(one),
+            lambda: journal.mark_lost([]),
+            lambda: written(lambda writer: writer.withdraw(row.ident, row.key)),
+            lambda: written(lambda writer: writer.attempt(row.ident, row.key, attempt)),
+            journal.forget_tables,
+        ):
+            journal.end_run(1, 0, {}, {"recipe": "", "files": {}, "disarmed": 0})
+            for harmless in (lambda: journal.begin_run({}, ""), lambda: journal.end_run(2, 0, {})):
+                harmless()
+                assert known()
+            place.take_in(journal, capped=False)
+            marked = journal.query("SELECT ident, key FROM outcomes WHERE lost")
+            journal.mark_lost(tuple(found) for found in marked)
+            assert known()
+            change()
+            assert not known()
 
 
 def test_many_conversations_are_read_in_one_go(lab: Lab) -> None:

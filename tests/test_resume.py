@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from conftest import Lab, serving
 
 import batchgen
 from batchgen import review
+from batchgen.journal import Journal
 from batchgen.place import Place
 from batchgen.report import STATUSES
 from batchgen.simulator import RequestInfo, Simulator
@@ -230,6 +232,202 @@ def test_a_failure_is_taken_over_with_its_tries(lab: Lab) -> None:
         assert (lab.go(job).run.calls, shown(lab)[1][:2]) == (0, ("y", "failed"))
         assert review.redo(lab.load(job), ["y"]) == 1
         assert lab.go(job).run.calls == 1
+
+
+TABLES = ("results.csv", "errors.csv", "results.jsonl", "errors.jsonl")
+FINISHED: dict[str, Any] = {"output": {"tables": ["csv", "jsonl"], "csv": {"safe": True}}, "rows": None}
+
+
+@pytest.fixture
+def finished(lab: Lab) -> Iterator[Path]:
+    """A job that has run, with a refused row and a cell that was made safe for spreadsheets."""
+    with serving(script=lambda request: "400_policy" if "poison" in str(request.body) else None) as api:
+        write(lab, [*ROWS, ("d", "ECHO:=1+1"), ("e", "ECHO:poison")])
+        job = lab.job(api.url, **FINISHED)
+        assert lab.go(job).run.calls == 5
+        yield job
+
+
+def files(lab: Lab) -> dict[str, tuple[bytes, int]]:
+    """The tables that there are, each with the file that it is."""
+    paths = [path for path in (lab.output() / name for name in TABLES) if path.exists()]
+    return {path.name: (path.read_bytes(), path.stat().st_ino) for path in paths}
+
+
+def texts(lab: Lab) -> dict[str, bytes]:
+    return {name: text for name, (text, _) in files(lab).items()}
+
+
+def test_a_run_with_nothing_to_do_leaves_the_tables_alone(
+    lab: Lab, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P07 A run that has nothing to do and finds its tables as it left them does not touch them, nor reads every row, and
+    says what it would say had it written them; report.json tells of it."""
+    before = files(lab)
+    assert list(before) == list(TABLES)
+    (lab.output() / "errors.csv").unlink()
+    wrote = lab.go(finished)
+    before = files(lab)
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "answered", lambda self: pytest.fail("every row is read"))
+        left = lab.go(finished)
+    assert files(lab) == before
+    assert (left.line(), left.exit_code, left.job) == (wrote.line(), wrote.exit_code, wrote.job)
+    assert "1 cells made safe for spreadsheets" in left.line()
+    assert left.exit_code == 3
+    assert json.loads((lab.output() / "report.json").read_text())["run"]["run"] == left.number == 3
+    kept = (lab.output() / "report.json").read_bytes()
+    review.export(lab.load(finished))
+    assert (texts(lab), (lab.output() / "report.json").read_bytes()) == ({n: x for n, (x, _) in before.items()}, kept)
+
+
+def _touched(path: Path) -> None:
+    os.utime(path, ns=(1, 1))
+
+
+def _linked(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize(
+    "harm",
+    [
+        Path.unlink,
+        lambda path: os.truncate(path, 20),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"one", b"two")),
+        lambda path: path.write_bytes(path.read_bytes() + b"\n"),
+        lambda path: path.write_bytes(b""),
+        _touched,
+        _linked,
+    ],
+    ids=["deleted", "truncated", "edited", "longer", "emptied", "touched", "a link"],
+)
+def test_a_table_that_is_not_what_was_written_comes_back(
+    lab: Lab, finished: Path, harm: Callable[[Path], None], name: str
+) -> None:
+    """P10 Whatever became of a table, the same command makes it again, also when it has nothing else to do."""
+    wanted = texts(lab)
+    harm(lab.output() / name)
+    assert lab.go(finished).run.calls == 0
+    assert texts(lab) == wanted
+    assert not (lab.output() / name).is_symlink()
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        {"tables": ["jsonl"]},
+        {"tables": ["csv"], "prefix": "bg_"},
+        {"tables": ["csv"], "columns": {"loud": "{{ output | upper }}"}},
+        {"tables": ["csv"], "columns": {"loud": "{% include 'loud.txt' %}"}},
+        {"tables": ["csv"], "csv": {"safe": False}},
+        {"tables": ["csv"], "accept": ["length"]},
+    ],
+)
+def test_other_output_settings_write_other_tables(lab: Lab, finished: Path, output: dict[str, Any]) -> None:
+    """P10 A run with nothing to send writes the tables that the job asks for now, and on the way back those of before."""
+    (lab.folder / "loud.txt").write_text("{{ output }}!")
+    wanted = texts(lab)
+    url = lab.load(finished).provider.base_url
+    lab.job(url, **{**FINISHED, "output": output})
+    lab.go(finished)
+    made = texts(lab)
+    review.export(lab.load(finished))
+    assert texts(lab) == made
+    (lab.folder / "loud.txt").write_text("{{ output }}!!")
+    lab.go(finished)
+    made = texts(lab)
+    review.export(lab.load(finished))
+    assert texts(lab) == made
+    lab.job(url, **FINISHED)
+    assert lab.go(finished).run.calls == 0
+    assert texts(lab) == wanted
+
+
+def test_tables_that_show_pictures_of_rows_are_always_written(lab: Lab, api: Simulator) -> None:
+    """P10 A column may read a picture as the tables are made; nobody knows but by making them whether it is the same."""
+    pictures = Path(__file__).parent.parent / "jobs" / "pictures"
+    (lab.folder / "one.png").write_bytes((pictures / "mug.png").read_bytes())
+    write(lab, [("one.png", "ECHO:x")])
+    job = lab.job(api.url, rows=None, output={"columns": {"seen": "{{ row.id | data_url }}"}})
+    lab.go(job)
+    before = lab.table()[0]["seen"]
+    (lab.folder / "one.png").write_bytes((pictures / "vase.png").read_bytes())
+    assert lab.go(job).run.calls == 0
+    assert lab.table()[0]["seen"] != before
+
+
+def test_redo_shows_in_the_tables_of_a_run_that_sends_nothing(lab: Lab, finished: Path) -> None:
+    """P07 What redo marked is outdated in the tables of the next run, though its limit lets it send nothing."""
+    assert review.redo(lab.load(finished), ["c"]) == 1
+    assert lab.go(finished, limit=1).run.calls == 0
+    assert shown(lab)[2] == ("c", "outdated", "three")
+    assert lab.go(finished).run.calls == 1
+    assert shown(lab)[2] == ("c", "succeeded", "three")
+
+
+def test_prompts_that_come_in_another_order_are_written_so(lab: Lab, finished: Path) -> None:
+    """P10 Rows that were turned round, and turned back, stand in the tables as in the file, though nothing is sent."""
+    before = texts(lab)
+    lines = (lab.folder / "prompts.csv").read_text().splitlines()
+    for order in (-1, 1):
+        (lab.folder / "prompts.csv").write_text("\n".join([lines[0], *lines[1:][::order]]))
+        assert lab.go(finished).run.calls == 0
+        assert [row["id"] for row in lab.table()] == list("abcde")[::order]
+    assert texts(lab) == before
+
+
+@pytest.mark.parametrize("step", ["the tables are half written", "the tables are written"])
+def test_a_run_that_dies_over_its_tables_leaves_nothing_taken_for_them(
+    lab: Lab, finished: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """P10 From the first table that is replaced until the run's end is in the journal, the journal knows of no tables: what a
+    crash leaves there is written again."""
+
+    class Crash(BaseException):
+        pass
+
+    def crash(*_: Any, **__: Any) -> None:
+        raise Crash
+
+    wanted = texts(lab)
+    (lab.output() / "results.csv").write_bytes(b"gone")
+    with monkeypatch.context() as patched:
+        if step == "the tables are written":
+            patched.setattr(Journal, "end_run", crash)
+        else:
+            patched.setattr("batchgen.tables._whole", crash)
+        with pytest.raises(Crash):
+            lab.go(finished)
+    with Place.of(lab.load(finished)).peek() as journal:
+        assert journal.meta("tables") is None
+    assert lab.go(finished).run.calls == 0
+    assert texts(lab) == wanted
+
+
+def test_an_export_that_ends_after_a_run_is_not_taken_for_its_tables(
+    lab: Lab, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P10 An export may put older tables in the place of a run's at the very moment that these appear: the next run writes
+    its own."""
+    wanted = texts(lab)
+    (lab.output() / "results.csv").unlink()
+    replaced = os.replace
+
+    def outrun(source: Path, target: Path) -> None:
+        replaced(source, target)
+        if Path(target).name == "results.csv":
+            Path(target).unlink()
+            Path(target).write_bytes(b"older\n")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", outrun)
+        lab.go(finished)
+    assert (lab.output() / "results.csv").read_bytes() == b"older\n"
+    lab.go(finished)
+    assert texts(lab) == wanted
 
 
 def test_redo_asks_exactly_what_it_names_again(lab: Lab, api: Simulator) -> None:

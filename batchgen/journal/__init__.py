@@ -26,7 +26,8 @@ attempts  one line per call: run, number in that run, http_status, code, reason 
 reserved  calls in flight under a cap on money, at their worst cost; what a dead process left here counts as spent.
 runs      one line per run: provenance (versions, platform, host, hashes), the job's text, its exit code and report.
 meta      scheme; `staged`: what the tables prompts and rows were made of (signature, header, dialect, ...); `pictures N`:
-          pages of the [path, size, mtime] of the pictures that they name.
+          pages of the [path, size, mtime] of the pictures that they name. `tables`: how the results and errors tables look
+          that show prompts, rows and outcomes as they are; every transaction that may change one of these removes it.
 
 A row of a prompt is answered when outcomes has its (ident, key). Answers under older keys stay: reverting an edit is free.
 """
@@ -96,7 +97,15 @@ class Journal(Questions):
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All of the block or nothing of it."""
+        """All of the block or nothing of it, and with it nothing is known of the tables any more."""
+        with self._whole() as connection:
+            if not self.shadowed:
+                database.forget_tables(connection)
+            yield connection
+
+    @contextmanager
+    def _whole(self) -> Iterator[sqlite3.Connection]:
+        """All of the block or nothing of it. For what no table shows; for the rest there is `transaction`."""
         with telling(self.path), self._reading:
             # What shadows the staged rows is temporary, and the file itself is only read.
             self._connection.execute("BEGIN" if self.shadowed else "BEGIN IMMEDIATE")
@@ -327,7 +336,7 @@ class Journal(Questions):
 
     def begin_run(self, provenance: Mapping[str, Any], job_text: str) -> int:
         """A new run's number. Calls that a dead run left in flight become attempts that cost their worst."""
-        with self.transaction() as connection:
+        with self._whole() as connection:
             for dead in self._lines("reserved", "1 = 1"):
                 call = {name: dead[name] for name in ("ident", "key", "run", "number", "cost")}
                 ended = {"started_at": dead["at"], "reason": "interrupted", "wait": 0.0}
@@ -337,9 +346,20 @@ class Journal(Questions):
             about = {"started_at": time.time(), "provenance": canonical(provenance), "job_text": job_text}
             return insert(connection, "runs", {"run": number, **about})
 
-    def end_run(self, run: int, exit_code: int, report: Mapping[str, Any]) -> None:
-        """How a run ended."""
-        with self.transaction() as connection:
+    def forget_tables(self) -> None:
+        """Know nothing of the tables any more. Before the first of them is replaced: until the last is, they are no tables of
+        one make."""
+        if self.meta("tables") is not None:
+            with self.transaction():
+                pass
+
+    def end_run(
+        self, run: int, exit_code: int, report: Mapping[str, Any], tables: Mapping[str, Any] | None = None
+    ) -> None:
+        """How a run ended, and what is known of the tables that show the journal as it is (None: nothing)."""
+        with self._whole() as connection:
+            if tables is not None:
+                self.keep("tables", tables)
             ended = {"ended_at": time.time(), "exit_code": exit_code, "report": json.dumps(report)}
             update(connection, "runs", run, ended)
 
@@ -360,12 +380,12 @@ class Journal(Questions):
     def mark_lost(self, lost: Iterable[tuple[str, bytes]]) -> None:
         """Exactly these (ident, key) have pictures that are not what was written."""
         wanted = set(lost)
+        marked = {(found["ident"], found["key"]) for found in self.query("SELECT ident, key FROM outcomes WHERE lost")}
+        if wanted == marked:
+            return
         with self.transaction() as connection:
-            for found in self.query("SELECT rowid, ident, key FROM outcomes WHERE lost"):
-                if (found["ident"], found["key"]) not in wanted:
-                    update(connection, "outcomes", found["rowid"], {"lost": 0})
-            for ident, key in wanted:
-                self._mark(connection, ident, key, {"lost": 1})
+            for each, lost_now in [*((each, 0) for each in marked - wanted), *((each, 1) for each in wanted - marked)]:
+                self._mark(connection, *each, {"lost": lost_now})
 
     def mark_redo(self, rows: Iterable[Row], statuses: Iterable[str] = ()) -> int:
         """Have the outcomes of these rows, and of all in these statuses, asked again, with those of the later turns of

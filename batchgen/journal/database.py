@@ -117,6 +117,12 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         raise OutputError(f"{path}: has keys of a newer batchgen (scheme {scheme[0]}); update batchgen and run again")
 
 
+def forget_tables(connection: sqlite3.Connection) -> None:
+    """Forget, with the caller's transaction, what is known of the tables that were written: they may show something else
+    than the journal from now on."""
+    connection.execute("DELETE FROM meta WHERE name = 'tables'")
+
+
 def _schema(connection: sqlite3.Connection) -> list[tuple[str, ...]]:
     sql = "SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_master ORDER BY type, name"
     return [tuple(found) for found in connection.execute(sql)]

@@ -111,6 +111,7 @@ class Writer:
         try:
             with database.telling(self._path):
                 connection.execute("BEGIN IMMEDIATE")
+                database.forget_tables(connection)
                 _write(connection, changes)
                 connection.execute("COMMIT")
         except BaseException as error:

@@ -199,11 +199,23 @@ class Renderer:
     @cached_property
     def _included(self) -> dict[str, str]:
         """The files that the request includes, by name."""
+        return self._included_by(self._job.request)
+
+    def _included_by(self, part: Any) -> dict[str, str]:
         found: dict[str, str] = {}
-        for _, text in _strings(self._job.request, ()):
+        for _, text in _strings(part, ()):
             with suppress(Exception):  # what cannot be read is a problem elsewhere
                 found |= self._templates.included(text)
         return found
+
+    def columns_signature(self) -> str | None:
+        """A digest of everything in the job that the cells of `output.columns` depend on; None where they show pictures,
+        which are read as the cells are made."""
+        columns = self._job.output.columns
+        included = self._included_by(columns)
+        if any("data_url" in text for text in (*columns.values(), *included.values())):
+            return None
+        return hashlib.sha256(canonical([self.signature(), columns, included]).encode()).hexdigest()
 
     @cached_property
     def reads_files(self) -> bool:

@@ -6,6 +6,7 @@ needs the network, so every table can be deleted and made again.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -13,17 +14,20 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache, partial
+from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from batchgen.disk import Look, look_of
 from batchgen.errors import InputError, Problem
 from batchgen.journal import Journal, Recorded, Row
+from batchgen.journal.records import digest_of
 from batchgen.journal.schema import LAST_RUN
 from batchgen.kinds import KINDS, Answer, Unreadable
 from batchgen.ledger import rendered
 from batchgen.pricing import dollars
-from batchgen.requests import Renderer, RequestFault, own_messages
+from batchgen.requests import Renderer, RequestFault, canonical, own_messages
 from batchgen.spec import Job
 from batchgen.tables.formats import Record, Write, csv_writer, frame, jsonl_writer, parquet_writer
 
@@ -138,6 +142,17 @@ def tables_need(job: Job) -> None:
             raise InputError([job.problem(("output", "tables"), message)]) from None
 
 
+def _code() -> str:
+    found = hashlib.blake2b(canonical([version("batchgen"), version("jinja2")]).encode(), digest_size=16)
+    for path in sorted(Path(__file__).parent.parent.rglob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+# A digest of batchgen itself: another version, or one that somebody is at work on, may make other tables. Taken as it is
+# loaded; it may be replaced while a run goes on for hours.
+_CODE = _code()
+
 # What a table line stands for: one request, or all turns of a row, each with its outcome.
 Line = list[tuple[Row, Recorded | None]]
 
@@ -150,6 +165,7 @@ class Tables:
         self._kind = KINDS[job.kind]
         self._by_turns = job.conversation is not None and job.conversation.turns is not None
         self.disarmed = 0
+        self._files: dict[str, Look] = {}
 
     def results(self) -> Iterator[Record]:
         """One record a line of the results table, in the prompts file's order."""
@@ -162,15 +178,45 @@ class Tables:
             return ([each] for each in found)
         return (list(group) for _, group in groupby(found, key=lambda each: (each[0].n, each[0].axes)))
 
+    def are_in(self, folder: Path) -> bool:
+        """Whether the folder's tables are what would be written: the journal knows them (`known`), and each file is still
+        what was written. An edit that leaves both its size and its mtime is not seen."""
+        kept = self._journal.meta("tables")
+        if kept is None or kept["recipe"] != self._recipe() or not _are_there(folder, kept["files"]):
+            return False
+        self.disarmed, self._files = kept["disarmed"], kept["files"]
+        return True
+
+    @property
+    def known(self) -> dict[str, Any] | None:
+        """What the journal is to keep, until it changes, of the tables that were written or found: what they were made of
+        beside it, how each file looks, and how many cells were disarmed. None where that cannot be told."""
+        recipe = self._recipe()
+        return {"recipe": recipe, "files": self._files, "disarmed": self.disarmed} if recipe and self._files else None
+
+    def _recipe(self) -> str | None:
+        """A digest of everything that tables are made of, the journal excepted; None where that cannot be told."""
+        columns = self._renderer.columns_signature()
+        if columns is None:
+            return None
+        return digest_of(canonical([_CODE, columns, self._job.output.model_dump(), repr(self._look)])).hex()
+
+    def paths(self, folder: Path, which: str = "results") -> list[Path]:
+        """Where the results tables are, or the errors tables."""
+        return [folder / f"{which}.{form}" for form in self._job.output.tables]
+
+    def _note(self, path: Path, look: Look) -> None:
+        self._files[path.name] = look
+
     def write(self, folder: Path) -> list[Path]:
         """Write every table of the job, whole, and return the results tables' paths."""
-        forms = self._job.output.tables
-        paths = [folder / f"results.{form}" for form in forms]
+        paths = self.paths(folder, "results")
         look = self._look
         with ExitStack() as stack:
             results = [stack.enter_context(self._writer(path, look.inputs, look.own)) for path in paths]
             errors = [
-                stack.enter_context(self._writer(folder / f"errors.{form}", look.named, look.errors)) for form in forms
+                stack.enter_context(self._writer(path, look.named, look.errors))
+                for path in self.paths(folder, "errors")
             ]
             for line in self._lines():
                 for record in self._result(line):
@@ -190,10 +236,12 @@ class Tables:
             # Text of batchgen's own columns is what a model or a server wrote, or made of it.
             texts = frozenset(name for name, kind in own.items() if kind is str)
             disarm = partial(self._disarm, texts) if look.safe else None
-            return csv_writer(path, list(columns), delimiter=look.delimiter, bom=look.bom, disarm=disarm)
+            return csv_writer(
+                path, list(columns), delimiter=look.delimiter, bom=look.bom, disarm=disarm, note=self._note
+            )
         if path.suffix == ".jsonl":
-            return jsonl_writer(path, list(columns))
-        return parquet_writer(path, columns)
+            return jsonl_writer(path, list(columns), note=self._note)
+        return parquet_writer(path, columns, note=self._note)
 
     def _disarm(self, texts: Collection[str], name: str, cell: str) -> str:
         """A cell of one of these columns that a spreadsheet would run gets an apostrophe."""
@@ -305,6 +353,11 @@ class Tables:
         else:
             cells["message"] = row.error
         return {**row.axes, **{self._look.prefix + name: value for name, value in cells.items()}}
+
+
+def _are_there(folder: Path, files: Mapping[str, Sequence[int]]) -> bool:
+    """Whether each of these files of a folder looks as it did."""
+    return all(look_of(folder / name) == tuple(look) for name, look in files.items())
 
 
 def _why(shown: Line) -> str | None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchgen.disk import writing
+from batchgen.disk import Look, writing
 from batchgen.journal.records import encodable
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ GROUP = 1000
 
 Record = dict[str, Any]
 Write = Callable[[Record], None]
+Note = Callable[[Path, Look], None]
+Disarm = Callable[[str, str], str]
 
 
 def cell(value: Any) -> str:
@@ -37,10 +39,10 @@ def cell(value: Any) -> str:
 
 @contextmanager
 def csv_writer(
-    path: Path, columns: Sequence[str], *, delimiter: str, bom: bool, disarm: Callable[[str, str], str] | None
+    path: Path, columns: Sequence[str], *, delimiter: str, bom: bool, disarm: Disarm | None, note: Note | None = None
 ) -> Iterator[Write]:
     """A CSV; `disarm`, if any, has the last word on each cell, given its column."""
-    with writing(path, encoding="utf-8-sig" if bom else "utf-8") as file:
+    with writing(path, encoding="utf-8-sig" if bom else "utf-8", note=note) as file:
         plain = csv.writer(file, delimiter=delimiter, lineterminator="\n")
         # Python's writer leaves a lone CR unquoted, and readers take it for a line's end.
         quoted = csv.writer(file, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
@@ -60,9 +62,9 @@ def csv_writer(
 
 
 @contextmanager
-def jsonl_writer(path: Path, columns: Sequence[str]) -> Iterator[Write]:
+def jsonl_writer(path: Path, columns: Sequence[str], *, note: Note | None = None) -> Iterator[Write]:
     """JSON Lines: every cell keeps its JSON type."""
-    with writing(path) as file:
+    with writing(path, note=note) as file:
 
         def write(record: Record) -> None:
             file.write(_json_line({name: record.get(name) for name in columns}))
@@ -77,7 +79,7 @@ def _json_line(record: Record) -> str:
 
 
 @contextmanager
-def parquet_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Write]:
+def parquet_writer(path: Path, columns: Mapping[str, type], *, note: Note | None = None) -> Iterator[Write]:
     """Parquet: text, int64 and float64 columns; a cell of the prompts is text."""
     import pyarrow
     from pyarrow import parquet
@@ -92,7 +94,7 @@ def parquet_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Write]:
         )
         records.clear()
 
-    with writing(path, binary=True) as file, parquet.ParquetWriter(file, schema) as writer:
+    with writing(path, binary=True, note=note) as file, parquet.ParquetWriter(file, schema) as writer:
         pending: list[Record] = []
 
         def write(record: Record) -> None:
