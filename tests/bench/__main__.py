@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 
-from cpu import cpu
+from cpu import cpu, parts
 from life import memory, million
 from measure import Line, show
 from pace import inflight, limit
@@ -19,6 +19,7 @@ from startup import startup
 SCENARIOS: dict[str, Callable[[int | None, int | None], Iterator[Line]]] = {
     "startup": startup,
     "cpu": cpu,
+    "parts": parts,
     "inflight": inflight,
     "limit": limit,
     "memory": memory,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 
-from measure import Line, Target, folder, note, serving, staged, write_job, write_rows, yardstick
+from measure import HERE, Line, Target, folder, note, ran, serving, staged, write_job, write_rows, yardstick
 from yardsticks import NAMES, installed
 
 WORKERS = 64
@@ -43,6 +45,20 @@ def cpu(rows: int | None, rounds: int | None) -> Iterator[Line]:
             yield Line(f"{what} / {NAMES[name]}", ratios, "x", targets.get(name) if stage == "dispatch" else None)
     for name in NAMES.keys() - names:
         note(f"{NAMES[name]}: not installed")
+
+
+def parts(rows: int | None, rounds: int | None) -> Iterator[Line]:
+    """µs of CPU that each part of a row's way takes, alone and warm."""
+    rows, times = rows or 5_000, defaultdict[str, list[float]](list)
+    for number in range(rounds or 3):
+        with folder() as place:
+            prompts = write_rows(place / "prompts.csv", rows)
+            job = write_job(prompts, "http://127.0.0.1:1/v1", {})
+            for name, value in json.loads(ran(sys.executable, HERE / "parts.py", prompts, job).out).items():
+                times[name].append(value)
+        note(f"parts, round {number + 1} of {rounds or 3}")
+    for name, values in times.items():
+        yield Line(name, values, "us a row")
 
 
 def _batchgen(url: str, rows: int) -> dict[str, float]:
