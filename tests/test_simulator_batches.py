@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import json
 import os
@@ -16,6 +17,7 @@ from typing import Any
 import openai
 import pytest
 from openai.types import Batch
+from PIL import Image
 
 from batchgen.errors import InputError
 from batchgen.simulator import BatchInfo, Fate, RequestInfo, Settings, Simulator, files, tasks
@@ -197,6 +199,44 @@ def test_a_line_is_answered_as_online(endpoint: str) -> None:
         assert _timeless(good["response"]["body"]) == _timeless(online)
         assert done.request_counts is not None
         assert (done.request_counts.completed, done.request_counts.failed) == (1, 1)
+
+    talk(conversation)
+
+
+def test_an_edit_has_its_pictures_as_data_urls() -> None:
+    """An edit in a batch is the edit of the same form online; a picture that is no data URL is refused."""
+
+    def png(colour: Any) -> bytes:
+        buffer = io.BytesIO()
+        Image.new("RGBA", (32, 32), colour).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    picture, mask = png("navy"), png((0, 0, 0, 0))
+    first, second = (
+        {"image_url": f"data:image/png;base64,{base64.b64encode(raw).decode()}"} for raw in (picture, mask)
+    )
+    body = {"model": "m", "prompt": "hat", "size": "64x64", "n": 1}
+    url = "/v1/images/edits"
+
+    async def conversation(desk: Desk) -> None:
+        bodies = {
+            "good": body | {"images": [first], "mask": second},
+            "none": body,
+            "link": body | {"images": [{"image_url": "https://example.com/a.png"}]},
+            "junk": body | {"images": [{"image_url": "data:image/png;base64,***"}]},
+        }
+        done = await desk.at(await desk.create([task(name, url=url, body=bodies[name]) for name in bodies], url), 0)
+        [good] = await desk.text(done.output_file_id)
+        online = await desk.client.images.edit(
+            image=("a.png", picture, "image/png"), mask=("b.png", mask, "image/png"), **body
+        )
+        assert good["response"]["body"]["data"] == [{"b64_json": online.data and online.data[0].b64_json}]
+        errors = {line["custom_id"]: line["response"] for line in await desk.text(done.error_file_id)}
+        assert {name: response["status_code"] for name, response in errors.items()} == {
+            "none": 400,
+            "link": 400,
+            "junk": 400,
+        }
 
     talk(conversation)
 
@@ -701,7 +741,7 @@ def scripted(method: str, path: str, fault: str) -> Callable[[RequestInfo], str 
 
 @pytest.mark.parametrize(("fault", "made"), [("500", 0), ("reset", 0), ("reset_body", 1), ("truncated", 1)])
 def test_a_create_that_fails_may_have_made_a_batch(fault: str, made: int) -> None:
-    """P12 A create whose answer was lost on the way has made its batch, which the list shows; one refused has not."""
+    """A create whose answer was lost on the way has made its batch, which the list shows; one refused has not."""
 
     async def conversation(desk: Desk) -> None:
         with pytest.raises((openai.APIError, ValueError)):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import io
 import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -105,6 +106,36 @@ async def read_form(path: str, request: web.Request) -> Call:
         fields, uploads = await _parts(request)
     except (ValueError, AssertionError) as error:
         raise not_json(f"its multipart form is broken ({error}).") from None
+    return _with_files(path, fields, uploads)
+
+
+def read_references(path: str, body: Body) -> Call:
+    """Read an edit whose pictures are data URLs in JSON (`images`, `mask`), as a line of a batch has them.
+
+    It is the same call as with the same pictures in a form; raises Refusal for a reference that is something else.
+    """
+    images = body.get("images")
+    named = [("image", one) for one in (images if isinstance(images, list) else [])]
+    if body.get("mask") is not None:
+        named.append(("mask", body["mask"]))
+    fields = {name: value for name, value in body.items() if name not in ("images", "mask")}
+    return _with_files(path, fields, [_reference(name, one) for name, one in named])
+
+
+def _reference(name: str, reference: Any) -> Upload:
+    url = reference.get("image_url") if isinstance(reference, dict) else None
+    head, comma, coded = url.partition(",") if isinstance(url, str) else ("", "", "")
+    if not (comma and head.startswith("data:") and head.endswith(";base64")):
+        raise invalid(name, "the simulator takes an image_url that is a base64 data URL.")
+    try:
+        content = base64.b64decode(coded, validate=True)
+    except ValueError as error:
+        raise invalid(name, f"the data URL cannot be read ({error}).") from None
+    mime = head.removeprefix("data:").partition(";")[0]
+    return Upload(name=name, filename="reference", mime=mime, content=content)
+
+
+def _with_files(path: str, fields: Body, uploads: Sequence[Upload]) -> Call:
     files: Body = {}
     for upload in uploads:
         files.setdefault(upload.name, []).append(upload.sha256)

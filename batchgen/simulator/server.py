@@ -20,7 +20,7 @@ from aiohttp import web
 from ..errors import InputError
 from . import answers, checks
 from .batches import Batches, FateOf, Reply
-from .calls import Body, Call, Pictures, call_of, open_pictures, read_form, read_json
+from .calls import Body, Call, Pictures, call_of, open_pictures, read_form, read_json, read_references
 from .faults import FAULTS, SPOILING, Dice, canned, misbehave, roll
 from .files import File, Files
 from .limits import Cost, Limits
@@ -238,11 +238,18 @@ class Simulator:
         return await misbehave(fault, request, body, settings.hang)
 
     async def _answer_line(self, path: str, body: Body) -> Reply:
-        """What a line of a batch gets: as online, but for limits and latency; a broken connection is no answer."""
+        """What a line of a batch gets."""
+        reply = await self._reply_to_line(path, body)
+        # Not before: whoever asks may go away meanwhile, and the line is answered for the next one.
         self.requests.lines += 1
-        settings, endpoint, call = self._settings, _ENDPOINTS[path], call_of(path, body)
+        return reply
+
+    async def _reply_to_line(self, path: str, body: Body) -> Reply:
+        """As online, but for limits and latency; a broken connection is no answer."""
+        settings, endpoint = self._settings, _ENDPOINTS[path]
         try:
-            endpoint.check(body)
+            call = read_references(path, body) if endpoint.kind == _EDIT else call_of(path, body)
+            endpoint.check(call.body)
             uploads = await open_pictures(call) if endpoint.kind == _EDIT else None
         except Refusal as refusal:
             return Reply(status=refusal.status, body=json.loads(refusal.body))
