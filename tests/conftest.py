@@ -56,11 +56,9 @@ class Server:
 
 
 @contextmanager
-def serving(
-    settings: Settings | None = None, script: Script | None = None, *, record: bool = False
-) -> Iterator[Simulator]:
-    """The simulated API, running in another thread while the block runs."""
-    simulator = Simulator(settings or Settings(), script=script, record=record)
+def serving(settings: Settings | None = None, script: Script | None = None, **options: Any) -> Iterator[Simulator]:
+    """The simulated API, running in another thread while the block runs; `options` as Simulator takes them."""
+    simulator = Simulator(settings or Settings(), script=script, **options)
     server = Server(simulator.start, simulator.stop)
     try:
         yield simulator

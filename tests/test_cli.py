@@ -318,7 +318,8 @@ def test_the_simulator_as_a_server(lab: Lab) -> None:
     assert done.returncode == 2
     assert "choose another" in done.stderr
     assert "is at" not in done.stderr
-    with lab.start("simulate", "--port", port, "--latency", "0.01", "--rpm", "600", "--tpm", "90000") as server:
+    options = ("--latency", "0.01", "--rpm", "600", "--tpm", "90000", "--batch-speed", "0")
+    with lab.start("simulate", "--port", port, *options) as server:
         assert server.stderr is not None
         assert f"http://127.0.0.1:{port}/v1" in server.stderr.readline()
         server.terminate()

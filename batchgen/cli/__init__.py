@@ -439,7 +439,10 @@ def schema() -> None:
 @click.option("--faults", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Share of faulty answers.")
 @click.option("--rpm", type=click.FloatRange(0, min_open=True), help="Requests a minute that are allowed.")
 @click.option("--tpm", type=click.FloatRange(0, min_open=True), help="Tokens a minute that are allowed.")
-def simulate(port: int, latency: float, faults: float, rpm: float | None, tpm: float | None) -> None:
+@click.option("--batch-speed", type=click.FloatRange(0), help="Seconds for a batch, otherwise 5 to 15.")
+def simulate(
+    port: int, latency: float, faults: float, rpm: float | None, tpm: float | None, batch_speed: float | None
+) -> None:
     """Serve the simulated API.
 
     On this machine only, until interrupted; every answer is labelled as simulated.
@@ -448,7 +451,7 @@ def simulate(port: int, latency: float, faults: float, rpm: float | None, tpm: f
 
     from batchgen.simulator import Settings, serve
 
-    settings = Settings(latency=latency, faults=faults, rpm=rpm, tpm=tpm)
+    settings = Settings(latency=latency, faults=faults, rpm=rpm, tpm=tpm, batch_speed=batch_speed)
     asyncio.run(_until_signalled(serve(settings, port, _is_at)))
 
 

@@ -10,6 +10,8 @@ calls.py       HTTP request -> Call                      limits.py     requests,
 checks.py      Call -> the API's own refusals            faults.py     the ways a server misbehaves
 texts.py       Call -> words and tokens                  refusals.py   the official error shape
 answers.py     Call -> official answer                   pictures.py   prompt -> PNG, WebP, JPEG
+resources.py   /files, /batches: who answers             files.py      uploads and outputs, on disk
+batches.py     a batch's way, by the clock               tasks.py      its input file, checked
 stats.py       counts, the record of requests
 ```
 
@@ -22,9 +24,21 @@ Words in a prompt that steer it, as rehearsal aids:
 
 from __future__ import annotations
 
+from .batches import BatchInfo, Fate
 from .faults import DEFAULT_FAULTS, FAULTS
 from .server import Simulator, serve
 from .settings import Settings
 from .stats import Received, RequestInfo, Stats
 
-__all__ = ["DEFAULT_FAULTS", "FAULTS", "Received", "RequestInfo", "Settings", "Simulator", "Stats", "serve"]
+__all__ = [
+    "DEFAULT_FAULTS",
+    "FAULTS",
+    "BatchInfo",
+    "Fate",
+    "Received",
+    "RequestInfo",
+    "Settings",
+    "Simulator",
+    "Stats",
+    "serve",
+]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import io
 import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NoReturn
 
 from aiohttp import BodyPartReader, web
@@ -29,13 +31,15 @@ class Call:
     """One request, read but not yet checked.
 
     `digest` is the SHA-256 (64 hex digits) of path and body; spacing, order of keys and multipart boundary leave it as
-    it is. In a multipart call `body` has files as `sha256:...`, and `uploads` has them as they came.
+    it is. In a multipart call `body` has files as `sha256:...`, and `uploads` has them as they came; one that goes to
+    /files may be too large for that, and is `spooled`.
     """
 
     path: str
     body: Body
     digest: str
     uploads: tuple[Upload, ...] = ()
+    spooled: Spooled | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,15 @@ class Upload:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Spooled:
+    """A file that came with a call, of `size` bytes; `path` is where its first MOST_BYTES (see files.py) are now."""
+
+    path: Path
+    filename: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pictures:
     """The decoded pictures of an edit: 1 to 16 `images`, and a `mask` with an alpha channel as large as the first."""
 
@@ -64,12 +77,25 @@ class Pictures:
 def read_json(path: str, raw: bytes) -> Call:
     """Read a JSON body; raises Refusal when it is not a JSON object."""
     try:
-        body = json.loads(raw, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        body = parse(raw)
+    except ValueError as error:
         raise not_json(f"it is not valid JSON ({error}).") from None
     if not isinstance(body, dict):
         raise not_json("a JSON object was expected.")
-    return Call(path=path, body=body, digest=_digest(path, body))
+    return call_of(path, body)
+
+
+def parse(raw: bytes) -> Any:
+    """The value that JSON text stands for; raises ValueError when it is none, or nested too deeply."""
+    try:
+        return json.loads(raw, parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+
+
+def call_of(path: str, body: Body, spooled: Spooled | None = None) -> Call:
+    """The call with this body, whatever way the body came."""
+    return Call(path=path, body=body, digest=_digest(path, body), spooled=spooled)
 
 
 async def read_form(path: str, request: web.Request) -> Call:
@@ -80,6 +106,36 @@ async def read_form(path: str, request: web.Request) -> Call:
         fields, uploads = await _parts(request)
     except (ValueError, AssertionError) as error:
         raise not_json(f"its multipart form is broken ({error}).") from None
+    return _with_files(path, fields, uploads)
+
+
+def read_references(path: str, body: Body) -> Call:
+    """Read an edit whose pictures are data URLs in JSON (`images`, `mask`), as a line of a batch has them.
+
+    It is the same call as with the same pictures in a form; raises Refusal for a reference that is something else.
+    """
+    images = body.get("images")
+    named = [("image", one) for one in (images if isinstance(images, list) else [])]
+    if body.get("mask") is not None:
+        named.append(("mask", body["mask"]))
+    fields = {name: value for name, value in body.items() if name not in ("images", "mask")}
+    return _with_files(path, fields, [_reference(name, one) for name, one in named])
+
+
+def _reference(name: str, reference: Any) -> Upload:
+    url = reference.get("image_url") if isinstance(reference, dict) else None
+    head, comma, coded = url.partition(",") if isinstance(url, str) else ("", "", "")
+    if not (comma and head.startswith("data:") and head.endswith(";base64")):
+        raise invalid(name, "the simulator takes an image_url that is a base64 data URL.")
+    try:
+        content = base64.b64decode(coded, validate=True)
+    except ValueError as error:
+        raise invalid(name, f"the data URL cannot be read ({error}).") from None
+    mime = head.removeprefix("data:").partition(";")[0]
+    return Upload(name=name, filename="reference", mime=mime, content=content)
+
+
+def _with_files(path: str, fields: Body, uploads: Sequence[Upload]) -> Call:
     files: Body = {}
     for upload in uploads:
         files.setdefault(upload.name, []).append(upload.sha256)

@@ -9,8 +9,9 @@ import json
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -18,16 +19,22 @@ from aiohttp import web
 
 from ..errors import InputError
 from . import answers, checks
-from .calls import Body, Call, Pictures, open_pictures, read_form, read_json
-from .faults import FAULTS, SPOILING, canned, misbehave, roll
+from .batches import Batches, FateOf, Reply
+from .calls import Body, Call, Pictures, call_of, open_pictures, read_form, read_json, read_references
+from .faults import FAULTS, SPOILING, Dice, canned, misbehave, roll
+from .files import File, Files
 from .limits import Cost, Limits
 from .refusals import INVALID, Refusal, no_key, wrong_key
+from .resources import Resources, methods
 from .settings import Settings
 from .stats import Received, RequestInfo, Stats
 from .texts import UNBOUNDED_ANSWER, most_tokens, prompt_tokens
 
 # Sixteen pictures of 50 MB and their form.
 LARGEST_BODY = 17 * 50 * 1024 * 1024
+
+# Bytes of a file that are sent when its download is spoiled.
+_SPOILED = 1024 * 1024
 
 _TEXT = "text"
 _PICTURE = "picture"
@@ -54,6 +61,8 @@ _ENDPOINTS = {
     "/v1/images/edits": _Endpoint(kind=_EDIT, check=checks.images, answer=answers.images),
 }
 
+_MODELS = "/v1/models"
+
 
 class Simulator:
     """An OpenAI-compatible server on loopback; `async with Simulator(settings) as simulator` starts and stops it.
@@ -61,10 +70,21 @@ class Simulator:
     settings: may be replaced while it runs; changed limits start afresh
     requests: counts (Stats)
     log: every request (Received) in order, when `record` is set; otherwise empty
-    script: names a fault for a request, or None to leave it to `settings.faults`; called on the event loop
+    script: names a fault for a request or a line of a batch, or None to leave it to `settings.faults`; called on the
+        event loop
+    fate: names what becomes of a batch that is created, or None to let it complete; called on the event loop
+    clock: Unix seconds by which batches go on and files expire
     """
 
-    def __init__(self, settings: Settings | None = None, *, script: Script | None = None, record: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        script: Script | None = None,
+        record: bool = False,
+        fate: FateOf | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._settings = settings or Settings()
         self._limits = _limits(self._settings)
         self._script = script
@@ -76,6 +96,9 @@ class Simulator:
         self._request_prefix = f"req_sim_{secrets.token_hex(4)}"
         self.requests = Stats()
         self.log: list[Received] = []
+        files = Files(clock)
+        batches = Batches(files, answer=self._answer_line, endpoints=tuple(_ENDPOINTS), clock=clock, fate=fate)
+        self._resources = Resources(files, batches, self.requests)
 
     @property
     def settings(self) -> Settings:
@@ -112,10 +135,11 @@ class Simulator:
         self._url = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}/v1"
 
     async def stop(self) -> None:
-        """Close every connection at once, answered or not. Does nothing when not started."""
+        """Close every connection at once, answered or not, and forget files and batches. Does nothing when not started."""
         runner, self._runner, self._url = self._runner, None, ""
         if runner is not None:
             await runner.cleanup()
+            self._resources.close()
 
     async def __aenter__(self) -> Simulator:
         await self.start()
@@ -145,19 +169,28 @@ class Simulator:
         """The whole way of one request; what it learns for the `headers` is added to them."""
         settings = self._settings
         call, unreadable = await self._read(request)
-        key = _checked_key(request, settings.key)
-        endpoint = _routed(request)
-        if endpoint is None:
-            self.requests.answered += 1
-            return _sent(_dumped(answers.models()))
-        # Failed requests count against the limits too, so the charge comes before the checks.
-        headers.update(self._limits.admit(key, _cost(endpoint, call)))
-        if call is None:
-            assert unreadable is not None, "a call is read or refused"
-            raise unreadable
-        endpoint.check(call.body)
-        uploads = await open_pictures(call) if endpoint.kind == _EDIT else None
-        return await self._act(request, endpoint, call, uploads, settings)
+        try:
+            key = _checked_key(request, settings.key)
+            endpoint = _routed(request)
+            if endpoint is not None:
+                # Failed requests count against the limits too, so the charge comes before the checks.
+                headers.update(self._limits.admit(key, _cost(endpoint, call)))
+            if request.path == _MODELS:
+                self.requests.answered += 1
+                return _sent(answers.models())
+            if call is None:
+                assert unreadable is not None, "a call is read or refused"
+                raise unreadable
+            if endpoint is not None:
+                endpoint.check(call.body)
+                uploads = await open_pictures(call) if endpoint.kind == _EDIT else None
+                return await self._act(request, call, partial(_answer, endpoint, call, uploads), settings)
+            answer = partial(self._resources.answer, request.method, call, settings)
+            return await self._act(request, call, answer, settings)
+        finally:
+            if call is not None and call.spooled is not None:
+                # Gone already when it was taken.
+                call.spooled.path.unlink(missing_ok=True)
 
     async def _read(self, request: web.Request) -> tuple[Call | None, Refusal | None]:
         """The call, or why it cannot be read; recorded either way."""
@@ -168,38 +201,74 @@ class Simulator:
                 is_form = endpoint.kind == _EDIT
                 raw = b"" if is_form else await request.read()
                 call = await read_form(request.path, request) if is_form else read_json(request.path, raw)
+            elif request.method in methods(request.path):
+                call = await self._resources.read(request)
         except Refusal as error:
             refusal = error
         except web.HTTPRequestEntityTooLarge:
             refusal = Refusal(413, "The request body is too large.")
         if self._record:
             named = {name.lower(): value for name, value in request.headers.items()}
-            self.log.append(Received(path=request.path, headers=named, body=call.body if call else None))
+            self.log.append(
+                Received(method=request.method, path=request.path, headers=named, body=call.body if call else None)
+            )
         return call, refusal
 
     async def _act(
-        self, request: web.Request, endpoint: _Endpoint, call: Call, uploads: Pictures | None, settings: Settings
+        self, request: web.Request, call: Call, answer: Callable[[], Awaitable[Body | File]], settings: Settings
     ) -> web.StreamResponse:
         """Wait as long as an answer takes, then give it or the fault that this request meets."""
         seen = self._count(call, settings)
         dice = roll(settings.seed, call.digest, seen)
-        fault = self._scripted(call, seen)
-        if fault is None and dice.fault < settings.faults and settings.fault_kinds:
-            fault = settings.fault_kinds[int(dice.kind * len(settings.fault_kinds))]
+        fault = self._fault(request.method, call, seen, dice, settings)
         if settings.latency:
             await asyncio.sleep(settings.latency * (0.75 + dice.jitter / 2))
         if fault is None:
-            body = await _answer(endpoint, call, uploads)
+            sent = _sent(await answer())
             self.requests.answered += 1
-            return _sent(body)
+            return sent
         self.requests.faults[fault] += 1
         faulty = canned(fault, seen)
         if faulty is not None:
             return web.Response(
                 status=faulty.status, body=faulty.body, content_type=faulty.mime, headers=faulty.headers
             )
-        body = await _answer(endpoint, call, uploads) if fault in SPOILING else b""
+        # What a spoiled answer tells of has happened all the same.
+        body = _begun(await answer()) if fault in SPOILING else b""
         return await misbehave(fault, request, body, settings.hang)
+
+    async def _answer_line(self, path: str, body: Body) -> Reply:
+        """What a line of a batch gets."""
+        reply = await self._reply_to_line(path, body)
+        # Not before: whoever asks may go away meanwhile, and the line is answered for the next one.
+        self.requests.lines += 1
+        return reply
+
+    async def _reply_to_line(self, path: str, body: Body) -> Reply:
+        """As online, but for limits and latency; a broken connection is no answer."""
+        settings, endpoint = self._settings, _ENDPOINTS[path]
+        try:
+            call = read_references(path, body) if endpoint.kind == _EDIT else call_of(path, body)
+            endpoint.check(call.body)
+            uploads = await open_pictures(call) if endpoint.kind == _EDIT else None
+        except Refusal as refusal:
+            return Reply(status=refusal.status, body=json.loads(refusal.body))
+        seen = self._count(call, settings)
+        fault = self._fault("POST", call, seen, roll(settings.seed, call.digest, seen), settings)
+        if fault is None:
+            return Reply(status=200, body=await _answer(endpoint, call, uploads))
+        self.requests.faults[fault] += 1
+        faulty = canned(fault, seen)
+        if faulty is not None and faulty.body.startswith(b"{"):
+            return Reply(status=faulty.status, body=json.loads(faulty.body))
+        return Reply(status=0, body={"code": "server_error", "message": f"The request failed: {fault} (simulated)."})
+
+    def _fault(self, method: str, call: Call, seen: int, dice: Dice, settings: Settings) -> str | None:
+        """The fault that a call meets, if any."""
+        fault = self._scripted(method, call, seen)
+        if fault is None and dice.fault < settings.faults and settings.fault_kinds:
+            fault = settings.fault_kinds[int(dice.kind * len(settings.fault_kinds))]
+        return fault
 
     def _count(self, call: Call, settings: Settings) -> int:
         """How many times this request came, this one included; 1 where nothing hangs on it."""
@@ -209,11 +278,11 @@ class Simulator:
         self._seen[call.digest] += 1
         return self._seen[call.digest]
 
-    def _scripted(self, call: Call, seen: int) -> str | None:
+    def _scripted(self, method: str, call: Call, seen: int) -> str | None:
         number = next(self._admitted)
         if self._script is None:
             return None
-        fault = self._script(RequestInfo(n=number, path=call.path, body=call.body, seen=seen))
+        fault = self._script(RequestInfo(n=number, method=method, path=call.path, body=call.body, seen=seen))
         if fault is not None and fault not in FAULTS:
             raise ValueError(f"the script named an unknown fault {fault!r}; known are {', '.join(FAULTS)}")
         return fault
@@ -265,14 +334,14 @@ def _checked_key(request: web.Request, wanted: str | None) -> str:
 
 
 def _routed(request: web.Request) -> _Endpoint | None:
-    """The endpoint that a request goes to; None for the list of models. Raises Refusal for any other place."""
+    """The endpoint that a request goes to; None for models, files and batches. Raises Refusal for any other place."""
     path, method = request.path, request.method
     endpoint = _ENDPOINTS.get(path)
-    if endpoint is None and path != "/v1/models":
+    wanted = ("POST",) if endpoint is not None else ("GET",) if path == _MODELS else methods(path)
+    if not wanted:
         raise Refusal(404, f"Invalid URL ({method} {path})")
-    wanted = "GET" if endpoint is None else "POST"
-    if method != wanted:
-        raise Refusal(405, f"Not allowed to {method} on {path} (HINT: use {wanted})", kind=INVALID)
+    if method not in wanted:
+        raise Refusal(405, f"Not allowed to {method} on {path} (HINT: use {' or '.join(wanted)})", kind=INVALID)
     return endpoint
 
 
@@ -290,16 +359,22 @@ def _cost(endpoint: _Endpoint, call: Call | None) -> Cost:
     return Cost(model=str(call.body.get("model")), tokens=spent, images=images)
 
 
-async def _answer(endpoint: _Endpoint, call: Call, uploads: Pictures | None) -> bytes:
-    """The true answer, encoded; pictures are drawn in a thread."""
+async def _answer(endpoint: _Endpoint, call: Call, uploads: Pictures | None) -> Body:
+    """The true answer; pictures are drawn in a thread."""
     if endpoint.kind in (_PICTURE, _EDIT):
-        return await asyncio.to_thread(lambda: _dumped(answers.images(call, uploads)))
-    return _dumped(endpoint.answer(call))
+        return await asyncio.to_thread(answers.images, call, uploads)
+    return endpoint.answer(call)
 
 
-def _dumped(body: Body) -> bytes:
-    return json.dumps(body).encode()
+def _sent(answer: Body | File) -> web.StreamResponse:
+    if isinstance(answer, File):
+        return web.FileResponse(answer.path, headers={"Content-Type": "application/octet-stream"})
+    return web.Response(body=json.dumps(answer).encode(), content_type="application/json")
 
 
-def _sent(body: bytes) -> web.Response:
-    return web.Response(body=body, content_type="application/json")
+def _begun(answer: Body | File) -> bytes:
+    """An answer to be spoiled; of a file its beginning will do."""
+    if isinstance(answer, File):
+        with answer.path.open("rb") as file:
+            return file.read(_SPOILED)
+    return json.dumps(answer).encode()

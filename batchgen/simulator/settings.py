@@ -1,4 +1,4 @@
-"""What the simulator simulates: its latency, faults, limits and key."""
+"""What the simulator simulates: its latency, faults, limits, batches and key."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ class Settings:
     rpm, tpm, ipm: requests, tokens and images per minute for each key, above 0; None is without a limit
     key: the bearer key that is asked for; None takes any, or none
     hang: seconds a `hang` stays silent before it closes; 0 or more
-    seed: which requests meet which fault
+    seed: which requests meet which fault, and the order of a batch's output
+    batch_speed: seconds that a batch takes; 0: it is done when it is next asked about; None: 5 to 15, drawn by `seed`
+    batch_tokens: input tokens that a model's batches may hold, 1 or more, each until somebody was told that it ended;
+        None is without a limit
     """
 
     latency: float = 0
@@ -31,6 +34,8 @@ class Settings:
     key: str | None = None
     hang: float = 30
     seed: int = 0
+    batch_speed: float | None = None
+    batch_tokens: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.faults <= 1:
@@ -40,6 +45,10 @@ class Settings:
         for name in ("rpm", "tpm", "ipm"):
             if getattr(self, name) is not None:
                 _bounded(name, getattr(self, name), "a number above 0, or None for no limit", lowest=math.ulp(0))
+        if self.batch_speed is not None:
+            _bounded("batch_speed", self.batch_speed, "0 seconds or more, or None for 5 to 15", lowest=0)
+        if self.batch_tokens is not None:
+            _bounded("batch_tokens", self.batch_tokens, "1 or more, or None for no limit", lowest=1)
         for kind in self.fault_kinds:
             if kind not in FAULTS:
                 raise InputError(f"unknown fault {kind!r}{nearest(kind, FAULTS)}; known are {', '.join(FAULTS)}")

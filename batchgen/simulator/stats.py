@@ -11,12 +11,14 @@ from .calls import Body
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestInfo:
-    """What a script sees of a valid request that passed key and limits, all counted from 1.
+    """What a script sees of a valid request that passed key and limits, or of a line of a batch, all counted from 1.
 
-    `n` is its number on this server, `seen` how many with the same path and body came so far, this one included.
+    `n` is its number on this server, `seen` how many with the same path and body came so far, this one included; the
+    body of a GET is its query.
     """
 
     n: int
+    method: str
     path: str
     body: Body
     seen: int
@@ -26,6 +28,7 @@ class RequestInfo:
 class Received:
     """One recorded request: header names in lower case; the JSON body, the form with files as `sha256:...`, or None."""
 
+    method: str
     path: str
     headers: Mapping[str, str]
     body: Body | None
@@ -39,6 +42,7 @@ class Stats:
     answered: true answers given, the list of models included; faults: answers spoiled, for each kind
     limited: refused by its own limits with 429; refused: any other official error (400, 401, 404, 405, 413)
     in_flight: being worked on now; peak: the most of them at once
+    uploads: files taken; batches: batches created; lines: lines of batches answered, well or with an error
     """
 
     received: int = 0
@@ -47,6 +51,9 @@ class Stats:
     refused: int = 0
     in_flight: int = 0
     peak: int = 0
+    uploads: int = 0
+    batches: int = 0
+    lines: int = 0
     by_path: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
 
