@@ -141,6 +141,14 @@ def test_any_usage_leaves_an_estimate(answers: list[tuple[int, int]], size: int)
     assert 0 <= estimate.of(request("a", input_bound=size, answer_bound=0)) <= 1.1 * largest + 1
 
 
+def test_an_estimate_is_never_above_the_bytes() -> None:
+    """P26 Two answers of one and two bytes make no line that gives four bytes six tokens."""
+    estimate = TokenEstimate()
+    for size, tokens in ((1, 0), (2, 2)):
+        estimate.learn(request("a", input_bound=size), Usage(input_tokens=tokens))
+    assert estimate.of(request("a", input_bound=4, answer_bound=0)) <= 4 * 1.03
+
+
 Counted = Callable[[random.Random, int], float]
 
 # How a server counts the tokens of a request of so many bytes.

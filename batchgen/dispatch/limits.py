@@ -153,13 +153,15 @@ class TokenEstimate:
     def of(self, request: Request) -> float:
         """The tokens that a request will be charged, rather too many than too few: the limit is the server's, too."""
         answer = self._mean_answer if request.answer_bound is None else request.answer_bound
-        text = self._line(request.text_bytes) * (1 + min(self._missed, MOST_MARGIN))
-        return text + request.shown * USUAL_PICTURE + answer
+        line = self._line(request.text_bytes)
+        # No token is less than a byte, wherever few answers may make the line point.
+        text = line if request.brings_in else min(line, request.text_bytes)
+        return text * (1 + min(self._missed, MOST_MARGIN)) + request.shown * USUAL_PICTURE + answer
 
     def learn(self, request: Request, usage: Usage) -> None:
         """Learn from an answer's usage."""
         if usage.input_tokens is not None and request.text_bytes and not request.shown:
-            # No token is less than a byte, whatever a server counts; unless it read more than it was sent.
+            # Whatever a server counts; unless it read more than it was sent.
             most = usage.input_tokens if request.brings_in else request.text_bytes
             self._fit(request.text_bytes, min(usage.input_tokens, most))
         if usage.output_tokens is not None:
