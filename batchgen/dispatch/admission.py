@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from batchgen.dispatch import Failure
-from batchgen.dispatch.limits import WINDOW, Bucket, Clock, Governor, Purse, TokenEstimate
+from batchgen.dispatch.governor import Governor
+from batchgen.dispatch.limits import WINDOW, Bucket, Clock, Purse, TokenEstimate
 from batchgen.errors import LimitError
 from batchgen.kinds import Usage
 from batchgen.pricing import Prices
