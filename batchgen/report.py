@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from batchgen.disk import writing
+from batchgen.dispatch import Learned
 from batchgen.journal import Journal, Standing
 from batchgen.pricing import dollars
 
@@ -66,6 +67,7 @@ class Report:
     output: str
     tables: tuple[str, ...]
     disarmed: int = 0
+    learned: Learned = field(default_factory=Learned)
 
     def run_json(self) -> dict[str, Any]:
         """What is true of the run, as report.json has it."""
@@ -77,12 +79,29 @@ class Report:
             "total": self.total,
             "models": list(self.models),
             "elapsed_s": round(self.elapsed, 3),
+            "learned": {name: round(per_minute) for name, per_minute in asdict(self.learned).items() if per_minute},
             **asdict(self.run),
         }
 
     def as_json(self) -> dict[str, Any]:
         """The report as report.json has it."""
         return as_json(self.name, self.job, self.run_json(), simulated=self.simulated)
+
+    def learned_lines(self) -> list[str]:
+        """What the run found out of the server's limits, in sentences; none where the server held nothing back."""
+        learned = self.learned
+        told = []
+        if learned.requests:
+            told.append(f"about {learned.requests:,.0f} requests a minute get through (limits.requests_per_minute)")
+        if learned.named_requests:
+            told.append(
+                f"the server's headers name {learned.named_requests:,.0f} requests a minute (limits.requests_per_minute)"
+            )
+        if learned.named_tokens:
+            told.append(
+                f"the server's headers name {learned.named_tokens:,.0f} tokens a minute (limits.tokens_per_minute)"
+            )
+        return [f"learned: {each}" for each in told]
 
     def line(self) -> str:
         """One honest line for a person."""
@@ -94,6 +113,7 @@ class Report:
             told += [f"{tokens:,} tokens", money(self.run), f"{self.elapsed:.1f} s"]
         if self.disarmed:
             told.append(f"{self.disarmed:,} cells made safe for spreadsheets")
+        told += self.learned_lines()
         if self.simulated:
             told.append("SIMULATED")
         return f"{'; '.join(told)} -> {self.tables[0] if self.tables else self.output}"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from batchgen.disk import append_line
-from batchgen.dispatch import Progress
+from batchgen.dispatch import Learned, Progress
 from batchgen.errors import BatchgenError, OutputError
 from batchgen.images import PictureFolder
 from batchgen.journal import Journal, Standing
@@ -72,9 +72,10 @@ def run(job: Job, options: Options | None = None) -> Report:
         signals.end_in_order()
         number = journal.begin_run(_provenance(place, options, journal), job.text)
         append_line(place.folder / "run.log", f"run {number} began: {todo} requests to send")
-        work = _dispatch(place, journal, pictures, options, number, key, signals, before) if todo else None
+        progress = Progress()
+        work = _dispatch(place, journal, pictures, options, number, key, signals, before, progress) if todo else None
         stopped = _completed(work) if work else None
-        return _finish(place, journal, options, number, signals, stopped, began, before)
+        return _finish(place, journal, options, number, signals, stopped, began, before, progress.learned)
 
 
 def _announce(place: Place, before: Standing, options: Options) -> None:
@@ -124,6 +125,7 @@ async def _dispatch(
     key: str | None,
     signals: Signals,
     before: Standing,
+    progress: Progress,
 ) -> BatchgenError | None:
     """Send what is to be sent; returns what stopped it, or None."""
     # openai costs a second to import, and plan and status need none of it.
@@ -134,7 +136,6 @@ async def _dispatch(
     from batchgen.dispatch.transport import Client, affordable
     from batchgen.journal.writer import Writer
 
-    progress = Progress()
     purses = [Purse(cap, name=name) for cap, name in _purses(place.job, journal, place.prices, options)]
     rules = _rules(place, before)
     rules = replace(rules, concurrency=affordable(rules.concurrency))
@@ -277,6 +278,7 @@ def _finish(
     stopped: BatchgenError | None,
     began: float,
     before: Standing,
+    learned: Learned,
 ) -> Report:
     """Tables, the run's end in the journal, report.json, run.log. Raises OutputError, of two the one that came first."""
     try:
@@ -304,10 +306,13 @@ def _finish(
             output=str(place.folder),
             tables=tuple(str(path) for path in tables.paths(place.folder)),
             disarmed=tables.disarmed,
+            learned=learned,
         )
         journal.end_run(number, report.exit_code, report.run_json(), tables.known)
         write_report(place.folder, report.as_json())
         append_line(place.folder / "run.log", f"run {number} ended: {report.run.calls} calls, exit {report.exit_code}")
+        for line in report.learned_lines():
+            append_line(place.folder / "run.log", f"run {number} {line}")
     except OutputError as error:
         raise (stopped if isinstance(stopped, OutputError) else error) from None
     return report

@@ -11,7 +11,7 @@ from conftest import Lab, serving
 import batchgen
 from batchgen import review
 from batchgen.report import STATUSES, Tally, money
-from batchgen.simulator import RequestInfo, Simulator
+from batchgen.simulator import RequestInfo, Settings, Simulator
 
 PRICING = {"gpt-5.6-luna": {"input": 1, "output": 2}}
 
@@ -119,3 +119,15 @@ def test_an_unknown_price_leaves_the_cost_empty(lab: Lab, api: Simulator) -> Non
     assert (report.run.unpriced, report.run.cost) == (2, 0.0)
     assert "cost unknown" in report.line()
     assert [row["cost"] for row in lab.table()] == ["", ""]
+
+
+def test_the_report_says_what_was_learned(lab: Lab) -> None:
+    """P45 The limits that the server named are in the line, in report.json and in run.log; of a server without any, nothing."""
+    with serving(Settings(rpm=60_000, tpm=9_000_000)) as api:
+        report = lab.go(lab.job(api.url, rows=3))
+    assert "learned: the server's headers name 60,000 requests a minute (limits.requests_per_minute)" in report.line()
+    assert report.run_json()["learned"] == {"named_requests": 60_000, "named_tokens": 9_000_000}
+    assert "run 1 learned: the server's headers name 9,000,000 tokens" in (lab.output() / "run.log").read_text("utf-8")
+    with serving() as api:
+        free = lab.go(lab.job(api.url, name="free", rows=3))
+    assert "learned" not in free.line()

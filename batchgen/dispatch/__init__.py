@@ -7,7 +7,7 @@ outcome to the `Ledger`, which makes them durable before the backend goes on.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from batchgen.errors import BatchgenError
@@ -142,6 +142,16 @@ class Backend(Protocol):
         """No new work; what is in flight has `drain` seconds (None: its own deadlines) to end."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learned:
+    """What a run found out of the server's limits, a minute; None where it did not: the requests that got through when it
+    throttled, and the requests and tokens that its headers name."""
+
+    requests: float | None = None
+    named_requests: float | None = None
+    named_tokens: float | None = None
+
+
 @dataclass(slots=True, kw_only=True)
 class Progress:
     """What a progress line shows while a backend runs; updated in place by the backend."""
@@ -152,3 +162,4 @@ class Progress:
     in_flight: int = 0
     waiting_for: str = ""
     cost: int = 0
+    learned: Learned = field(default_factory=Learned)

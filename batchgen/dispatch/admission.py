@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from batchgen.dispatch import Failure
-from batchgen.dispatch.limits import WINDOW, Bucket, Clock, Governor, Purse, TokenEstimate
+from batchgen.dispatch import Failure, Learned
+from batchgen.dispatch.governor import Governor
+from batchgen.dispatch.limits import WINDOW, Bucket, Clock, Purse, TokenEstimate
+from batchgen.dispatch.ratelimit import Named, named
 from batchgen.errors import LimitError
 from batchgen.kinds import Usage
 from batchgen.pricing import Prices
@@ -20,6 +22,9 @@ KEPT = WINDOW / 2
 
 # Makes the bucket of a limit, by its name and its units a minute.
 Buckets = Callable[[str, float], Bucket]
+
+# Seconds between two looks at the replies' headers.
+LISTEN = 0.5
 
 
 class NeverFits(Exception):  # noqa: N818 - named for the request
@@ -61,6 +66,10 @@ class Admission:
         self.capped = bool(purses)
         self._clock = clock
         self._waiting_for = ""
+        # What the server's headers said last, when they are read again; answers, and the tokens they took.
+        self.said = Named()
+        self._listen_at = float("-inf")
+        self._answers = self._used = 0
         self._purses, self._prices = purses, prices
         self._tokens = TokenEstimate()
         self._beyond = 0.0
@@ -130,17 +139,39 @@ class Admission:
         """What the next call waits for, in a progress line's words; empty for nothing."""
         if self.governor.state == "closed":
             return "the server (outage)"
-        return "the server's rate limit" if self.governor.state == "slowed" else self._waiting_for
+        return "the server's rate limit" if self.governor.hinders else self._waiting_for
 
     def settle(self, ticket: Ticket, cost: int | None) -> None:
         """A call ended and took `cost` nano-dollars."""
         for purse in self._purses:
             purse.settle(ticket.money, cost)
 
-    def answered(self, request: Request, ticket: Ticket, usage: Usage) -> None:
-        """A call brought an answer, which tells how many tokens it took."""
+    def heard(self, headers: Mapping[str, str]) -> None:
+        """A reply came with these headers. They are read once in a while: what they say changes slowly."""
+        now = self._clock()
+        if now < self._listen_at:
+            return
+        self._listen_at = now + LISTEN
+        said = self.said = named(headers)
+        if said.little:
+            self.governor.little_left()
+        rates = [said.requests] if said.requests else []
+        if said.tokens and self._used and "tokens_per_minute" not in self._buckets:
+            rates.append(said.tokens * self._answers / self._used)
+        if rates:
+            self.governor.named(min(rates), explicit="requests_per_minute" in self._buckets)
+
+    @property
+    def learned(self) -> Learned:
+        """What the server's limits are, as far as they showed."""
+        return Learned(requests=self.governor.learned, named_requests=self.said.requests, named_tokens=self.said.tokens)
+
+    def answered(self, request: Request, ticket: Ticket, usage: Usage, sent_at: float) -> None:
+        """A call sent at `sent_at` brought an answer, which tells how many tokens it took."""
         self.governor.spoke()
-        self.governor.succeeded()
+        self.governor.succeeded(sent_at)
+        self._answers += 1
+        self._used += (usage.input_tokens or 0) + (usage.output_tokens or 0)
         if bucket := self._buckets.get("tokens_per_minute"):
             self._tokens.learn(request, usage)
             self._settle_tokens(bucket, ticket.amounts.get("tokens_per_minute", 0.0), request, usage)

@@ -142,6 +142,7 @@ class OnlineBackend:
             for worker in self._workers:
                 worker.cancel()
             await asyncio.gather(*self._workers, return_exceptions=True)
+            self._progress.learned = self._admission.learned
         if isinstance(self._why, GaveUp):
             await self._give_up()
         elif isinstance(self._why, AllRefused):
@@ -265,7 +266,7 @@ class OnlineBackend:
             self._admission.failed(result, ticket, called.sent_at, own=self._is_own(work, result))
             await self._failed(work, result, called.attempt)
         else:
-            self._admission.answered(work.request, ticket, result.answer.usage)
+            self._admission.answered(work.request, ticket, result.answer.usage, called.sent_at)
             await self._answered(work, result, called.attempt)
 
     async def _answered(self, work: _Work, received: Received, attempt: Attempt) -> None:

@@ -12,7 +12,8 @@ from itertools import takewhile
 from typing import Any, TypeVar
 
 from batchgen.dispatch import Failure
-from batchgen.dispatch.limits import Clock, Governor
+from batchgen.dispatch.governor import Governor
+from batchgen.dispatch.limits import Clock
 from batchgen.errors import AccountError, BatchgenError, LimitError
 
 T = TypeVar("T")
