@@ -364,3 +364,19 @@ def test_what_was_learned_is_told() -> None:
     assert run.backend._progress.learned.requests == pytest.approx(6000, rel=0.05)
     free = simulate(requests(500), Limited([(0, None)]), concurrency=64)
     assert free.backend._progress.learned == type(free.backend._progress.learned)()
+
+
+def test_a_limit_in_the_job_is_no_reason_to_start_modestly() -> None:
+    """P26 Who says how much a server lets through gets it from the first second on; who says nothing does not get it all at
+    once."""
+
+    async def answering(request: Request, n: int) -> Reply:
+        await asyncio.sleep(0.3)
+        return answer()
+
+    def asked_at_once(**limits: float) -> int:
+        run = simulate(requests(600), answering, concurrency=600, **limits)
+        return sum(at - run.calls[0][0] < 0.5 for at, _, _ in run.calls)
+
+    assert asked_at_once(requests_per_minute=60_000) > 300
+    assert asked_at_once() < 200

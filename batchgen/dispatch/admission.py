@@ -62,7 +62,6 @@ class Admission:
         clock: Clock,
         buckets: Buckets = own_bucket,
     ) -> None:
-        self.governor = Governor(clock)
         self.capped = bool(purses)
         self._clock = clock
         self._waiting_for = ""
@@ -75,6 +74,7 @@ class Admission:
         self._beyond = 0.0
         limits = {"requests_per_minute": requests, "images_per_minute": pictures, "tokens_per_minute": tokens}
         self._buckets = {name: buckets(name, limit) for name, limit in limits.items() if limit}
+        self.governor = Governor(clock, told=bool(self._buckets))
 
     async def admit(self, request: Request) -> Ticket:
         """Wait for everything that a call needs. Raises NeverFits, or LimitError when the money will never be enough, or

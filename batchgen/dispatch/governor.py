@@ -73,14 +73,15 @@ class Governor:
     slowed    throttled: just below the rate that got through, then carefully beyond
     closed    an outage: one probe per interval until something answers
 
-    A server is taken to let through what flows in, and what one second gathers at the most.
+    A server is taken to let through what flows in, and what one second gathers at the most. With `told`, the job's own
+    limits say how fast it may go, and it starts open.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, told: bool = False) -> None:
         self._clock = clock
         self._began = clock()
-        self.state: State = "starting"
-        self._before: State = "starting"
+        self.state: State = "open" if told else "starting"
+        self._before: State = self.state
         self.answered = False
         self.last_success = float("-inf")
         # Since when, and why, nothing has got through; None while all is well.

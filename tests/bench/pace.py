@@ -25,7 +25,7 @@ START = 2.0
 
 def inflight(rows: int | None, rounds: int | None) -> Iterator[Line]:
     """Rows a second of batchgen and of raw aiohttp, in turns, beside the ideal: every worker waits for the server only."""
-    rows, rounds, seen = rows or 20_000, rounds or 3, defaultdict[str, list[float]](list)
+    rows, rounds, seen = rows or 60_000, rounds or 3, defaultdict[str, list[float]](list)
     for number in range(rounds):
         with serving(FAR) as url, folder() as place:
             job = write_job(write_rows(place / "prompts.csv", rows), url, {"concurrency": MANY})
