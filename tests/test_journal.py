@@ -454,6 +454,21 @@ def test_a_long_conversation_is_read_once(lab: Lab) -> None:
     assert many < 6 * few
 
 
+def test_the_turns_of_a_row_share_its_cells(lab: Lab) -> None:
+    """P31 A row of many turns is held once, and not once a turn: in its conversation, and in the page for the tables."""
+    (lab.folder / "prompts.jsonl").write_text(json.dumps({"turns": ["x" * 20_000] * 250}), encoding="utf-8")
+    parts: dict[str, Any] = {"prompts": {"path": "prompts.jsonl"}, "conversation": {"turns": "turns"}}
+    messages = [{"role": "user", "content": "{{ turn }}"}]
+    job = lab.job("http://127.0.0.1:9/v1", **parts, request={"model": "gpt-5.6-luna", "messages": messages})
+    place = Place.of(lab.load(job))
+    with place.locked(), place.open() as journal:
+        place.take_in(journal, capped=False)
+        (head,) = journal.heads(0, None)
+        for rows in (journal.thread(head), [row for row, _ in journal.answered()]):
+            assert len(rows) == 250
+            assert len({id(row.text) for row in rows}) == len({id(row.columns) for row in rows}) == 1
+
+
 def test_equal_requests_change_their_names_in_one_go(lab: Lab) -> None:
     """P31 Thousands of rows that ask the same, answered under other names, are matched without comparing each with each;
     what is staged stays sealed."""
