@@ -269,3 +269,22 @@ def test_two_rows_with_equal_requests_are_two_rows(lab: Lab) -> None:
     assert [row.id for row in rows[2:]] == [f"{rows[0].id}-2", f"{rows[0].id}-3"]
     assert [row.ident for row in rows] == ["#1", "#1", "#2", "#3"]
     assert len(rows[0].id) == 12
+
+
+def test_a_row_may_ask_for_more_than_64_bits_hold(lab: Lab) -> None:
+    """Whatever caps on the answer the rows bring, each beyond SQLite's whole numbers or only their sum, a plan is made."""
+    path = lab.folder / "prompts.jsonl"
+    request = {
+        "model": "gpt-5.6-luna",
+        "messages": [{"role": "user", "content": "{{ text }}"}],
+        "max_completion_tokens": "{{ most }}",
+    }
+    job = lab.job(
+        prompts={"path": "prompts.jsonl"}, request=request, pricing={"gpt-5.6-luna": {"input": 1, "output": 1}}
+    )
+    for most, tokens in ((10**30, 0), (9 * 10**15, 12 * 9 * 10**15)):
+        lines = [json.dumps({"text": f"hello {n}", "most": most}) + "\n" for n in range(12)]
+        path.write_text("".join(lines), encoding="utf-8")
+        plan = batchgen.plan(lab.load(job))
+        assert plan.tokens // 1000 == tokens // 1000
+        assert (plan.cost is None) == (tokens == 0)

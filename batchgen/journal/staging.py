@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from batchgen.journal.records import digest_of, encodable, insertion, sealed, update
+from batchgen.journal.records import digest_of, encodable, fitting, insertion, sealed, update
 from batchgen.prompts import Prompt
 from batchgen.requests import Request, canonical
 
@@ -207,5 +207,5 @@ def _line(row: _Held, occurrence: int) -> tuple[Any, ...]:
     shown = row.key.hex()[:SHOWN_KEY] + (f"-{occurrence}" if occurrence > 1 else "")
     identity, ident = row.named or (shown, f"#{occurrence}")
     expected = row.expected
-    takes = (expected.tokens, expected.cost, expected.cost_bound)
+    takes = map(fitting, (expected.tokens, expected.cost, expected.cost_bound))
     return sealed((row.n, identity, row.axes, *row.thread, ident, row.key, occurrence, row.error, *takes))
