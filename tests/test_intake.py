@@ -46,6 +46,15 @@ def test_duplicate_ids_are_refused_with_both_lines(lab: Lab, api: Simulator) -> 
     assert api.requests.received == 0
 
 
+@pytest.mark.parametrize("after", [b'"c,5\n', b"c,\xff\n"])
+def test_duplicate_ids_are_told_of_a_file_that_is_broken_later(lab: Lab, after: bytes) -> None:
+    """P09 P30 A file that cannot be read to its end has its duplicate ids told as well, up to there."""
+    (lab.folder / "prompts.csv").write_bytes(b"id,text\na,1\na,3\n" + after)
+    told = refused(lab, lab.job(NOWHERE, rows=None)).splitlines()
+    assert told[0] == "prompts.csv:3: id 'a' is the id of line 2 already"
+    assert told[1].startswith("prompts.csv:4: ")
+
+
 def test_ids_that_read_alike_are_one(lab: Lab) -> None:
     """P09 The number 1 and the text "1" of a JSONL are one id; 1 and 01, A and a are not."""
     (lab.folder / "p.jsonl").write_text('{"id": 1, "text": "x"}\n{"id": "1", "text": "y"}\n', encoding="utf-8")
