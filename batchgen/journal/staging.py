@@ -54,9 +54,10 @@ class Expected:
     cost_bound: int | None
 
 
-# Prompts that are written together, and characters of them: bounds on what is held in memory.
+# Prompts that are written together, characters of them, and their rows: bounds on what is held in memory.
 GROUP = 250
 GROUP_SIZE = 4 * 1024 * 1024
+GROUP_ROWS = 2500
 
 # A row without an id has its number in place of one; that is nobody's id.
 _FIRST_LINES = """SELECT r.id, min(p.line) FROM rows r JOIN prompts p USING(n)
@@ -103,7 +104,7 @@ class Staging:
 
     def prompt(self, prompt: Prompt, identity: str | None) -> None:
         """One row of the prompts file; its requests follow."""
-        if len(self._prompts) >= GROUP or self._size > GROUP_SIZE:
+        if len(self._prompts) >= GROUP or self._size > GROUP_SIZE or len(self._rows) >= GROUP_ROWS:
             self.flush()
         text = _encode(prompt.columns)
         self._size += len(text)
