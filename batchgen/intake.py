@@ -180,10 +180,11 @@ class Intake:
                     if len(pictures) >= PICTURES:
                         pages = _keep(journal, pages, pictures)
                 pages = _keep(journal, pages, pictures)
-            staging.flush()
         except InputError as error:
             self._problems += error.problems
             self._found += error.found
+        # Where the file ends before its end, too: what came before may be wrong as well.
+        staging.flush()
         if dialect.header is None and not self._problems:
             self._problems += self._header(tuple(header))
         if self._problems:

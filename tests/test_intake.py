@@ -46,6 +46,15 @@ def test_duplicate_ids_are_refused_with_both_lines(lab: Lab, api: Simulator) -> 
     assert api.requests.received == 0
 
 
+@pytest.mark.parametrize("after", [b'"c,5\n', b"c,\xff\n"])
+def test_duplicate_ids_are_told_of_a_file_that_is_broken_later(lab: Lab, after: bytes) -> None:
+    """P09 P30 A file that cannot be read to its end has its duplicate ids told as well, up to there."""
+    (lab.folder / "prompts.csv").write_bytes(b"id,text\na,1\na,3\n" + after)
+    told = refused(lab, lab.job(NOWHERE, rows=None)).splitlines()
+    assert told[0] == "prompts.csv:3: id 'a' is the id of line 2 already"
+    assert told[1].startswith("prompts.csv:4: ")
+
+
 def test_ids_that_read_alike_are_one(lab: Lab) -> None:
     """P09 The number 1 and the text "1" of a JSONL are one id; 1 and 01, A and a are not."""
     (lab.folder / "p.jsonl").write_text('{"id": 1, "text": "x"}\n{"id": "1", "text": "y"}\n', encoding="utf-8")
@@ -269,3 +278,22 @@ def test_two_rows_with_equal_requests_are_two_rows(lab: Lab) -> None:
     assert [row.id for row in rows[2:]] == [f"{rows[0].id}-2", f"{rows[0].id}-3"]
     assert [row.ident for row in rows] == ["#1", "#1", "#2", "#3"]
     assert len(rows[0].id) == 12
+
+
+def test_a_row_may_ask_for_more_than_64_bits_hold(lab: Lab) -> None:
+    """Whatever caps on the answer the rows bring, each beyond SQLite's whole numbers or only their sum, a plan is made."""
+    path = lab.folder / "prompts.jsonl"
+    request = {
+        "model": "gpt-5.6-luna",
+        "messages": [{"role": "user", "content": "{{ text }}"}],
+        "max_completion_tokens": "{{ most }}",
+    }
+    job = lab.job(
+        prompts={"path": "prompts.jsonl"}, request=request, pricing={"gpt-5.6-luna": {"input": 1, "output": 1}}
+    )
+    for most, tokens in ((10**30, 0), (9 * 10**15, 12 * 9 * 10**15)):
+        lines = [json.dumps({"text": f"hello {n}", "most": most}) + "\n" for n in range(12)]
+        path.write_text("".join(lines), encoding="utf-8")
+        plan = batchgen.plan(lab.load(job))
+        assert plan.tokens // 1000 == tokens // 1000
+        assert (plan.cost is None) == (tokens == 0)

@@ -24,6 +24,7 @@ from batchgen.errors import BatchgenError, DamagedError, OutputError
 from batchgen.journal import Journal, database
 from batchgen.journal.records import insert, is_sound, packed, seal_of, unpacked, update
 from batchgen.journal.schema import COLUMNS, TABLES
+from batchgen.journal.staging import GROUP_ROWS, Staging
 from batchgen.journal.writer import Change, Writer
 from batchgen.kinds import KINDS
 from batchgen.place import Place
@@ -452,6 +453,36 @@ def test_a_long_conversation_is_read_once(lab: Lab) -> None:
 
     few, many = steps(500), steps(2000)
     assert many < 6 * few
+
+
+def test_the_turns_of_a_row_share_its_cells(lab: Lab) -> None:
+    """P31 A row of many turns is held once, and not once a turn: in its conversation, and in the page for the tables."""
+    (lab.folder / "prompts.jsonl").write_text(json.dumps({"turns": ["x" * 20_000] * 250}), encoding="utf-8")
+    parts: dict[str, Any] = {"prompts": {"path": "prompts.jsonl"}, "conversation": {"turns": "turns"}}
+    messages = [{"role": "user", "content": "{{ turn }}"}]
+    job = lab.job("http://127.0.0.1:9/v1", **parts, request={"model": "gpt-5.6-luna", "messages": messages})
+    place = Place.of(lab.load(job))
+    with place.locked(), place.open() as journal:
+        place.take_in(journal, capped=False)
+        (head,) = journal.heads(0, None)
+        for rows in (journal.thread(head), [row for row, _ in journal.answered()]):
+            assert len(rows) == 250
+            assert len({id(row.text) for row in rows}) == len({id(row.columns) for row in rows}) == 1
+
+
+def test_rows_are_not_held_back_without_end(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P31 Of prompts with a matrix of many combinations, pass 1 holds a few thousand rows, whatever their number."""
+    held = []
+    flush = Staging.flush
+
+    def looking(self: Staging) -> None:
+        held.append(len(self._rows))
+        flush(self)
+
+    monkeypatch.setattr(Staging, "flush", looking)
+    batchgen.plan(lab.load(lab.job("http://127.0.0.1:9/v1", rows=30, matrix={"axis": list(range(500))})))
+    assert sum(held) == 15_000
+    assert max(held) < GROUP_ROWS + 500
 
 
 def test_equal_requests_change_their_names_in_one_go(lab: Lab) -> None:

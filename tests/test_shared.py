@@ -450,6 +450,8 @@ NAN, INF = float("nan"), float("inf")
         values("arrival", INF),
         values("arrival", "soon"),
         values("named", None),
+        values("units", 0),
+        values("units", "many"),
         values("slots", "text"),
         values("slots", b"123"),
         values("slots", array("d", [NAN, 1.0]).tobytes()),

@@ -314,6 +314,14 @@ def test_cells_that_spreadsheets_would_run_get_an_apostrophe(lab: Lab, api: Simu
     assert [row["output"] for row in lab.table()] == cells
 
 
+def test_the_names_of_columns_are_nobodys_to_make_safe(lab: Lab, api: Simulator) -> None:
+    """P32 With output.csv.safe, the header is what the job calls the columns, whatever it begins with, and not counted."""
+    output = {"csv": {"safe": True}, "prefix": "-", "columns": {"=own": "same"}}
+    report = lab.go(lab.job(api.url, output=output))
+    assert {"-status", "-output", "-=own"} <= set(lab.table()[0])
+    assert "made safe" not in report.line()
+
+
 def test_what_a_server_wrote_is_disarmed_too(lab: Lab) -> None:
     """P32 With output.csv.safe, a server's own words are made safe in both tables, and counted: the code, message and
     request id of a refusal, the model and finish reason of an answer. Ids and input columns never change, not even those

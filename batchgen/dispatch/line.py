@@ -148,6 +148,8 @@ class Line:
 
     def plausible(self, now: float) -> bool:
         """Whether jobs can have left it."""
+        if not self.limit > 0:
+            return False
         latest = now + LONGEST * max(1.0, self.pace / WINDOW)
         return (
             len(self.ends) == len(self.units)

@@ -192,7 +192,7 @@ def _line(limit: float, numbers: list[float], slots: bytes, now: float) -> Line 
     """A line as it was left; None for what nobody can have left since the machine started."""
     try:
         wrote, arrival, named, largest = map(float, numbers)
-        line = Line(limit=limit, arrival=arrival, named=named, largest=largest)
+        line = Line(limit=float(limit), arrival=arrival, named=named, largest=largest)
         line.unpack(slots)
     except (TypeError, ValueError):
         return None

@@ -179,7 +179,7 @@ class Journal(Questions):
     ) -> list[tuple[Row, Recorded | None]]:
         """Rows, in order, with their prompts and, if asked for, their outcomes; each is checked. `which`, a SELECT of seq
         with its `values`, says of which few rows; `condition`, with the values `given`, which of these; the first that
-        hold `most` bytes are enough. Raises DamagedError."""
+        hold `most` bytes beside the first prompt are enough. Raises DamagedError."""
         own = f"{_ROW}, s.status, {TO_SEND}"
         joined = ""
         if outcomes:
@@ -192,26 +192,30 @@ class Journal(Questions):
         with telling(self.path), self._reading:
             for line in self._connection.execute(sql, (*values, *given)):
                 # The combinations and turns of one prompt follow each other and share its cells.
-                known = page[-1][0].columns if page and page[-1][0].n == line[_N] else None
-                row = self._row(line, known)
+                same = page[-1][0] if page and page[-1][0].n == line[_N] else None
+                row = self._row(line, same)
                 answered = outcomes and line[_WIDTH + 2] is not None
                 recorded = self._recorded(line[_WIDTH + 2 :]) if answered else None
                 page.append((row, recorded))
-                size += len(row.text) + (len(recorded.packed) if recorded else 0)
+                # The first prompt is there anyway, and cut short it would be read again for each of its turns.
+                size += 0 if same or len(page) == 1 else len(row.text)
+                size += len(recorded.packed) if recorded else 0
                 if size > most:
                     break
         return page
 
-    def _row(self, line: sqlite3.Row, known: dict[str, Any] | None) -> Row:
-        """A row from its own cells, its prompt's and its state; `known` are its columns where they are read already."""
+    def _row(self, line: sqlite3.Row, same: Row | None) -> Row:
+        """A row from its own cells, its prompt's and its state; `same` is one of the same prompt, read already."""
         seq, n, identity, axes, conversation, turn, ident, key, _, error, *_ = self._checked("rows", line[:_PROMPT])
-        prompt = line[_PROMPT:_WIDTH]
-        if known is None:
-            known = json.loads(self._checked("prompts", prompt)[2])
+        if same is None:
+            _, number, text, *_ = self._checked("prompts", line[_PROMPT:_WIDTH])
+            columns = json.loads(text)
+        else:
+            number, text, columns = same.line, same.text, same.columns
         return Row(
             seq=seq,
             n=n,
-            line=prompt[1],
+            line=number,
             id=identity,
             axes={} if axes == "{}" else json.loads(axes),
             conversation=conversation,
@@ -219,8 +223,8 @@ class Journal(Questions):
             ident=ident,
             key=key,
             error=error,
-            columns=known,
-            text=prompt[2],
+            columns=columns,
+            text=text,
             status=line[_WIDTH],
             todo=bool(line[_WIDTH + 1]),
         )

@@ -16,6 +16,9 @@ from batchgen.journal.schema import LAST_RUN, TO_SEND, state
 # Counted in an index where no scope is given.
 _ALL = "iif(? IS NULL, (SELECT count(*) FROM rows WHERE {0}), (SELECT count(*) FROM rows WHERE {0} AND n <= ?))"
 
+# SQLite's own sums end in an error beyond 64 bits.
+_HALVES = "sum({0} >> 32) AS {0}_high, sum({0} & 0xffffffff) AS {0}_low"
+
 # A million rows are read once for all that is asked of them, and for those that have succeeded it is enough to count them:
 # the rest falls into few groups. `changed`: outdated, and not by redo; `changed_cells`: because the row is another.
 _STANDING = f"""{state()}
@@ -24,13 +27,13 @@ _STANDING = f"""{state()}
             AND e.columns_digest = (SELECT digest(p.columns) FROM prompts p WHERE p.n = open.n)), 0) AS changed_cells,
         iif(status IN ('failed', 'incomplete'), iif(error IS NOT NULL, 'input', iif(passing AND tries >= {LAST_RUN},
             'gave_up', coalesce(reason, finish_reason))), NULL) AS why,
-        count(*) AS count, sum(tokens) AS tokens, count(cost) AS costs, sum(cost) AS cost,
-        count(cost_bound) AS cost_bounds, sum(cost_bound) AS cost_bound
+        count(*) AS count, {_HALVES.format("tokens")}, count(cost) AS costs, {_HALVES.format("cost")},
+        count(cost_bound) AS cost_bounds, {_HALVES.format("cost_bound")}
     FROM (SELECT s.*, {TO_SEND} AS to_send, s.status = 'outdated' AND NOT coalesce(s.redo, 0) AS changed
         FROM (SELECT * FROM state WHERE n <= ? AND verdict <> 'succeeded' LIMIT -1) s) open
     GROUP BY 1, 2, 3, 4, 5, 6, 7
     UNION ALL
-    SELECT NULL, 0, 0, 0, 0, 0, NULL, {_ALL.format("1")}, 0, 0, 0, 0, 0"""
+    SELECT NULL, 0, 0, 0, 0, 0, NULL, {_ALL.format("1")}, 0, 0, 0, 0, 0, 0, 0, 0"""
 
 # The same of table lines that are all turns of a row: a line's status is that of the turn furthest from success.
 _RANKS = ("failed", "incomplete", "pending", "outdated", "blocked")
@@ -92,7 +95,7 @@ class Questions:
             requests=requests,
             to_send=_sum(to_send, "count"),
             again=_sum(to_send, "count", "again"),
-            tokens=_sum(to_send, "tokens"),
+            tokens=_whole(to_send, "tokens"),
             cost=_known(to_send, "cost"),
             cost_bound=_known(to_send, "cost_bound"),
             changed_job=_sum(to_send, "count", "changed") - _sum(to_send, "count", "changed_cells"),
@@ -143,10 +146,15 @@ def _sum(groups: Groups, name: str, condition: str | None = None) -> int:
     return sum(group[name] or 0 for group in groups if condition is None or group[condition])
 
 
+def _whole(groups: Groups, name: str) -> int:
+    """A sum out of its halves."""
+    return (_sum(groups, f"{name}_high") << 32) + _sum(groups, f"{name}_low")
+
+
 def _known(groups: Groups, name: str) -> int | None:
     """The sum of what is known of every request, else None."""
     known = all(group[f"{name}s"] == group["count"] for group in groups)
-    return _sum(groups, name) if known else None
+    return _whole(groups, name) if known else None
 
 
 def _failures(groups: Groups) -> dict[str, int]:

@@ -122,9 +122,12 @@ def storable(name: str, value: Any) -> Any:
     """A number as SQLite will give it back: beyond 64 bits it is unknown."""
     if name in REAL and value is not None:
         return float(value)
-    if isinstance(value, int):
-        return int(value) if -LARGEST <= value <= LARGEST else None
-    return value
+    return fitting(int(value)) if isinstance(value, int) else value
+
+
+def fitting(number: int | None) -> int | None:
+    """A whole number, or None where it is beyond 64 bits: a row may ask for as much, and a price may be any."""
+    return number if number is None or -LARGEST <= number <= LARGEST else None
 
 
 def encodable(text: str) -> str:

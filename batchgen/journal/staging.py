@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from batchgen.journal.records import digest_of, encodable, insertion, sealed, update
+from batchgen.journal.records import digest_of, encodable, fitting, insertion, sealed, update
 from batchgen.prompts import Prompt
 from batchgen.requests import Request, canonical
 
@@ -54,9 +54,10 @@ class Expected:
     cost_bound: int | None
 
 
-# Prompts that are written together, and characters of them: bounds on what is held in memory.
+# Prompts that are written together, characters of them, and their rows: bounds on what is held in memory.
 GROUP = 250
 GROUP_SIZE = 4 * 1024 * 1024
+GROUP_ROWS = 2500
 
 # A row without an id has its number in place of one; that is nobody's id.
 _FIRST_LINES = """SELECT r.id, min(p.line) FROM rows r JOIN prompts p USING(n)
@@ -103,7 +104,7 @@ class Staging:
 
     def prompt(self, prompt: Prompt, identity: str | None) -> None:
         """One row of the prompts file; its requests follow."""
-        if len(self._prompts) >= GROUP or self._size > GROUP_SIZE:
+        if len(self._prompts) >= GROUP or self._size > GROUP_SIZE or len(self._rows) >= GROUP_ROWS:
             self.flush()
         text = _encode(prompt.columns)
         self._size += len(text)
@@ -207,5 +208,5 @@ def _line(row: _Held, occurrence: int) -> tuple[Any, ...]:
     shown = row.key.hex()[:SHOWN_KEY] + (f"-{occurrence}" if occurrence > 1 else "")
     identity, ident = row.named or (shown, f"#{occurrence}")
     expected = row.expected
-    takes = (expected.tokens, expected.cost, expected.cost_bound)
+    takes = map(fitting, (expected.tokens, expected.cost, expected.cost_bound))
     return sealed((row.n, identity, row.axes, *row.thread, ident, row.key, occurrence, row.error, *takes))

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from batchgen.dispatch import Attempt, Outcome
 from batchgen.errors import OutputError
 from batchgen.journal import database
-from batchgen.journal.records import Recorded, insert, insertion, packed, sealed, update
+from batchgen.journal.records import Recorded, fitting, insert, insertion, packed, sealed, update
 from batchgen.journal.schema import LAST_RUN
 
 # Changes committed together at most: a bound on one transaction, not on what waits.
@@ -229,7 +229,7 @@ def _fail(line: Callable[[], Recorded], connection: sqlite3.Connection) -> None:
 def _audit(ident: str, key: bytes, run: int, attempt: Attempt) -> Cells:
     """An attempt as its table holds it."""
     told = (attempt.status, attempt.code, attempt.reason, attempt.request_id)
-    took = (attempt.input_tokens, attempt.output_tokens, attempt.cost, attempt.wait, attempt.elapsed)
+    took = (attempt.input_tokens, attempt.output_tokens, fitting(attempt.cost), attempt.wait, attempt.elapsed)
     return (ident, key, run, attempt.number, attempt.started_at, *told, *took)
 
 
@@ -248,7 +248,7 @@ def _recorded(ident: str, columns_digest: bytes, outcome: Outcome, run: int) -> 
         cached_tokens=usage.cached_tokens if usage else None,
         output_tokens=usage.output_tokens if usage else None,
         reasoning_tokens=usage.reasoning_tokens if usage else None,
-        cost=outcome.cost,
+        cost=fitting(outcome.cost),
         attempts=outcome.attempts,
         elapsed=outcome.elapsed,
         answered_at=outcome.answered_at,

@@ -47,8 +47,7 @@ def csv_writer(
         # Python's writer leaves a lone CR unquoted, and readers take it for a line's end.
         quoted = csv.writer(file, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
 
-        def write(record: Record) -> None:
-            cells = [value if type(value := record.get(name)) is str else cell(value) for name in columns]
+        def write(cells: list[str], disarm: Callable[[str, str], str] | None) -> None:
             # Looked at as a whole: most lines hold nothing that each cell must be looked at for.
             line = "".join(cells)
             if not line.isascii():
@@ -57,8 +56,12 @@ def csv_writer(
                 cells = [disarm(name, each) for name, each in zip(columns, cells, strict=True)]
             (quoted if "\r" in line else plain).writerow(cells)
 
-        write({name: name for name in columns})
-        yield write
+        def write_record(record: Record) -> None:
+            write([value if type(value := record.get(name)) is str else cell(value) for name in columns], disarm)
+
+        # The job names the columns, and no model does.
+        write(list(columns), None)
+        yield write_record
 
 
 @contextmanager
