@@ -235,9 +235,10 @@ class Intake:
             self._add(error, prompt.line)
             return
         for axes in self._combinations:
-            if error:
-                broken = f"row {prompt.n}" if self._job.prompts.id else None
-                staging.broken(prompt.n, broken, axes, self._place(prompt, axes, staging), error)
+            if error and self._job.prompts.id:
+                staging.nameless(prompt.n, axes, self._place(prompt, axes, staging), error)
+            elif error:
+                staging.broken(prompt.n, None, axes, self._place(prompt, axes, staging), error)
             else:
                 self._threads(prompt, identity, axes, staging)
 

@@ -72,6 +72,19 @@ def test_duplicate_ids_are_refused_whatever_bad_rows_says(lab: Lab, bad_rows: st
     assert "line 2 already" in refused(lab, lab.job(NOWHERE, rows=None, prompts=prompts))
 
 
+def test_what_stands_for_an_id_is_nobodys_id(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P09 A broken row whose id cannot be read is called by its number, and a row that has these words for an id is no
+    duplicate of it; a row that fails under its own id has that id all the same, however far behind the other comes."""
+    monkeypatch.setattr("batchgen.journal.staging.GROUP", 2)
+    prompts = {"path": "prompts.csv", "id": "id", "bad_rows": "fail"}
+    body = {"model": "gpt-5.6-luna", "messages": [{"role": "user", "content": "{{ 1 // (text | int) }}"}]}
+    csv_of(lab, "id,text\n,1\na,1\nb,1\nrow 1,1\n")
+    assert batchgen.plan(lab.load(lab.job(NOWHERE, rows=None, prompts=prompts, request=body))).total == 4
+    csv_of(lab, "id,text\nrow 1,0\na,1\nb,1\nrow 1,1\n")
+    told = refused(lab, lab.job(NOWHERE, rows=None, prompts=prompts, request=body))
+    assert "prompts.csv:5: id 'row 1' is the id of line 2 already" in told
+
+
 def test_every_problem_is_told_at_once_and_nothing_is_staged(lab: Lab, api: Simulator) -> None:
     """P30 Ragged rows, empty ids and templates that fail are told together, in the file's order, before any call; the
     journal is left as it was."""

@@ -59,9 +59,9 @@ GROUP = 250
 GROUP_SIZE = 4 * 1024 * 1024
 GROUP_ROWS = 2500
 
-# A row without an id has its number in place of one; that is nobody's id.
+# What only stands for an id is nobody's.
 _FIRST_LINES = """SELECT r.id, min(p.line) FROM rows r JOIN prompts p USING(n)
-    WHERE r.id IN ({}) AND NOT (r.error IS NOT NULL AND r.id = 'row ' || r.n) GROUP BY r.id"""
+    WHERE r.id IN ({}) AND substr(r.ident, 1, 1) = '=' GROUP BY r.id"""
 _LAST_OCCURRENCES = "SELECT key, max(occurrence) FROM rows WHERE key IN ({}) GROUP BY key"
 
 _NOTHING = Expected(tokens=0, cost=0, cost_bound=0)
@@ -78,12 +78,12 @@ def kept_prompts(connection: sqlite3.Connection) -> Iterator[Prompt]:
 
 
 class _Held(NamedTuple):
-    """A row that is not written yet; `named` is its id and identity, where the prompts name it."""
+    """A row that is not written yet; `named` is its id, where it has one, and its identity, where the prompts gave both."""
 
     n: int
     axes: str
     thread: tuple[str | None, int]
-    named: tuple[str, str] | None
+    named: tuple[str, str | None] | None
     key: bytes
     error: str | None
     expected: Expected
@@ -128,6 +128,11 @@ class Staging:
     ) -> None:
         """A row of which no request could be made; `thread` is its conversation and turn. It keeps its place."""
         self._hold(n, identity, axes, thread or (None, 0), digest_of(f"{n}\n{error}"), error, _NOTHING)
+
+    def nameless(self, n: int, axes: Mapping[str, Any], thread: tuple[str, int] | None, error: str) -> None:
+        """A broken row whose id cannot be read, where the others have one: its number stands for it, and is nobody's id."""
+        key = digest_of(f"{n}\n{error}")
+        self._rows.append(_Held(n, canonical(axes), thread or (None, 0), (f"row {n}", None), key, error, _NOTHING))
 
     def _hold(
         self,
@@ -206,7 +211,9 @@ class Staging:
 def _line(row: _Held, occurrence: int) -> tuple[Any, ...]:
     """A row as its table holds it."""
     shown = row.key.hex()[:SHOWN_KEY] + (f"-{occurrence}" if occurrence > 1 else "")
-    identity, ident = row.named or (shown, f"#{occurrence}")
+    identity, ident = row.named or (shown, None)
     expected = row.expected
     takes = map(fitting, (expected.tokens, expected.cost, expected.cost_bound))
-    return sealed((row.n, identity, row.axes, *row.thread, ident, row.key, occurrence, row.error, *takes))
+    return sealed(
+        (row.n, identity, row.axes, *row.thread, ident or f"#{occurrence}", row.key, occurrence, row.error, *takes)
+    )
