@@ -113,7 +113,7 @@ async def admit(place: Place, requests: list[Request], limit: float | None) -> N
     for request in requests:
         ticket = await admission.admit(request)
         admission.settle(ticket, None)
-        admission.answered(request, ticket, usage)
+        admission.answered(request, ticket, usage, 0.0)
 
 
 async def record(journal: Journal, requests: list[Request], group: int) -> None:
