@@ -184,6 +184,8 @@ def _all(steps: Sequence[Callable[[sqlite3.Connection], None]], connection: sqli
 
 
 def _write(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
+    """Make changes inside a transaction: lines first, whichever change they are of. That is their order all the same: who
+    asks for a second change of a row has waited for the first."""
     for table, statement in _INSERTIONS.items():
         made = [make for change in changes for name, make in change.lines if name == table]
         connection.executemany(statement, [sealed(make()) for make in made])
