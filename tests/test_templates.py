@@ -450,3 +450,24 @@ def test_a_product_is_weighed_before_it_is_made(source: str) -> None:
         assert tracemalloc.get_traced_memory()[1] < 5_000_000
     finally:
         tracemalloc.stop()
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=5))
+def test_a_column_alone_is_what_a_template_makes_of_it(value: Any) -> None:
+    """P28 A string that is one column gives the same as any longer way to it, whatever stands in the column."""
+    compiled = Templates(Path("/nonexistent"), {}).compile
+    values = {"range": value, "row": {"range": value}}
+    alone, around = (compiled(source)(values) for source in ("{{ range }}", '{{ row["range"] }}'))
+    assert repr(alone) == repr(around)
+
+
+@pytest.mark.parametrize("source", ["{{ true }}", "{{ None }}", "{{ 7 }}"])
+def test_a_constant_is_no_column(source: str) -> None:
+    """A word that means a value in a template means it also beside a column of that name."""
+    assert Templates(Path("/nonexistent"), {}).compile(source)({"true": "x", "None": "x", "7": "x"}) in (True, None, 7)
+
+
+def test_a_column_that_a_row_lacks_is_told() -> None:
+    """P30 A string that is one column says so where a row has none of that name."""
+    with pytest.raises(TemplateFault, match="'lacking' is not a column of this row"):
+        Templates(Path("/nonexistent"), {}).compile("{{ lacking }}")({"row": {}})

@@ -75,7 +75,8 @@ class Templates:
         try:
             expression = self._whole(source)
             if expression is not None:
-                return self._guarded(self._environment.compile_expression(expression, undefined_to_none=False))
+                whole = self._environment.compile_expression(expression, undefined_to_none=False)
+                return self._guarded(_looked_up(self._name(expression), whole))
             template = self._environment.from_string(source)
         except TemplateSyntaxError as error:
             raise TemplateFault(_syntax(error, source)) from None
@@ -117,6 +118,12 @@ class Templates:
             return None
         return match.group(1)
 
+    def _name(self, expression: str) -> str | None:
+        """The name that an expression is, if it is nothing but one."""
+        (output,) = self._environment.parse(f"{{{{ {expression} }}}}").find_all(nodes.Output)
+        node = output.nodes[0]
+        return node.name if isinstance(node, nodes.Name) else None
+
     def names(self, source: str) -> tuple[set[str], set[str]]:
         """The bare names that a string speaks of, and the constants in its `row["..."]`; includes are followed."""
         bare: set[str] = set()
@@ -140,6 +147,13 @@ class Templates:
                     found[name] = self._load(name)
                     left.append(found[name])
         return found
+
+
+def _looked_up(name: str | None, render: Render) -> Render:
+    """Most strings are one column, and a row has it without being made a context of; the rest is for the template."""
+    if name is None:
+        return render
+    return lambda values: values[name] if name in values else render(values)
 
 
 def _of_row(item: nodes.Node) -> set[str]:
