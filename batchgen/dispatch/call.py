@@ -68,9 +68,12 @@ class Calls:
             except TimeoutError:
                 message = f"no whole answer within {self._watch.timeout:g} s (retry.timeout)"
                 reply = Failure(meaning="timeout", reason="timeout", message=message, unknown=True)
+            result: Received | Failure
             if isinstance(reply, Reply):
                 self._admission.heard(reply.headers)
-            result = await self._read(request, reply) if isinstance(reply, Reply) else reply
+                result = await self._read(request, reply)
+            else:
+                result = reply
         except asyncio.CancelledError:
             # The run ends now, and what the call came to will never be known; that it was made, will.
             worst = ticket.money if self._admission.capped else None

@@ -18,6 +18,7 @@ from typing import Any
 from tenacity import RetryCallState, stop_after_attempt, wait_random_exponential
 
 from batchgen.dispatch import Failure, Meaning
+from batchgen.dispatch.ratelimit import named
 from batchgen.errors import AccountError
 
 # Time-outs after which a row has failed: each of them may have been billed.
@@ -165,7 +166,7 @@ def classify(status: int, body: bytes, headers: Mapping[str, str]) -> Failure:
         code=error.code or error.type,
         request_id=headers.get("x-request-id"),
         retry_after=wait,
-        ceiling=_seconds(headers.get("x-ratelimit-limit-requests"), 1.0) or None,
+        ceiling=named(headers).requests,
         # A gateway that stopped waiting knows nothing of what the server behind it still did.
         unknown=status in _GATEWAY_TIMEOUTS,
     )

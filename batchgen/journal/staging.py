@@ -17,6 +17,16 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 # Hex digits of a key that stand for a row without an id.
 SHOWN_KEY = 12
 
+# Prompts that are written together, characters of them, and their rows: bounds on what is held in memory.
+GROUP = 250
+GROUP_SIZE = 4 * 1024 * 1024
+GROUP_ROWS = 2500
+
+# What only stands for an id is nobody's.
+_FIRST_LINES = """SELECT r.id, min(p.line) FROM rows r JOIN prompts p USING(n)
+    WHERE r.id IN ({}) AND substr(r.ident, 1, 1) = '=' GROUP BY r.id"""
+_LAST_OCCURRENCES = "SELECT key, max(occurrence) FROM rows WHERE key IN ({}) GROUP BY key"
+
 # Outcomes that no row has, and which row without an outcome has the same key: the first row the first outcome's.
 _ADOPTION = (
     "CREATE TEMP TABLE orphans(key BLOB, place INTEGER, ident TEXT, PRIMARY KEY(key, place)) WITHOUT ROWID",
@@ -37,14 +47,6 @@ _ADOPTION = (
 )
 
 
-class DuplicateId(Exception):  # noqa: N818 - a finding, told as a Problem
-    """An id that an earlier line has already; `line` is that line."""
-
-    def __init__(self, line: int) -> None:
-        self.line = line
-        super().__init__(line)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
     """What one call is expected to take: tokens in and out, its cost and its highest cost in nano-dollars (None: unknown)."""
@@ -53,16 +55,6 @@ class Expected:
     cost: int | None
     cost_bound: int | None
 
-
-# Prompts that are written together, characters of them, and their rows: bounds on what is held in memory.
-GROUP = 250
-GROUP_SIZE = 4 * 1024 * 1024
-GROUP_ROWS = 2500
-
-# What only stands for an id is nobody's.
-_FIRST_LINES = """SELECT r.id, min(p.line) FROM rows r JOIN prompts p USING(n)
-    WHERE r.id IN ({}) AND substr(r.ident, 1, 1) = '=' GROUP BY r.id"""
-_LAST_OCCURRENCES = "SELECT key, max(occurrence) FROM rows WHERE key IN ({}) GROUP BY key"
 
 _NOTHING = Expected(tokens=0, cost=0, cost_bound=0)
 
@@ -77,13 +69,17 @@ def kept_prompts(connection: sqlite3.Connection) -> Iterator[Prompt]:
     )
 
 
+# The id of a row that has one, and its identity where the prompts gave the id.
+_Named = tuple[str, str | None]
+
+
 class _Held(NamedTuple):
-    """A row that is not written yet; `named` is its id, where it has one, and its identity, where the prompts gave both."""
+    """A row that is not written yet."""
 
     n: int
     axes: str
     thread: tuple[str | None, int]
-    named: tuple[str, str | None] | None
+    named: _Named | None
     key: bytes
     error: str | None
     expected: Expected
@@ -121,30 +117,34 @@ class Staging:
 
     def row(self, n: int, identity: str | None, request: Request, conversation: str | None, expected: Expected) -> None:
         """One request of a row, and what it is expected to take."""
-        self._hold(n, identity, request.axes, (conversation, request.turn), request.key, None, expected)
+        thread = (conversation, request.turn)
+        self._hold(n, _named(identity, request.axes, thread[1]), request.axes, thread, request.key, None, expected)
 
     def broken(
         self, n: int, identity: str | None, axes: Mapping[str, Any], thread: tuple[str, int] | None, error: str
     ) -> None:
         """A row of which no request could be made; `thread` is its conversation and turn. It keeps its place."""
-        self._hold(n, identity, axes, thread or (None, 0), digest_of(f"{n}\n{error}"), error, _NOTHING)
+        self._break(n, _named(identity, axes, thread[1] if thread else 0), axes, thread, error)
 
     def nameless(self, n: int, axes: Mapping[str, Any], thread: tuple[str, int] | None, error: str) -> None:
         """A broken row whose id cannot be read, where the others have one: its number stands for it, and is nobody's id."""
-        key = digest_of(f"{n}\n{error}")
-        self._rows.append(_Held(n, canonical(axes), thread or (None, 0), (f"row {n}", None), key, error, _NOTHING))
+        self._break(n, (f"row {n}", None), axes, thread, error)
+
+    def _break(
+        self, n: int, named: _Named | None, axes: Mapping[str, Any], thread: tuple[str, int] | None, error: str
+    ) -> None:
+        self._hold(n, named, axes, thread or (None, 0), digest_of(f"{n}\n{error}"), error, _NOTHING)
 
     def _hold(
         self,
         n: int,
-        identity: str | None,
+        named: _Named | None,
         axes: Mapping[str, Any],
         thread: tuple[str | None, int],
         key: bytes,
         error: str | None,
         expected: Expected,
     ) -> None:
-        named = None if identity is None else (identity, f"={canonical([identity, axes, thread[1]])}")
         self._rows.append(_Held(n, canonical(axes), thread, named, key, error, expected))
 
     def flush(self) -> None:
@@ -206,6 +206,10 @@ class Staging:
             update(self._connection, "rows", seq, {"ident": ident})
         self._connection.execute("DROP TABLE temp.adopted")
         self._connection.execute("DROP TABLE temp.orphans")
+
+
+def _named(identity: str | None, axes: Mapping[str, Any], turn: int) -> _Named | None:
+    return None if identity is None else (identity, f"={canonical([identity, axes, turn])}")
 
 
 def _line(row: _Held, occurrence: int) -> tuple[Any, ...]:

@@ -47,7 +47,7 @@ def csv_writer(
         # Python's writer leaves a lone CR unquoted, and readers take it for a line's end.
         quoted = csv.writer(file, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
 
-        def write(cells: list[str], disarm: Callable[[str, str], str] | None) -> None:
+        def write(cells: list[str], disarm: Disarm | None) -> None:
             # Looked at as a whole: most lines hold nothing that each cell must be looked at for.
             line = "".join(cells)
             if not line.isascii():
