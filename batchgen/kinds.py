@@ -420,3 +420,6 @@ KINDS: dict[str, Kind] = {
         ),
     )
 }
+
+# The kind that an endpoint answers for.
+AT: dict[str, Kind] = {kind.endpoint: kind for kind in KINDS.values()}

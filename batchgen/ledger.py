@@ -17,7 +17,7 @@ from batchgen.images import PictureFolder, file_stem, stored
 from batchgen.journal import Journal, Row
 from batchgen.journal.records import encodable
 from batchgen.journal.writer import Change, Writer, together
-from batchgen.kinds import KINDS, Unreadable, reply_message, transcript_of
+from batchgen.kinds import AT, Unreadable, reply_message, transcript_of
 from batchgen.requests import Renderer, Request, RequestFault, own_messages, with_history
 from batchgen.spec import Job
 
@@ -32,7 +32,6 @@ class JobLedger:
     ) -> None:
         self._journal, self._writer, self._renderer = journal, writer, renderer
         self._job, self._pictures, self._scope = job, pictures, scope
-        self._kind = KINDS[job.kind]
         self._digests: dict[tuple[str, bytes], bytes] = {}
 
     async def threads(self) -> AsyncIterator[Thread]:
@@ -109,9 +108,10 @@ class JobLedger:
 
     async def receive(self, request: Request, body: Mapping[str, Any], reply: bytes) -> Received:
         """Read a reply and store its pictures. Raises Unreadable when it is no answer, OutputError for a full disk."""
-        read = partial(self._kind.read, body, request.body)
+        kind = AT[request.endpoint]
+        read = partial(kind.read, body, request.body)
         answer = await asyncio.to_thread(read) if len(reply) > LARGE_REPLY else read()
-        if self._kind.draws and len(answer.pictures) != len(answer.choices):
+        if kind.draws and len(answer.pictures) != len(answer.choices):
             raise Unreadable("the reply names a stored picture, and only batchgen stores pictures")
         if not answer.pictures:
             return Received(answer=answer, reply=reply)
