@@ -61,5 +61,5 @@ def test_a_result_comes_back_as_it_was(result: Result) -> None:
 )
 def test_what_is_no_result(line: bytes) -> None:
     """P18 A line that is no result is refused, and nothing else happens."""
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"\S"):
         result_of(line)
