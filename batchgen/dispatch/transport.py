@@ -1,32 +1,38 @@
-"""One POST through the openai client: a Request in, the reply's bytes or a Failure out; nothing else comes out.
+"""One exchange through the openai client: a Request in, the reply's bytes or a Failure out; nothing else comes out, but an
+OutputError where a file on this side cannot be read or written.
 
-The client never retries, never follows a redirect, and never holds more of a reply than the cap. Every foreign exception
+The client never retries, never follows a redirect, and never holds more of a reply than the cap: files go through it in
+pieces. Every foreign exception
 is mapped here, by its cause: the aiohttp transport reports refused, DNS, TLS and resets alike as time-outs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import re
 import resource
 import ssl
 import zlib
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Literal, Self
 
 import aiohttp
 import httpx2
 import openai
 from openai._types import omit
 
+from batchgen.disk import telling, writing
 from batchgen.dispatch import Failure, Meaning
 from batchgen.dispatch.retry import classify
 from batchgen.dispatch.wire import HttpClient, Reply, Route, TooLarge, route
+from batchgen.errors import OutputError
 from batchgen.requests import Request, RequestFault, read_upload
 from batchgen.spec import Connection
 
@@ -86,6 +92,56 @@ class Client:
             self._routes.pop(request.endpoint, None)
         return self.clean(classify(reply.status, reply.body, reply.headers))
 
+    async def ask(
+        self, method: Literal["GET", "POST"], endpoint: str, body: Mapping[str, Any] | None = None
+    ) -> Reply | Failure:
+        """Ask a small thing, once, such as GET /batches?limit=100; a POST may be without a body. Raises only CancelledError."""
+        try:
+            response = await (self._get(endpoint) if method == "GET" else self._sdk(endpoint, body))
+        except Exception as error:
+            return self.clean(_failure(error))
+        return self._keepable(_reply(response))
+
+    async def upload(self, path: Path, name: str, *, idle: float) -> Reply | Failure:
+        """Send the file of requests at `path` to /files, once, in pieces, called `name`; `idle` seconds in which the server
+        takes none of them, or after the last has no answer, end it. Raises CancelledError, and OutputError for a file that
+        cannot be opened."""
+        loop = asyncio.get_running_loop()
+        limit = asyncio.timeout(idle)
+
+        def taken() -> None:
+            if not limit.expired():
+                limit.reschedule(loop.time() + idle)
+
+        with telling(path):
+            file = _Noted(path, taken)
+        with file:
+            try:
+                async with limit:
+                    parts = [("file", (name, file, "application/jsonl"))]
+                    reply = _reply(await self._sdk("/files", {"purpose": "batch"}, parts))
+            except TimeoutError:
+                message = f"the server took nothing of {name} for {idle:g} s"
+                return Failure(meaning="timeout", reason="timeout", message=message, unknown=True)
+            except Exception as error:
+                return self.clean(_failure(error))
+        return self._keepable(reply)
+
+    async def download(self, endpoint: str, path: Path, *, idle: float) -> Failure | None:
+        """Bring a file such as /files/{id}/content to `path`, once, in pieces of flat memory: whole, or not at all. It may be
+        of any size, and hold the key (see keyless); `idle` seconds without a byte end it. Raises CancelledError, and
+        OutputError for a disk that is full or a folder that cannot be written."""
+        try:
+            found = await route(partial(self._get, endpoint, "application/binary"))
+            reply = await found.get(partial(_store, path), idle=idle)
+        except OutputError:
+            raise
+        except Exception as error:
+            return self.clean(_failure(error))
+        if 200 <= reply.status < 300:
+            return None
+        return self.clean(classify(reply.status, reply.body, reply.headers))
+
     async def _route(self, endpoint: str) -> Route:
         """How plain JSON goes to an endpoint."""
         found = self._routes[endpoint] = await route(partial(self._sdk, endpoint, {}))
@@ -94,10 +150,13 @@ class Client:
     async def _upload(self, request: Request) -> Reply:
         """Multipart, which the client makes."""
         files = await asyncio.to_thread(_files, request)
-        response = await self._sdk(request.endpoint, request.body, files)
-        return Reply(status=response.status_code, headers=response.headers, body=response.content)
+        return _reply(await self._sdk(request.endpoint, request.body, files))
 
-    async def _sdk(self, endpoint: str, body: Mapping[str, Any], files: Files | None = None) -> httpx2.Response:
+    async def _get(self, endpoint: str, accept: str = "application/json") -> httpx2.Response:
+        options: Any = {"headers": {**self._each, "Accept": accept}}
+        return await self._client.get(endpoint, cast_to=httpx2.Response, options=options)
+
+    async def _sdk(self, endpoint: str, body: Mapping[str, Any] | None, files: Files | None = None) -> httpx2.Response:
         headers = {**self._each, "Content-Type": "multipart/form-data"} if files else self._each
         options: Any = {"headers": headers}
         return await self._client.post(endpoint, cast_to=httpx2.Response, body=body, files=files, options=options)
@@ -106,12 +165,17 @@ class Client:
         """An answer without the key: a server that sends it back is answered with a gap."""
         if not self._key:
             return reply
-        headers, key = reply.headers, self._key.encode()
-        if key in reply.body:
-            reply = replace(reply, body=reply.body.replace(key, b"[key]"))
+        headers, body = reply.headers, self.keyless(reply.body)
+        if body is not reply.body:
+            reply = replace(reply, body=body)
         if self._key in " ".join(headers.values()):
             reply = replace(reply, headers={name.lower(): self.redact(value) for name, value in headers.items()})
         return reply
+
+    def keyless(self, data: bytes) -> bytes:
+        """What a server sent, with a gap where the key stood."""
+        key = self._key.encode() if self._key else b""
+        return data.replace(key, b"[key]") if key and key in data else data
 
     def clean(self, failure: Failure) -> Failure:
         """The failure with everything that the server worded redacted, and then cut: its message to 500 characters."""
@@ -125,7 +189,37 @@ class Client:
         return _KEYLIKE.sub("[key]", text)
 
 
-Files = list[tuple[str, tuple[str, bytes, str]]]
+Files = Sequence[tuple[str, tuple[str, bytes | IO[bytes], str]]]
+
+
+class _Noted(io.FileIO):
+    """A file to read; `taken` is called whenever more of it is wanted: what came before has left."""
+
+    def __init__(self, path: Path, taken: Callable[[], None]) -> None:
+        super().__init__(path, "rb")
+        self._taken = taken
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self._taken()
+        return data
+
+
+async def _store(path: Path, pieces: AsyncIterator[bytes]) -> None:
+    """Write a file whole, off the event loop: a disk may take its time. Raises OutputError."""
+    with writing(path, binary=True) as file:
+        async for piece in pieces:
+            await asyncio.to_thread(file.write, piece)
+        await asyncio.to_thread(_sync, file)
+
+
+def _sync(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _reply(response: httpx2.Response) -> Reply:
+    return Reply(status=response.status_code, headers=response.headers, body=response.content)
 
 
 def _files(request: Request) -> Files:
@@ -163,6 +257,7 @@ _CAUSES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str,
     (aiohttp.ClientProxyConnectionError, "proxy", False),
     (aiohttp.ClientConnectorError, "refused", False),
     (aiohttp.ConnectionTimeoutError, "connect_timeout", False),
+    (aiohttp.SocketTimeoutError, "timeout", True),
     ((aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, aiohttp.ClientOSError), "reset", True),
     ((httpx2.ProxyError, aiohttp.ClientHttpProxyError), "proxy", False),
     (aiohttp.ClientConnectionError, "reset", True),

@@ -1,4 +1,5 @@
-"""HTTP beneath the client: every reply read whole and bounded; plain JSON sent without building each request anew.
+"""HTTP beneath the client: every reply read whole and bounded, or in pieces; plain JSON sent without building each request
+anew.
 
 The openai client makes the address and headers of an endpoint once; they are recorded where they would leave for the
 network, and the requests after it take them from there, with its proxy, its trust store and its connections.
@@ -10,7 +11,7 @@ import json
 import os
 import zlib
 from base64 import b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,9 @@ MAX_PICTURE_REPLY = 256 * 1024 * 1024
 # third at the most, a bomb by a thousand.
 MAX_RATIO = 8
 
+# The most bytes of a reply that are unpacked at a time.
+PIECE = 256 * 1024
+
 # Seconds to open a connection; everything after that is the attempt's own deadline.
 CONNECT_TIMEOUT = 10.0
 
@@ -51,6 +55,10 @@ class TooLarge(Exception):  # noqa: N818 - told as a failure
     """A reply beyond the cap, or in an encoding that was not asked for."""
 
 
+class BrokenOff(Exception):  # noqa: N818 - told by its cause
+    """A reply that is kept in pieces did not come to its end: the network's OSErrors are no longer taken for the disk's."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """An HTTP answer: its status, its headers (looked up in lower case) and the decoded body."""
@@ -62,7 +70,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """How plain JSON goes to one endpoint: as the client would send it."""
+    """How plain JSON goes to one endpoint, or what is asked of it: as the client would send it."""
 
     url: URL
     headers: Mapping[str, str]
@@ -81,12 +89,32 @@ class Route:
             timeout=_TIMEOUT,
             **self.proxy,
         ) as response:
-            encoding, size = ", ".join(response.headers.getall("content-encoding", ())), response.content_length
-            if not encoding and size is not None and size <= self.cap:
+            size = response.content_length
+            if "content-encoding" not in response.headers and size is not None and size <= self.cap:
                 read = await response.read()
             else:
-                read = await _read(response.content.iter_any(), encoding or "identity", self.cap)
+                read = await _read(response.content.iter_any(), _encoding(response), self.cap)
             return Reply(status=response.status, headers=response.headers, body=read)
+
+    async def get(self, keep: Callable[[AsyncIterator[bytes]], Awaitable[None]], *, idle: float) -> Reply:
+        """Ask once. The body of a success goes to `keep`, decoded, in pieces of any number, and not into the reply; `idle`
+        seconds without a byte end it. Raises what aiohttp raises, TooLarge, BrokenOff, zlib.error, and what `keep` does."""
+        async with self._session().get(
+            self.url,
+            headers=self.headers,
+            allow_redirects=False,
+            auto_decompress=False,
+            # A proxy that makes no tunnel is in `connect`.
+            timeout=aiohttp.ClientTimeout(total=None, connect=idle, sock_connect=CONNECT_TIMEOUT, sock_read=idle),
+            read_bufsize=PIECE,
+            **self.proxy,
+        ) as response:
+            chunks, body = response.content.iter_any(), b""
+            if 200 <= response.status < 300:
+                await keep(_pieces(chunks, _encoding(response)))
+            else:
+                body = await _read(chunks, _encoding(response), self.cap)
+            return Reply(status=response.status, headers=response.headers, body=body)
 
     def _session(self) -> aiohttp.ClientSession:
         if not isinstance(self.transport.client, aiohttp.ClientSession):
@@ -100,12 +128,12 @@ _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
 _looked_at: ContextVar[list[Route] | None] = ContextVar("looked_at", default=None)
 
 
-async def route(post: Callable[[], Awaitable[object]]) -> Route:
-    """The route that `post`, a call of the client, would take; nothing is sent."""
+async def route(call: Callable[[], Awaitable[object]]) -> Route:
+    """The route that `call`, a call of the client, would take; nothing is sent."""
     found: list[Route] = []
     token = _looked_at.set(found)
     try:
-        await post()
+        await call()
     finally:
         _looked_at.reset(token)
     return found[0]
@@ -197,19 +225,68 @@ def _cap(path: str) -> int:
     return MAX_PICTURE_REPLY if path.endswith(_DRAWS) else MAX_TEXT_REPLY
 
 
+def _encoding(response: aiohttp.ClientResponse) -> str:
+    return ", ".join(response.headers.getall("content-encoding", ())) or "identity"
+
+
+class _Unpacker:
+    """The bytes of a reply out of those that came; `received` counts the latter. Raises TooLarge for an encoding that was not
+    asked for."""
+
+    def __init__(self, encoding: str) -> None:
+        encoding = encoding.strip().lower()
+        if encoding not in ("identity", "gzip", "deflate"):
+            raise TooLarge(f"the reply's encoding is {encoding[:40]!r}, which was not asked for")
+        self.received = 0
+        self._decoder = None if encoding == "identity" else _decoder()
+
+    @property
+    def packed(self) -> bool:
+        """Whether what came has to be unpacked."""
+        return self._decoder is not None
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """What follows, in pieces of at most PIECE bytes where it is unpacked. Raises zlib.error."""
+        self.received += len(chunk)
+        if self._decoder is None:
+            yield chunk
+            return
+        while chunk:
+            if self._decoder.eof:
+                # A gzip file may be several, one after the other (RFC 1952, 2.2).
+                self._decoder = _decoder()
+            yield self._decoder.decompress(chunk, PIECE)
+            chunk = self._decoder.unconsumed_tail or self._decoder.unused_data
+
+    def end(self) -> None:
+        """Nothing follows. Raises zlib.error when that cannot be."""
+        if self._decoder is not None and not self._decoder.eof:
+            raise zlib.error("incomplete or truncated stream")
+
+
+def _decoder() -> zlib._Decompress:
+    return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+
+
 async def _read(chunks: AsyncIterator[bytes], encoding: str, cap: int) -> bytes:
-    encoding = encoding.strip().lower()
-    if encoding not in ("identity", "gzip", "deflate"):
-        raise TooLarge(f"the reply's encoding is {encoding[:40]!r}, which was not asked for")
-    decoder = None if encoding == "identity" else zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
-    body, received = bytearray(), 0
+    unpacker, body = _Unpacker(encoding), bytearray()
     async for chunk in chunks:
-        received += len(chunk)
-        most = min(cap, MAX_TEXT_REPLY + MAX_RATIO * received) if decoder else cap
-        # One byte beyond the bound is enough to know; a bomb is never unpacked.
-        body += decoder.decompress(chunk, most + 1 - len(body)) if decoder else chunk
-        if len(body) > most:
-            raise TooLarge(f"the reply is larger than {most // (1024 * 1024)} MiB")
-    if decoder and not decoder.eof:
-        raise zlib.error("incomplete or truncated stream")
+        for piece in unpacker.feed(chunk):
+            body += piece
+            # A bomb is never unpacked, but for the piece that shows it.
+            most = min(cap, MAX_TEXT_REPLY + MAX_RATIO * unpacker.received) if unpacker.packed else cap
+            if len(body) > most:
+                raise TooLarge(f"the reply is larger than {most // (1024 * 1024)} MiB")
+    unpacker.end()
     return bytes(body)
+
+
+async def _pieces(chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
+    unpacker = _Unpacker(encoding)
+    try:
+        async for chunk in chunks:
+            for piece in unpacker.feed(chunk):
+                yield piece
+    except OSError as error:
+        raise BrokenOff from error
+    unpacker.end()
