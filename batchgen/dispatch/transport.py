@@ -2,8 +2,8 @@
 OutputError where a file on this side cannot be read or written.
 
 The client never retries, never follows a redirect, and never holds more of a reply than the cap: files go through it in
-pieces. Every foreign exception
-is mapped here, by its cause: the aiohttp transport reports refused, DNS, TLS and resets alike as time-outs.
+pieces. Every foreign exception is mapped here, by its cause: the aiohttp transport reports refused, DNS, TLS and resets
+alike as time-outs.
 """
 
 from __future__ import annotations
