@@ -19,7 +19,7 @@ The house is the flow; imports point up this list only:
     requests    Job + row             -> Request, with its key
     pricing     usage, bounds         -> money
     disk        files that appear whole or not at all
-    dispatch    Request               -> Outcome: online over admission, retry, transport, wire
+    dispatch    Request               -> Outcome: online over admission, retry, transport, wire; or in batches
     images      picture bytes         -> images/<id>.png, verified
     journal     rows and outcomes, durable; what is done
     ledger      what dispatch needs of the journal and the pictures
@@ -30,6 +30,7 @@ The house is the flow; imports point up this list only:
     review      plan, status, show, redo, export, verify: everything without sending
     signals     the first ends a run in order, the second on the spot
     simulator   an OpenAI-compatible server on loopback
+    sending     what one run puts together to send
     runner      the whole flow on one screen
     init        a prompts file        -> a job that runs
     cli         words for people and scripts in, one call, exit code out

@@ -127,6 +127,12 @@ def file_system(path: Path) -> str:
     return kind
 
 
+def scratch(folder: Path, name: str) -> Path:
+    """A path for a file that is there only in passing: `sweep` removes it when this process is gone. Each has its own, as
+    threads write pictures whose names may begin alike."""
+    return folder / f".{name[:100]}.{os.getpid()}-{next(_numbers)}.tmp"
+
+
 @contextmanager
 def writing(
     path: Path,
@@ -141,8 +147,7 @@ def writing(
 
     Raises OutputError for a disk that is full or a folder that cannot be written.
     """
-    # Its own name for each writing: threads write pictures whose names may begin alike.
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}-{next(_numbers)}.tmp")
+    temporary = scratch(path.parent, path.name)
     with telling(path):
         with suppress(FileNotFoundError):
             temporary.unlink()

@@ -148,6 +148,16 @@ def how_many(given: object) -> int:
     return len(given) if isinstance(given, list) and given and not isinstance(given[0], int) else 1
 
 
+def outline(body: Json) -> dict[str, Any]:
+    """A body as far as its reply is read by it: how many answers it asks for, and to how many inputs."""
+    found: dict[str, Any] = {"n": body["n"]} if isinstance(body.get("n"), int) else {}
+    for name in ("prompt", "input"):
+        given = body.get(name)
+        if isinstance(given, list) and given and not isinstance(given[0], int):
+            found[name] = ["" if isinstance(each, str) else {} for each in given]
+    return found
+
+
 def reply_message(response: Json) -> Json:
     """The message of a chat reply's first choice, by its index. Raises Unreadable."""
     return _message(_choices(response)[0])

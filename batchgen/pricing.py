@@ -12,7 +12,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from batchgen.kinds import Usage
+from batchgen.kinds import Answer, Usage
 from batchgen.requests import Request
 from batchgen.spec import Price
 
@@ -22,6 +22,11 @@ NANO = 1_000_000_000
 def dollars(nano: int | None) -> float | None:
     """Nano-dollars as dollars."""
     return None if nano is None else nano / NANO
+
+
+def in_batch(nano: int | None) -> int | None:
+    """What nano-dollars of the plain price are in a batch: half, as OpenAI, Azure, Groq and others have it."""
+    return None if nano is None else -(-nano // 2)
 
 
 class Prices:
@@ -73,6 +78,16 @@ class Prices:
         except (LookupError, ValueError):
             return None
         return math.ceil(price.total_price * NANO)
+
+    def of_answer(self, request: Request, answer: Answer) -> int | None:
+        """What an answer cost, in nano-dollars, by the model that was asked or, where that has no price, that answered."""
+        asked = str(request.body.get("model", ""))
+        pictures = len(answer.choices) if request.pictures else 0
+        for model in dict.fromkeys((asked, answer.model or asked)):
+            cost = self.cost(model, answer.usage, pictures=pictures, tier=answer.service_tier)
+            if cost is not None:
+                return cost
+        return None
 
     def bound(self, request: Request) -> int | None:
         """The most that one attempt of a request can cost, in nano-dollars; None where there is no price or no cap."""

@@ -27,6 +27,9 @@ class Tally:
     unpriced: int
 
 
+# What to do about batches that have not ended.
+COLLECT = "run again to collect them (or batchgen cancel, then run --mode online)"
+
 NOTHING = Tally(calls=0, input_tokens=0, output_tokens=0, cost=0.0, unpriced=0)
 
 
@@ -51,7 +54,7 @@ class State:
 class Report:
     """What a run left. `rows` are the table lines in scope by status, and sum to `total`; `run` is what this run took,
     `job` the state of the whole job after it; `models` are those that answered in this run; `elapsed` in seconds; `stopped` why
-    the run ended early, or None."""
+    the run ended early, or None; `in_batches` how many of the requests in scope are in `batches` that have not ended."""
 
     name: str
     number: int
@@ -68,6 +71,8 @@ class Report:
     tables: tuple[str, ...]
     disarmed: int = 0
     learned: Learned = field(default_factory=Learned)
+    in_batches: int = 0
+    batches: int = 0
 
     def run_json(self) -> dict[str, Any]:
         """What is true of the run, as report.json has it."""
@@ -80,6 +85,8 @@ class Report:
             "models": list(self.models),
             "elapsed_s": round(self.elapsed, 3),
             "learned": {name: round(per_minute) for name, per_minute in asdict(self.learned).items() if per_minute},
+            "in_batches": self.in_batches,
+            "batches": self.batches,
             **asdict(self.run),
         }
 
@@ -111,12 +118,19 @@ class Report:
         if self.run.calls:
             tokens = self.run.input_tokens + self.run.output_tokens
             told += [f"{tokens:,} tokens", money(self.run), f"{self.elapsed:.1f} s"]
+        if self.batches:
+            told.append(f"{in_batches(self.in_batches, self.batches)}: {COLLECT}")
         if self.disarmed:
             told.append(f"{self.disarmed:,} cells made safe for spreadsheets")
         told += self.learned_lines()
         if self.simulated:
             told.append("SIMULATED")
         return f"{'; '.join(told)} -> {self.tables[0] if self.tables else self.output}"
+
+
+def in_batches(requests: int, batches: int) -> str:
+    """`1,000 requests in 1 batch`."""
+    return f"{counted(requests, 'request')} in {batches:,} batch{'es' * (batches != 1)}"
 
 
 def again(standing: Standing) -> dict[str, int]:

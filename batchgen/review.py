@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -10,12 +11,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from batchgen.dispatch import Batch, counts_of
+from batchgen.dispatch.shards import MOST_REQUESTS
 from batchgen.errors import DamagedError, InputError, Problem, nearest
 from batchgen.images import is_whole
 from batchgen.journal import Journal, Row
+from batchgen.journal.batches import open_batches
 from batchgen.ledger import rendered
 from batchgen.place import Place
-from batchgen.pricing import dollars
+from batchgen.pricing import dollars, in_batch
 from batchgen.report import again, as_json, state, tally, write_report
 from batchgen.requests import RequestFault
 from batchgen.spec import Job
@@ -29,10 +33,12 @@ if TYPE_CHECKING:
 class Plan:
     """What a run would do: rows by status, calls to make with their tokens and USD (None: unknown), `again` how many
     answered rows would run again for which reason, seconds at the least under the job's limits, and the first request in
-    full."""
+    full. In mode batch the calls make `shards` batches at the least, and save USD; `in_batches` requests are in `batches`
+    that have not ended."""
 
     name: str
     kind: str
+    mode: str
     host: str
     output: str
     rows: Mapping[str, int]
@@ -44,6 +50,10 @@ class Plan:
     again: Mapping[str, int]
     seconds: float | None
     simulated: bool
+    shards: int
+    saves: float | None
+    in_batches: int
+    batches: int
     first: Mapping[str, Any] | None
 
 
@@ -70,20 +80,30 @@ def plan(
 def _plan(place: Place, journal: Journal, limit: int | None) -> Plan:
     standing = journal.standing(limit, by_turns=place.by_turns)
     first = journal.first()
+    batch = place.job.mode == "batch"
+    cost, bound = standing.cost, standing.cost_bound
+    if batch:
+        cost, bound = in_batch(cost), in_batch(bound)
     return Plan(
         name=place.job.name,
         kind=place.job.kind,
+        mode=place.job.mode,
         host=place.connection.host if not place.simulate else "the simulated API",
         output=str(place.folder),
         rows=standing.lines,
         total=sum(standing.lines.values()),
         calls=standing.to_send,
         tokens=standing.tokens,
-        cost=dollars(standing.cost),
-        cost_at_most=dollars(standing.cost_bound),
+        cost=dollars(cost),
+        cost_at_most=dollars(bound),
         again=again(standing),
-        seconds=_seconds(place.job, standing.to_send, standing.tokens),
+        # Batches have limits of their own.
+        seconds=None if batch else _seconds(place.job, standing.to_send, standing.tokens),
         simulated=place.simulate,
+        shards=-(-standing.to_send // MOST_REQUESTS) if batch else 0,
+        saves=dollars((standing.cost or 0) - (cost or 0)) if batch and cost is not None else None,
+        in_batches=standing.in_batches,
+        batches=len(open_batches(journal)),
         first=_request(place, first) if first else None,
     )
 
@@ -129,9 +149,27 @@ def status(job: Job, *, simulate: bool = False, output: Path | None = None) -> d
             "rows": standing.lines,
             "total": sum(standing.lines.values()),
             "failures": standing.failures,
+            "in_batches": standing.in_batches,
+            "batches": [_batch(batch) for batch in open_batches(journal)],
             "last_run": {name: last[name] for name in _RUN} if last else None,
             **asdict(tally(journal, None)),
         }
+
+
+def _batch(batch: Batch) -> dict[str, Any]:
+    """A batch that has not ended, as `status` tells of it: what the server said last, and when; times in seconds since 1970."""
+    completed, failed = counts_of(batch)
+    return {
+        "id": batch.id,
+        "status": batch.status,
+        "endpoint": batch.endpoint,
+        "model": batch.model,
+        "requests": batch.requests,
+        "answered": completed,
+        "failed": failed,
+        "age_s": max(0, round(time.time() - batch.made_at)),
+        "expires_at": batch.seen.get("expires_at"),
+    }
 
 
 def show(job: Job, identity: str, *, simulate: bool = False, output: Path | None = None) -> list[dict[str, Any]]:

@@ -3,50 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import hashlib
 import platform
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from batchgen.disk import append_line
-from batchgen.dispatch import Learned, Progress
 from batchgen.errors import BatchgenError, OutputError
 from batchgen.images import PictureFolder
 from batchgen.journal import Journal, Standing
-from batchgen.kinds import KINDS, Usage
-from batchgen.ledger import JobLedger
+from batchgen.journal.batches import open_batches
+from batchgen.kinds import KINDS
 from batchgen.place import Place
-from batchgen.pricing import NANO, Prices
+from batchgen.pricing import NANO
 from batchgen.report import NOTHING, Report, again, counted, state, tally, write_report
+from batchgen.sending import Options, Sending
 from batchgen.signals import Signals
 from batchgen.spec import Job, api_key
 from batchgen.tables import tables_need
 
-Watch = Callable[[Progress, Mapping[str, int]], None]
+__all__ = ["Options", "cancel", "run"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What a run may be told beside its job: the first `limit` rows of the prompts only, USD for this run at the most,
-    the simulated API, another root for the output, where "-" prompts come from, and who watches (every `every` seconds)."""
-
-    limit: int | None = None
-    max_cost: float | None = None
-    simulate: bool = False
-    output: Path | None = None
-    stdin: BinaryIO | None = None
-    watch: Watch | None = None
-    every: float = 1.0
-    say: Callable[[str], None] = field(default=lambda text: None)
+# What a run does with the network: Sending.send or Sending.cancel.
+Way = Callable[[Sending], Coroutine[Any, Any, BatchgenError | None]]
 
 
 def run(job: Job, options: Options | None = None) -> Report:
@@ -56,26 +40,52 @@ def run(job: Job, options: Options | None = None) -> Report:
     run that has begun is in the report instead.
     """
     options = options or Options()
-    began = time.monotonic()
     tables_need(job)
     place = Place.of(job, simulate=options.simulate, output=options.output)
     with Signals() as signals, place.locked(), place.open() as journal:
         place.take_in(journal, options.stdin, capped=_cap(place.job, options) is not None, say=options.say)
-        pictures = PictureFolder(place.folder, journal.owns)
-        if KINDS[place.job.kind].draws:
-            pictures.prepare()
-            journal.mark_lost(place.missing(journal))
-        before = journal.standing(options.limit, by_turns=place.by_turns)
-        todo = before.to_send
+        return _run(place, journal, options, signals, Sending.send)
+
+
+def cancel(job: Job, options: Options | None = None) -> Report:
+    """Cancel the batches of a job that have not ended, keep what they brought, and return the job's report: exit code 0 when
+    none is left. Sends nothing, and reads no prompts. Raises what `run` raises."""
+    options = options or Options()
+    tables_need(job)
+    place = Place.of(job, simulate=options.simulate, output=options.output)
+    with place.peek() as journal:
+        place.staged(journal)
+    with Signals() as signals, place.locked(), place.open() as journal:
+        return _run(place, journal, options, signals, Sending.cancel)
+
+
+def _run(place: Place, journal: Journal, options: Options, signals: Signals, way: Way) -> Report:
+    began = time.monotonic()
+    pictures = PictureFolder(place.folder, journal.owns)
+    if KINDS[place.job.kind].draws:
+        pictures.prepare()
+        journal.mark_lost(place.missing(journal))
+    before = journal.standing(options.limit, by_turns=place.by_turns)
+    todo = before.to_send if way is Sending.send else 0
+    if todo:
         _announce(place, before, options)
-        key = _key(place) if todo else None
-        signals.end_in_order()
-        number = journal.begin_run(_provenance(place, options, journal), job.text)
-        append_line(place.folder / "run.log", f"run {number} began: {todo} requests to send")
-        progress = Progress()
-        work = _dispatch(place, journal, pictures, options, number, key, signals, before, progress) if todo else None
-        stopped = _completed(work) if work else None
-        return _finish(place, journal, options, number, signals, stopped, began, before, progress.learned)
+    busy = bool(todo or open_batches(journal))
+    key = _key(place) if busy else None
+    signals.end_in_order()
+    number = journal.begin_run(_provenance(place, options, journal), place.job.text)
+    append_line(place.folder / "run.log", f"run {number} began: {todo} requests to send")
+    sending = Sending(
+        place=place,
+        journal=journal,
+        pictures=pictures,
+        options=options,
+        number=number,
+        key=key,
+        signals=signals,
+        before=before,
+    )
+    stopped = _completed(way(sending)) if busy else None
+    return _finish(sending, stopped, began, busy=busy, way=way)
 
 
 def _announce(place: Place, before: Standing, options: Options) -> None:
@@ -116,197 +126,38 @@ def _in_a_thread(work: Coroutine[Any, Any, BatchgenError | None]) -> BatchgenErr
         return thread.submit(asyncio.run, work).result()
 
 
-async def _dispatch(
-    place: Place,
-    journal: Journal,
-    pictures: PictureFolder,
-    options: Options,
-    number: int,
-    key: str | None,
-    signals: Signals,
-    before: Standing,
-    progress: Progress,
-) -> BatchgenError | None:
-    """Send what is to be sent; returns what stopped it, or None."""
-    # openai costs a second to import, and plan and status need none of it.
-    from batchgen.dispatch.admission import own_bucket
-    from batchgen.dispatch.limits import Purse
-    from batchgen.dispatch.online import OnlineBackend
-    from batchgen.dispatch.shared import Shared
-    from batchgen.dispatch.transport import Client, affordable
-    from batchgen.journal.writer import Writer
-
-    purses = [Purse(cap, name=name) for cap, name in _purses(place.job, journal, place.prices, options)]
-    rules = _rules(place, before)
-    rules = replace(rules, concurrency=affordable(rules.concurrency))
-    writer = Writer(journal.path, number)
-    shared = Shared(place.connection.base_url, key, say=partial(_warn, place, options))
-    try:
-        async with (
-            _server(place) as link,
-            Client(link, key, connections=rules.concurrency, direct=place.simulate) as client,
-        ):
-            ledger = JobLedger(place.job, journal, writer, place.renderer, pictures, options.limit)
-            backend = OnlineBackend(
-                client=client,
-                ledger=ledger,
-                rules=rules,
-                prices=place.prices,
-                purses=purses,
-                progress=progress,
-                host=place.connection.host if not place.simulate else "the simulated API",
-                # A simulated API is the run's own, limits and all.
-                buckets=own_bucket if place.simulate else shared.bucket,
-            )
-            signals.attend(backend.stop)
-            async with _watched(progress, before, options):
-                with _swept():
-                    return await backend.run(ledger.threads())
-    finally:
-        signals.attend(None)
-        shared.close()
-        await writer.close()
-
-
-@contextmanager
-def _swept() -> Iterator[None]:
-    """What is there already is no garbage, and is not looked at again and again: a run makes much of it, and soon.
-    Where the caller does so himself, it is left to him."""
-    if gc.get_freeze_count():
-        yield
-        return
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-
-
-def _warn(place: Place, options: Options, text: str) -> None:
-    options.say(f"{place.job.name}: {text}")
-    append_line(place.folder / "run.log", text)
-
-
-@asynccontextmanager
-async def _server(place: Place) -> AsyncIterator[Any]:
-    """The connection to the job's server, or to a simulated API that lives as long as the run."""
-    if not place.simulate:
-        yield place.connection
-        return
-    from batchgen.simulator import Settings, Simulator
-
-    async with Simulator(Settings()) as simulator:
-        yield replace(place.connection, base_url=simulator.url, headers={})
-
-
-@asynccontextmanager
-async def _watched(progress: Progress, before: Standing, options: Options) -> AsyncIterator[None]:
-    if options.watch is None:
-        yield
-        return
-    watch = options.watch
-
-    async def look() -> None:
-        # Who watches may fail (a terminal that is gone); the run goes on unwatched.
-        with suppress(Exception):
-            while True:
-                watch(progress, before.requests)
-                await asyncio.sleep(options.every)
-
-    looking = asyncio.create_task(look())
-    try:
-        yield
-    finally:
-        looking.cancel()
-        with suppress(Exception):
-            watch(progress, before.requests)
-
-
-def _spent(journal: Journal, prices: Prices) -> int:
-    """What all runs spent, in nano-dollars. What had no price when it was spent is counted at today's, or at its worst."""
-    late = 0
-    for call in journal.unpriced():
-        usage = Usage(input_tokens=call["input_tokens"], output_tokens=call["output_tokens"])
-        cost = prices.cost(call["model"] or "", usage, tier=call["service_tier"])
-        late += (call["cost_bound"] or 0) if cost is None else cost
-    return journal.spent() + late
-
-
-def _purses(job: Job, journal: Journal, prices: Prices, options: Options) -> Iterator[tuple[int, str]]:
-    if job.limits.max_cost is not None:
-        yield int(job.limits.max_cost * NANO) - _spent(journal, prices), "limits.max_cost"
-    if options.max_cost is not None:
-        yield int(options.max_cost * NANO), "--max-cost"
-
-
-def _rules(place: Place, before: Standing) -> Any:
-    from batchgen.dispatch.online import Rules
-
-    job, limits, retry = place.job, place.job.limits, place.job.retry
-    return Rules(
-        concurrency=limits.concurrency,
-        attempts=retry.attempts,
-        max_wait=retry.max_wait,
-        timeout=job.timeout,
-        give_up=retry.give_up,
-        requests_per_minute=limits.requests_per_minute,
-        tokens_per_minute=limits.tokens_per_minute,
-        images_per_minute=limits.images_per_minute,
-        max_time=limits.max_time,
-        failures_left=_failures_left(place, before),
-        own_model="{" in str(job.request.get("model", "")),
-        own_tier="{" in str(job.request.get("service_tier", "")),
-        accept=frozenset(job.output.accept),
-    )
-
-
-def _failures_left(place: Place, before: Standing) -> int | None:
-    """How many more rows may fail before max_failures stops the job; failed ones that run again do not count yet."""
-    allowed = place.job.limits.max_failures
-    if allowed is None:
-        return None
-    lines = before.lines
-    return allowed.most(sum(lines.values())) - (lines.get("failed", 0) + lines.get("incomplete", 0) - before.again)
-
-
-def _finish(
-    place: Place,
-    journal: Journal,
-    options: Options,
-    number: int,
-    signals: Signals,
-    stopped: BatchgenError | None,
-    began: float,
-    before: Standing,
-    learned: Learned,
-) -> Report:
+def _finish(sending: Sending, stopped: BatchgenError | None, began: float, *, busy: bool, way: Way) -> Report:
     """Tables, the run's end in the journal, report.json, run.log. Raises OutputError, of two the one that came first."""
+    place, journal, options, number = sending.place, sending.journal, sending.options, sending.number
     try:
         tables = place.tables(journal)
         # Where nothing was sent, a million rows are not read once more, neither for tables nor to be counted.
-        sent = before.to_send > 0
-        if sent or not tables.are_in(place.folder):
+        if sending.before.to_send or not tables.are_in(place.folder):
             journal.forget_tables()
             tables.write(place.folder)
-        now = journal.standing(options.limit, by_turns=place.by_turns) if sent else before
+        now = journal.standing(options.limit, by_turns=place.by_turns) if busy else sending.before
         whole = now if options.limit is None else journal.standing(None, by_turns=place.by_turns)
-        why = signals.first(stopped)
+        left = len(open_batches(journal))
+        why = sending.signals.first(stopped)
+        code = (6 if left else 0) if way is Sending.cancel else _exit_code(place.job, now)
         report = Report(
             name=place.job.name,
             number=number,
-            exit_code=why.exit_code if why else _exit_code(place.job, now.lines),
+            exit_code=why.exit_code if why else code,
             rows=now.lines,
             total=sum(now.lines.values()),
-            run=tally(journal, number) if sent else NOTHING,
+            run=tally(journal, number) if busy else NOTHING,
             job=state(journal, whole),
-            models=journal.models(number) if sent else (),
+            models=journal.models(number) if busy else (),
             elapsed=time.monotonic() - began,
             simulated=place.simulate,
             stopped=str(why) if why else None,
             output=str(place.folder),
             tables=tuple(str(path) for path in tables.paths(place.folder)),
             disarmed=tables.disarmed,
-            learned=learned,
+            learned=sending.progress.learned,
+            in_batches=now.in_batches,
+            batches=left,
         )
         journal.end_run(number, report.exit_code, report.run_json(), tables.known)
         write_report(place.folder, report.as_json())
@@ -318,9 +169,12 @@ def _finish(
     return report
 
 
-def _exit_code(job: Job, rows: Mapping[str, int]) -> int:
-    """0 when every row in scope succeeded, or all have ended and few enough of them failed or are incomplete; else 3.
-    What a failed turn blocks has ended with it."""
+def _exit_code(job: Job, now: Standing) -> int:
+    """0 when every row in scope succeeded, or all have ended and few enough of them failed or are incomplete; 6 when rows
+    are in batches, or wait for room in a queue; else 3. What a failed turn blocks has ended with it."""
+    if now.in_batches or (job.mode == "batch" and now.to_send):
+        return 6
+    rows = now.lines
     total = sum(rows.values())
     if rows.get("succeeded", 0) == total:
         return 0

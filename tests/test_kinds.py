@@ -198,10 +198,10 @@ def test_large_replies_are_read_off_the_event_loop(monkeypatch: pytest.MonkeyPat
         return KINDS["embedding"].read(reply, body)
 
     job: Any = SimpleNamespace(kind="spied")
-    monkeypatch.setitem(ledger.KINDS, "spied", replace(KINDS["embedding"], read=spied))
+    monkeypatch.setitem(ledger.AT, "/spied", replace(KINDS["embedding"], read=spied))
     nothing: Any = None
     books = ledger.JobLedger(job, nothing, nothing, nothing, nothing, None)
-    request = Request(key="k", endpoint="/x", body={"input": "a"}, input_bound=1, answer_bound=0, pictures=0)
+    request = Request(key="k", endpoint="/spied", body={"input": "a"}, input_bound=1, answer_bound=0, pictures=0)
     received = asyncio.run(books.receive(request, {"data": [{"embedding": [1]}]}, b" " * size))
     assert received.answer.choices[0].text == "[1]"
     assert loops == [off]

@@ -8,13 +8,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from conftest import Lab
-
-import batchgen
 
 HERE = Path(__file__).parent
 NUMBERS = [f"P{number:02}" for number in range(1, 47)]
-NOT_YET = "not yet: there is no batch mode"
 
 
 @cache
@@ -43,9 +39,6 @@ def promised() -> dict[str, str]:
 def test_each_promise_has_tests_that_say_so(number: str) -> None:
     """A promise names its tests by file; each of them is there and begins with the promise's number."""
     told = promised()[number]
-    if told == NOT_YET:
-        assert not [test for test, numbers in guarded().items() if number in numbers]
-        return
     named = [
         (file, name) for file, names in (part.split(": ") for part in told.split("; ")) for name in names.split(", ")
     ]
@@ -57,10 +50,3 @@ def test_each_promise_has_tests_that_say_so(number: str) -> None:
 def test_no_test_guards_what_is_not_promised() -> None:
     """A number in a docstring is one of the table's."""
     assert not frozenset().union(*guarded().values()) - set(NUMBERS)
-
-
-def test_what_is_not_yet_is_not_offered(lab: Lab) -> None:
-    """Only batch mode's promise may be without tests, and only while there is no such mode."""
-    assert [number for number, told in promised().items() if told == NOT_YET] == ["P12"]
-    with pytest.raises(batchgen.InputError, match="batch"):
-        lab.load(lab.job("http://127.0.0.1:9/v1", mode="batch"))

@@ -226,7 +226,6 @@ def test_path_is_shown_as_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("mode: batch", "4:7: mode: batch does not exist yet"),
         ("mode: 3", "4:7: mode: must be online"),
         ("name: .hidden", "4:7: name: must be 1 to 100"),
         ("name: a/b", "4:7: name: must be"),

@@ -14,9 +14,10 @@ import math
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
+from datetime import UTC, datetime
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
@@ -29,6 +30,7 @@ from batchgen.errors import BatchgenError, InputError, OutputError, Problem
 
 if TYPE_CHECKING:
     from batchgen.report import Report
+    from batchgen.sending import Options
     from batchgen.spec import Job
 
 # The exit of several jobs is the first of these that any of them had.
@@ -89,9 +91,16 @@ def main() -> None:
     """Bulk prompts from a CSV or JSONL through the OpenAI API, each answer recorded once, in a table.
 
     Exit codes: 0 every row succeeded (or enough of them: max_failures); 2 usage, job or prompts wrong; 3 some rows
-    failed or are incomplete; 4 the account or the server stopped it; 5 a limit of the job stopped it; 74 the output is
+    failed or are incomplete; 4 the account or the server stopped it; 5 a limit of the job stopped it; 6 a batch is with
+    the server, run again later; 74 the output is
     full, unwritable or damaged; 75 the job is running already; 130, 143 interrupted.
     """
+
+
+_mode_option = click.option(
+    "--mode", type=click.Choice(["online", "batch"]), help="Send in this way, whatever the job says."
+)
+_wait_option = click.option("--wait", is_flag=True, help="Stay until the job's batches have ended.")
 
 
 def _job_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -146,7 +155,15 @@ def _load(path: str, prompts: str | None) -> Job:
     return with_prompts(job, prompts) if prompts is not None else job
 
 
-def _load_all(paths: Sequence[str], prompts: str | None, simulate: bool, output: Path | None) -> list[Job]:
+def _in_mode(job: Job, mode: Any) -> Job:
+    from batchgen.spec import with_mode
+
+    return with_mode(job, mode) if mode is not None else job
+
+
+def _load_all(
+    paths: Sequence[str], prompts: str | None, mode: str | None, simulate: bool, output: Path | None
+) -> list[Job]:
     """Every job, or every problem of all of them: no job starts while another is wrong."""
     from batchgen.place import Place
 
@@ -156,7 +173,7 @@ def _load_all(paths: Sequence[str], prompts: str | None, simulate: bool, output:
     found = 0
     for path in paths:
         try:
-            job = _load(path, prompts)
+            job = _in_mode(_load(path, prompts), mode)
             place = Place.of(job, simulate=simulate, output=output)
             if wrong := place.renderer.problems(None):
                 raise InputError(wrong)
@@ -190,31 +207,38 @@ def init(prompts: Path | None) -> None:
 @main.command()
 @_one_job
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the file's first N rows.")
+@_mode_option
 @_json_option
-def plan(job: Job, simulate: bool, output: Path | None, limit: int | None, as_object: bool) -> None:
+def plan(job: Job, simulate: bool, output: Path | None, limit: int | None, mode: str | None, as_object: bool) -> None:
     """Read everything, send nothing.
 
     Tells what a run of JOB would send and why, what that would cost, and the first request in full.
     """
     from batchgen import review
 
-    found = review.plan(job, limit=limit, simulate=simulate, output=output, stdin=_stdin(job))
+    found = review.plan(_in_mode(job, mode), limit=limit, simulate=simulate, output=output, stdin=_stdin(job))
     if as_object:
         tell(as_json(asdict(found)))
         return
-    tell(plain("\n".join(_planned(found, job.limits))))
+    tell(plain("\n".join(_planned(found, job))))
 
 
-def _planned(found: Any, limits: Any) -> Iterator[str]:
-    from batchgen.report import counted
+def _planned(found: Any, job: Job) -> Iterator[str]:
+    from batchgen.report import counted, in_batches
+
+    limits = job.limits
 
     yield f"{found.name}: {found.kind} at {found.host} -> {found.output}"
     counts = ", ".join(f"{count:,} {status}" for status, count in sorted(found.rows.items()))
     yield f"rows:   {found.total:,} ({counts})"
     for why, count in found.again.items():
         yield f"        {counted(count, 'answered row')} to run again because {why}"
-    yield f"calls:  {found.calls:,}, about {found.tokens:,} tokens"
-    yield f"cost:   {_dollars(found.cost, 'about')}; {_dollars(found.cost_at_most, 'at most')}"
+    if found.batches:
+        command = f"batchgen cancel {shlex.quote(job.shown)}{' --simulate' * found.simulated}"
+        yield f"        {in_batches(found.in_batches, found.batches)}; {command} ends that, --mode online then sends the rest"
+    shards = f", in {found.shards:,} batch{'es' * (found.shards != 1)} or more" if found.shards else ""
+    yield f"calls:  {found.calls:,}, about {found.tokens:,} tokens{shards}"
+    yield f"cost:   {_dollars(found.cost, 'about')}; {_dollars(found.cost_at_most, 'at most')}{_saved(found)}"
     if limits.max_cost is not None and (found.cost_at_most or 0) > limits.max_cost:
         yield f"        limits.max_cost is ${limits.max_cost:,.4f}: the run may stop there"
     if found.seconds is not None:
@@ -222,6 +246,12 @@ def _planned(found: Any, limits: Any) -> Iterator[str]:
     if found.first is not None:
         yield "first request:"
         yield as_json(found.first)
+
+
+def _saved(found: Any) -> str:
+    if not found.shards:
+        return ""
+    return "; half of what it is online" if found.saves is None else f"; ${found.saves:,.4f} less than online"
 
 
 def _dollars(amount: float | None, word: str) -> str:
@@ -232,6 +262,8 @@ def _dollars(amount: float | None, word: str) -> str:
 @click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
 @_job_options
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the file's first N rows.")
+@_mode_option
+@_wait_option
 @click.option(
     "--max-cost",
     type=_Usd(min=0, min_open=True),
@@ -246,20 +278,25 @@ def run(
     simulate: bool,
     output: Path | None,
     limit: int | None,
+    mode: str | None,
+    wait: bool,
     max_cost: float | None,
     as_object: bool,
     quiet: bool,
 ) -> None:
     """Do what is not done.
 
-    Sends what is not answered of each JOB and writes its tables; the same command resumes.
+    Sends what is not answered of each JOB, collects what its batches brought, and writes its tables; the same command
+    resumes.
     """
     if prompts == "-" and len(jobs) > 1:
         raise click.UsageError("--prompts - feeds one job; name one")
-    loaded = _load_all(jobs, prompts, simulate, output)
+    loaded = _load_all(jobs, prompts, mode, simulate, output)
     codes, objects = [], []
     for job in loaded:
-        one = partial(_run_one, limit=limit, max_cost=max_cost, simulate=simulate, output=output, quiet=quiet)
+        one = partial(
+            _run_one, limit=limit, max_cost=max_cost, simulate=simulate, wait=wait, output=output, quiet=quiet
+        )
         code, shown = _ended(one, job, line=not as_object, quiet=quiet)
         if max_cost is not None:
             # The cap is the command's; what one job spent is not there for the next.
@@ -279,7 +316,8 @@ def _ended(one: Callable[[Job], Report], job: Job, *, line: bool, quiet: bool) -
         report = one(job)
         if report.stopped:
             say(f"{job.name}: stopped: {report.stopped}")
-        if line and not (quiet and report.exit_code == 0):
+        # Batches that are on their way need nobody.
+        if line and not (quiet and report.exit_code in (0, 6)):
             tell(plain(report.line()))
         if report.rows.get("failed") and not report.run.calls and not report.stopped:
             command = f"batchgen redo {shlex.quote(job.shown)} --failed{' --simulate' * report.simulated}"
@@ -290,29 +328,48 @@ def _ended(one: Callable[[Job], Report], job: Job, *, line: bool, quiet: bool) -
     return report.exit_code, report.as_json()
 
 
-def _run_one(
-    job: Job, *, limit: int | None, max_cost: float | None, simulate: bool, output: Path | None, quiet: bool
-) -> Report:
-    from batchgen.runner import Options
-    from batchgen.runner import run as run_job
+def _run_one(job: Job, *, quiet: bool, **told: Any) -> Report:
+    from batchgen import runner
+
+    with _options(job, quiet=quiet, stdin=_stdin(job), **told) as options:
+        return runner.run(job, options)
+
+
+@contextmanager
+def _options(job: Job, *, quiet: bool, **told: Any) -> Iterator[Options]:
+    """What a run is told, and who watches it."""
+    from batchgen.sending import Options
 
     with watching(job.name, quiet=quiet) as (watch, every):
-        options = Options(
-            limit=limit,
-            max_cost=max_cost,
-            simulate=simulate,
-            output=output,
-            stdin=_stdin(job),
-            watch=watch,
-            every=every,
-            say=(lambda text: None) if quiet else say,
-        )
-        return run_job(job, options)
+        yield Options(watch=watch, every=every, say=(lambda text: None) if quiet else say, **told)
 
 
 def _stdin(job: Job) -> BinaryIO | None:
     """Where the prompts of a job come from that has them piped in."""
     return sys.stdin.buffer if job.prompts.path == "-" else None
+
+
+@main.command()
+@_one_job
+@_wait_option
+@_json_option
+@click.option("--quiet", is_flag=True, help="Say nothing when it went well.")
+def cancel(job: Job, simulate: bool, output: Path | None, wait: bool, as_object: bool, quiet: bool) -> None:
+    """Cancel a job's batches.
+
+    What they answered until then is kept; the rest is sent by the next run of JOB, by --mode online at once. Ends with 0 when
+    no batch is left, with 6 while one is still being cancelled.
+    """
+    from batchgen import runner
+
+    def one(job: Job) -> Report:
+        with _options(job, quiet=quiet, simulate=simulate, output=output, wait=wait) as options:
+            return runner.cancel(job, options)
+
+    code, shown = _ended(one, job, line=not as_object, quiet=quiet)
+    if as_object:
+        tell(as_json(shown))
+    raise click.exceptions.Exit(code)
 
 
 @main.command()
@@ -393,6 +450,25 @@ def status(job: Job, simulate: bool, output: Path | None, as_object: bool) -> No
     tell(f"{found['name']}: {counted(found['total'], 'row')}: {counts}; {counted(took.calls, 'call')}, {money(took)}")
     for reason, count in found["failures"].items():
         tell(plain(f"  {count:,} x {reason}"))
+    for batch in found["batches"]:
+        tell(plain(f"  {_batch(batch)}"))
+
+
+def _batch(batch: Mapping[str, Any]) -> str:
+    """One line of a batch that has not ended."""
+    failed = f", {batch['failed']:,} of them failed" if batch["failed"] else ""
+    expires = batch["expires_at"]
+    end = f", ends by {datetime.fromtimestamp(expires, UTC):%Y-%m-%d %H:%M} UTC" if expires else ""
+    answered = f"{batch['answered']:,} of {batch['requests']:,} answered{failed}"
+    return f"batch {batch['id'] or 'not sent yet'}: {batch['status']}, {answered}, {_age(batch['age_s'])} old{end}"
+
+
+def _age(seconds: int) -> str:
+    """A time as people say it: `45 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 60:
+        return f"{seconds} s"
+    hours, minutes = divmod(seconds // 60, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 @main.command()

@@ -6,7 +6,7 @@ outcome to the `Ledger`, which makes them durable before the backend goes on.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -107,14 +107,18 @@ class Thread(Protocol):
         """The next unanswered request, or None when the thread has ended or is blocked."""
 
 
-class Ledger(Protocol):
+class Receiver(Protocol):
+    """What reads replies."""
+
+    async def receive(self, request: Request, body: Mapping[str, Any], reply: bytes) -> Received:
+        """Read a reply and store its pictures. Raises kinds.Unreadable when it is no answer."""
+
+
+class Ledger(Receiver, Protocol):
     """Where a backend leaves what happened; every method returns when it is durable."""
 
     async def reserve(self, request: Request, number: int, at: float, cost: int) -> None:
         """An attempt that may cost up to `cost` nano-dollars is about to be sent."""
-
-    async def receive(self, request: Request, body: Mapping[str, Any], reply: bytes) -> Received:
-        """Read a reply and store its pictures. Raises kinds.Unreadable when it is no answer."""
 
     async def attempt(self, request: Request, attempt: Attempt) -> None:
         """An attempt failed and will be followed by another."""
@@ -132,8 +136,105 @@ class Ledger(Protocol):
         """A request that ended without another call."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """One batch of the Batch API, as the journal has it.
+
+    tag: of its metadata, by which it is found again; made_at, closed_at: seconds since 1970
+    requests: how many it has; tokens: about as many as they send
+    file, id: the server's names for it, None until they are known; status: its words, `made` before
+    seen: what else the server said of it last (LOOKED_AT)
+    room: it failed because the queue of its model was full; so many tokens may be in it
+    """
+
+    number: int
+    tag: str
+    endpoint: str
+    model: str
+    made_at: float
+    requests: int = 0
+    tokens: int = 0
+    file: str | None = None
+    id: str | None = None
+    status: str = "made"
+    seen: Mapping[str, Any] = field(default_factory=dict)
+    room: int | None = None
+    closed_at: float | None = None
+
+
+# The statuses with which a batch has ended; every other one, known or not, is looked at again.
+ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
+
+# What is kept of a batch object, beside its id and status.
+LOOKED_AT = (
+    "created_at",
+    "expires_at",
+    "completed_at",
+    "failed_at",
+    "expired_at",
+    "cancelled_at",
+    "request_counts",
+    "output_file_id",
+    "error_file_id",
+)
+
+
+def counts_of(batch: Batch) -> tuple[int, int]:
+    """How many requests of a batch the server has answered, and how many of these failed."""
+    counts = batch.seen.get("request_counts")
+    told = counts if isinstance(counts, Mapping) else {}
+    completed, failed = (told.get(name) for name in ("completed", "failed"))
+    failures = failed if type(failed) is int else 0
+    return (completed if type(completed) is int else 0) + failures, failures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One request of a batch: its line in the batch's file, from 1, and the highest it may cost, in nano-dollars. Of one that
+    is read back from the journal, the request's body is only what its reply is read by."""
+
+    line: int
+    request: Request
+    cost: int | None
+    columns_digest: bytes = b""
+
+
+class BatchLedger(Receiver, Protocol):
+    """Where the Batch API's backend leaves what happened; every method returns when it is durable."""
+
+    async def batches(self) -> list[Batch]:
+        """The batches that are not closed, and those closed in the last day, oldest first."""
+
+    async def begin(self, endpoint: str, model: str) -> Batch:
+        """A new batch, of which nothing was sent."""
+
+    async def enlist(self, batch: Batch, members: Sequence[Member]) -> None:
+        """These requests are in the batch, and nowhere else from now on."""
+
+    def withhold(self, request: Request) -> bytes:
+        """A request leaves this run, in a batch or not at all: the digest of the cells that it was made of."""
+
+    async def note(self, batch: Batch) -> None:
+        """A batch as it is now."""
+
+    async def forget(self, batch: Batch) -> None:
+        """A batch that does not exist at the server: its requests are to be sent again."""
+
+    async def members(self, batch: Batch, lines: Collection[int] | None = None) -> dict[int, Member]:
+        """What is left of a batch's requests, by line: those of `lines`, or (None) the first page of all."""
+
+    async def answered(self, member: Member, outcome: Outcome, attempt: Attempt) -> None:
+        """A request of a batch ended; the commit point. It is in the batch no more."""
+
+    async def unsent(self, outcome: Outcome) -> None:
+        """A request that ended without another call."""
+
+    async def close(self, batch: Batch) -> None:
+        """All that a batch brought is on record: what is left of its requests is to be sent again."""
+
+
 class Backend(Protocol):
-    """Something that turns requests into outcomes: the online API, later the Batch API or other machines."""
+    """Something that turns requests into outcomes: the online API, the Batch API, later other machines."""
 
     async def run(self, threads: AsyncIterator[Thread]) -> BatchgenError | None:
         """Work until the threads end or something stops the job; returns what stopped it."""

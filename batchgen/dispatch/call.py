@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from batchgen.dispatch import LARGE_REPLY, Attempt, Failure, Ledger, Received
+from batchgen.dispatch import LARGE_REPLY, Attempt, Failure, Ledger, Received, Receiver
 from batchgen.dispatch.admission import Admission, Ticket
 from batchgen.dispatch.limits import Clock
 from batchgen.dispatch.retry import QUOTED, classify, complaint
@@ -71,7 +71,7 @@ class Calls:
             result: Received | Failure
             if isinstance(reply, Reply):
                 self._admission.heard(reply.headers)
-                result = await self._read(request, reply)
+                result = await read(self._ledger, self._client, request, reply)
             else:
                 result = reply
         except asyncio.CancelledError:
@@ -81,47 +81,44 @@ class Calls:
             raise
         cost = self._cost(request, result, ticket)
         self._admission.settle(ticket, cost)
-        return Called(result=result, attempt=attempt(cost=cost, **_audit(result, reply)), sent_at=started)
-
-    async def _read(self, request: Request, reply: Reply) -> Received | Failure:
-        try:
-            large = len(reply.body) > LARGE_REPLY
-            body = await asyncio.to_thread(json.loads, reply.body) if large else json.loads(reply.body)
-            if complaint(body) is not None:
-                return self._client.clean(classify(200, reply.body, reply.headers))
-            if not isinstance(body, Mapping):
-                raise Unreadable(f"the reply is {type(body).__name__}, not an object")
-            return await self._ledger.receive(request, body, reply.body)
-        except (Unreadable, ValueError, RecursionError) as error:
-            final = isinstance(error, Unreadable) and error.final
-            told = str(error) if isinstance(error, Unreadable) else "the reply is not JSON"
-            return self._client.clean(
-                Failure(
-                    meaning="row" if final else "transient",
-                    reason="invalid_response",
-                    message=f"{told}: {reply.body[:QUOTED].decode('utf-8', 'replace')}",
-                    status=200,
-                    request_id=reply.headers.get("x-request-id"),
-                    unknown=True,
-                )
-            )
+        return Called(result=result, attempt=attempt(cost=cost, **audit(result, reply)), sent_at=started)
 
     def _cost(self, request: Request, result: Received | Failure, ticket: Ticket) -> int | None:
         """Nano-dollars that a call took; at its worst where that is not known and money is capped."""
         worst = ticket.money if self._admission.capped else None
         if isinstance(result, Failure):
             return worst if result.unknown else 0
-        answer = result.answer
-        asked = str(request.body.get("model", ""))
-        pictures = len(answer.choices) if request.pictures else 0
-        for model in dict.fromkeys((asked, answer.model or asked)):
-            cost = self._prices.cost(model, answer.usage, pictures=pictures, tier=answer.service_tier)
-            if cost is not None:
-                return cost
-        return worst
+        cost = self._prices.of_answer(request, result.answer)
+        return worst if cost is None else cost
 
 
-def _audit(result: Received | Failure, reply: Reply | Failure) -> dict[str, Any]:
+async def read(ledger: Receiver, client: Caller, request: Request, reply: Reply) -> Received | Failure:
+    """What a reply of status 200 says, its pictures stored: an answer, or why it is none."""
+    try:
+        large = len(reply.body) > LARGE_REPLY
+        body = await asyncio.to_thread(json.loads, reply.body) if large else json.loads(reply.body)
+        if complaint(body) is not None:
+            return client.clean(classify(200, reply.body, reply.headers))
+        if not isinstance(body, Mapping):
+            raise Unreadable(f"the reply is {type(body).__name__}, not an object")
+        return await ledger.receive(request, body, reply.body)
+    except (Unreadable, ValueError, RecursionError) as error:
+        final = isinstance(error, Unreadable) and error.final
+        told = str(error) if isinstance(error, Unreadable) else "the reply is not JSON"
+        return client.clean(
+            Failure(
+                meaning="row" if final else "transient",
+                reason="invalid_response",
+                message=f"{told}: {reply.body[:QUOTED].decode('utf-8', 'replace')}",
+                status=200,
+                request_id=reply.headers.get("x-request-id"),
+                unknown=True,
+            )
+        )
+
+
+def audit(result: Received | Failure, reply: Reply | Failure) -> dict[str, Any]:
+    """How a call ended, as its attempt tells it."""
     if isinstance(result, Failure):
         return {
             "status": result.status,

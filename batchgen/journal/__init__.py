@@ -24,6 +24,12 @@ files     pictures that answers own: path below the output folder, sha256, size 
 attempts  one line per call: run, number in that run, http_status, code, reason (NULL: answered), tokens, cost (NULL: unknown),
           seconds waited and elapsed. reason `interrupted`: the process died while the call was in flight.
 reserved  calls in flight under a cap on money, at their worst cost; what a dead process left here counts as spent.
+batches   one line per batch of the Batch API: tag (of its metadata), endpoint, model, how many requests it has and about how
+          many tokens they send; file and id as the server names them, NULL until that is known; status in the server's
+          words, `made` before; seen: JSON of what else the server said last. closed_at: all that it brought is recorded.
+          room: it failed because the queue of its model was full, and so many tokens may be in it.
+members   one line per request of a batch that is not closed: its line in the batch's file, from 1; the row's shown id, axes
+          and columns_digest; outline: JSON of the body as far as an answer is read by it; cost: its highest, or NULL.
 runs      one line per run: provenance (versions, platform, host, hashes), the job's text, its exit code and report.
 meta      scheme; `staged`: what the tables prompts and rows were made of (signature, header, dialect, ...); `pictures N`:
           pages of the [path, size, mtime] of the pictures that they name. `tables`: how the results and errors tables look
@@ -125,7 +131,7 @@ class Journal(Questions):
 
     def meta(self, name: str) -> Any:
         """A value kept under a name, or None. Raises DamagedError."""
-        found = self._lines("meta", "name = ?", name)
+        found = self.lines("meta", "name = ?", name)
         return json.loads(found[0]["value"]) if found else None
 
     # -- the rows of the job ---------------------------------------------------------------------------------------
@@ -253,7 +259,7 @@ class Journal(Questions):
         return [
             line
             for part in some
-            for line in self._lines("attempts", f"ident IN ({', '.join('?' * len(part))}) ORDER BY seq", *part)
+            for line in self.lines("attempts", f"ident IN ({', '.join('?' * len(part))}) ORDER BY seq", *part)
         ]
 
     def files(self) -> Iterator[dict[str, Any]]:
@@ -262,7 +268,7 @@ class Journal(Questions):
 
     def files_of(self, recorded: Recorded) -> list[dict[str, Any]]:
         """The pictures of one answer. Raises DamagedError."""
-        return self._lines("files", "ident = ? AND key = ?", recorded.ident, recorded.key)
+        return self.lines("files", "ident = ? AND key = ?", recorded.ident, recorded.key)
 
     def owns(self, path: str) -> bool:
         """Whether a picture's path belongs to a recorded answer."""
@@ -311,7 +317,8 @@ class Journal(Questions):
             raise DamagedError(f"{self.path}: is damaged (its lines are out of order); restore it from a backup")
         return after
 
-    def _lines(self, table: str, condition: str, *values: Any) -> list[dict[str, Any]]:
+    def lines(self, table: str, condition: str, *values: Any) -> list[dict[str, Any]]:
+        """The lines of a table for which a condition in SQL holds, by the names of their cells. Raises DamagedError."""
         found = self.query(f"SELECT * FROM {table} WHERE {condition}", *values)
         return [self._named(table, tuple(line)) for line in found]
 
@@ -341,7 +348,7 @@ class Journal(Questions):
     def begin_run(self, provenance: Mapping[str, Any], job_text: str) -> int:
         """A new run's number. Calls that a dead run left in flight become attempts that cost their worst."""
         with self._whole() as connection:
-            for dead in self._lines("reserved", "1 = 1"):
+            for dead in self.lines("reserved", "1 = 1"):
                 call = {name: dead[name] for name in ("ident", "key", "run", "number", "cost")}
                 ended = {"started_at": dead["at"], "reason": "interrupted", "wait": 0.0}
                 insert(connection, "attempts", {**call, **ended})
@@ -369,12 +376,12 @@ class Journal(Questions):
 
     def last_run(self) -> dict[str, Any] | None:
         """The latest run, ended or not; None before the first. Raises DamagedError."""
-        found = self._lines("runs", "1 = 1 ORDER BY run DESC LIMIT 1")
+        found = self.lines("runs", "1 = 1 ORDER BY run DESC LIMIT 1")
         return found[0] if found else None
 
     def last_report(self) -> dict[str, Any] | None:
         """The report of the last run that ended, or None. Raises DamagedError."""
-        found = self._lines("runs", "report IS NOT NULL ORDER BY run DESC LIMIT 1")
+        found = self.lines("runs", "report IS NOT NULL ORDER BY run DESC LIMIT 1")
         return json.loads(found[0]["report"]) if found else None
 
     def miss(self, outcomes: Iterable[tuple[str, bytes]]) -> None:
@@ -434,6 +441,8 @@ def _spoken(table: str, line: Sequence[Any]) -> str:
         "attempts": "an attempt at {ident}",
         "reserved": "a call in flight for {ident}",
         "runs": "the entry of run {run}",
+        "batches": "the entry of batch {batch}",
+        "members": "the request of {id} in batch {batch}",
         "meta": "the entry {name}",
     }
     return known[table].format(**dict(zip(COLUMNS[table], line, strict=True)))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.journal.database import telling
-from batchgen.journal.schema import LAST_RUN, TO_SEND, state
+from batchgen.journal.schema import IN_BATCH, LAST_RUN, TO_SEND, state
 
 # Counted in an index where no scope is given.
 _ALL = "iif(? IS NULL, (SELECT count(*) FROM rows WHERE {0}), (SELECT count(*) FROM rows WHERE {0} AND n <= ?))"
@@ -22,18 +22,18 @@ _HALVES = "sum({0} >> 32) AS {0}_high, sum({0} & 0xffffffff) AS {0}_low"
 # A million rows are read once for all that is asked of them, and for those that have succeeded it is enough to count them:
 # the rest falls into few groups. `changed`: outdated, and not by redo; `changed_cells`: because the row is another.
 _STANDING = f"""{state()}
-    SELECT status, to_send, again, lost, changed, iif(changed, NOT EXISTS (
+    SELECT status, to_send, in_batch, again, lost, changed, iif(changed, NOT EXISTS (
             SELECT 1 FROM outcomes e WHERE e.ident = open.ident AND e.key <> open.key AND e.status <> 'failed'
             AND e.columns_digest = (SELECT digest(p.columns) FROM prompts p WHERE p.n = open.n)), 0) AS changed_cells,
         iif(status IN ('failed', 'incomplete'), iif(error IS NOT NULL, 'input', iif(passing AND tries >= {LAST_RUN},
             'gave_up', coalesce(reason, finish_reason))), NULL) AS why,
         count(*) AS count, {_HALVES.format("tokens")}, count(cost) AS costs, {_HALVES.format("cost")},
         count(cost_bound) AS cost_bounds, {_HALVES.format("cost_bound")}
-    FROM (SELECT s.*, {TO_SEND} AS to_send, s.status = 'outdated' AND NOT coalesce(s.redo, 0) AS changed
+    FROM (SELECT s.*, {TO_SEND} AS to_send, {IN_BATCH} AS in_batch, s.status = 'outdated' AND NOT coalesce(s.redo, 0) AS changed
         FROM (SELECT * FROM state WHERE n <= ? AND verdict <> 'succeeded' LIMIT -1) s) open
-    GROUP BY 1, 2, 3, 4, 5, 6, 7
+    GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
     UNION ALL
-    SELECT NULL, 0, 0, 0, 0, 0, NULL, {_ALL.format("1")}, 0, 0, 0, 0, 0, 0, 0, 0"""
+    SELECT NULL, 0, 0, 0, 0, 0, 0, NULL, {_ALL.format("1")}, 0, 0, 0, 0, 0, 0, 0, 0"""
 
 # The same of table lines that are all turns of a row: a line's status is that of the turn furthest from success.
 _RANKS = ("failed", "incomplete", "pending", "outdated", "blocked")
@@ -53,7 +53,8 @@ class Standing:
 
     Of the requests that would be sent now: how many, how many only because a passing failure is tried `again`, their
     tokens, cost and its bound (nano-dollars, None when one is unknown); and how many of them have lost their pictures, or are
-    outdated, redo excepted, because the cells of their row have changed or because the job has.
+    outdated, redo excepted, because the cells of their row have changed or because the job has. And how many requests are in
+    open batches, which are not sent again while they are.
     """
 
     lines: Mapping[str, int]
@@ -67,6 +68,7 @@ class Standing:
     changed_job: int
     changed_rows: int
     lost: int
+    in_batches: int
 
 
 class Questions:
@@ -101,6 +103,7 @@ class Questions:
             changed_job=_sum(to_send, "count", "changed") - _sum(to_send, "count", "changed_cells"),
             changed_rows=_sum(to_send, "count", "changed_cells"),
             lost=_sum(to_send, "count", "lost"),
+            in_batches=_sum(groups, "count", "in_batch"),
             failures=_failures(groups),
         )
 

@@ -50,9 +50,18 @@ CREATE TABLE reserved(
 CREATE TABLE runs(
     run INTEGER PRIMARY KEY, started_at REAL NOT NULL, ended_at REAL, exit_code INTEGER, provenance TEXT NOT NULL,
     job_text TEXT NOT NULL, report TEXT, seal BLOB NOT NULL);
+CREATE TABLE batches(
+    batch INTEGER PRIMARY KEY, run INTEGER NOT NULL, tag TEXT NOT NULL UNIQUE, endpoint TEXT NOT NULL, model TEXT NOT NULL,
+    made_at REAL NOT NULL, requests INTEGER NOT NULL, tokens INTEGER NOT NULL, file TEXT, id TEXT,
+    status TEXT NOT NULL, seen TEXT NOT NULL, room INTEGER, closed_at REAL, seal BLOB NOT NULL);
+CREATE TABLE members(
+    ident TEXT NOT NULL, key BLOB NOT NULL, batch INTEGER NOT NULL, line INTEGER NOT NULL, id TEXT NOT NULL,
+    axes TEXT NOT NULL, outline TEXT NOT NULL, columns_digest BLOB NOT NULL, cost INTEGER, seal BLOB NOT NULL,
+    PRIMARY KEY(ident, key));
+CREATE UNIQUE INDEX members_line ON members(batch, line);
 """
 
-TABLES = ("prompts", "rows", "meta", "outcomes", "files", "attempts", "reserved", "runs")
+TABLES = ("prompts", "rows", "meta", "outcomes", "files", "attempts", "reserved", "runs", "batches", "members")
 
 
 def _columns() -> dict[str, dict[str, str]]:
@@ -128,8 +137,13 @@ def state(page: str | None = None) -> str:
     """
 
 
-# A row is sent when this holds of its state `s`: a turn only when no run stops before it, a blocked one with that turn.
-TO_SEND = "((s.status IN ('pending', 'outdated', 'blocked') OR s.again) AND coalesce(s.turn <= s.ended, 1))"
+# Whether the state `s` is that of a row which an open batch may still answer.
+IN_BATCH = "EXISTS (SELECT 1 FROM members m WHERE m.ident = s.ident AND m.key = s.key)"
+
+# A row is sent when this holds of its state `s`: a turn only when no run stops before it, a blocked one with that turn; and
+# not while it is in a batch, whatever the mode.
+TO_SEND = f"""((s.status IN ('pending', 'outdated', 'blocked') OR s.again) AND coalesce(s.turn <= s.ended, 1)
+    AND NOT {IN_BATCH})"""
 
 # The same of a conversation as a whole, asked of its first turn.
 OPEN = "(s.next IS NOT NULL AND coalesce(s.next < s.ended, 1))"

@@ -27,17 +27,18 @@ _FIRST_LINES = """SELECT r.id, min(p.line) FROM rows r JOIN prompts p USING(n)
     WHERE r.id IN ({}) AND substr(r.ident, 1, 1) = '=' GROUP BY r.id"""
 _LAST_OCCURRENCES = "SELECT key, max(occurrence) FROM rows WHERE key IN ({}) GROUP BY key"
 
-# Outcomes that no row has, and which row without an outcome has the same key: the first row the first outcome's.
+# Outcomes, and requests in batches, that no row has, and which row without any has the same key: the first row the first's.
 _ADOPTION = (
     "CREATE TEMP TABLE orphans(key BLOB, place INTEGER, ident TEXT, PRIMARY KEY(key, place)) WITHOUT ROWID",
     """INSERT INTO orphans SELECT key, row_number() OVER (PARTITION BY key ORDER BY length(ident), ident), ident
-        FROM (SELECT key, ident FROM outcomes EXCEPT SELECT key, ident FROM rows) o
+        FROM (SELECT key, ident FROM outcomes UNION SELECT key, ident FROM members EXCEPT SELECT key, ident FROM rows) o
         WHERE EXISTS (SELECT 1 FROM rows r WHERE r.key = o.key)""",
     """CREATE TEMP TABLE adopted AS
         WITH needy AS (
             SELECT r.seq, r.key, row_number() OVER (PARTITION BY r.key ORDER BY r.seq) AS place FROM rows r
             WHERE r.key IN (SELECT key FROM orphans)
                 AND NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.ident = r.ident AND o.key = r.key)
+                AND NOT EXISTS (SELECT 1 FROM members m WHERE m.ident = r.ident AND m.key = r.key)
                 AND NOT EXISTS (
                     SELECT 1 FROM rows f WHERE f.conversation = r.conversation AND f.axes = r.axes AND f.turn = 1 AND (
                         EXISTS (SELECT 1 FROM rows g WHERE g.key = f.key AND g.occurrence = 2)
@@ -191,14 +192,16 @@ class Staging:
             update(self._connection, "rows", seq, {"id": turns[-1][1]})
 
     def adopt(self) -> None:
-        """Have rows without an outcome take over those that no staged row has any more: the same requests, whose identity
-        alone has changed. The rows take the identity of the outcomes, in order, so that nothing recorded is touched.
+        """Have rows without an outcome take over those that no staged row has any more, and those that a batch will bring:
+        the same requests, whose identity alone has changed. The rows take their identity, in order, so that nothing
+        recorded is touched.
 
         A conversation does so only where its first turn's request is staged once and recorded once: equal ones have
         replies of their own, and the later turns follow from them.
         """
         self.flush()
-        if not self._connection.execute("SELECT EXISTS (SELECT 1 FROM outcomes)").fetchone()[0]:
+        recorded = "SELECT EXISTS (SELECT 1 FROM outcomes) OR EXISTS (SELECT 1 FROM members)"
+        if not self._connection.execute(recorded).fetchone()[0]:
             return
         for statement in _ADOPTION:
             self._connection.execute(statement)

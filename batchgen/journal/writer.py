@@ -29,16 +29,21 @@ Cells = Sequence[Any]
 
 class Change(NamedTuple):
     """What a caller wants on record: lines, by table, of which many are written at once and which are made in the writer's
-    thread; and what else there is to do."""
+    thread; and what else there is to do. `shown` says that tables may look different after it."""
 
     lines: tuple[tuple[str, Callable[[], Cells]], ...] = ()
     also: Callable[[sqlite3.Connection], None] | None = None
+    shown: bool = True
 
 
 _Waiting = tuple[Change, asyncio.Future[None]]
 
 # A row has one outcome, the latest; its attempts are many.
-_INSERTIONS = {"attempts": insertion("attempts"), "outcomes": insertion("outcomes", replace=True)}
+_INSERTIONS = {
+    "attempts": insertion("attempts"),
+    "outcomes": insertion("outcomes", replace=True),
+    "members": insertion("members"),
+}
 
 
 class Writer:
@@ -111,7 +116,8 @@ class Writer:
         try:
             with database.telling(self._path):
                 connection.execute("BEGIN IMMEDIATE")
-                database.forget_tables(connection)
+                if any(change.shown for change in changes):
+                    database.forget_tables(connection)
                 _write(connection, changes)
                 connection.execute("COMMIT")
         except BaseException as error:
@@ -175,7 +181,8 @@ class Writer:
 def together(first: Change, second: Change) -> Change:
     """Both changes, in one transaction."""
     steps = [each for each in (first.also, second.also) if each is not None]
-    return Change(lines=(*first.lines, *second.lines), also=partial(_all, steps) if steps else None)
+    also = partial(_all, steps) if steps else None
+    return Change(lines=(*first.lines, *second.lines), also=also, shown=first.shown or second.shown)
 
 
 def _all(steps: Sequence[Callable[[sqlite3.Connection], None]], connection: sqlite3.Connection) -> None:

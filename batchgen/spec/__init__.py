@@ -22,6 +22,7 @@ from batchgen.spec.model import (
     Job,
     Kind,
     Limits,
+    Mode,
     Origin,
     Output,
     OutputCsv,
@@ -29,6 +30,7 @@ from batchgen.spec.model import (
     Prompts,
     Provider,
     Retry,
+    with_mode,
     with_prompts,
 )
 from batchgen.spec.provider import Connection, api_key, connection, merged_environment
@@ -43,6 +45,7 @@ __all__ = [
     "Job",
     "Kind",
     "Limits",
+    "Mode",
     "Output",
     "OutputCsv",
     "Price",
@@ -53,6 +56,7 @@ __all__ = [
     "connection",
     "json_schema",
     "load_job",
+    "with_mode",
     "with_prompts",
 ]
 

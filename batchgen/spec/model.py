@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from batchgen.errors import Problem
+from batchgen.errors import InputError, Problem
 from batchgen.spec.provider import normal_url
 from batchgen.spec.values import (
     SIMULATED,
@@ -53,6 +53,7 @@ from batchgen.spec.values import (
 from batchgen.spec.yaml_nodes import Document, Loc, Place
 
 Kind = Literal["text", "completion", "chat", "image", "image_edit", "embedding", "moderation"]
+Mode = Literal["online", "batch"]
 TableFormat = Literal["csv", "jsonl", "parquet"]
 
 
@@ -233,6 +234,13 @@ class Origin:
     env_note: str
 
 
+# Why a conversation is sent online only.
+NO_TALK = (
+    "a batch cannot hold a conversation: each turn needs the reply to the one before it, and the requests of a batch are"
+    " answered in any order; use mode: online"
+)
+
+
 class Job(Section):
     """A batchgen job: prompts from a file, each sent as one request, the answers in a table."""
 
@@ -240,7 +248,10 @@ class Job(Section):
 
     name: Name = Field(description="Names the output folder; by default the job file's name without .yaml")
     kind: Kind = Field(description="What each request is")
-    mode: Annotated[Literal["online"], not_yet("batch")] = Field(default="online", description="How requests are sent")
+    mode: Mode = Field(
+        default="online",
+        description="How requests are sent: online, one by one; batch, by the Batch API, half the price, within 24 hours",
+    )
     prompts: Prompts = Field(description="The file whose rows become requests")
     matrix: Annotated[dict[AxisName, Axis], AfterValidator(few_combinations)] = Field(
         default_factory=dict, description="Every row runs once per combination; axes are columns in templates"
@@ -268,6 +279,8 @@ class Job(Section):
     def _only_chat(cls, value: Conversation | None, info: ValidationInfo) -> Conversation | None:
         if value is not None and info.data.get("kind", "chat") != "chat":
             raise ValueError("conversations need kind: chat")
+        if value is not None and info.data.get("mode") == "batch":
+            raise ValueError(NO_TALK)
         return value
 
     @property
@@ -341,4 +354,13 @@ def with_prompts(job: Job, path: str) -> Job:
     """The job with other prompts: a path relative to the working directory, or - for stdin."""
     copy = job.model_copy(update={"prompts": job.prompts.model_copy(update={"path": path})})
     copy._origin = replace(job._origin, prompts_folder=Path.cwd())
+    return copy
+
+
+def with_mode(job: Job, mode: Mode) -> Job:
+    """The job, sent in another way. Raises InputError for a conversation that is to go into a batch."""
+    if mode == "batch" and job.conversation is not None:
+        raise InputError([job.problem(("conversation",), f"conversation: {NO_TALK}")])
+    copy = job.model_copy(update={"mode": mode})
+    copy._origin = job._origin
     return copy

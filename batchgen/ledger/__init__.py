@@ -144,9 +144,11 @@ class JobLedger:
         await self._writer.commit(self._change(outcome))
 
     def _change(self, outcome: Outcome) -> Change:
-        request = outcome.request
-        digest = self._digests.pop((request.ident, request.key))
-        return self._writer.outcome(request.ident, digest, outcome)
+        return self._writer.outcome(outcome.request.ident, self.asked_of(outcome.request), outcome)
+
+    def asked_of(self, request: Request) -> bytes:
+        """The digest of the cells that a request was made of, once: it is on its way out of this run."""
+        return self._digests.pop((request.ident, request.key))
 
 
 class _Head(NamedTuple):

@@ -1,0 +1,259 @@
+"""The Batch API's calls, each tried until it works or it is certain that it will not; nothing is ever created twice.
+
+`POST /batches` is not idempotent, so each batch has a tag in its metadata: after a call of unknown outcome, a batch with
+this tag is looked for before another is made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+from urllib.parse import quote
+
+from batchgen.dispatch import Batch, Failure
+from batchgen.dispatch.call import Caller
+from batchgen.dispatch.retry import LONGEST_WAIT, Policy, Spent, account_error
+from batchgen.dispatch.wire import Reply
+from batchgen.errors import AccountError, BatchgenError, LimitError
+
+T = TypeVar("T")
+Json = Mapping[str, Any]
+
+# Seconds for one exchange of small JSON, and without a byte of a file.
+EXCHANGE = 60.0
+IDLE = 120.0
+
+# A batch that was created a moment ago may not be in the list yet: so often it is looked for, with so many seconds between.
+LOOKS = 2
+BETWEEN_LOOKS = 2.0
+
+# Batches on a page of the list, the most that the API gives; and seconds by which its clock may be behind this one.
+LISTED = 100
+CLOCKS_APART = 24 * 3600.0
+
+# A key of the metadata.
+TAG = "batchgen"
+
+
+class BatchCaller(Caller, Protocol):
+    """What makes single calls: dispatch.transport.Client. Raises only CancelledError, and OutputError where it writes."""
+
+    async def ask(self, method: Literal["GET", "POST"], endpoint: str, body: Json | None = None) -> Reply | Failure:
+        """One exchange of small JSON."""
+
+    async def upload(self, path: Path, name: str, *, idle: float) -> Reply | Failure:
+        """Send a file, for the purpose batch, under a name."""
+
+    async def download(self, endpoint: str, path: Path, *, idle: float) -> Failure | None:
+        """Fetch a file into one at `path`."""
+
+    def keyless(self, data: bytes) -> bytes:
+        """What came from the server, without the key."""
+
+
+class Refused(Exception):  # noqa: N818 - told as an error of the account, or as a batch that is not there
+    """The server will not do it, however often it is asked."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class BatchServer:
+    """The Batch API of one server. `stop` ends everything that waits; what is raised then is the reason of the stop."""
+
+    def __init__(self, client: BatchCaller, *, host: str, attempts: int, max_wait: float) -> None:
+        self._client, self._host = client, host
+        self._policy = Policy(attempts=attempts, max_wait=max_wait)
+        self._stopped = asyncio.Event()
+        self._why: BatchgenError | None = None
+        self._heard = False
+
+    def stop(self, why: BatchgenError) -> None:
+        """Wait for nothing any more. The first reason stays."""
+        self._why = self._why or why
+        self._stopped.set()
+
+    @property
+    def why(self) -> BatchgenError | None:
+        """Why it was stopped, or None."""
+        return self._why
+
+    def go_on(self) -> None:
+        """Raises the reason of a stop, if there was one."""
+        if self._why is not None:
+            raise self._why
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait. Raises the reason of a stop."""
+        await self._unless_stopped(asyncio.sleep(seconds))
+
+    async def upload(self, path: Path, batch: Batch) -> str:
+        """The file at `path` as the input of a batch; returns the file's id. Raises Refused."""
+        told = await self._until_done(lambda: self._client.upload(path, f"{batch.tag}.jsonl", idle=IDLE), None)
+        return _id_of(told)
+
+    async def create(self, batch: Batch, metadata: Mapping[str, str]) -> Json:
+        """Create a batch whose file is there, once: the batch object. Raises Refused: then it was not created."""
+        order = {
+            "input_file_id": batch.file,
+            "endpoint": f"/v1{batch.endpoint}",
+            "completion_window": "24h",
+            "metadata": {TAG: batch.tag, **metadata},
+        }
+        spent = Spent()
+        while True:
+            # A stop does not cut it off: then it would have to be looked for.
+            told = await self._once(lambda: self._client.ask("POST", "/batches", order), EXCHANGE, cut=False)
+            if not isinstance(told, Failure):
+                if isinstance(told.get("id"), str):
+                    return told
+                told = _nameless("batch")
+            await self._pause(told, spent)
+            found = await self.find(batch)
+            if found is not None:
+                return found
+
+    async def find(self, batch: Batch) -> Json | None:
+        """The batch object with the tag of a batch, or None where there certainly is none."""
+        for look in range(LOOKS):
+            if look:
+                await self.sleep(BETWEEN_LOOKS)
+            found = await self._look_for(batch)
+            if found is not None:
+                return found
+        return None
+
+    async def _look_for(self, batch: Batch) -> Json | None:
+        after = ""
+        while True:
+            page = await self._ask("GET", f"/batches?limit={LISTED}{after}")
+            found = [each for each in _listed(page) if isinstance(each.get("id"), str)]
+            for each in found:
+                metadata = each.get("metadata")
+                if isinstance(metadata, Mapping) and metadata.get(TAG) == batch.tag:
+                    return each
+            oldest = found[-1].get("created_at") if found else None
+            passed = isinstance(oldest, int | float) and oldest < batch.made_at - CLOCKS_APART
+            if not found or passed or page.get("has_more") is not True:
+                return None
+            after = f"&after={_part(found[-1]['id'])}"
+
+    async def look(self, batch: Batch) -> Json:
+        """The batch object as it is now. Raises Refused."""
+        return await self._ask("GET", f"/batches/{_part(batch.id)}")
+
+    async def cancel(self, batch: Batch) -> None:
+        """Ask for a batch to be cancelled. Raises Refused, also where it has ended."""
+        await self._ask("POST", f"/batches/{_part(batch.id)}/cancel")
+
+    async def download(self, file: str, path: Path) -> None:
+        """Fetch a file of answers. Raises Refused, OutputError."""
+
+        async def fetch() -> Reply | Failure:
+            failure = await self._client.download(f"/files/{_part(file)}/content", path, idle=IDLE)
+            return failure or Reply(headers={}, body=b"{}")
+
+        await self._until_done(fetch, None)
+
+    async def _ask(self, method: Literal["GET", "POST"], endpoint: str) -> Json:
+        return await self._until_done(lambda: self._client.ask(method, endpoint), EXCHANGE)
+
+    async def _until_done(self, call: Callable[[], Awaitable[Reply | Failure]], seconds: float | None) -> Json:
+        spent = Spent()
+        while True:
+            told = await self._once(call, seconds)
+            if not isinstance(told, Failure):
+                return told
+            await self._pause(told, spent)
+
+    async def _once(
+        self, call: Callable[[], Awaitable[Reply | Failure]], seconds: float | None, *, cut: bool = True
+    ) -> Json | Failure:
+        """What one call brings within so many seconds: JSON, or a failure."""
+        try:
+            async with asyncio.timeout(seconds):
+                reply = await (self._unless_stopped(call()) if cut else call())
+        except TimeoutError:
+            message = f"no whole answer within {seconds:g} s"
+            return Failure(meaning="timeout", reason="timeout", message=message, unknown=True)
+        if isinstance(reply, Failure):
+            self._heard = self._heard or reply.status is not None
+            return reply
+        self._heard = True
+        try:
+            told = json.loads(reply.body)
+        except (ValueError, RecursionError):
+            told = None
+        if isinstance(told, Mapping):
+            return told
+        message = "the reply is no JSON object"
+        return Failure(meaning="transient", reason="invalid_response", message=message, unknown=True)
+
+    async def _pause(self, failure: Failure, spent: Spent) -> None:
+        """Wait before the next try. Raises what ends the run where there is none, and Refused."""
+        if failure.meaning == "account" and failure.reason != "model":
+            raise account_error(failure, self._host, "")
+        if not failure.passing:
+            raise Refused(failure)
+        if (failure.retry_after or 0) > LONGEST_WAIT:
+            raise LimitError(f"{self._host} asks to wait {failure.retry_after:.0f} s; run again later")
+        throttled = failure.meaning == "throttled"
+        spent.throttles += throttled
+        spent.attempts += not throttled
+        if not self._policy.again(failure, spent):
+            raise self._silent(failure)
+        await self.sleep(self._policy.wait(failure, spent))
+
+    def _silent(self, failure: Failure) -> BatchgenError:
+        if self._heard:
+            return LimitError(f"{self._host} keeps failing ({failure.message}); run again later")
+        return AccountError(f"{self._host} never answered ({failure.message}); check provider.base_url and the network")
+
+    async def _unless_stopped(self, work: Awaitable[T]) -> T:
+        """What `work` brings, unless a stop comes first."""
+        task = asyncio.ensure_future(_as_coroutine(work))
+        stopped = asyncio.ensure_future(self._stopped.wait())
+        try:
+            await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+        finally:
+            for each in (task, stopped):
+                each.cancel()
+            await asyncio.gather(task, stopped, return_exceptions=True)
+        self.go_on()
+        raise AssertionError("stopped for no reason")
+
+
+def _as_coroutine(work: Awaitable[T]) -> Coroutine[Any, Any, T]:
+    async def waited() -> T:
+        return await work
+
+    return waited()
+
+
+def _part(name: str | None) -> str:
+    """A server's name for something as a part of an address."""
+    return quote(name or "", safe="")
+
+
+def _id_of(told: Json) -> str:
+    """The id of an object. Raises Refused."""
+    found = told.get("id")
+    if isinstance(found, str) and found:
+        return found
+    raise Refused(_nameless("file"))
+
+
+def _nameless(what: str) -> Failure:
+    message = f"the server took the {what}, and named no id"
+    return Failure(meaning="transient", reason="invalid_response", message=message, unknown=True)
+
+
+def _listed(page: Json) -> list[Json]:
+    data = page.get("data")
+    return [each for each in data if isinstance(each, Mapping)] if isinstance(data, list) else []

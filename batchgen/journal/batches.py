@@ -1,0 +1,145 @@
+"""The journal's half that knows batches: which are open, what is in them, and how that changes. No table shows them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Collection, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from batchgen.dispatch import Batch, Member
+from batchgen.journal.records import fitting, insert, update
+from batchgen.journal.writer import Change
+from batchgen.kinds import AT, outline
+from batchgen.requests import Request, canonical
+
+if TYPE_CHECKING:
+    from batchgen.journal import Journal
+
+# Requests of a batch that are read or written together.
+PAGE = 250
+
+# Seconds for which batches tell what the queue of a model takes.
+RECENT = 24 * 3600.0
+
+
+def all_batches(journal: Journal, condition: str = "1 = 1", *values: Any) -> list[Batch]:
+    """The batches for which a condition holds, oldest first. Raises DamagedError."""
+    return [_batch(line) for line in journal.lines("batches", f"{condition} ORDER BY batch", *values)]
+
+
+def open_batches(journal: Journal) -> list[Batch]:
+    """The batches that may still bring something, oldest first. Raises DamagedError."""
+    return all_batches(journal, "closed_at IS NULL")
+
+
+def recent_batches(journal: Journal) -> list[Batch]:
+    """The batches that are open, and those closed in the last day, oldest first. Raises DamagedError."""
+    return all_batches(journal, "closed_at IS NULL OR closed_at > ?", time.time() - RECENT)
+
+
+def next_number(journal: Journal) -> int:
+    """The number of the next batch."""
+    return int(journal.query("SELECT coalesce(max(batch), 0) + 1 FROM batches")[0][0])
+
+
+def members(journal: Journal, batch: Batch, lines: Collection[int] | None) -> dict[int, Member]:
+    """What is left of a batch's requests, by line: those of `lines`, or (None) the first PAGE. Raises DamagedError."""
+    some = "" if lines is None else f" AND line IN ({', '.join('?' * len(lines))})"
+    condition = f"batch = ?{some} ORDER BY line LIMIT {PAGE}"
+    found = journal.lines("members", condition, batch.number, *(lines or ()))
+    return {line["line"]: _member(batch, line) for line in found}
+
+
+def set_aside(journal: Journal) -> int:
+    """What the requests in batches may cost at the most, in nano-dollars: one without a price, what the dearest row may."""
+    sql = "SELECT total(coalesce(cost, (SELECT max(cost_bound) FROM rows), 0)) FROM members"
+    return int(journal.query(sql)[0][0])
+
+
+def begun(batch: Batch, run: int) -> Change:
+    """A batch is made; nothing of it was sent."""
+    return Change(also=partial(_begin, {**_cells(batch), "batch": batch.number, "run": run}), shown=False)
+
+
+def enlisted(batch: Batch, found: Sequence[Member]) -> Change:
+    """Requests are in a batch."""
+    return Change(lines=tuple(("members", partial(_enlisted, batch.number, member)) for member in found), shown=False)
+
+
+def noted(batch: Batch) -> Change:
+    """A batch is as it is now."""
+    return Change(also=partial(_note, batch), shown=False)
+
+
+def ended(request: Request) -> Change:
+    """A request is in its batch no more."""
+    return Change(also=partial(_leave, request.ident, request.key), shown=False)
+
+
+def closed(batch: Batch) -> Change:
+    """A batch brings nothing more; what is left of its requests is in it no more."""
+    return Change(also=partial(_close, batch), shown=False)
+
+
+def forgotten(batch: Batch) -> Change:
+    """A batch that does not exist at the server."""
+    return Change(also=partial(_forget, batch.number), shown=False)
+
+
+def _begin(cells: dict[str, Any], connection: sqlite3.Connection) -> None:
+    insert(connection, "batches", cells)
+
+
+def _note(batch: Batch, connection: sqlite3.Connection) -> None:
+    update(connection, "batches", batch.number, _cells(batch))
+
+
+def _leave(ident: str, key: bytes, connection: sqlite3.Connection) -> None:
+    connection.execute("DELETE FROM members WHERE ident = ? AND key = ?", (ident, key))
+
+
+def _close(batch: Batch, connection: sqlite3.Connection) -> None:
+    connection.execute("DELETE FROM members WHERE batch = ?", (batch.number,))
+    _note(batch, connection)
+
+
+def _forget(number: int, connection: sqlite3.Connection) -> None:
+    connection.execute("DELETE FROM members WHERE batch = ?", (number,))
+    connection.execute("DELETE FROM batches WHERE batch = ?", (number,))
+
+
+def _cells(batch: Batch) -> dict[str, Any]:
+    names = ("tag", "endpoint", "model", "made_at", "requests", "tokens", "file", "id", "status", "room", "closed_at")
+    return {**{name: getattr(batch, name) for name in names}, "seen": canonical(batch.seen)}
+
+
+def _batch(line: dict[str, Any]) -> Batch:
+    told = {name: line[name] for name in line if name not in ("batch", "run", "seal")}
+    return Batch(**{**told, "number": line["batch"], "seen": json.loads(line["seen"])})
+
+
+def _enlisted(number: int, member: Member) -> tuple[Any, ...]:
+    """A member as its table holds it."""
+    request = member.request
+    about = (request.id, canonical(request.axes), canonical(outline(request.body)))
+    return (request.ident, request.key, number, member.line, *about, member.columns_digest, fitting(member.cost))
+
+
+def _member(batch: Batch, line: dict[str, Any]) -> Member:
+    body = {"model": batch.model, **json.loads(line["outline"])}
+    asked = body.get("n", 1) if AT[batch.endpoint].draws else 0
+    request = Request(
+        id=line["id"],
+        ident=line["ident"],
+        axes=json.loads(line["axes"]),
+        key=line["key"],
+        endpoint=batch.endpoint,
+        body=body,
+        input_bound=0,
+        answer_bound=None,
+        pictures=asked,
+    )
+    return Member(line=line["line"], request=request, cost=line["cost"], columns_digest=line["columns_digest"])
