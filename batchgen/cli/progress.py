@@ -49,7 +49,7 @@ class _Bar:
         done = before.get("succeeded", 0)
         if self._shown is None:
             self._shown = _tqdm(self._name, done)
-        self._shown.n = done + progress.done + progress.incomplete + progress.failed
+        self._shown.n = done + progress.done + progress.away + progress.incomplete + progress.failed
         self._shown.total = max(sum(before.values()), self._shown.n)
         self._shown.set_postfix_str(plain(state(progress)), refresh=False)
         self._shown.refresh()
@@ -90,7 +90,8 @@ def state(progress: Progress) -> str:
         parts.append(f"{progress.failed + progress.incomplete:,} failed or incomplete")
     if progress.cost:
         parts.append(f"${progress.cost / 1e9:.4f}")
-    parts.append(f"{progress.in_flight:,} in flight")
+    if progress.in_flight or not progress.waiting_for:
+        parts.append(f"{progress.in_flight:,} in flight")
     if progress.waiting_for:
         parts.append(f"waiting for {progress.waiting_for}")
     return ", ".join(parts)

@@ -255,9 +255,11 @@ class Learned:
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """What a progress line shows while a backend runs; updated in place by the backend."""
+    """What a progress line shows while a backend runs; updated in place by the backend. `away` are the requests that batches
+    have answered which have not ended."""
 
     done: int = 0
+    away: int = 0
     incomplete: int = 0
     failed: int = 0
     in_flight: int = 0

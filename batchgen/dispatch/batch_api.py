@@ -338,6 +338,7 @@ class BatchBackend:
         batch = await self._seen(batch, told)
         if batch.status not in ENDED:
             return
+        self._show()
         try:
             await self._collector.collect(batch)
         except Refused as refused:
@@ -419,9 +420,10 @@ class BatchBackend:
         self._show()
 
     def _show(self) -> None:
-        """What a progress line shows of the batches that are not closed."""
-        found = self._open()
+        """What a progress line shows of the batches that have not ended."""
+        found = [batch for batch in self._open() if batch.status not in ENDED]
         done, total = sum(counts_of(batch)[0] for batch in found), sum(batch.requests for batch in found)
+        self._progress.away = done
         word = "batch" if len(found) == 1 else "batches"
         self._progress.waiting_for = f"{len(found)} {word} ({done:,} of {total:,} answered)" if found else ""
 
