@@ -20,7 +20,7 @@ from batchgen.journal import Journal, Standing
 from batchgen.journal.batches import open_batches
 from batchgen.kinds import KINDS
 from batchgen.place import Place
-from batchgen.pricing import NANO
+from batchgen.pricing import NANO, in_batch
 from batchgen.report import NOTHING, Report, again, counted, state, tally, write_report
 from batchgen.sending import Options, Sending
 from batchgen.signals import Signals
@@ -92,7 +92,8 @@ def _announce(place: Place, before: Standing, options: Options) -> None:
     """Say before anything is paid for what runs again, and why."""
     changes = [f"{counted(count, 'answered row')} to run again because {why}" for why, count in again(before).items()]
     if changes:
-        about = "of unknown cost" if before.cost is None else f"about ${before.cost / NANO:.4f}"
+        cost = in_batch(before.cost) if place.job.mode == "batch" else before.cost
+        about = "of unknown cost" if cost is None else f"about ${cost / NANO:.4f}"
         options.say(f"{place.job.name}: {'; '.join(changes)}; {counted(before.to_send, 'call')}, {about}")
 
 
