@@ -72,6 +72,8 @@ class Place:
                 ) from None
         try:
             sweep(self.folder)
+            if self.job.together is not None:
+                sweep(self.job.together.parent, self.job.together.name)
             yield
         finally:
             lock.release()

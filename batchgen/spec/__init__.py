@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ def job_of_requests(
     shown = f"batchgen {RUN_BATCH}"
     job, found = _validated(document, RUN_BATCH, shown, frozenset())
     if job is None:
-        raise _refusal(found)
+        raise _refusal([replace(each, message=_as_option(each.message)) for each in found])
     job._origin = Origin(
         path=path,
         shown=shown,
@@ -148,6 +149,15 @@ def job_of_requests(
         together=path,
     )
     return job
+
+
+# The options that say what a job file says otherwise.
+_OPTIONS = {"prompts.path": "--input-file", "provider.base_url": "--base-url", "provider.api_key_env": "--api-key-env"}
+
+
+def _as_option(message: str) -> str:
+    name, colon, said = message.partition(": ")
+    return f"{_OPTIONS.get(name, name)}{colon}{said}"
 
 
 def _refusal(found: Sequence[Problem]) -> InputError:
