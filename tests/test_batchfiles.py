@@ -208,6 +208,25 @@ def test_lines_that_are_no_requests(line: str, said: str) -> None:
     assert said in str(problem)
 
 
+_LINES = st.dictionaries(st.sampled_from(["custom_id", "method", "url", "body", "é", ""]), _JSON)
+
+
+@given(_LINES, st.sampled_from(["", " ", "\t "]))
+def test_any_object_is_a_request_or_told(line: dict[str, Any], space: str) -> None:
+    """P30 Any object on a line is a request or says in which field it is none, at the place of that field's value."""
+    text = space + json.dumps(line, separators=(f"{space},{space}", f"{space}:{space}"))
+    [prompt] = open_prompts(None, stream=io.BytesIO(text.encode()), shown="p", format="openai-batch", bad_rows="fail")
+    assert list(prompt.columns)[:4] == ["custom_id", "method", "url", "body"]
+    assert prompt.error is not None
+    place, _, rest = prompt.error.rpartition("column ")[2].partition(": ")
+    field = (rest if place.isdigit() else prompt.error).partition(":")[0]
+    assert place.isdigit() == (field in line)
+    if field in line:
+        assert text[int(place) - 1 :].startswith(
+            json.dumps(line[field], separators=(f"{space},{space}", f"{space}:{space}"))
+        )
+
+
 @pytest.mark.parametrize(
     ("endpoint", "body", "said"),
     [

@@ -168,6 +168,7 @@ def test_without_a_key(lab: Lab) -> None:
         (["-i", "none.jsonl"], "none.jsonl: there is no such file"),
         (["-i", ""], "batchgen run-batch: --input-file: must be a path"),
         (["-i", "wrong.jsonl"], "wrong.jsonl:2:45: url: must be one of /v1/responses"),
+        (["-o", "a\nb"], "batchgen run-batch: --output-file: must be a path, without control characters"),
         (["-o", "in.jsonl"], "-o would replace the requests"),
         (["-o", "./sub/../in.jsonl"], "-o would replace the requests"),
         (["-o", "-"], "-o must be a file"),

@@ -152,7 +152,12 @@ def job_of_requests(
 
 
 # The options that say what a job file says otherwise.
-_OPTIONS = {"prompts.path": "--input-file", "provider.base_url": "--base-url", "provider.api_key_env": "--api-key-env"}
+_OPTIONS = {
+    "prompts.path": "--input-file",
+    "output.dir": "--output-file",
+    "provider.base_url": "--base-url",
+    "provider.api_key_env": "--api-key-env",
+}
 
 
 def _as_option(message: str) -> str:
