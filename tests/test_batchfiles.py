@@ -227,6 +227,24 @@ def test_any_object_is_a_request_or_told(line: dict[str, Any], space: str) -> No
         )
 
 
+def test_a_job_that_became_one_of_requests(lab: Lab, api: Simulator) -> None:
+    """P08 Until it runs again, a job whose rows are requests since tells of the rows that it has; and the other way round."""
+    output = {"tables": ["jsonl", "openai-batch"]}
+    path = lab.job(api.url, rows=1, output=output)
+    lab.go(path)
+    write(lab, [("a", CHAT, chat("ECHO:x"))])
+    path = job(lab, api.url, output={**output, "columns": {"asked": "{{ request | tojson }}"}})
+    review.export(lab.load(path))
+    assert (rows(lab)[0]["output"], rows(lab)[0]["asked"]) == ("answer 1", "{}")
+    assert list(told(lab)) == ["r1"]
+    shown = review.show(lab.load(path), "r1")[0]
+    assert "was read before rows were requests; run again" in shown["request"]["error"]
+    lab.go(path)
+    assert list(told(lab)) == ["a"]
+    review.export(lab.load(lab.job(api.url, output=output)))
+    assert list(told(lab)) == ["a"]
+
+
 @pytest.mark.parametrize(
     ("endpoint", "body", "said"),
     [

@@ -226,9 +226,10 @@ class Renderer:
         texts = (*(text for _, text in _strings(self._job.request, ())), *self._included.values())
         return bool(self._kind and self._kind.file_fields) or any("data_url" in text for text in texts)
 
-    def kind_of(self, columns: Values) -> Kind:
-        """The kind of a row's request: the job's, or the one that the row's own url is for."""
-        return self._kind or AT[columns["url"].removeprefix(VERSION)]
+    def kind_of(self, columns: Values) -> Kind | None:
+        """The kind of a row's request: the job's, or the one that the row's own url is for. None for a row that was read
+        before rows were requests."""
+        return self._kind or AT.get(str(columns.get("url")).removeprefix(VERSION))
 
     def says(self, columns: Values, name: str) -> bool:
         """Whether the body of a row's request has this field by its own word."""
@@ -249,12 +250,15 @@ class Renderer:
         turn before; `name` (its id), `ident` and the turn's `number` go into the request as they are. Raises RequestFault
         with the place in the job file."""
         kind = self.kind_of(columns)
+        if kind is None or (self._kind is None and not isinstance(columns.get("body"), Mapping)):
+            raise RequestFault(("prompts", "format"), "the row was read before rows were requests; run again")
         body, uploads = self._rendered(kind, columns, axes, turn) if self._kind else (_own_body(kind, columns), ())
         try:
             text = canonical(body)
             key = hashlib.sha256(f"{self._recipe(kind, uploads, previous)}\n{text}".encode()).digest()
         except (TypeError, ValueError, RecursionError) as error:
-            raise RequestFault(("request",), f"the rendered request is not JSON in UTF-8: {error}") from None
+            place = ("request",) if self._kind else ()
+            raise RequestFault(place, f"the rendered request is not JSON in UTF-8: {error}") from None
         input_bound, shown = _input(body, text)
         return Request(
             id=name,

@@ -342,7 +342,8 @@ class Tables:
         data = response.get("data")
         # What was recorded has an answer to every input: as many embeddings as were asked for.
         body = {"input": [""] * len(data)} if isinstance(data, list) else {}
-        for kind in (self._renderer.kind_of(row.columns), *KINDS.values()):
+        own = self._renderer.kind_of(row.columns)
+        for kind in (*([own] if own else []), *KINDS.values()):
             with suppress(Unreadable):
                 return kind.read(response, body)
         return None

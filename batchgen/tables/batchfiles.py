@@ -41,8 +41,9 @@ def custom_id(job: Job, row: Row) -> str:
 def answer_of(name: str, row: Row, recorded: Recorded, renderer: Renderer, folder: Path) -> Result | None:
     """A recorded answer as the API gave it: what batchgen keeps or asks for otherwise is as if it did not. `folder` holds
     the pictures; None where one of them is not what was written."""
-    kind = renderer.kind_of(row.columns)
-    body = _as_given(kind, json.loads(recorded.response), renderer, row, folder)
+    kind, body = renderer.kind_of(row.columns), json.loads(recorded.response)
+    if kind is not None:
+        body = _as_given(kind, body, renderer, row, folder)
     return Result(custom_id=name, status=200, request_id=recorded.request_id, body=body) if body is not None else None
 
 
