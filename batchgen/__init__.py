@@ -14,8 +14,8 @@ The house is the flow; imports point up this list only:
     errors      everything that can go wrong, drawn as a tree
     spec        job.yaml              -> Job
     batchlines  the lines of the Batch API's files
-    prompts     CSV, TSV, TXT, JSONL  -> Prompt
     kinds       what each kind of request is, and how to read its answer
+    prompts     CSV, TSV, TXT, JSONL  -> Prompt
     requests    Job + row             -> Request, with its key
     pricing     usage, bounds         -> money
     disk        files that appear whole or not at all

@@ -18,6 +18,7 @@ from typing import Any
 VERSION = "/v1"
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+_encode_ascii = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,11 @@ def result_line(name: str, result: Result) -> bytes:
 
 
 def _line(value: Mapping[str, Any]) -> bytes:
-    return f"{_encode(value)}\n".encode()
+    try:
+        return f"{_encode(value)}\n".encode()
+    except UnicodeEncodeError:
+        # Half a surrogate pair, as a reply may hold: JSON's escapes hold what UTF-8 cannot.
+        return f"{_encode_ascii(value)}\n".encode()
 
 
 def result_of(line: bytes) -> Result:

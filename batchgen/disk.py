@@ -84,12 +84,14 @@ def make_folder(path: Path) -> None:
         )
 
 
-def sweep(folder: Path) -> None:
-    """Remove what writers that are gone left half written, before this process writes to the folder."""
+def sweep(folder: Path, name: str = "") -> None:
+    """Remove what writers that are gone left half written, before this process writes to the folder; with a `name` only what
+    would have become the file of that name."""
     with telling(folder):
         for path in folder.iterdir():
             found = _TEMPORARY.fullmatch(path.name)
-            if found and not path.is_dir() and not _is_another(int(found[1])):
+            ours = not name or path.name.startswith(f".{name[:100]}.")
+            if found and ours and not path.is_dir() and not _is_another(int(found[1])):
                 path.unlink()
 
 

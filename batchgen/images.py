@@ -10,6 +10,7 @@ import binascii
 import hashlib
 import io
 import re
+import stat
 import threading
 import unicodedata
 import warnings
@@ -284,6 +285,19 @@ def is_whole(output: Path, file: Mapping[str, Any], *, rehash: bool = False) -> 
         return bool(hashlib.sha256(path.read_bytes()).hexdigest() == file["sha256"])
     except OSError:
         return False
+
+
+def restored(output: Path, item: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A data item as it came, the reverse of `stored`; None where the picture is not what was written."""
+    path = output / item["path"]
+    try:
+        data = path.read_bytes() if stat.S_ISREG(path.lstat().st_mode) else b""
+    except OSError:
+        return None
+    if hashlib.sha256(data).hexdigest() != item["sha256"]:
+        return None
+    kept = {name: value for name, value in item.items() if name not in ("path", "sha256", "size")}
+    return {"b64_json": base64.b64encode(data).decode(), **kept}
 
 
 def stored(item: Mapping[str, Any], picture: Picture) -> dict[str, Any]:

@@ -45,18 +45,20 @@ Check = Callable[[Sequence[str]], list[Problem]]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Staged:
     """What pass 1 left in the journal: the prompts' columns in order and their dialect, and what they were made of;
-    `pictures` counts the pages of PICTURES files that lie beside it, `job` is the job file's path."""
+    `pictures` counts the pages of PICTURES files that lie beside it, `job` is the job file's path; `draws` says that there
+    are requests for pictures."""
 
     signature: str
     source: str
     digest: str
-    format: Literal["csv", "tsv", "jsonl", "txt"]
+    format: Literal["csv", "tsv", "jsonl", "txt", "openai-batch"]
     delimiter: str
     bom: bool
     header: list[str]
     capped: bool
     pictures: int = 0
     job: str = ""
+    draws: bool = True
 
 
 def staged(journal: Journal) -> Staged | None:
@@ -123,6 +125,7 @@ class Intake:
         self._problems: list[Problem] = []
         self._found = 0
         self._told: set[str] = set()
+        self._draws = False
         self._shown = job.prompts.path
 
     def read(self, journal: Journal, stream: BinaryIO | None = None) -> Staged:
@@ -202,6 +205,7 @@ class Intake:
             job=str(self._job.path),
             capped=self._capped,
             pictures=pages,
+            draws=self._draws,
         )
         if not journal.shadowed:
             journal.keep("staged", asdict(result))
@@ -309,9 +313,10 @@ class Intake:
                 prompt.columns, axes, turn=turn, previous=previous, number=thread[1] if thread else 0
             )
         except RequestFault as fault:
-            line = self._job.where(*fault.location)[0]
-            self._fail(prompt, identity, axes, staging, f"{fault} ({self._job.shown}:{line})", thread)
+            place = f" ({self._job.shown}:{self._job.where(*fault.location)[0]})" if fault.location else ""
+            self._fail(prompt, identity, axes, staging, f"{fault}{place}", thread)
             return None
+        self._draws |= request.pictures > 0
         expected = self._expected(request)
         if self._capped and expected.cost_bound is None:
             self._unbounded(request)

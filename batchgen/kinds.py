@@ -86,7 +86,8 @@ class Kind:
     """One kind of request.
 
     `required` are the body's fields without which the API refuses; `caps` the fields that bound the answer's tokens, the
-    first being today's name; `defaults` what batchgen adds (outside the key); `file_fields` the fields that name files.
+    first being today's name; `defaults` what batchgen adds (outside the key); `file_fields` the fields that name files;
+    `in_json` what takes a file field's place where a request is all JSON, as in a line of a batch.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Kind:
     caps: tuple[str, ...] = ()
     defaults: Json = field(default_factory=dict)
     file_fields: tuple[str, ...] = ()
+    in_json: Mapping[str, str] = field(default_factory=dict)
     draws: bool = False
     answers_in_tokens: bool = True
 
@@ -335,6 +337,12 @@ def _read_embedding(response: Json, body: Json) -> Answer:
     return _answer(response, [Choice(text=text, finish_reason="stop")])
 
 
+def in_numbers(response: Json) -> dict[str, Any]:
+    """A recorded reply of embeddings, each as a list of numbers however it came."""
+    items = [{**item, "embedding": _vector(item.get("embedding"))} for item in response["data"]]
+    return {**response, "data": items}
+
+
 def _vector(value: object) -> list[float]:
     """An embedding as numbers: a list of them, or little-endian float32 in base64 as the API sends on request."""
     numbers: Sequence[object] = value if isinstance(value, list) else ()
@@ -410,6 +418,7 @@ KINDS: dict[str, Kind] = {
             required=("model", "image", "prompt"),
             read=_read_image,
             file_fields=("image", "mask"),
+            in_json={"image": "images"},
             draws=True,
         ),
         Kind(

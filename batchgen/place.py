@@ -16,7 +16,6 @@ from batchgen.errors import BusyError, InputError
 from batchgen.images import is_whole
 from batchgen.intake import Intake, Staged, has_more, is_current, signature_of, staged
 from batchgen.journal import Journal
-from batchgen.kinds import KINDS
 from batchgen.pricing import Prices
 from batchgen.requests import Renderer
 from batchgen.spec import Connection, Job, connection
@@ -73,6 +72,8 @@ class Place:
                 ) from None
         try:
             sweep(self.folder)
+            if self.job.together is not None:
+                sweep(self.job.together.parent, self.job.together.name)
             yield
         finally:
             lock.release()
@@ -136,8 +137,6 @@ class Place:
 
     def missing(self, journal: Journal) -> list[tuple[str, bytes]]:
         """The (ident, key) of the answers whose pictures are not what was written."""
-        if not KINDS[self.job.kind].draws:
-            return []
         return [(file["ident"], file["key"]) for file in journal.files() if not is_whole(self.folder, file)]
 
     def layout(self, journal: Journal) -> Layout:

@@ -86,7 +86,7 @@ def _plan(place: Place, journal: Journal, limit: int | None) -> Plan:
         cost, bound = in_batch(cost), in_batch(bound)
     return Plan(
         name=place.job.name,
-        kind=place.job.kind,
+        kind=place.job.kind or str(place.job.prompts.format),
         mode=place.job.mode,
         host=place.connection.host if not place.simulate else "the simulated API",
         output=str(place.folder),
@@ -115,7 +115,7 @@ def _seconds(job: Job, calls: int, tokens: int) -> float | None:
     paces = (
         (limits.requests_per_minute, calls),
         (limits.tokens_per_minute, tokens),
-        (limits.images_per_minute, pictures if job.kind.startswith("image") else 0),
+        (limits.images_per_minute, pictures if job.kind in ("image", "image_edit") else 0),
     )
     times = [60 * amount / limit for limit, amount in paces if limit]
     return max(times) if times else None

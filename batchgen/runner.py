@@ -18,7 +18,6 @@ from batchgen.errors import BatchgenError, OutputError
 from batchgen.images import PictureFolder
 from batchgen.journal import Journal, Standing
 from batchgen.journal.batches import open_batches
-from batchgen.kinds import KINDS
 from batchgen.place import Place
 from batchgen.pricing import NANO, in_batch
 from batchgen.report import NOTHING, Report, again, counted, state, tally, write_report
@@ -62,7 +61,7 @@ def cancel(job: Job, options: Options | None = None) -> Report:
 def _run(place: Place, journal: Journal, options: Options, signals: Signals, way: Way) -> Report:
     began = time.monotonic()
     pictures = PictureFolder(place.folder, journal.owns)
-    if KINDS[place.job.kind].draws:
+    if place.staged(journal).draws:
         pictures.prepare()
         journal.mark_lost(place.missing(journal))
     before = journal.standing(options.limit, by_turns=place.by_turns)

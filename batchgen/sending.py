@@ -213,8 +213,8 @@ class Sending:
             images_per_minute=limits.images_per_minute,
             max_time=limits.max_time,
             failures_left=_failures_left(job, self.before),
-            own_model="{" in str(job.request.get("model", "")),
-            own_tier="{" in str(job.request.get("service_tier", "")),
+            own_model=job.rows_choose("model"),
+            own_tier=job.rows_choose("service_tier"),
             accept=frozenset(job.output.accept),
         )
 

@@ -41,6 +41,12 @@ def test_a_result_comes_back_as_it_was(result: Result) -> None:
     assert result_of(result_line("batch_req_1", result)) == result
 
 
+def test_half_a_character_stays_half() -> None:
+    """P28 Half a surrogate pair, as a reply may hold, is written as JSON's escape: the file stays UTF-8."""
+    line = result_line("x", Result(custom_id="é", status=200, body={"text": "\ud83d"}))
+    assert result_of(line.decode().encode()).body == {"text": "\ud83d"}
+
+
 @pytest.mark.parametrize(
     "line",
     [

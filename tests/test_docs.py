@@ -25,6 +25,7 @@ HOME = "/home/you/shop"
 SHIM = """#!/bin/sh
 command="$1"; shift
 case "$command $*" in
+    run-batch*) exec {python} -m batchgen "$command" "$@" --simulate ;;
     *--simulate*) exec {python} -m batchgen "$command" "$@" ;;
     run*|redo*|status*) exec {python} -m batchgen "$command" "$@" {extra} ;;
     *) exec {python} -m batchgen "$command" "$@" ;;
@@ -74,8 +75,9 @@ def shell(command: str, folder: Path, **env: str) -> subprocess.CompletedProcess
 
 
 def shop(folder: Path) -> Path:
-    """The folder of the README's five minutes: its CSV and nothing else."""
+    """The folder of the README's commands: its CSV, its requests and nothing else."""
     (folder / "products.csv").write_text(blocks("csv")[0], encoding="utf-8")
+    (folder / "requests.jsonl").write_text(blocks("jsonl")[0], encoding="utf-8")
     return folder
 
 

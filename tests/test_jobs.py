@@ -34,7 +34,8 @@ def test_the_examples_run_and_run_once(lab: Lab) -> None:
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
         assert report["job"]["rows"]["succeeded"] == report["job"]["total"]
         for form in load_job(lab.folder / "jobs" / f"{name}.yaml").output.tables:
-            assert (folder / f"results.{form}").stat().st_size > 0
+            name = "results.batch.jsonl" if form == "openai-batch" else f"results.{form}"
+            assert (folder / name).stat().st_size > 0
     again = lab.run(*command, env=env)
     assert again.returncode == 0, again.stdout + again.stderr
     assert again.stdout.count("no call made") == len(NAMES)
@@ -59,14 +60,15 @@ def test_an_example_is_planned(name: str, tmp_path: Path) -> None:
 
 
 def test_the_examples_show_everything() -> None:
-    """Each kind, both forms of conversation, a matrix, each prompts format and each table format but Parquet is shown."""
+    """Each kind, requests that say it themselves, both forms of conversation, a matrix, each prompts format and each table
+    format but Parquet is shown."""
     jobs = [load_job(JOBS / f"{name}.yaml") for name in NAMES]
-    assert {job.kind for job in jobs} == set(KINDS)
+    assert {job.kind for job in jobs} == {*KINDS, None}
     assert [job for job in jobs if job.conversation and job.conversation.id]
     assert [job for job in jobs if job.conversation and job.conversation.turns]
     assert [job for job in jobs if job.matrix]
     assert {Path(job.prompts.path).suffix for job in jobs} == {".csv", ".tsv", ".txt", ".jsonl"}
-    assert {form for job in jobs for form in job.output.tables} == {"csv", "jsonl"}
+    assert {form for job in jobs for form in job.output.tables} == {"csv", "jsonl", "openai-batch"}
 
 
 def test_the_schema_is_current() -> None:

@@ -266,8 +266,7 @@ def test_path_is_shown_as_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("conversation: thread", "4:15: conversation: must be a mapping"),
         ("output: {tables: [csv, csv]}", "4:18: output.tables: csv is listed twice"),
         ("output: {tables: []}", "4:18: output.tables: must not be empty"),
-        ("output: {tables: [xlsx]}", "4:19: output.tables[0]: must be csv, jsonl or parquet"),
-        ("output: {tables: [openai-batch]}", "4:19: output.tables[0]: openai-batch does not exist yet"),
+        ("output: {tables: [xlsx]}", "4:19: output.tables[0]: must be csv, jsonl, parquet or openai-batch"),
         ("output: {dir: ''}", "4:15: output.dir: must be"),
         ("output: {dir: /}", "4:15: output.dir: must be a folder below the root"),
         ("output: {dir: x.simulated/}", "4:15: output.dir: must not end in .simulated"),
@@ -291,7 +290,7 @@ def test_refused_line(tmp_path: Path, line: str, said: str) -> None:
         ("rows.csv", "prompts: must be a mapping, such as {path: rows.csv}"),
         ("{path: ''}", "prompts.path: must be a path"),
         ('{path: "a\\0b"}', "prompts.path: must be a path"),
-        ("{path: a, format: openai-batch}", "prompts.format: openai-batch does not exist yet"),
+        ("{path: a, format: openai_batch}", "prompts.format: must be csv, tsv, jsonl, txt or openai-batch"),
         ("{path: a, delimiter: ab}", "prompts.delimiter: must be one character"),
         ("{path: a, delimiter: '\"'}", "prompts.delimiter: must be one character"),
         ("{path: a, encoding: utf-9}", "prompts.encoding: is no text encoding"),
@@ -322,6 +321,30 @@ def test_missing_keys_are_said_at_the_parent(tmp_path: Path) -> None:
         "2:1: request: is required",
         "3:10: prompts.path: is required",
     ]
+
+
+def test_rows_that_are_requests_leave_nothing_to_the_job(tmp_path: Path) -> None:
+    """P30 A job whose rows are requests says neither what they are nor how they are named; each such key is refused at its
+    line, and whatever else is wrong is said too."""
+    head = "prompts: {path: a.jsonl, format: openai-batch}\n"
+    job = load(tmp_path, head)
+    assert (job.kind, job.request, job.prompts.id, job.timeout) == (None, {}, "custom_id", 600)
+    assert job.rows_choose("model")
+    assert load(tmp_path, head.replace("}", ", id: custom_id}")).prompts.id == "custom_id"
+    body = "request: {stream: 1}\nmatrix: {a: 2}\nconversation: {id: x}\nlimts: {}\n"
+    assert refusals(tmp_path, f"kind: chat\n{head.replace('}', ', id: sku}')}{body}") == [
+        "1:1: kind: the rows of openai-batch say it themselves; remove it",
+        "2:52: prompts.id: the rows of openai-batch are named by custom_id; remove it",
+        "3:1: request: the rows of openai-batch say it themselves; remove it",
+        "4:1: matrix: the rows of openai-batch say it themselves; remove it",
+        "5:1: conversation: the rows of openai-batch say it themselves; remove it",
+        "6:1: limts: unknown key; did you mean 'limits'?",
+    ]
+
+
+def test_an_empty_kind(tmp_path: Path) -> None:
+    """A kind that is there without a value is told so."""
+    assert "1:6: kind: is empty; give it a value or remove the line" in refusals(tmp_path, HEAD.replace(" chat", ""))
 
 
 def test_conversation_only_for_chat(tmp_path: Path) -> None:
@@ -720,7 +743,8 @@ def test_schema_describes_every_field() -> None:
     schema = json_schema()
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert schema["title"] == "batchgen job"
-    assert schema["required"] == ["kind", "prompts", "request"]
+    assert schema["required"] == ["prompts"]
+    assert schema["else"] == {"required": ["kind", "request"]}
     sections = [schema, *schema["$defs"].values()]
     assert len(sections) == 9
     for section in sections:

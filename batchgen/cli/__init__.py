@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shlex
 import signal
 import sys
@@ -310,6 +311,76 @@ def run(
     raise click.exceptions.Exit(min(codes, key=PRECEDENCE.index))
 
 
+@main.command("run-batch")
+@click.option("-i", "--input-file", "source", metavar="PATH|-", required=True, help="The requests; - is stdin.")
+@click.option(
+    "-o",
+    "--output-file",
+    "target",
+    metavar="PATH",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    help="The results. All else that is kept lies beside it, in PATH.batchgen.",
+)
+@click.option("--base-url", metavar="URL", help="The server; by default OPENAI_BASE_URL, else OpenAI's.")
+@click.option("--allow-http", is_flag=True, help="Plain http to another machine is all right.")
+@click.option(
+    "--api-key-env",
+    metavar="NAME",
+    help="The variable that holds the key; by default OPENAI_API_KEY, which other servers than OpenAI's can do without.",
+)
+@click.option("--concurrency", type=click.IntRange(1, 10_000), metavar="N", help="Requests in flight at one time.")
+@click.option("--simulate", is_flag=True, help="Use the simulated API; no key needed.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the file's first N requests.")
+@click.option("--max-cost", type=_Usd(min=0, min_open=True), metavar="USD", help="Spend at most so much in this run.")
+@_json_option
+@click.option("--quiet", is_flag=True, help="Say nothing when every request succeeded.")
+def run_batch(
+    source: str,
+    target: Path,
+    base_url: str | None,
+    allow_http: bool,
+    api_key_env: str | None,
+    concurrency: int | None,
+    simulate: bool,
+    limit: int | None,
+    max_cost: float | None,
+    as_object: bool,
+    quiet: bool,
+) -> None:
+    """Send a file of requests, without a job.
+
+    Each line of the input is a request as the Batch API takes it, sent online; each line of the output is a result as the
+    Batch API gives it, successes and failures in the input's order. The same command resumes.
+    """
+    from batchgen.spec import job_of_requests
+
+    _refuse_target(source, target)
+    job = job_of_requests(
+        source, target, base_url=base_url, allow_http=allow_http, api_key_env=api_key_env, concurrency=concurrency
+    )
+    if simulate and target.exists() and job.output_dir(None, False).exists():
+        raise click.UsageError(f"-o {target} has real results; name another file for simulated ones.")
+    if job.env_note:
+        say(job.env_note)
+    one = partial(_run_one, limit=limit, max_cost=max_cost, simulate=simulate, output=None, quiet=quiet)
+    code, shown = _ended(one, job, line=not as_object, quiet=quiet)
+    if as_object:
+        tell(as_json(shown))
+    raise click.exceptions.Exit(code)
+
+
+def _refuse_target(source: str, target: Path) -> None:
+    from batchgen.disk import look_of
+
+    if str(target) == "-":
+        raise click.UsageError("-o must be a file: what is recorded, so that the same command resumes, lies beside it.")
+    if os.path.lexists(target) and look_of(target) is None:
+        raise click.UsageError(f"-o {target} is a link or no regular file; name another.")
+    if source != "-" and os.path.realpath(source) == os.path.realpath(target):
+        raise click.UsageError("-o would replace the requests; name another file.")
+
+
 def _ended(one: Callable[[Job], Report], job: Job, *, line: bool, quiet: bool) -> tuple[int, dict[str, Any]]:
     """How a job ended, and that as an object; what stops one job does not stop the next."""
     try:
@@ -320,12 +391,18 @@ def _ended(one: Callable[[Job], Report], job: Job, *, line: bool, quiet: bool) -
         if line and not (quiet and report.exit_code in (0, 6)):
             tell(plain(report.line()))
         if report.rows.get("failed") and not report.run.calls and not report.stopped:
-            command = f"batchgen redo {shlex.quote(job.shown)} --failed{' --simulate' * report.simulated}"
-            say(f"{job.name}: failed rows are asked again when they or the job change, or by: {command}")
+            say(f"{job.name}: failed rows are asked again when they or the job change, or {_redone(job, report)}")
     except BatchgenError as error:
         say(str(error))
         return error.exit_code, {"name": job.name, **_ending(error.exit_code, str(error))}
     return report.exit_code, report.as_json()
+
+
+def _redone(job: Job, report: Report) -> str:
+    """How failed rows are asked once more."""
+    if job.together is not None:
+        return f"all rows without {shlex.quote(report.output)}"
+    return f"by: batchgen redo {shlex.quote(job.shown)} --failed{' --simulate' * report.simulated}"
 
 
 def _run_one(job: Job, *, quiet: bool, **told: Any) -> Report:

@@ -7,6 +7,7 @@ Memory holds one row, never the file. The flow:
 - `lines`      bytes -> lines of text, checked and bounded
 - `delimited`  lines -> rows of CSV and TSV
 - `records`    lines -> rows of JSONL and plain text
+- `batchfile`  lines -> rows that are requests, as the Batch API takes them
 - `rows`       what a row is, and the two kinds of fault: a row's own, and the file's
 
 Here the rows are numbered, and what is wrong with them is gathered.
@@ -24,6 +25,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Literal, NoReturn, Self
 
 from batchgen.errors import SHOWN, InputError, Problem
+from batchgen.prompts.batchfile import read_batch
 from batchgen.prompts.delimited import read_csv, read_tsv
 from batchgen.prompts.lines import LIMIT, Lines
 from batchgen.prompts.records import read_jsonl, read_txt
@@ -40,6 +42,8 @@ _READERS: dict[str, Callable[[Lines, str | None], Layout]] = {
     "tsv": read_tsv,
     "jsonl": read_jsonl,
     "txt": read_txt,
+    # Only by its name: a file of requests ends in .jsonl as others do.
+    "openai-batch": read_batch,
 }
 _SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".txt": "txt", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
@@ -50,7 +54,7 @@ class Prompt:
 
     `n` counts data rows from 1, broken ones included, skipped empty ones not. `line` is the physical line on which the
     row starts, from 1, the header counted. `columns` maps NFC column names to untouched values: text from CSV, TSV and
-    TXT, JSON's types from JSONL. `error` says why the row is broken; its `columns` then hold what could be read.
+    TXT, JSON's types from the others. `error` says why the row is broken; its `columns` then hold what could be read.
     """
 
     n: int
@@ -63,12 +67,12 @@ class Prompt:
 class Dialect:
     """How a prompts file is written.
 
-    `delimiter` is one character, empty for JSONL and TXT. `encoding` is Python's name of it. `bom` says that a table
+    `delimiter` is one character, empty where there is none. `encoding` is Python's name of it. `bom` says that a table
     made from this file should carry a BOM: the file began with one, or is not plain UTF-8. `header` holds the named
-    columns in file order; None for JSONL, whose rows name their own.
+    columns in file order; None for JSONL and openai-batch, whose rows name their own.
     """
 
-    format: Literal["csv", "tsv", "jsonl", "txt"]
+    format: Literal["csv", "tsv", "jsonl", "txt", "openai-batch"]
     delimiter: str
     encoding: str
     bom: bool

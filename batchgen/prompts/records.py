@@ -43,11 +43,12 @@ def read_txt(lines: Lines, delimiter: str | None) -> Layout:
 
 def read_jsonl(lines: Lines, delimiter: str | None) -> Layout:
     """One JSON object a line; blank lines are skipped."""
-    rows = (_row(number, line) for number, line in lines.plain() if line.strip(" \t\r"))
+    rows = (json_row(number, line) for number, line in lines.plain() if line.strip(" \t\r"))
     return Layout(delimiter="", header=None, rows=rows)
 
 
-def _row(number: int, line: str) -> Row:
+def json_row(number: int, line: str) -> Row:
+    """The row that a line of JSON is."""
     try:
         return number, _object(line), None
     except RowError as fault:

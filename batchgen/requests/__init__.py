@@ -18,12 +18,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from batchgen.batchlines import VERSION
 from batchgen.errors import Problem, listed, nearest
-from batchgen.kinds import KINDS, how_many
+from batchgen.kinds import AT, KINDS, Kind, how_many
 from batchgen.requests.faults import Location, RequestFault, spoken
 from batchgen.requests.templates import Render, TemplateFault, Templates, Values
 from batchgen.requests.uploads import Mark, Pictures, Upload, read_upload, unchanged
-from batchgen.spec import Job
+from batchgen.spec import Job, unsendable
 
 __all__ = [
     "SCHEME",
@@ -124,11 +125,13 @@ class Renderer:
     def __init__(self, job: Job, provider: str) -> None:
         """Compile every template. Problems in them are kept for `problems`; nothing is raised here."""
         self._job = job
-        self._kind = KINDS[job.kind]
+        # None where each row is a request, and says it itself.
+        self._kind = KINDS[job.kind] if job.kind else None
         self._provider = provider
         self._pictures = Pictures(_row_files(job))
         self._templates = Templates(job.folder, {"data_url": self._pictures.data_url})
         self._faults: list[Problem] = []
+        self._recipes: dict[str, str] = {}
         self._render = self._compile(job.request, ("request",))
         self._columns = {
             name: self._leaf(text, ("output", "columns", name)) for name, text in job.output.columns.items()
@@ -137,21 +140,21 @@ class Renderer:
 
     def problems(self, header: Sequence[str] | None) -> list[Problem]:
         """What is wrong with the templates and fields whatever the row; `header` are the prompts' columns if known."""
-        missing = [
-            self._job.problem(("request",), f"request.{name} is missing; kind {self._kind.name} needs it")
-            for name in self._kind.required
-            if name not in self._job.request
-        ]
+        wrong = [*self._faults, *([] if self._faults else self._unread())]
+        never = self._never(self._kind) if self._kind else ()
+        return [*wrong, *never, *(self._unknown(header) if header is not None and not wrong else [])]
+
+    def _never(self, kind: Kind) -> Iterator[Problem]:
+        """A problem for each field that the request lacks, or that can be right for no row."""
         request = self._job.request
+        for name in kind.required:
+            if name not in request:
+                yield self._job.problem(("request",), f"request.{name} is missing; kind {kind.name} needs it")
         constant = {
             name: value for name, value in request.items() if not any("{" in text for _, text in _strings(value, ()))
         }
-        never = [
-            self._job.problem(("request", name), f"request.{name}: {message}")
-            for name, message in self._wrong(constant)
-        ]
-        wrong = [*self._faults, *([] if self._faults else self._unread())]
-        return [*wrong, *missing, *never, *(self._unknown(header) if header is not None and not wrong else [])]
+        for name, message in _wrong(kind, constant):
+            yield self._job.problem(("request", name), f"request.{name}: {message}")
 
     def _unread(self) -> Iterator[Problem]:
         """A problem for each string that includes what cannot be, also in what it includes."""
@@ -221,7 +224,16 @@ class Renderer:
     def reads_files(self) -> bool:
         """Whether making a request reads pictures, tens of megabytes at the most: too long for an event loop."""
         texts = (*(text for _, text in _strings(self._job.request, ())), *self._included.values())
-        return bool(self._kind.file_fields) or any("data_url" in text for text in texts)
+        return bool(self._kind and self._kind.file_fields) or any("data_url" in text for text in texts)
+
+    def kind_of(self, columns: Values) -> Kind | None:
+        """The kind of a row's request: the job's, or the one that the row's own url is for. None for a row that was read
+        before rows were requests."""
+        return self._kind or AT.get(str(columns.get("url")).removeprefix(VERSION))
+
+    def says(self, columns: Values, name: str) -> bool:
+        """Whether the body of a row's request has this field by its own word."""
+        return name in (self._job.request if self._kind else columns["body"])
 
     def request(
         self,
@@ -237,15 +249,16 @@ class Renderer:
         """The request of one row and combination; `turn` is the element of a `turns` column, `previous` the key of the
         turn before; `name` (its id), `ident` and the turn's `number` go into the request as they are. Raises RequestFault
         with the place in the job file."""
-        row = {**columns, **axes}
-        body = self._render({**row, "row": row, **({"turn": turn} if self._by_turns else {})})
-        uploads = self._uploads(body)
-        self._check(body)
+        kind = self.kind_of(columns)
+        if kind is None or (self._kind is None and not isinstance(columns.get("body"), Mapping)):
+            raise RequestFault(("prompts", "format"), "the row was read before rows were requests; run again")
+        body, uploads = self._rendered(kind, columns, axes, turn) if self._kind else (_own_body(kind, columns), ())
         try:
             text = canonical(body)
-            key = hashlib.sha256(f"{self._recipe(uploads, previous)}\n{text}".encode()).digest()
+            key = hashlib.sha256(f"{self._recipe(kind, uploads, previous)}\n{text}".encode()).digest()
         except (TypeError, ValueError, RecursionError) as error:
-            raise RequestFault(("request",), f"the rendered request is not JSON in UTF-8: {error}") from None
+            place = ("request",) if self._kind else ()
+            raise RequestFault(place, f"the rendered request is not JSON in UTF-8: {error}") from None
         input_bound, shown = _input(body, text)
         return Request(
             id=name,
@@ -253,26 +266,37 @@ class Renderer:
             axes=axes,
             turn=number,
             key=key,
-            endpoint=self._kind.endpoint,
-            body={**self._kind.defaults, **body},
+            endpoint=kind.endpoint,
+            body={**kind.defaults, **body},
             uploads=uploads,
             input_bound=input_bound,
             shown=shown,
-            answer_bound=self._answer_bound(body),
-            pictures=_count(body, "n") if self._kind.draws else 0,
+            answer_bound=_answer_bound(kind, body),
+            pictures=_count(body, "n") if kind.draws else 0,
             brings_in=_brings_in(body, text),
         )
 
-    def _recipe(self, uploads: Sequence[Upload], previous: bytes) -> str:
+    def _rendered(
+        self, kind: Kind, columns: Values, axes: Axes, turn: Any
+    ) -> tuple[dict[str, Any], tuple[Upload, ...]]:
+        """The job's request, with a row in it: its body and its files. Raises RequestFault."""
+        row = {**columns, **axes}
+        body = self._render({**row, "row": row, **({"turn": turn} if self._by_turns else {})})
+        uploads = self._uploads(kind, body)
+        _check(kind, body)
+        return body, uploads
+
+    def _recipe(self, kind: Kind, uploads: Sequence[Upload], previous: bytes) -> str:
         """What the key is made of, the body excepted."""
         if not uploads and not previous:
-            return self._plain_recipe
+            return self._plain_recipe(kind.endpoint)
         files = [[each.field, each.sha256] for each in uploads]
-        return canonical([SCHEME, self._provider, self._kind.endpoint, files, previous.hex()])
+        return canonical([SCHEME, self._provider, kind.endpoint, files, previous.hex()])
 
-    @cached_property
-    def _plain_recipe(self) -> str:
-        return canonical([SCHEME, self._provider, self._kind.endpoint, [], ""])
+    def _plain_recipe(self, endpoint: str) -> str:
+        if endpoint not in self._recipes:
+            self._recipes[endpoint] = canonical([SCHEME, self._provider, endpoint, [], ""])
+        return self._recipes[endpoint]
 
     def columns(self, row: Values, request: Values, response: Any, output: str) -> dict[str, Any]:
         """The cells of `output.columns` for one answer; a cell whose template fails is None."""
@@ -286,39 +310,14 @@ class Renderer:
         who takes from it keeps it short. Pass 1 is skipped only while the pictures stay so."""
         return self._pictures.noting()
 
-    def _uploads(self, body: dict[str, Any]) -> tuple[Upload, ...]:
+    def _uploads(self, kind: Kind, body: dict[str, Any]) -> tuple[Upload, ...]:
         """Take the file fields out of the body and find their files."""
         uploads: list[Upload] = []
-        for name in self._kind.file_fields:
+        for name in kind.file_fields:
             value = body.pop(name, None)
-            if value is not None or name in self._kind.required:
+            if value is not None or name in kind.required:
                 uploads += self._pictures.uploads(name, value)
         return tuple(uploads)
-
-    def _answer_bound(self, body: Mapping[str, Any]) -> int | None:
-        if not self._kind.answers_in_tokens or self._kind.draws:
-            return 0
-        caps = [body[name] for name in self._kind.caps if body.get(name) is not None]
-        if not caps or not all(map(_is_count, caps)):
-            return None
-        return int(max(caps)) * max(_count(body, "n"), _count(body, "best_of")) * how_many(body.get("prompt"))
-
-    def _check(self, body: Mapping[str, Any]) -> None:
-        lacking = [name for name in self._kind.required if name not in body and name not in self._kind.file_fields]
-        if lacking:
-            raise RequestFault(("request", lacking[0]), "came out as none, and the API needs it")
-        for name, message in self._wrong(body):
-            raise RequestFault(("request", name), message)
-
-    def _wrong(self, body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """The fields of a body, or of a part of one, that cannot be what they are, and what they must be."""
-        if "model" in body and not (isinstance(body["model"], str) and body["model"].strip()):
-            yield "model", "must be the name of a model"
-        if self._kind.name == "chat" and "messages" in body and not _are_messages(body["messages"]):
-            yield "messages", "must be a list of messages, each with a role"
-        for name in ("n", "best_of"):
-            if body.get(name) is not None and not _is_count(body[name]):
-                yield name, "must be a whole number above 0"
 
     def _compile(self, value: Any, location: Location) -> Render:
         if isinstance(value, str):
@@ -348,6 +347,57 @@ class Renderer:
                 raise RequestFault(location, str(fault)) from None
 
         return leaf
+
+
+def _answer_bound(kind: Kind, body: Mapping[str, Any]) -> int | None:
+    """The tokens of all answers to a request at the most; None without a cap."""
+    if not kind.answers_in_tokens or kind.draws:
+        return 0
+    caps = [body[name] for name in kind.caps if body.get(name) is not None]
+    if not caps or not all(map(_is_count, caps)):
+        return None
+    return int(max(caps)) * max(_count(body, "n"), _count(body, "best_of")) * how_many(body.get("prompt"))
+
+
+def _check(kind: Kind, body: Mapping[str, Any]) -> None:
+    lacking = [name for name in kind.required if name not in body and name not in kind.file_fields]
+    if lacking:
+        raise RequestFault(("request", lacking[0]), "came out as none, and the API needs it")
+    for name, message in _wrong(kind, body):
+        raise RequestFault(("request", name), message)
+
+
+def _own_body(kind: Kind, columns: Values) -> dict[str, Any]:
+    """The body of a row that is a request: data as it stands, no template and nothing of this machine in it. Raises
+    RequestFault."""
+    body: dict[str, Any] = columns["body"]
+    for name, message in _unfit(kind, body):
+        raise RequestFault((), f"body.{name}: {message}")
+    return body
+
+
+def _unfit(kind: Kind, body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name in body:
+        # Where it is off, it asks for what is done anyway.
+        if body[name] not in (False, None) and (why := unsendable(name, kind.name)):
+            yield name, f"{why}; remove it"
+        if name in kind.in_json:
+            yield name, f"is a file of a form, and this is JSON; give {kind.in_json[name]} instead"
+    for name in (kind.in_json.get(each, each) for each in kind.required):
+        if name not in body:
+            yield name, f"is missing; {VERSION}{kind.endpoint} needs it"
+    yield from _wrong(kind, body)
+
+
+def _wrong(kind: Kind, body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The fields of a body, or of a part of one, that cannot be what they are, and what they must be."""
+    if "model" in body and not (isinstance(body["model"], str) and body["model"].strip()):
+        yield "model", "must be the name of a model"
+    if kind.name == "chat" and "messages" in body and not _are_messages(body["messages"]):
+        yield "messages", "must be a list of messages, each with a role"
+    for name in ("n", "best_of"):
+        if body.get(name) is not None and not _is_count(body[name]):
+            yield name, "must be a whole number above 0"
 
 
 # What a template of output.columns speaks of.

@@ -6,12 +6,13 @@ Location = tuple[str | int, ...]
 
 
 class RequestFault(Exception):  # noqa: N818 - the user's fault, told to the user
-    """A row of which no request can be made. `location` is the place in the job file, `message` says why."""
+    """A row of which no request can be made. `location` is the place in the job file, or () where the row itself says what
+    is sent; `message` says why."""
 
     def __init__(self, location: Location, message: str) -> None:
         self.location = location
         self.message = message
-        super().__init__(f"{spoken(location)}: {message}")
+        super().__init__(f"{spoken(location)}: {message}" if location else message)
 
 
 def spoken(location: Location) -> str:

@@ -110,7 +110,7 @@ async def read_form(path: str, request: web.Request) -> Call:
 
 
 def read_references(path: str, body: Body) -> Call:
-    """Read an edit whose pictures are data URLs in JSON (`images`, `mask`), as a line of a batch has them.
+    """Read an edit whose pictures are data URLs in JSON (`images`, `mask`), online or in a line of a batch.
 
     It is the same call as with the same pictures in a form; raises Refusal for a reference that is something else.
     """

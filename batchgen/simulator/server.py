@@ -198,9 +198,7 @@ class Simulator:
         try:
             endpoint = _ENDPOINTS.get(request.path)
             if request.method == "POST" and endpoint is not None:
-                is_form = endpoint.kind == _EDIT
-                raw = b"" if is_form else await request.read()
-                call = await read_form(request.path, request) if is_form else read_json(request.path, raw)
+                call = await _read_call(request, endpoint)
             elif request.method in methods(request.path):
                 call = await self._resources.read(request)
         except Refusal as error:
@@ -357,6 +355,14 @@ def _cost(endpoint: _Endpoint, call: Call | None) -> Cost:
         spent += (UNBOUNDED_ANSWER if bound is None else bound) * choices
     images = choices if endpoint.kind in (_PICTURE, _EDIT) else 0
     return Cost(model=str(call.body.get("model")), tokens=spent, images=images)
+
+
+async def _read_call(request: web.Request, endpoint: _Endpoint) -> Call:
+    """What is asked: JSON, for an edit of pictures a form or JSON; raises Refusal."""
+    if endpoint.kind == _EDIT and request.content_type != "application/json":
+        return await read_form(request.path, request)
+    call = read_json(request.path, await request.read())
+    return read_references(request.path, call.body) if endpoint.kind == _EDIT else call
 
 
 async def _answer(endpoint: _Endpoint, call: Call, uploads: Pictures | None) -> Body:

@@ -48,13 +48,17 @@ from batchgen.spec.values import (
     Variable,
     distinct,
     few_combinations,
-    not_yet,
 )
 from batchgen.spec.yaml_nodes import Document, Loc, Place
 
 Kind = Literal["text", "completion", "chat", "image", "image_edit", "embedding", "moderation"]
 Mode = Literal["online", "batch"]
-TableFormat = Literal["csv", "jsonl", "parquet"]
+TableFormat = Literal["csv", "jsonl", "parquet", "openai-batch"]
+
+# The format whose rows are requests as the Batch API takes them, and what the job then leaves to them.
+REQUESTS = "openai-batch"
+LEFT_TO_ROWS = ("kind", "request", "matrix", "conversation")
+ID_OF_REQUESTS = "custom_id"
 
 
 def _csv_only() -> list[TableFormat]:
@@ -74,8 +78,10 @@ class Prompts(Section):
         description="The prompts file, relative to the job file: .csv .tsv .txt .jsonl, each also .gz; - is stdin"
     )
     id: Text | None = Field(default=None, description="The column that names a row; its values must be unique")
-    format: Annotated[Literal["csv", "tsv", "jsonl", "txt"], not_yet("openai-batch")] | None = Field(
-        default=None, description="The file's format; by default its name says it"
+    format: Literal["csv", "tsv", "jsonl", "txt", "openai-batch"] | None = Field(
+        default=None,
+        description="The file's format; by default its name says it. openai-batch: each row is a request, as a line of the "
+        "Batch API's files, and says itself what the job's kind and request say otherwise",
     )
     delimiter: Delimiter | None = Field(
         default=None,
@@ -91,6 +97,14 @@ class Prompts(Section):
     files: PathText | None = Field(
         default=None, description="The folder below which rows may name files; by default the prompts file's own"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, data: Any) -> Any:
+        """Requests name themselves."""
+        if isinstance(data, dict) and data.get("format") == REQUESTS and data.get("id") is None:
+            return {**data, "id": ID_OF_REQUESTS}
+        return data
 
 
 class Conversation(Section):
@@ -206,7 +220,7 @@ class Output(Section):
         description="The output folder, relative to the job file; by default outputs/<name> beside the jobs folder",
     )
     tables: Annotated[
-        list[Annotated[TableFormat, not_yet("openai-batch")]],
+        list[TableFormat],
         Field(min_length=1, json_schema_extra={"uniqueItems": True}),
         AfterValidator(distinct),
     ] = Field(default_factory=_csv_only, description="The formats of the tables")
@@ -223,7 +237,8 @@ class Output(Section):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where a job came from; `folder` is what its prompts' path is relative to, `environ` holds secrets."""
+    """Where a job came from; `prompts_folder` is what its prompts' path is relative to, `environ` holds secrets. `together`
+    is the one file that all results go into, instead of tables, of a job that has none."""
 
     path: Path
     shown: str
@@ -232,6 +247,7 @@ class Origin:
     prompts_folder: Path
     environ: Mapping[str, str]
     env_note: str
+    together: Path | None = None
 
 
 # Why a conversation is sent online only.
@@ -247,7 +263,9 @@ class Job(Section):
     model_config = ConfigDict(title="batchgen job")
 
     name: Name = Field(description="Names the output folder; by default the job file's name without .yaml")
-    kind: Kind = Field(description="What each request is")
+    kind: Kind | None = Field(
+        default=None, description="What each request is; the rows of openai-batch say it themselves, others never"
+    )
     mode: Mode = Field(
         default="online",
         description="How requests are sent: online, one by one; batch, by the Batch API, half the price, within 24 hours",
@@ -257,7 +275,9 @@ class Job(Section):
         default_factory=dict, description="Every row runs once per combination; axes are columns in templates"
     )
     request: Annotated[dict[RequestKey, Any], Field(min_length=1)] = Field(
-        description="The API's own request body; every string in it is a Jinja2 template over the row's columns"
+        default_factory=dict,
+        description="The API's own request body; every string in it is a Jinja2 template over the row's columns. The rows "
+        "of openai-batch say it themselves, others never",
     )
     conversation: Conversation | None = Field(
         default=None, description="For kind chat: which rows or turns are one conversation"
@@ -318,6 +338,15 @@ class Job(Section):
         """The prompts file, absolute; None for stdin."""
         path = self.prompts.path
         return None if path == "-" else Path(os.path.abspath(self._origin.prompts_folder / path))
+
+    @property
+    def together(self) -> Path | None:
+        """The one file that all results go into, absolute, instead of tables; None for a job file."""
+        return self._origin.together
+
+    def rows_choose(self, field: str) -> bool:
+        """Whether rows may choose a field of their requests: by a template, an axis, or as requests themselves."""
+        return self.kind is None or "{" in str(self.request.get(field, ""))
 
     @property
     def timeout(self) -> float:

@@ -105,7 +105,7 @@ def normal_url(url: str, *, allow_http: bool) -> str:
     if parts.scheme == "http" and not allow_http and not is_loopback(host):
         raise ValueError(
             "sends the key and the prompts unencrypted (plain http) to another machine; "
-            "use https://, or set provider.allow_http: true"
+            "use https://, or set provider.allow_http: true (run-batch: --allow-http)"
         )
     shown = f"[{host}]" if isinstance(address, IPv6Address) else host
     suffix = "" if port in (None, _PORTS[parts.scheme]) else f":{port}"

@@ -67,17 +67,6 @@ def _encoding(name: str) -> str:
     return name
 
 
-def not_yet(word: str) -> BeforeValidator:
-    """Refuses a word that will mean something in a later version."""
-
-    def check(value: Any) -> Any:
-        if value == word:
-            raise ValueError(f"{word} does not exist yet; choose another or remove it")
-        return value
-
-    return BeforeValidator(check)
-
-
 def _scalar(value: Any) -> Any:
     if not isinstance(value, str | int | float):
         raise ValueError("a value of an axis is text, a number, true or false")
@@ -118,12 +107,19 @@ def few_combinations(matrix: dict[str, list[Any]]) -> dict[str, list[Any]]:
     return matrix
 
 
-def _request_key(name: str, info: ValidationInfo) -> str:
+def unsendable(name: str, kind: str | None) -> str | None:
+    """Why a field of a request's body cannot be sent, whatever its value; None where it can."""
     if name == "stream":
-        raise ValueError("batchgen records whole answers and cannot stream; remove this line")
+        return "batchgen records whole answers and cannot stream"
     # For pictures, background is their colour; elsewhere it asks for an answer to be fetched later.
-    if name == "background" and info.data.get("kind") not in ("image", "image_edit"):
-        raise ValueError("batchgen waits for each answer itself and cannot fetch it later; remove this line")
+    if name == "background" and kind not in ("image", "image_edit"):
+        return "batchgen waits for each answer itself and cannot fetch it later"
+    return None
+
+
+def _request_key(name: str, info: ValidationInfo) -> str:
+    if why := unsendable(name, info.data.get("kind")):
+        raise ValueError(f"{why}; remove this line")
     return name
 
 

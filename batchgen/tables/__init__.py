@@ -1,4 +1,4 @@
-"""The journal -> results and errors tables: CSV, JSONL, Parquet, each written whole.
+"""The journal -> results and errors tables: CSV, JSONL, Parquet or the Batch API's files, each written whole.
 
 One pass over the journal makes the records of every table; a record is one line, its cells as Python values. Nothing here
 needs the network, so every table can be deleted and made again.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
@@ -28,8 +29,9 @@ from batchgen.kinds import KINDS, Answer, Unreadable
 from batchgen.ledger import rendered
 from batchgen.pricing import dollars
 from batchgen.requests import Renderer, RequestFault, canonical, own_messages
-from batchgen.spec import Job
-from batchgen.tables.formats import Record, Write, csv_writer, frame, jsonl_writer, parquet_writer
+from batchgen.spec import REQUESTS, Job
+from batchgen.tables.batchfiles import answer_of, batch_writer, custom_id, failure_of
+from batchgen.tables.formats import Note, Record, Write, WriteResult, csv_writer, frame, jsonl_writer, parquet_writer
 
 __all__ = ["LEADING", "TRAILING", "Layout", "Tables", "conflicts", "frame", "layout", "reason_of", "tables_need"]
 
@@ -64,6 +66,9 @@ ERRORS = {
 }
 _MONEY = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "cost")
 
+# What a table's name ends in where that is not its format.
+_ENDINGS = {REQUESTS: "batch.jsonl"}
+
 _RUNS_IN_A_SPREADSHEET = ("=", "+", "-", "@", "\t", "\r")
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?\Z")
 
@@ -85,7 +90,7 @@ class Layout:
 
 def layout(job: Job, header: Sequence[str], *, delimiter: str = ",", bom: bool = False) -> Layout:
     """The layout of a job's tables over prompts with these columns."""
-    absent = {"choice"} if job.request.get("n", 1) == 1 else set()
+    absent = {"choice"} if job.request.get("n", 1) == 1 and not job.rows_choose("n") else set()
     # An axis that chooses the model says it already, in the words of the job.
     absent |= {"model"} & set(job.matrix) if not job.output.prefix else set()
     absent |= {"messages"} if not (job.conversation and job.conversation.turns) else set()
@@ -162,7 +167,6 @@ class Tables:
 
     def __init__(self, job: Job, journal: Journal, renderer: Renderer, look: Layout) -> None:
         self._job, self._journal, self._renderer, self._look = job, journal, renderer, look
-        self._kind = KINDS[job.kind]
         self._by_turns = job.conversation is not None and job.conversation.turns is not None
         self.disarmed = 0
         self._files: dict[str, Look] = {}
@@ -203,45 +207,77 @@ class Tables:
 
     def paths(self, folder: Path, which: str = "results") -> list[Path]:
         """Where the results tables are, or the errors tables."""
-        return [folder / f"{which}.{form}" for form in self._job.output.tables]
+        if self._job.together is not None:
+            return [self._job.together] if which == "results" else []
+        return [folder / _name(which, form) for form in self._job.output.tables]
 
-    def _note(self, path: Path, look: Look) -> None:
-        self._files[path.name] = look
+    def _note(self, folder: Path, path: Path, look: Look) -> None:
+        self._files[os.path.relpath(path, folder)] = look
 
     def write(self, folder: Path) -> list[Path]:
         """Write every table of the job, whole, and return the results tables' paths."""
-        paths = self.paths(folder, "results")
         look = self._look
+        note = partial(self._note, folder)
         with ExitStack() as stack:
-            results = [stack.enter_context(self._writer(path, look.inputs, look.own)) for path in paths]
-            errors = [
-                stack.enter_context(self._writer(path, look.named, look.errors))
-                for path in self.paths(folder, "errors")
-            ]
+            forms = [form for form in self._job.output.tables if form != REQUESTS and self._job.together is None]
+            results, errors = (
+                [stack.enter_context(self._writer(folder / _name(which, form), form, *of, note)) for form in forms]
+                for which, of in (("results", (look.inputs, look.own)), ("errors", (look.named, look.errors)))
+            )
+            answers, failures = self._batch_writers(folder, stack, note)
             for line in self._lines():
-                for record in self._result(line):
+                for record in self._result(line) if results else ():
                     for write in results:
                         write(record)
                 for row, recorded in line:
-                    if row.status in ("failed", "incomplete"):
+                    if errors and row.status in ("failed", "incomplete"):
                         error = self._error(row, recorded)
                         for write in errors:
                             write(error)
-        return paths
+                    if answers and failures:
+                        self._tell(row, recorded, folder, answers, failures)
+        return self.paths(folder)
 
-    def _writer(self, path: Path, given: Sequence[str], own: Mapping[str, type]) -> AbstractContextManager[Write]:
+    def _batch_writers(
+        self, folder: Path, stack: ExitStack, note: Note
+    ) -> tuple[WriteResult, WriteResult] | tuple[None, None]:
+        """What writes the answers and the failures as the Batch API's files have them: one file, two, or none."""
+        if self._job.together is not None:
+            one = stack.enter_context(batch_writer(self._job.together, note=note))
+            return one, one
+        if REQUESTS not in self._job.output.tables:
+            return None, None
+        answers, failures = (
+            stack.enter_context(batch_writer(folder / _name(which, REQUESTS), note=note))
+            for which in ("results", "errors")
+        )
+        return answers, failures
+
+    def _tell(
+        self, row: Row, recorded: Recorded | None, folder: Path, answers: WriteResult, failures: WriteResult
+    ) -> None:
+        """Write what became of a request, if it has ended."""
+        name = custom_id(self._job, row)
+        if row.status == "failed":
+            failures(row.seq, failure_of(name, row, recorded, reason_of(recorded) if recorded else "input"))
+        elif row.status in ("succeeded", "incomplete") and recorded is not None:
+            answer = answer_of(name, row, recorded, self._renderer, folder)
+            if answer is not None:
+                answers(row.seq, answer)
+
+    def _writer(
+        self, path: Path, form: str, given: Sequence[str], own: Mapping[str, type], note: Note
+    ) -> AbstractContextManager[Write]:
         """A table's writer: the columns as `given` come first, and never change; batchgen's `own` follow."""
         look, columns = self._look, {**dict.fromkeys(given, str), **own}
-        if path.suffix == ".csv":
+        if form == "csv":
             # Text of batchgen's own columns is what a model or a server wrote, or made of it.
             texts = frozenset(name for name, kind in own.items() if kind is str)
             disarm = partial(self._disarm, texts) if look.safe else None
-            return csv_writer(
-                path, list(columns), delimiter=look.delimiter, bom=look.bom, disarm=disarm, note=self._note
-            )
-        if path.suffix == ".jsonl":
-            return jsonl_writer(path, list(columns), note=self._note)
-        return parquet_writer(path, columns, note=self._note)
+            return csv_writer(path, list(columns), delimiter=look.delimiter, bom=look.bom, disarm=disarm, note=note)
+        if form == "jsonl":
+            return jsonl_writer(path, list(columns), note=note)
+        return parquet_writer(path, columns, note=note)
 
     def _disarm(self, texts: Collection[str], name: str, cell: str) -> str:
         """A cell of one of these columns that a spreadsheet would run gets an apostrophe."""
@@ -260,7 +296,7 @@ class Tables:
             yield self._named(inputs, own)
             return
         response = json.loads(last.response)
-        answer = self._answer(response)
+        answer = self._answer(row, response)
         if answer is None:
             yield self._named(inputs, own)
             return
@@ -300,13 +336,14 @@ class Tables:
             "run": last.run,
         }
 
-    def _answer(self, response: Mapping[str, Any]) -> Answer | None:
-        """A recorded answer as the job's kind reads it, or as whichever kind does: the job may have changed its kind
-        since. None where none can."""
+    def _answer(self, row: Row, response: Mapping[str, Any]) -> Answer | None:
+        """A recorded answer as the kind of its row's request reads it, or as whichever kind does: it may be another since.
+        None where none can."""
         data = response.get("data")
         # What was recorded has an answer to every input: as many embeddings as were asked for.
         body = {"input": [""] * len(data)} if isinstance(data, list) else {}
-        for kind in (self._kind, *KINDS.values()):
+        own = self._renderer.kind_of(row.columns)
+        for kind in (*([own] if own else []), *KINDS.values()):
             with suppress(Unreadable):
                 return kind.read(response, body)
         return None
@@ -330,7 +367,7 @@ class Tables:
                 given = rendered(self._job, self._renderer, row).body["messages"]
             except RequestFault:
                 break
-            answer = self._answer(json.loads(found.response))
+            answer = self._answer(row, json.loads(found.response))
             if answer is None:
                 break
             reply = {"role": "assistant", "content": answer.choices[0].text}
@@ -353,6 +390,10 @@ class Tables:
         else:
             cells["message"] = row.error
         return {**row.axes, **{self._look.prefix + name: value for name, value in cells.items()}}
+
+
+def _name(which: str, form: str) -> str:
+    return f"{which}.{_ENDINGS.get(form, form)}"
 
 
 def _are_there(folder: Path, files: Mapping[str, Sequence[int]]) -> bool:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batchgen.batchlines import Result
 from batchgen.disk import Look, writing
 from batchgen.journal.records import encodable
 
@@ -20,6 +21,7 @@ GROUP = 1000
 
 Record = dict[str, Any]
 Write = Callable[[Record], None]
+WriteResult = Callable[[int, Result], None]
 Note = Callable[[Path, Look], None]
 Disarm = Callable[[str, str], str]
 

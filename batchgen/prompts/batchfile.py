@@ -1,0 +1,72 @@
+"""Lines -> rows that are requests: an input file of the Batch API, each line of which says itself what is sent.
+
+Here a line is checked as far as every request is alike; what its body must hold is known where requests are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from json import JSONDecoder
+from json.decoder import WHITESPACE  # type: ignore[attr-defined]  # as the decoder has it, and the stubs have not
+from typing import Any
+
+from batchgen.batchlines import VERSION
+from batchgen.errors import nearest
+from batchgen.kinds import AT
+from batchgen.prompts.lines import Lines
+from batchgen.prompts.records import json_row
+from batchgen.prompts.rows import Layout, Row, RowError
+
+# What a line holds; whatever else stands there is a column like any other, and is not sent.
+FIELDS = ("custom_id", "method", "url", "body")
+URLS = tuple(VERSION + endpoint for endpoint in AT)
+
+_decode = JSONDecoder().raw_decode
+
+
+def read_batch(lines: Lines, delimiter: str | None) -> Layout:
+    """One request a line; blank lines are skipped."""
+    rows = (_request(number, line) for number, line in lines.plain() if line.strip(" \t\r"))
+    return Layout(delimiter="", header=None, rows=rows)
+
+
+def _request(number: int, line: str) -> Row:
+    """A line that has all FIELDS, in their order, also where they are missing."""
+    _, found, fault = json_row(number, line)
+    columns = {**{name: found.get(name) for name in FIELDS}, **found}
+    if fault is None:
+        wrong = next(_wrong(columns), None)
+        fault = RowError(f"{wrong[0]}: {wrong[1]}", _column(line, wrong[0])) if wrong else None
+    return number, columns, fault
+
+
+def _wrong(columns: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The fields that are not what they must be, and what that is."""
+    custom_id, method, url, body = (columns[name] for name in FIELDS)
+    if not isinstance(custom_id, str) or not custom_id:
+        yield "custom_id", "must be a text that is not empty; it names the request"
+    if method != "POST":
+        yield "method", 'must be "POST"'
+    if not isinstance(url, str) or url not in URLS:
+        near = nearest(url, URLS) if isinstance(url, str) and len(url) <= 60 else ""
+        yield "url", f"must be one of {', '.join(URLS)}{near}"
+    if not isinstance(body, dict):
+        yield "body", "must be an object: the request's own JSON"
+
+
+def _column(line: str, wanted: str) -> int:
+    """Where the value of a name begins in a line that holds an object, from 1; 0 where the object has no such name."""
+    at = line.index("{")
+    while line[at] != "}" and line[_past(line, at)] != "}":
+        name, at = _decode(line, _past(line, at))
+        start = _past(line, _past(line, at, blank=0))
+        if name == wanted:
+            return start + 1
+        _, at = _decode(line, start)
+        at = _past(line, at, blank=0)
+    return 0
+
+
+def _past(line: str, at: int, *, blank: int = 1) -> int:
+    """Where the next word begins, `blank` characters and then the white space after `at` left out."""
+    return int(WHITESPACE.match(line, at + blank).end())
