@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import Lab, serving
+from PIL import Image
 
 import batchgen
 from batchgen import InputError, review, runner
@@ -242,6 +243,62 @@ def test_a_full_queue_is_waited_out(lab: Lab) -> None:
         assert codes[-1] == 0
         assert paid(api) == 40
     assert [row["status"] for row in lab.table()] == ["succeeded"] * 40
+
+
+def test_requests_of_several_endpoints_go_in_batches_of_their_own(lab: Lab) -> None:
+    """P12 A file of requests may mix its endpoints in batch mode too: each has a batch, and the table the file's order."""
+    chat = {"model": "gpt-5.6-luna", "messages": [{"role": "user", "content": "ECHO:one"}]}
+    lines = [
+        ("a", "/v1/chat/completions", chat),
+        ("b", "/v1/embeddings", {"model": "text-embedding-3-small", "input": ["x", "y"]}),
+        ("c", "/v1/moderations", {"input": ["fine", "good"]}),
+        ("d", "/v1/responses", {"model": "gpt-5.6-luna", "input": "ECHO:four"}),
+        ("e", "/v1/chat/completions", {**chat, "n": 2}),
+    ]
+    tasks = [{"custom_id": name, "method": "POST", "url": url, "body": body} for name, url, body in lines]
+    (lab.folder / "requests.jsonl").write_text("\n".join(map(json.dumps, tasks)), encoding="utf-8")
+    prompts = {"path": "requests.jsonl", "format": "openai-batch"}
+    fates = Fates()
+    with serving(AT_ONCE, fate=fates) as api:
+        for name, mode in (("online", "online"), ("job", "batch")):
+            job = {
+                "prompts": prompts,
+                "mode": mode,
+                "provider": {"base_url": api.url},
+                "output": {"tables": ["csv", "openai-batch"]},
+            }
+            path = lab.folder / f"{name}.yaml"
+            path.write_text(json.dumps(job), encoding="utf-8")
+            assert until_done(lab, path)[-1] == 0
+    assert sorted((batch.endpoint, batch.lines) for batch in fates.created) == [
+        ("/v1/chat/completions", 2),
+        ("/v1/embeddings", 1),
+        ("/v1/moderations", 1),
+        ("/v1/responses", 1),
+    ]
+    assert alike(lab.table()) == alike(lab.table("online"))
+
+
+@pytest.mark.parametrize("kind", ["image", "image_edit"])
+def test_pictures_come_out_of_batches(lab: Lab, kind: str) -> None:
+    """P12 P37 Pictures are drawn and edited in batches as they are online: those to edit travel in the file, none twice."""
+    Image.new("RGB", (8, 8), "red").save(lab.folder / "red.png")
+    mask = Image.new("RGBA", (8, 8))
+    mask.save(lab.folder / "mask.png")
+    edit = {"image": ["red.png", "red.png"], "mask": "mask.png"} if kind == "image_edit" else {}
+    request = {"model": "gpt-image-2", "prompt": "{{ text }}", "size": "1024x1024", **edit}
+    fates = Fates()
+    with serving(AT_ONCE, fate=fates) as api:
+        for name, mode in (("online", "online"), ("job", "batch")):
+            job = lab.job(api.url, name=name, rows=3, kind=kind, mode=mode, request=request)
+            assert until_done(lab, job)[-1] == 0
+        assert batchgen.run(with_mode(lab.load(job), "online")).run.calls == 0
+    assert alike(lab.table()) == alike(lab.table("online"))
+    drawn = [
+        sorted(path.read_bytes() for path in (lab.output(name) / "images").iterdir()) for name in ("online", "job")
+    ]
+    assert len(drawn[0]) == 3
+    assert drawn[0] == drawn[1]
 
 
 def test_conversations_are_refused(lab: Lab) -> None:
