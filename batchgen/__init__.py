@@ -55,7 +55,7 @@ from batchgen.errors import (
 if TYPE_CHECKING:
     from batchgen.report import Report
     from batchgen.review import Plan, plan, results
-    from batchgen.runner import Options, run
+    from batchgen.runner import Options, cancel, run
     from batchgen.spec import Job, load_job
 
 __version__ = "0.1.0"
@@ -70,6 +70,7 @@ _LATE = {
     "Options": "batchgen.runner",
     "Report": "batchgen.report",
     "run": "batchgen.runner",
+    "cancel": "batchgen.runner",
 }
 
 __all__ = [
@@ -87,6 +88,7 @@ __all__ = [
     "Problem",
     "Report",
     "__version__",
+    "cancel",
     "load_job",
     "plan",
     "results",

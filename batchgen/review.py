@@ -16,7 +16,7 @@ from batchgen.dispatch.shards import MOST_REQUESTS
 from batchgen.errors import DamagedError, InputError, Problem, nearest
 from batchgen.images import is_whole
 from batchgen.journal import Journal, Row
-from batchgen.journal.batches import open_batches
+from batchgen.journal.batches import batch_of, open_batches
 from batchgen.ledger import rendered
 from batchgen.place import Place
 from batchgen.pricing import dollars, in_batch
@@ -189,7 +189,7 @@ _PRIVATE = ("ident", "key", "columns_digest", "packed", "redo", "lost")
 
 
 def _detail(place: Place, journal: Journal, row: Row, attempts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    recorded = journal.recorded(row.ident, row.key)
+    recorded, batch = journal.recorded(row.ident, row.key), batch_of(journal, row.ident, row.key)
     outcome = None
     if recorded is not None:
         outcome = {name: value for name, value in recorded._asdict().items() if name not in _PRIVATE}
@@ -204,6 +204,7 @@ def _detail(place: Place, journal: Journal, row: Row, attempts: Sequence[Mapping
         "error": row.error,
         "request": _request(place, row) if row.error is None else None,
         "outcome": outcome,
+        "batch": _batch(batch) if batch else None,
         "attempts": [
             {name: each[name] for name in each if name not in ("ident", "key", "seq", "seal")} for each in attempts
         ],

@@ -40,6 +40,12 @@ def recent_batches(journal: Journal) -> list[Batch]:
     return all_batches(journal, "closed_at IS NULL OR closed_at > ?", time.time() - RECENT)
 
 
+def batch_of(journal: Journal, ident: str, key: bytes) -> Batch | None:
+    """The batch that a request is in, or None. Raises DamagedError."""
+    found = all_batches(journal, "batch = (SELECT batch FROM members WHERE ident = ? AND key = ?)", ident, key)
+    return found[0] if found else None
+
+
 def next_number(journal: Journal) -> int:
     """The number of the next batch."""
     return int(journal.query("SELECT coalesce(max(batch), 0) + 1 FROM batches")[0][0])
