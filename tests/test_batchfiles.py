@@ -23,6 +23,7 @@ from openai.types.responses import Response
 import batchgen
 from batchgen import InputError, Options, load_job, plan, review
 from batchgen.batchlines import result_of, task_line
+from batchgen.dispatch import batchserver
 from batchgen.kinds import AT
 from batchgen.place import Place
 from batchgen.prompts import open_prompts
@@ -423,6 +424,23 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, list):
         return [_rounded(item) for item in value]
     return {name: _rounded(item) for name, item in value.items()} if isinstance(value, dict) else value
+
+
+def test_a_mixed_file_in_batches(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P12 In mode: batch the requests of one file are parted by endpoint and model, as the Batch API wants them, and their
+    results are those of the same file sent online."""
+    monkeypatch.setattr(batchserver, "BETWEEN_LOOKS", 0.0)
+    write(lab, [(endpoint, endpoint, body) for endpoint, (body, _) in BODIES.items()])
+    with serving(Settings(batch_speed=0)) as api:
+        path = job(lab, api.url, mode="batch")
+        assert lab.go(path).batches == len(AT)
+        report = lab.go(path)
+        assert (report.exit_code, report.rows) == (0, {"succeeded": len(AT)})
+        lab.go(job(lab, api.url, name="online"))
+    mine, online = told(lab), told(lab, name="online")
+    assert list(mine) == list(online) == list(BODIES)
+    for name, line in mine.items():
+        assert _timeless(line["response"]["body"]) == _timeless(online[name]["response"]["body"])
 
 
 def test_embeddings_are_as_they_were_asked_for(lab: Lab, api: Simulator) -> None:
