@@ -54,7 +54,8 @@ class State:
 class Report:
     """What a run left. `rows` are the table lines in scope by status, and sum to `total`; `run` is what this run took,
     `job` the state of the whole job after it; `models` are those that answered in this run; `elapsed` in seconds; `stopped` why
-    the run ended early, or None; `in_batches` how many of the requests in scope are in `batches` that have not ended."""
+    the run ended early, or None; `in_batches` how many of the requests in scope are in `batches` that have not ended, and
+    `set_aside` what those that this run sent may still cost, in USD."""
 
     name: str
     number: int
@@ -73,6 +74,7 @@ class Report:
     learned: Learned = field(default_factory=Learned)
     in_batches: int = 0
     batches: int = 0
+    set_aside: float = 0.0
 
     def run_json(self) -> dict[str, Any]:
         """What is true of the run, as report.json has it."""
@@ -87,6 +89,7 @@ class Report:
             "learned": {name: round(per_minute) for name, per_minute in asdict(self.learned).items() if per_minute},
             "in_batches": self.in_batches,
             "batches": self.batches,
+            "set_aside": self.set_aside,
             **asdict(self.run),
         }
 

@@ -17,9 +17,9 @@ from batchgen.disk import append_line
 from batchgen.errors import BatchgenError, OutputError
 from batchgen.images import PictureFolder
 from batchgen.journal import Journal, Standing
-from batchgen.journal.batches import open_batches
+from batchgen.journal.batches import open_batches, set_aside
 from batchgen.place import Place
-from batchgen.pricing import NANO, in_batch
+from batchgen.pricing import NANO, dollars, in_batch
 from batchgen.report import NOTHING, Report, again, counted, state, tally, write_report
 from batchgen.sending import Options, Sending
 from batchgen.signals import Signals
@@ -161,6 +161,7 @@ def _finish(sending: Sending, stopped: BatchgenError | None, began: float, *, bu
             learned=sending.progress.learned,
             in_batches=now.in_batches,
             batches=left,
+            set_aside=dollars(set_aside(journal, number)) or 0.0,
         )
         journal.end_run(number, report.exit_code, report.run_json(), tables.known)
         write_report(place.folder, report.as_json())

@@ -330,6 +330,31 @@ def test_money_in_batches_counts_as_spent(lab: Lab) -> None:
         assert {row["status"] for row in lab.table()} <= {"succeeded", "pending"}
 
 
+def test_several_jobs_are_all_sent_before_one_is_waited_for(lab: Lab) -> None:
+    """P25 With --wait the batches of all jobs are on their way before the first is waited for, and what one job has put into
+    batches is not there for the next to spend."""
+    order: list[str] = []
+
+    def script(request: RequestInfo) -> None:
+        if request.path.startswith("/v1/batches"):
+            order.append(request.method)
+
+    with serving(AT_ONCE, script) as api:
+        pricing = {"gpt-5.6-luna": {"input": 10, "output": 20}}
+        jobs = [lab.job(api.url, name=name, mode="batch", pricing=pricing) for name in ("one", "two")]
+        done = lab.run("run", *jobs, "--wait", "--json", "--max-cost", "1")
+        assert done.returncode == 0, done.stderr
+        assert [job["run"]["exit_code"] for job in json.loads(done.stdout)["jobs"]] == [0, 0]
+        assert order[:2] == ["POST", "POST"]
+        third = lab.job(api.url, name="three", mode="batch", pricing=pricing)
+        told = json.loads(lab.run("run", third, "--json").stdout)["run"]
+        fourth = [lab.job(api.url, name=name, mode="batch", pricing=pricing) for name in ("four", "five")]
+        capped = lab.run("run", *fourth, "--json", "--max-cost", str(told["set_aside"] * 1.5))
+        ends = json.loads(capped.stdout)["jobs"]
+        assert [job["run"]["exit_code"] for job in ends] == [6, 5]
+        assert 0 < ends[1]["run"]["in_batches"] < 5
+
+
 def test_the_price_is_half(lab: Lab) -> None:
     """P25 A batch costs half: in the plan, which says what is saved, and on record."""
     pricing = {"gpt-5.6-luna": {"input": 100, "output": 200}}

@@ -293,22 +293,32 @@ def run(
     if prompts == "-" and len(jobs) > 1:
         raise click.UsageError("--prompts - feeds one job; name one")
     loaded = _load_all(jobs, prompts, mode, simulate, output)
-    codes, objects = [], []
-    for job in loaded:
-        one = partial(
-            _run_one, limit=limit, max_cost=max_cost, simulate=simulate, wait=wait, output=output, quiet=quiet
-        )
-        code, shown = _ended(one, job, line=not as_object, quiet=quiet)
-        if max_cost is not None:
-            # The cap is the command's; what one job spent is not there for the next.
-            max_cost = max(0.0, max_cost - shown.get("run", {}).get("cost", 0.0))
-        codes.append(code)
-        objects.append(shown)
-        if code in (130, 143):
-            break
+    told = {"limit": limit, "simulate": simulate, "output": output}
+    ended = _run_all(loaded, wait=wait, max_cost=max_cost, line=not as_object, quiet=quiet, **told)
     if as_object:
+        objects = [shown for _, shown in ended]
         tell(as_json(objects[0] if len(loaded) == 1 else {"jobs": objects}))
-    raise click.exceptions.Exit(min(codes, key=PRECEDENCE.index))
+    raise click.exceptions.Exit(min((code for code, _ in ended), key=PRECEDENCE.index))
+
+
+def _run_all(
+    jobs: Sequence[Job], *, wait: bool, max_cost: float | None, line: bool, quiet: bool, **told: Any
+) -> list[tuple[int, dict[str, Any]]]:
+    """Run every job; how each ended, and that as an object. The batches of all are sent before those of one are waited for."""
+    ended: dict[int, tuple[int, dict[str, Any]]] = {}
+    for waits in [False, True] if wait and len(jobs) > 1 else [wait]:
+        for number, job in enumerate(jobs):
+            if number in ended and ended[number][0] != 6:
+                continue
+            one = partial(_run_one, wait=waits, max_cost=max_cost, quiet=quiet, **told)
+            code, shown = ended[number] = _ended(one, job, line=line, quiet=quiet)
+            if max_cost is not None:
+                # The cap is the command's; what one job spent is not there for the next.
+                ran = shown.get("run", {})
+                max_cost = max(0.0, max_cost - ran.get("cost", 0.0) - ran.get("set_aside", 0.0))
+            if code in (130, 143):
+                return list(ended.values())
+    return list(ended.values())
 
 
 @main.command("run-batch")

@@ -24,7 +24,7 @@ Json = Mapping[str, Any]
 
 # Seconds for one exchange of small JSON, and without a byte of a file.
 EXCHANGE = 60.0
-IDLE = 120.0
+IDLE = 300.0
 
 # A batch that was created a moment ago may not be in the list yet: so often it is looked for, with so many seconds between.
 LOOKS = 2

@@ -59,10 +59,12 @@ def members(journal: Journal, batch: Batch, lines: Collection[int] | None) -> di
     return {line["line"]: _member(batch, line) for line in found}
 
 
-def set_aside(journal: Journal) -> int:
-    """What the requests in batches may cost at the most, in nano-dollars: one without a price, what the dearest row may."""
-    sql = "SELECT total(coalesce(cost, (SELECT max(cost_bound) FROM rows), 0)) FROM members"
-    return int(journal.query(sql)[0][0])
+def set_aside(journal: Journal, run: int | None = None) -> int:
+    """What the requests in batches, or in those of one run, may cost at the most, in nano-dollars: one without a price as
+    much as the dearest row."""
+    where = "batch IN (SELECT batch FROM batches WHERE run = ?)" if run is not None else "? IS NULL"
+    sql = f"SELECT total(coalesce(cost, (SELECT max(cost_bound) FROM rows), 0)) FROM members WHERE {where}"
+    return int(journal.query(sql, run)[0][0])
 
 
 def begun(batch: Batch, run: int) -> Change:
