@@ -193,6 +193,17 @@ def test_cancel_and_the_rest_online(lab: Lab) -> None:
     assert [row["output"] for row in lab.table()] == [f"answer {n}" for n in range(1, 21)]
 
 
+def test_cancel_of_what_has_ended_meanwhile(lab: Lab) -> None:
+    """P12 `cancel` of a batch that ended since the last look (409) collects it like any run: exit 0, nothing is left."""
+    with serving(AT_ONCE, fate=Fates()) as api:
+        job = lab.job(api.url, mode="batch")
+        assert lab.go(job).exit_code == 6
+        ended = runner.cancel(lab.load(job))
+        assert (ended.exit_code, ended.rows, ended.batches) == (0, {"succeeded": 5}, 0)
+        assert api.requests.by_path["/v1/batches"] == 1
+        assert paid(api) == 5
+
+
 def test_a_batch_that_somebody_else_cancelled(lab: Lab) -> None:
     """P12 Who cancels a batch at the server does not find it sent again by the run that notices: that one stops with 4; the
     next sends the rest."""

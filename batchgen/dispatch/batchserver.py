@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 from urllib.parse import quote
@@ -148,7 +149,15 @@ class BatchServer:
 
     async def cancel(self, batch: Batch) -> None:
         """Ask for a batch to be cancelled. Raises Refused, also where it has ended."""
-        await self._ask("POST", f"/batches/{_part(batch.id)}/cancel")
+
+        async def ask() -> Reply | Failure:
+            told = await self._client.ask("POST", f"/batches/{_part(batch.id)}/cancel")
+            if isinstance(told, Failure) and told.status == 409:
+                # It has ended, and no other try finds it going on.
+                return replace(told, meaning="row")
+            return told
+
+        await self._until_done(ask, EXCHANGE)
 
     async def download(self, file: str, path: Path) -> None:
         """Fetch a file of answers. Raises Refused, OutputError."""
