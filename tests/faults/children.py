@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import resource
+import signal
+from collections.abc import Awaitable, Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["batchgen.runner", "batchgen.dispatch.online", "batchgen.tables"])
+_OWN = ("runner", "tables", *(f"dispatch.{name}" for name in ("online", "batch_api", "shared", "transport")))
+# What a run imports only when it needs it, too.
+_OTHERS = ("genai_prices.data", "httpcore2", "h11", "anyio.streams.tls", "encodings.utf_8_sig", "encodings.ascii")
+CONTEXT.set_forkserver_preload([*(f"batchgen.{name}" for name in _OWN), *_OTHERS])
 
 
 def child(job: Path, *, key: str, room: int | None = None) -> BaseProcess:
@@ -19,14 +26,73 @@ def child(job: Path, *, key: str, room: int | None = None) -> BaseProcess:
     return process
 
 
-def _run(job: str, key: str, room: int | None) -> None:
-    from batchgen import BatchgenError, load_job, run
+def killed_at(step: int, job: Path, *, key: str, command: str = "run", shard: int | None = None) -> int | None:
+    """Run a command (run or cancel) of a job in a process that kills itself at its step `step`, counted from 1: before and
+    after each exchange, each commit, each file of requests that comes or goes. `shard`: requests in a file at the most. Returns
+    the exit code, -9 where it was killed."""
+    process = CONTEXT.Process(target=_stepped, args=(str(job), key, step, command, shard))
+    process.start()
+    process.join(60)
+    return process.exitcode
 
-    os.environ["OPENAI_API_KEY"] = key
+
+def _run(job: str, key: str, room: int | None) -> None:
     if room is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+    _go(job, key, "run")
+
+
+def _stepped(job: str, key: str, step: int, command: str, shard: int | None) -> None:
+    from batchgen.dispatch import batch_api, batchserver, shards
+    from batchgen.dispatch.transport import Client
+    from batchgen.journal.writer import Writer
+
+    count = itertools.count(1)
+
+    def pass_step() -> None:
+        if next(count) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    batchserver.BETWEEN_LOOKS = batch_api.FIRST_LOOK = 0.0
+    shards.MOST_REQUESTS = shard or shards.MOST_REQUESTS
+    for owner, name in ((Client, "ask"), (Client, "upload"), (Client, "download")):
+        setattr(owner, name, _awaited(getattr(owner, name), pass_step))
+    for other, name in (
+        (Writer, "_commit"),
+        (shards.Shard, "__init__"),
+        (shards.Shard, "finish"),
+        (shards.Shard, "discard"),
+    ):
+        setattr(other, name, _called(getattr(other, name), pass_step))
+    _go(job, key, command)
+
+
+def _awaited(whole: Callable[..., Awaitable[Any]], pass_step: Callable[[], None]) -> Callable[..., Awaitable[Any]]:
+    async def stepped(*args: Any, **options: Any) -> Any:
+        pass_step()
+        result = await whole(*args, **options)
+        pass_step()
+        return result
+
+    return stepped
+
+
+def _called(whole: Callable[..., Any], pass_step: Callable[[], None]) -> Callable[..., Any]:
+    def stepped(*args: Any, **options: Any) -> Any:
+        pass_step()
+        result = whole(*args, **options)
+        pass_step()
+        return result
+
+    return stepped
+
+
+def _go(job: str, key: str, command: str) -> None:
+    from batchgen import BatchgenError, load_job, runner
+
+    os.environ["OPENAI_API_KEY"] = key
     try:
-        code = run(load_job(job)).exit_code
+        code = getattr(runner, command)(load_job(job)).exit_code
     except BatchgenError as error:
         code = error.exit_code
     os._exit(code)
