@@ -14,6 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+# What the error file says of requests that were never executed.
+UNANSWERED = ("batch_expired", "batch_cancelled")
+
+# The statuses of HTTP (RFC 9110, 15).
+_STATUSES = range(100, 600)
+
 # What a line's url has before the endpoint, whatever the server's own base is.
 VERSION = "/v1"
 
@@ -31,6 +37,11 @@ class Result:
     body: Any = None
     error: Mapping[str, Any] | None = None
 
+    @property
+    def answered(self) -> bool:
+        """Whether the request was executed, or tried."""
+        return self.error is None or self.error.get("code") not in UNANSWERED
+
 
 def task_line(custom_id: str, endpoint: str, body: Mapping[str, Any]) -> bytes:
     """A request as a line of an input file; `endpoint` such as /chat/completions."""
@@ -46,11 +57,16 @@ def result_line(name: str, result: Result) -> bytes:
 
 
 def _line(value: Mapping[str, Any]) -> bytes:
+    return encoded(value) + b"\n"
+
+
+def encoded(value: Any) -> bytes:
+    """JSON without spaces, in UTF-8."""
     try:
-        return f"{_encode(value)}\n".encode()
+        return _encode(value).encode()
     except UnicodeEncodeError:
         # Half a surrogate pair, as a reply may hold: JSON's escapes hold what UTF-8 cannot.
-        return f"{_encode_ascii(value)}\n".encode()
+        return _encode_ascii(value).encode()
 
 
 def result_of(line: bytes) -> Result:
@@ -62,7 +78,7 @@ def result_of(line: bytes) -> Result:
     if not isinstance(told, dict) or not isinstance(told.get("custom_id"), str):
         raise ValueError("is no object with a custom_id")
     response, error = told.get("response"), told.get("error")
-    if isinstance(response, dict) and type(response.get("status_code")) is int:
+    if isinstance(response, dict) and type(response.get("status_code")) is int and response["status_code"] in _STATUSES:
         named = response.get("request_id")
         return Result(
             custom_id=told["custom_id"],

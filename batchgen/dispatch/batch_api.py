@@ -6,7 +6,7 @@ upload    its file is at the server, and the file's id on record
 create    the batch is at the server, and its id on record     -> the run may end here, and another goes on
 look      validating, in_progress, finalizing, whatever else: it is looked at again
 collect   completed, failed, expired, cancelled: what it brought is on record, line by line
-close     what it did not bring is to be sent again
+close     what it did not bring is to be sent again; not while its files have less than the server says was answered
 ```
 
 Until `create` nothing was sent that costs. A run that dies between `upload` and the end of `create` leaves a batch that is
@@ -53,10 +53,11 @@ _UNPROVEN = frozenset({"made", "uploaded", "validating", "failed"})
 # The error of a batch that does not fit into the queue of its model.
 _FULL = "token_limit_exceeded"
 
-# What is kept of a server's words: characters, the counts of requests, and the size of a number.
-LONGEST = 200
+# What is kept of a server's words: characters, and the counts of requests; and of its numbers, those that are such counts,
+# or times before the year 10000.
+LONGEST = 1000
 COUNTS = ("total", "completed", "failed")
-MOST = 1e15
+MOST = 253_402_300_800
 
 # What is said of a batch that this program was asked to cancel, beside what the server says.
 _ASKED = "asked_to_cancel"
@@ -208,7 +209,7 @@ class BatchBackend:
             await self._pay(cost)
         except LimitError as error:
             self._ledger.withhold(request)
-            self._trouble = error
+            self._stop_with(error)
             return False
         shard.add(request, line, self._ledger.withhold(request), cost)
         if len(shard.held) >= PAGE:
@@ -315,25 +316,33 @@ class BatchBackend:
                 return
             pause = min(pause * GROWTH, LAST_LOOK)
 
-    async def _found(self, batch: Batch) -> Batch | None:
-        """A batch that is at the server; None, and forgotten, where there is none."""
+    async def _found(self, batch: Batch, *, give_up: bool = False) -> Batch | None:
+        """A batch that is at the server. None, and forgotten, where there is none; None where that cannot be known, which
+        stops the run, or with `give_up` is as if there were none."""
         if batch.id is not None:
             return batch
-        told = await self._server.find(batch) if batch.file is not None else None
-        if told is None:
-            del self._known[batch.number]
-            await self._ledger.forget(batch)
-            return None
-        return await self._seen(batch, told)
+        try:
+            told = await self._server.find(batch) if batch.file is not None else None
+        except Refused as refused:
+            if not give_up:
+                self._stop_with(self._server.unlisted(refused))
+                return None
+            told = None
+        if told is not None:
+            return await self._seen(batch, told)
+        del self._known[batch.number]
+        await self._ledger.forget(batch)
+        return None
 
     async def _look(self, batch: Batch, *, give_up: bool = False) -> None:
         """See how a batch stands, and collect what it brought if it has ended; with `give_up` what is gone is gone."""
         try:
             told = await self._server.look(batch)
         except Refused as refused:
-            if not give_up:
-                raise self._gone(batch, f"does not know the batch {batch.id} ({refused})") from None
-            await self._close(replace(batch, status="gone"))
+            if give_up:
+                await self._close(replace(batch, status="gone"))
+            else:
+                self._stop_with(self._gone(f"does not know the batch {batch.id} ({refused})"))
             return
         batch = await self._seen(batch, told)
         if batch.status not in ENDED:
@@ -343,27 +352,26 @@ class BatchBackend:
             await self._collector.collect(batch)
         except Refused as refused:
             if not give_up:
-                raise self._gone(batch, f"has the answers of the batch {batch.id} no more ({refused})") from None
-        errors = _errors(told)
-        if errors:
-            batch = await self._failed(batch, errors)
+                self._stop_with(self._gone(f"has not all answers of the batch {batch.id} ({refused})"))
+                return
+        if batch.status == "failed":
+            batch = await self._failed(batch, _errors(told))
         await self._close(batch)
         if batch.status == "cancelled" and _ASKED not in batch.seen:
-            self._trouble = self._trouble or AccountError(
-                f"the batch {batch.id} was cancelled at {self._host}; run again to send the rest of it"
-            )
+            why = f"the batch {batch.id} was cancelled at {self._host}"
+            self._stop_with(AccountError(f"{why}; run again to send the rest of it"))
 
     async def _failed(self, batch: Batch, errors: Sequence[Json]) -> Batch:
         """Record why a batch failed: because of its rows, because the queue was full, or because of the account."""
-        of_lines = [each for each in errors if type(each.get("line")) is int]
-        await self._collector.refused(batch, of_lines)
+        refused = await self._collector.refused(batch, errors)
         if any(each.get("code") == _FULL for each in errors):
             others = (each for each in self._of(batch.model) if each.closed_at is None and each.number != batch.number)
             proven = sum(each.tokens for each in others if each.status not in _UNPROVEN)
             return replace(batch, room=proven + batch.tokens // 2)
-        if not of_lines:
-            told = self._collector.worded(errors[0])
-            self._trouble = self._trouble or AccountError(f"{self._host} refused the batch {batch.id}: {told}")
+        if not refused:
+            # Sent again as it is, it would fail again.
+            told = self._collector.worded(errors[0]) if errors else "it does not say why"
+            self._stop_with(AccountError(f"{self._host} refused the batch {batch.id}: {told}"))
         return batch
 
     async def _close(self, batch: Batch) -> None:
@@ -376,19 +384,22 @@ class BatchBackend:
 
     async def _seen(self, batch: Batch, told: Json) -> Batch:
         """A batch as the server shows it, on record."""
-        seen = {name: value for name in LOOKED_AT if (value := _plain(told.get(name))) is not None}
+        seen = {name: value for name in LOOKED_AT if (value := _READ[name](told.get(name))) is not None}
         if _ASKED in batch.seen:
             seen[_ASKED] = True
-        now = replace(batch, id=batch.id or told["id"], status=str(_plain(told.get("status")) or "unknown"), seen=seen)
+        now = replace(batch, id=batch.id or told["id"], status=_word(told.get("status")) or "unknown", seen=seen)
         self._known[batch.number] = now
         if now != batch:
             await self._ledger.note(now)
         return now
 
-    def _gone(self, batch: Batch, what: str) -> AccountError:
-        return AccountError(
-            f"{self._host} {what}; run with the key and project that it was sent with, or give it up: batchgen cancel"
-        )
+    def _stop_with(self, why: BatchgenError) -> None:
+        """Stop when all that may be done is done. The first reason stays."""
+        self._trouble = self._trouble or why
+
+    def _gone(self, what: str) -> AccountError:
+        remedy = "run again later, or with the key and project that it was sent with, or give it up: batchgen cancel"
+        return AccountError(f"{self._host} {what}; {remedy}")
 
     def _judge(self, failure: Failure, batch: Batch) -> Failure | None:
         """What a failure means for its row; None where it means the account."""
@@ -397,7 +408,7 @@ class BatchBackend:
             return failure
         if own.get(failure.reason):
             return replace(failure, meaning="row")
-        self._trouble = self._trouble or account_error(failure, self._host, batch.model)
+        self._stop_with(account_error(failure, self._host, batch.model))
         return None
 
     # -- cancelling ------------------------------------------------------------------------------------------------
@@ -405,7 +416,7 @@ class BatchBackend:
     async def _cancel(self) -> None:
         self._known = {batch.number: batch for batch in await self._ledger.batches()}
         for batch in self._open():
-            found = await self._found(batch)
+            found = await self._found(batch, give_up=True)
             if found is not None:
                 found = replace(found, seen={**found.seen, _ASKED: True})
                 await self._ledger.note(found)
@@ -428,17 +439,35 @@ class BatchBackend:
         self._progress.waiting_for = f"{len(found)} {word} ({done:,} of {total:,} answered)" if found else ""
 
 
-def _plain(value: Any) -> Any:
-    """A text, a whole number, or an object of these, as the journal keeps it; None for anything else."""
-    if isinstance(value, str):
-        return value[:LONGEST]
-    if isinstance(value, Mapping):
-        return {name: value[name] for name in COUNTS if type(value.get(name)) is int}
-    return int(value) if type(value) in (int, float) and abs(value) < MOST else None
+def _word(value: Any) -> str | None:
+    """A text that can be shown and kept; None for anything else."""
+    return "".join(each if each.isprintable() else "?" for each in value[:LONGEST]) if isinstance(value, str) else None
+
+
+def _number(value: Any) -> int | None:
+    """A count, or a time in seconds since 1970; None for anything else."""
+    return int(value) if type(value) in (int, float) and 0 <= value < MOST else None
+
+
+def _counts(value: Any) -> dict[str, int] | None:
+    """The counts of requests, of which some may be missing; None for no object of them."""
+    if not isinstance(value, Mapping):
+        return None
+    found = {name: _number(value.get(name)) for name in COUNTS}
+    return {name: count for name, count in found.items() if count is not None}
+
+
+# How each part of a batch object is read.
+_READ: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(LOOKED_AT, _number),
+    "request_counts": _counts,
+    "output_file_id": _word,
+    "error_file_id": _word,
+}
 
 
 def _errors(told: Json) -> list[Json]:
-    """What a batch object says is wrong with the batch."""
+    """What the object of a batch that failed says is wrong with it."""
     errors = told.get("errors")
     data = errors.get("data") if isinstance(errors, Mapping) else None
     return [each for each in data if isinstance(each, Mapping)] if isinstance(data, list) else []

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+import math
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
@@ -22,6 +23,8 @@ from batchgen.errors import AccountError, BatchgenError, LimitError
 
 T = TypeVar("T")
 Json = Mapping[str, Any]
+Call = Callable[[], Awaitable[Reply | Failure]]
+Sound = Callable[[Json], bool]
 
 # Seconds for one exchange of small JSON, and without a byte of a file.
 EXCHANGE = 60.0
@@ -35,8 +38,14 @@ BETWEEN_LOOKS = 2.0
 LISTED = 100
 CLOCKS_APART = 24 * 3600.0
 
+# Pages after which a list has no end: the API makes at most 2,000 batches an hour.
+MOST_PAGES = 1000
+
 # A key of the metadata.
 TAG = "batchgen"
+
+# Characters of a name that a server gives to something.
+LONGEST_NAME = 1000
 
 
 class BatchCaller(Caller, Protocol):
@@ -94,11 +103,12 @@ class BatchServer:
 
     async def upload(self, path: Path, batch: Batch) -> str:
         """The file at `path` as the input of a batch; returns the file's id. Raises Refused."""
-        told = await self._until_done(lambda: self._client.upload(path, f"{batch.tag}.jsonl", idle=IDLE), None)
-        return _id_of(told)
+        told = await self._until_done(lambda: self._client.upload(path, f"{batch.tag}.jsonl", idle=IDLE), None, _has_id)
+        return str(told["id"])
 
     async def create(self, batch: Batch, metadata: Mapping[str, str]) -> Json:
-        """Create a batch whose file is there, once: the batch object. Raises Refused: then it was not created."""
+        """Create a batch whose file is there, once: the batch object. Raises Refused: then it was not created; AccountError
+        where nobody knows whether it was."""
         order = {
             "input_file_id": batch.file,
             "endpoint": f"/v1{batch.endpoint}",
@@ -108,18 +118,25 @@ class BatchServer:
         spent = Spent()
         while True:
             # A stop does not cut it off: then it would have to be looked for.
-            told = await self._once(lambda: self._client.ask("POST", "/batches", order), EXCHANGE, cut=False)
+            told = await self._once(lambda: self._client.ask("POST", "/batches", order), EXCHANGE, _has_id, cut=False)
             if not isinstance(told, Failure):
-                if isinstance(told.get("id"), str):
-                    return told
-                told = _nameless("batch")
+                return told
             await self._pause(told, spent)
-            found = await self.find(batch)
+            try:
+                found = await self.find(batch)
+            except Refused as refused:
+                raise self.unlisted(refused) from None
             if found is not None:
                 return found
 
+    def unlisted(self, refused: Refused) -> AccountError:
+        """What stops a job of which nobody knows whether it has another batch."""
+        why = f"{self._host} does not list its batches ({refused}), and one may have been made"
+        return AccountError(f"{why}; run again later, or give it up: batchgen cancel")
+
     async def find(self, batch: Batch) -> Json | None:
-        """The batch object with the tag of a batch, or None where there certainly is none."""
+        """The batch object with the tag of a batch, or None where there certainly is none. Raises Refused where that cannot be
+        known."""
         for look in range(LOOKS):
             if look:
                 await self.sleep(BETWEEN_LOOKS)
@@ -129,23 +146,27 @@ class BatchServer:
         return None
 
     async def _look_for(self, batch: Batch) -> Json | None:
-        after = ""
-        while True:
-            page = await self._ask("GET", f"/batches?limit={LISTED}{after}")
-            found = [each for each in _listed(page) if isinstance(each.get("id"), str)]
+        after, known = "", set[str]()
+        for _ in range(MOST_PAGES):
+            page = await self._ask("GET", f"/batches?limit={LISTED}{after}", _is_list)
+            found = [each for each in page["data"] if isinstance(each, Mapping) and _has_id(each)]
             for each in found:
                 metadata = each.get("metadata")
                 if isinstance(metadata, Mapping) and metadata.get(TAG) == batch.tag:
                     return each
-            oldest = found[-1].get("created_at") if found else None
-            passed = isinstance(oldest, int | float) and oldest < batch.made_at - CLOCKS_APART
-            if not found or passed or page.get("has_more") is not True:
+            if page.get("has_more") is not True or _passed(found, batch.made_at - CLOCKS_APART):
                 return None
+            new = {each["id"] for each in found} - known
+            if not new:
+                break
+            known |= new
             after = f"&after={_part(found[-1]['id'])}"
+        message = "its list of batches has no end"
+        raise Refused(Failure(meaning="row", reason="invalid_response", message=message))
 
     async def look(self, batch: Batch) -> Json:
         """The batch object as it is now. Raises Refused."""
-        return await self._ask("GET", f"/batches/{_part(batch.id)}")
+        return await self._ask("GET", f"/batches/{_part(batch.id)}", _has_status)
 
     async def cancel(self, batch: Batch) -> None:
         """Ask for a batch to be cancelled. Raises Refused, also where it has ended."""
@@ -157,7 +178,7 @@ class BatchServer:
                 return replace(told, meaning="row")
             return told
 
-        await self._until_done(ask, EXCHANGE)
+        await self._until_done(ask, EXCHANGE, _is_any)
 
     async def download(self, file: str, path: Path) -> None:
         """Fetch a file of answers. Raises Refused, OutputError."""
@@ -166,23 +187,21 @@ class BatchServer:
             failure = await self._client.download(f"/files/{_part(file)}/content", path, idle=IDLE)
             return failure or Reply(headers={}, body=b"{}")
 
-        await self._until_done(fetch, None)
+        await self._until_done(fetch, None, _is_any)
 
-    async def _ask(self, method: Literal["GET", "POST"], endpoint: str) -> Json:
-        return await self._until_done(lambda: self._client.ask(method, endpoint), EXCHANGE)
+    async def _ask(self, method: Literal["GET", "POST"], endpoint: str, sound: Sound) -> Json:
+        return await self._until_done(lambda: self._client.ask(method, endpoint), EXCHANGE, sound)
 
-    async def _until_done(self, call: Callable[[], Awaitable[Reply | Failure]], seconds: float | None) -> Json:
+    async def _until_done(self, call: Call, seconds: float | None, sound: Sound) -> Json:
         spent = Spent()
         while True:
-            told = await self._once(call, seconds)
+            told = await self._once(call, seconds, sound)
             if not isinstance(told, Failure):
                 return told
             await self._pause(told, spent)
 
-    async def _once(
-        self, call: Callable[[], Awaitable[Reply | Failure]], seconds: float | None, *, cut: bool = True
-    ) -> Json | Failure:
-        """What one call brings within so many seconds: JSON, or a failure."""
+    async def _once(self, call: Call, seconds: float | None, sound: Sound, *, cut: bool = True) -> Json | Failure:
+        """What one call brings within so many seconds: JSON that is `sound`, or a failure."""
         try:
             async with asyncio.timeout(seconds):
                 reply = await (self._unless_stopped(call()) if cut else call())
@@ -197,9 +216,9 @@ class BatchServer:
             told = json.loads(reply.body)
         except (ValueError, RecursionError):
             told = None
-        if isinstance(told, Mapping):
+        if isinstance(told, Mapping) and sound(told):
             return told
-        message = "the reply is no JSON object"
+        message = "the reply is not what was asked for"
         return Failure(meaning="transient", reason="invalid_response", message=message, unknown=True)
 
     async def _pause(self, failure: Failure, spent: Spent) -> None:
@@ -250,19 +269,27 @@ def _part(name: str | None) -> str:
     return quote(name or "", safe="")
 
 
-def _id_of(told: Json) -> str:
-    """The id of an object. Raises Refused."""
+def _is_any(told: Json) -> bool:
+    return True
+
+
+def _has_id(told: Json) -> bool:
+    """Whether it is an object that can be asked for again: no address has room for the name of a folder, or of none."""
     found = told.get("id")
-    if isinstance(found, str) and found:
-        return found
-    raise Refused(_nameless("file"))
+    return (
+        isinstance(found, str) and len(found) <= LONGEST_NAME and found.isprintable() and found not in ("", ".", "..")
+    )
 
 
-def _nameless(what: str) -> Failure:
-    message = f"the server took the {what}, and named no id"
-    return Failure(meaning="transient", reason="invalid_response", message=message, unknown=True)
+def _has_status(told: Json) -> bool:
+    return isinstance(told.get("status"), str)
 
 
-def _listed(page: Json) -> list[Json]:
-    data = page.get("data")
-    return [each for each in data if isinstance(each, Mapping)] if isinstance(data, list) else []
+def _is_list(told: Json) -> bool:
+    return isinstance(told.get("data"), list)
+
+
+def _passed(page: Sequence[Json], since: float) -> bool:
+    """Whether a page, of a list that begins with the newest, leads to what was made before `since`."""
+    made = [at if isinstance(at := each.get("created_at"), int | float) else math.inf for each in page]
+    return bool(made) and made[-1] < since and made == sorted(made, reverse=True)

@@ -7,27 +7,24 @@ more), change nothing: a collection that was broken off goes on where it was.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from batchgen.batchlines import Result, result_of
+from batchgen.batchlines import Result, encoded, result_of
 from batchgen.disk import scratch, telling
 from batchgen.dispatch import Attempt, Batch, BatchLedger, Failure, Member, Outcome, Progress, Received
-from batchgen.dispatch.batchserver import BatchCaller, BatchServer, Json
+from batchgen.dispatch.batchserver import BatchCaller, BatchServer, Json, Refused
 from batchgen.dispatch.call import audit, read
 from batchgen.dispatch.retry import classify
-from batchgen.dispatch.wire import MAX_PICTURE_REPLY, Reply
+from batchgen.dispatch.wire import MAX_PICTURE_REPLY, MAX_TEXT_REPLY, Reply
+from batchgen.kinds import AT
 from batchgen.pricing import Prices, in_batch
 
 # Lines, and bytes of them, that are recorded together.
 GROUP = 250
 GROUP_BYTES = 16 * 1024 * 1024
-
-# What the error file says of requests that were never executed.
-UNANSWERED = frozenset({"batch_expired", "batch_cancelled"})
 
 # The files of a batch object.
 _FILES = ("output_file_id", "error_file_id")
@@ -55,31 +52,41 @@ class Collector:
         self._progress, self._folder, self._accept, self._capped = progress, folder, accept, capped
         self._judge = judge
         self._kept = False
+        # The lines of a batch's file that its answers name.
+        self._brought: set[int] = set()
 
     async def collect(self, batch: Batch) -> None:
-        """Record all that an ended batch brought. Raises Refused for a file that is gone, OutputError."""
-        self._kept = False
+        """Record all that an ended batch brought. Raises Refused for a file that is gone, or for fewer answers than the batch
+        is said to have, and OutputError."""
+        self._kept, self._brought = False, set()
         for name in _FILES:
             file = batch.seen.get(name)
             if isinstance(file, str) and file:
                 await self._bring(batch, file)
+        promised, brought = _promised(batch), len(self._brought)
+        if brought < promised:
+            # What is missing was paid for. It may come; sent again, it would be paid for twice.
+            message = f"its files have {brought:,} of {promised:,}"
+            raise Refused(Failure(meaning="transient", reason="invalid_response", message=message))
         if batch.status == "completed":
             await self._complete(batch)
 
-    async def refused(self, batch: Batch, errors: Sequence[Json]) -> None:
-        """Record what was found wrong with lines of a batch that failed before it began."""
+    async def refused(self, batch: Batch, errors: Sequence[Json]) -> int:
+        """Record what was found wrong with lines of a batch that failed before it began; returns with how many of them."""
         self._kept = False
-        found = {each["line"]: each for each in errors}
-        lines = list(found)
+        found = {line: each for each in errors if type(line := each.get("line")) is int and 0 < line <= batch.requests}
+        lines, recorded = list(found), 0
         for at in range(0, len(lines), GROUP):
             for line, member in (await self._ledger.members(batch, lines[at : at + GROUP])).items():
                 await self._failed(batch, member, self._meant(400, {"error": dict(found[line])}, None))
+                recorded += 1
+        return recorded
 
     async def _bring(self, batch: Batch, file: str) -> None:
         path = scratch(self._folder, "answers")
         try:
             await self._server.download(file, path)
-            groups = _groups(path)
+            groups = _groups(path, MAX_PICTURE_REPLY if AT[batch.endpoint].draws else MAX_TEXT_REPLY)
             while group := await asyncio.to_thread(next, groups, None):
                 self._server.go_on()
                 await self._record(batch, group)
@@ -94,15 +101,17 @@ class Collector:
                 result = result_of(self._client.keyless(line))
             except ValueError:
                 continue
-            if result.custom_id.isdecimal() and len(result.custom_id) < 10:
-                results.setdefault(int(result.custom_id), result)
+            number = _number(result.custom_id)
+            if number is not None and number <= batch.requests:
+                results.setdefault(number, result)
+        self._brought.update(line for line, result in results.items() if result.answered)
         members = await self._ledger.members(batch, results)
         # Committed together: one after the other, each would wait for the disk.
         await asyncio.gather(*(self._answer(batch, member, results[line]) for line, member in members.items()))
 
     async def _answer(self, batch: Batch, member: Member, result: Result) -> None:
         if result.error is not None:
-            if result.error.get("code") not in UNANSWERED:
+            if result.answered:
                 await self._failed(batch, member, self._meant(200, {"error": dict(result.error)}, None))
             return
         assert result.status is not None
@@ -155,12 +164,16 @@ class Collector:
             await asyncio.gather(*(self._failed(batch, member, failure) for member in left.values()))
 
 
-def _groups(path: Path) -> Iterator[list[bytes]]:
-    """The lines of a file, as many at a time as are recorded together; of a line beyond the largest reply, parts."""
+def _groups(path: Path, most: int) -> Iterator[list[bytes]]:
+    """The lines of a file, as many at a time as are recorded together; of a line beyond `most` bytes nothing."""
     with telling(path), path.open("rb") as file:
         group: list[bytes] = []
         size = 0
-        while line := file.readline(MAX_PICTURE_REPLY):
+        while line := file.readline(most):
+            if len(line) == most and not line.endswith(b"\n"):
+                while (rest := file.readline(most)) and not rest.endswith(b"\n"):
+                    pass
+                continue
             group.append(line)
             size += len(line)
             if len(group) >= GROUP or size >= GROUP_BYTES:
@@ -170,18 +183,30 @@ def _groups(path: Path) -> Iterator[list[bytes]]:
             yield group
 
 
+def _number(custom_id: str) -> int | None:
+    """The number that a custom_id is, written as this program does; None for any other."""
+    number = int(custom_id) if custom_id.isdecimal() and len(custom_id) < 10 else 0
+    return number if str(number) == custom_id else None
+
+
+def _promised(batch: Batch) -> int:
+    """How many requests a batch that ended has answered, by what is said of it; all, where a completed one has no count."""
+    counts = batch.seen.get("request_counts")
+    told = counts.get("completed") if isinstance(counts, Mapping) else None
+    if type(told) is not int:
+        told = batch.requests if batch.status == "completed" else 0
+    return min(told, batch.requests)
+
+
 def _reply(status: int, body: Any, request_id: str | None) -> Reply:
     """A line's response as the online API would have sent it."""
-    headers = {"x-request-id": request_id} if request_id else {}
-    return Reply(
-        status=status, headers=headers, body=json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-    )
+    return Reply(status=status, headers={"x-request-id": request_id} if request_id else {}, body=encoded(body))
 
 
 def ended_at(seen: Mapping[str, Any]) -> float:
-    """When a batch ended, in seconds since 1970; now, where the server does not say."""
-    told = [seen[name] for name in _ENDS if type(seen.get(name)) in (int, float)]
-    return float(told[0]) if told else time.time()
+    """When a batch ended, in seconds since 1970; now, where the server does not say, or says that it is to come."""
+    told = [float(seen[name]) for name in _ENDS if type(seen.get(name)) is int]
+    return min([*told[:1], time.time()])
 
 
 def _attempt(batch: Batch, **told: Any) -> Attempt:
