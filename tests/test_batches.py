@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 from collections import Counter
@@ -14,7 +15,8 @@ from PIL import Image
 
 import batchgen
 from batchgen import InputError, review, runner
-from batchgen.dispatch import batchserver, shards
+from batchgen.dispatch import Failure, batchserver, shards
+from batchgen.dispatch.transport import Client
 from batchgen.simulator import BatchInfo, Fate, RequestInfo, Settings, Simulator
 from batchgen.spec import with_mode
 
@@ -139,6 +141,28 @@ def test_lines_that_fail_are_told_like_calls_that_fail(lab: Lab) -> None:
     assert [(row["id"], row["reason"], row["http_status"]) for row in lab.table(which="errors")] == [
         ("b", "policy", "400")
     ]
+
+
+def test_half_a_character_in_an_answer_is_kept(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P18 What JSON can say and UTF-8 cannot, half of a surrogate pair, ends no collection: the answer is recorded as it came,
+    and shown as well as can be."""
+    download = Client.download
+
+    def spoil(path: Path) -> None:
+        results = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for result in results:
+            result["response"]["body"]["choices"][0]["message"]["content"] = "\ud83d"
+        path.write_text("".join(f"{json.dumps(result)}\n" for result in results), encoding="utf-8")
+
+    async def spoiled(client: Client, endpoint: str, path: Path, *, idle: float) -> Failure | None:
+        failure = await download(client, endpoint, path, idle=idle)
+        await asyncio.to_thread(spoil, path)
+        return failure
+
+    monkeypatch.setattr(Client, "download", spoiled)
+    with serving(AT_ONCE) as api:
+        assert until_done(lab, lab.job(api.url, mode="batch")) == [6, 0]
+    assert [row["output"] for row in lab.table()] == ["\N{REPLACEMENT CHARACTER}"] * 5
 
 
 @pytest.mark.parametrize("fault", ["reset_body", "truncated", "500", "reset"])

@@ -199,6 +199,15 @@ class Member:
     columns_digest: bytes = b""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a request of a batch ended, and the one call that the batch was for it."""
+
+    member: Member
+    outcome: Outcome
+    attempt: Attempt
+
+
 class BatchLedger(Receiver, Protocol):
     """Where the Batch API's backend leaves what happened; every method returns when it is durable."""
 
@@ -223,8 +232,8 @@ class BatchLedger(Receiver, Protocol):
     async def members(self, batch: Batch, lines: Collection[int] | None = None) -> dict[int, Member]:
         """What is left of a batch's requests, by line: those of `lines`, or (None) the first page of all."""
 
-    async def answered(self, member: Member, outcome: Outcome, attempt: Attempt) -> None:
-        """A request of a batch ended; the commit point. It is in the batch no more."""
+    async def ended(self, endings: Sequence[Ending]) -> None:
+        """Requests of a batch ended; the commit point of all of them. They are in the batch no more."""
 
     async def unsent(self, outcome: Outcome) -> None:
         """A request that ended without another call."""

@@ -192,13 +192,12 @@ class BatchBackend:
             self._held += 1
             # Other models have queues of their own.
             return self._rules.own_model
-        shard = self._shards.get((request.endpoint, model))
-        if shard is not None and not shard.takes(request, shard.line(request, body)):
-            await self._send(shard)
-            shard = None
-        if shard is None:
-            shard = await self._begin(request.endpoint, model)
+        shard = self._shards.get((request.endpoint, model)) or await self._begin(request.endpoint, model)
         line = shard.line(request, body)
+        if shard.requests and not shard.takes(request, line):
+            await self._send(shard)
+            shard = await self._begin(request.endpoint, model)
+            line = shard.line(request, body)
         if not shard.takes(request, line):
             await self._unfit(
                 request, "too_long", f"is {len(line):,} bytes in a batch; {MOST_BYTES:,} is the most of one"

@@ -97,24 +97,36 @@ async def read(ledger: Receiver, client: Caller, request: Request, reply: Reply)
     try:
         large = len(reply.body) > LARGE_REPLY
         body = await asyncio.to_thread(json.loads, reply.body) if large else json.loads(reply.body)
+    except (ValueError, RecursionError):
+        return _unreadable(client, reply, "the reply is not JSON")
+    return await understood(ledger, client, request, body, reply)
+
+
+async def understood(ledger: Receiver, client: Caller, request: Request, body: Any, reply: Reply) -> Received | Failure:
+    """What a reply of status 200 says, its pictures stored; `body` is its JSON: an answer, or why it is none."""
+    try:
         if complaint(body) is not None:
             return client.clean(classify(200, reply.body, reply.headers))
         if not isinstance(body, Mapping):
             raise Unreadable(f"the reply is {type(body).__name__}, not an object")
         return await ledger.receive(request, body, reply.body)
-    except (Unreadable, ValueError, RecursionError) as error:
-        final = isinstance(error, Unreadable) and error.final
-        told = str(error) if isinstance(error, Unreadable) else "the reply is not JSON"
-        return client.clean(
-            Failure(
-                meaning="row" if final else "transient",
-                reason="invalid_response",
-                message=f"{told}: {reply.body[:QUOTED].decode('utf-8', 'replace')}",
-                status=200,
-                request_id=reply.headers.get("x-request-id"),
-                unknown=True,
-            )
+    except Unreadable as error:
+        return _unreadable(client, reply, str(error), final=error.final)
+    except (ValueError, RecursionError):
+        return _unreadable(client, reply, "the reply is not JSON")
+
+
+def _unreadable(client: Caller, reply: Reply, told: str, *, final: bool = False) -> Failure:
+    return client.clean(
+        Failure(
+            meaning="row" if final else "transient",
+            reason="invalid_response",
+            message=f"{told}: {reply.body[:QUOTED].decode('utf-8', 'replace')}",
+            status=200,
+            request_id=reply.headers.get("x-request-id"),
+            unknown=True,
         )
+    )
 
 
 def audit(result: Received | Failure, reply: Reply | Failure) -> dict[str, Any]:

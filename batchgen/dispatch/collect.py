@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 from batchgen.batchlines import Result, encoded, result_of
 from batchgen.disk import scratch, telling
-from batchgen.dispatch import Attempt, Batch, BatchLedger, Failure, Member, Outcome, Progress, Received
+from batchgen.dispatch import Attempt, Batch, BatchLedger, Ending, Failure, Member, Outcome, Progress, Received
 from batchgen.dispatch.batchserver import BatchCaller, BatchServer, Json, Refused
-from batchgen.dispatch.call import audit, read
+from batchgen.dispatch.call import audit, understood
 from batchgen.dispatch.retry import classify
 from batchgen.dispatch.wire import MAX_PICTURE_REPLY, MAX_TEXT_REPLY, Reply
 from batchgen.kinds import AT
@@ -24,7 +25,7 @@ from batchgen.pricing import Prices, in_batch
 
 # Lines, and bytes of them, that are recorded together.
 GROUP = 250
-GROUP_BYTES = 16 * 1024 * 1024
+GROUP_BYTES = 4 * 1024 * 1024
 
 # The files of a batch object.
 _FILES = ("output_file_id", "error_file_id")
@@ -59,17 +60,30 @@ class Collector:
         """Record all that an ended batch brought. Raises Refused for a file that is gone, or for fewer answers than the batch
         is said to have, and OutputError."""
         self._kept, self._brought = False, set()
+        gone: Refused | None = None
         for name in _FILES:
             file = batch.seen.get(name)
             if isinstance(file, str) and file:
-                await self._bring(batch, file)
+                try:
+                    await self._bring(batch, file)
+                except Refused as refused:
+                    gone = gone or refused
         promised, brought = _promised(batch), len(self._brought)
-        if brought < promised:
+        if gone is None and brought < promised:
             # What is missing was paid for. It may come; sent again, it would be paid for twice.
             message = f"its files have {brought:,} of {promised:,}"
-            raise Refused(Failure(meaning="transient", reason="invalid_response", message=message))
-        if batch.status == "completed":
-            await self._complete(batch)
+            gone = Refused(Failure(meaning="transient", reason="invalid_response", message=message))
+        if gone is not None:
+            raise gone
+        if batch.status == "completed" and not self._kept:
+            # A batch that completed has a line for each request; where one is missing, nobody knows what became of it.
+            await self.give_up(batch, "the batch completed, and brought nothing for this request")
+
+    async def give_up(self, batch: Batch, why: str) -> None:
+        """Nothing more will be known of what is left of a batch: it may have been executed, and is to be asked again."""
+        failure = Failure(meaning="transient", reason="invalid_response", message=why, unknown=True)
+        while left := await self._ledger.members(batch):
+            await self._end(self._failed(batch, member, failure) for member in left.values())
 
     async def refused(self, batch: Batch, errors: Sequence[Json]) -> int:
         """Record what was found wrong with lines of a batch that failed before it began; returns with how many of them."""
@@ -77,116 +91,134 @@ class Collector:
         found = {line: each for each in errors if type(line := each.get("line")) is int and 0 < line <= batch.requests}
         lines, recorded = list(found), 0
         for at in range(0, len(lines), GROUP):
-            for line, member in (await self._ledger.members(batch, lines[at : at + GROUP])).items():
-                await self._failed(batch, member, self._meant(400, {"error": dict(found[line])}, None))
-                recorded += 1
+            members = await self._ledger.members(batch, lines[at : at + GROUP])
+            await self._end(
+                self._failed(batch, member, self._meant(_complaint(found[line]))) for line, member in members.items()
+            )
+            recorded += len(members)
         return recorded
+
+    def worded(self, error: Json) -> str:
+        """What the server says is wrong, without what looks like a key."""
+        return self._meant(_complaint(error)).message
 
     async def _bring(self, batch: Batch, file: str) -> None:
         path = scratch(self._folder, "answers")
+        most = MAX_PICTURE_REPLY if AT[batch.endpoint].draws else MAX_TEXT_REPLY
         try:
             await self._server.download(file, path)
-            groups = _groups(path, MAX_PICTURE_REPLY if AT[batch.endpoint].draws else MAX_TEXT_REPLY)
-            while group := await asyncio.to_thread(next, groups, None):
+            groups = _groups(path, batch.requests, most, self._client.keyless)
+            while (group := await asyncio.to_thread(next, groups, None)) is not None:
                 self._server.go_on()
-                await self._record(batch, group)
+                self._brought.update(line for line, told in group.items() if told.reply is not None)
+                members = await self._ledger.members(batch, group)
+                await self._end([await self._ending(batch, member, group[line]) for line, member in members.items()])
         finally:
             with telling(path):
                 path.unlink(missing_ok=True)
 
-    async def _record(self, batch: Batch, lines: Sequence[bytes]) -> None:
-        results: dict[int, Result] = {}
-        for line in lines:
-            try:
-                result = result_of(self._client.keyless(line))
-            except ValueError:
-                continue
-            number = _number(result.custom_id)
-            if number is not None and number <= batch.requests:
-                results.setdefault(number, result)
-        self._brought.update(line for line, result in results.items() if result.answered)
-        members = await self._ledger.members(batch, results)
-        # Committed together: one after the other, each would wait for the disk.
-        await asyncio.gather(*(self._answer(batch, member, results[line]) for line, member in members.items()))
-
-    async def _answer(self, batch: Batch, member: Member, result: Result) -> None:
-        if result.error is not None:
-            if result.answered:
-                await self._failed(batch, member, self._meant(200, {"error": dict(result.error)}, None))
-            return
-        assert result.status is not None
-        if not 200 <= result.status < 300:
-            await self._failed(batch, member, self._meant(result.status, result.body, result.request_id))
-            return
-        reply = _reply(200, result.body, result.request_id)
-        received = await read(self._ledger, self._client, member.request, reply)
+    async def _ending(self, batch: Batch, member: Member, told: _Told) -> Ending | None:
+        reply = told.reply
+        if reply is None:
+            return None
+        if not 200 <= reply.status < 300:
+            return self._failed(batch, member, self._meant(reply))
+        received = await understood(self._ledger, self._client, member.request, told.body, reply)
         if isinstance(received, Failure):
-            await self._failed(batch, member, received)
-        else:
-            await self._succeeded(batch, member, received, reply)
-
-    def worded(self, error: Json) -> str:
-        """What the server says is wrong, without what looks like a key."""
-        return self._meant(400, {"error": dict(error)}, None).message
-
-    def _meant(self, status: int, body: Any, request_id: str | None) -> Failure:
-        reply = _reply(status, body, request_id)
-        return self._client.clean(classify(reply.status, reply.body, reply.headers))
-
-    async def _succeeded(self, batch: Batch, member: Member, received: Received, reply: Reply) -> None:
+            return self._failed(batch, member, received)
         cost = in_batch(self._prices.of_answer(member.request, received.answer))
         if cost is None and self._capped:
             cost = member.cost
-        attempt = _attempt(batch, cost=cost, **audit(received, reply))
-        outcome = _outcome(batch, member, attempt, received=received)
-        await self._ledger.answered(member, outcome, attempt)
-        ended = received.answer.ended or received.answer.finish_reason in self._accept
-        self._progress.done += ended
-        self._progress.incomplete += not ended
-        self._progress.cost += cost or 0
+        return _ended(batch, member, received, reply, cost)
 
-    async def _failed(self, batch: Batch, member: Member, failure: Failure) -> None:
+    def _meant(self, reply: Reply) -> Failure:
+        return self._client.clean(classify(reply.status, reply.body, reply.headers))
+
+    def _failed(self, batch: Batch, member: Member, failure: Failure) -> Ending | None:
         judged = self._judge(failure, batch)
         if judged is None:
             # It stays in the batch, and is to be sent again when that is closed.
             self._kept = True
-            return
+            return None
         cost = member.cost if judged.unknown and self._capped else None if judged.unknown else 0
-        attempt = _attempt(batch, cost=cost, **audit(judged, judged))
-        await self._ledger.answered(member, _outcome(batch, member, attempt, failure=judged), attempt)
-        self._progress.failed += 1
+        return _ended(batch, member, judged, judged, cost)
 
-    async def _complete(self, batch: Batch) -> None:
-        """A batch that completed has a line for each request; where one is missing, nobody knows what became of it."""
-        message = "the batch completed, and brought nothing for this request"
-        failure = Failure(meaning="transient", reason="invalid_response", message=message, unknown=True)
-        while not self._kept and (left := await self._ledger.members(batch)):
-            await asyncio.gather(*(self._failed(batch, member, failure) for member in left.values()))
+    async def _end(self, endings: Iterable[Ending | None]) -> None:
+        found = [ending for ending in endings if ending is not None]
+        if not found:
+            return
+        await self._ledger.ended(found)
+        for ending in found:
+            answer = ending.outcome.answer
+            ended = answer is not None and (answer.ended or answer.finish_reason in self._accept)
+            self._progress.done += ended
+            self._progress.incomplete += answer is not None and not ended
+            self._progress.failed += answer is None
+            # What a failure may have cost is no more than a guess.
+            self._progress.cost += (ending.outcome.cost or 0) if answer is not None else 0
 
 
-def _groups(path: Path, most: int) -> Iterator[list[bytes]]:
-    """The lines of a file, as many at a time as are recorded together; of a line beyond `most` bytes nothing."""
+class _Told(NamedTuple):
+    """What a line says of its request: the reply that the online API would have sent, and its JSON; None where the request
+    was never executed."""
+
+    reply: Reply | None
+    body: Any
+
+
+def _groups(path: Path, requests: int, most: int, keyless: Callable[[bytes], bytes]) -> Iterator[dict[int, _Told]]:
+    """What the lines of a file say, by request, of which there are so many; as many at a time as are recorded together. A line
+    beyond `most` bytes says nothing."""
     with telling(path), path.open("rb") as file:
-        group: list[bytes] = []
-        size = 0
-        while line := file.readline(most):
-            if len(line) == most and not line.endswith(b"\n"):
-                while (rest := file.readline(most)) and not rest.endswith(b"\n"):
-                    pass
-                continue
-            group.append(line)
-            size += len(line)
-            if len(group) >= GROUP or size >= GROUP_BYTES:
-                yield group
-                group, size = [], 0
-        if group:
+        while lines := _lines(file, most):
+            group: dict[int, _Told] = {}
+            for line in lines:
+                with suppress(ValueError, RecursionError):
+                    result = result_of(keyless(line))
+                    number = _number(result.custom_id)
+                    if number is not None and number <= requests:
+                        group.setdefault(number, _told(result))
             yield group
+
+
+def _lines(file: IO[bytes], most: int) -> list[bytes]:
+    """The next lines, none after the last; an empty one in place of one beyond `most` bytes."""
+    lines: list[bytes] = []
+    size = 0
+    while len(lines) < GROUP and size < GROUP_BYTES and (line := file.readline(most)):
+        if len(line) == most and not line.endswith(b"\n"):
+            while (rest := file.readline(most)) and not rest.endswith(b"\n"):
+                pass
+            line = b""
+        lines.append(line)
+        size += len(line)
+    return lines
 
 
 def _number(custom_id: str) -> int | None:
     """The number that a custom_id is, written as this program does; None for any other."""
     number = int(custom_id) if custom_id.isdecimal() and len(custom_id) < 10 else 0
     return number if str(number) == custom_id else None
+
+
+def _told(result: Result) -> _Told:
+    """Raises RecursionError for a body that is nested too deep to be kept."""
+    if result.status is not None:
+        return _Told(_reply(result.status, result.body, result.request_id), result.body)
+    if not result.answered:
+        return _Told(None, None)
+    body = {"error": result.error}
+    return _Told(_reply(200, body, None), body)
+
+
+def _complaint(error: Json) -> Reply:
+    """What is wrong with a request, as the online API would have said it."""
+    return _reply(400, {"error": dict(error)}, None)
+
+
+def _reply(status: int, body: Any, request_id: str | None) -> Reply:
+    """A line's response as the online API would have sent it."""
+    return Reply(status=status, headers={"x-request-id": request_id} if request_id else {}, body=encoded(body))
 
 
 def _promised(batch: Batch) -> int:
@@ -198,39 +230,29 @@ def _promised(batch: Batch) -> int:
     return min(told, batch.requests)
 
 
-def _reply(status: int, body: Any, request_id: str | None) -> Reply:
-    """A line's response as the online API would have sent it."""
-    return Reply(status=status, headers={"x-request-id": request_id} if request_id else {}, body=encoded(body))
-
-
-def ended_at(seen: Mapping[str, Any]) -> float:
+def _ended_at(seen: Mapping[str, Any]) -> float:
     """When a batch ended, in seconds since 1970; now, where the server does not say, or says that it is to come."""
     told = [float(seen[name]) for name in _ENDS if type(seen.get(name)) is int]
     return min([*told[:1], time.time()])
 
 
-def _attempt(batch: Batch, **told: Any) -> Attempt:
-    elapsed = max(0.0, ended_at(batch.seen) - batch.made_at)
-    return Attempt(number=1, started_at=batch.made_at, wait=0.0, elapsed=elapsed, **told)
-
-
-def _outcome(
-    batch: Batch,
-    member: Member,
-    attempt: Attempt,
-    *,
-    received: Received | None = None,
-    failure: Failure | None = None,
-) -> Outcome:
-    return Outcome(
+def _ended(
+    batch: Batch, member: Member, result: Received | Failure, reply: Reply | Failure, cost: int | None
+) -> Ending:
+    at = _ended_at(batch.seen)
+    elapsed = max(0.0, at - batch.made_at)
+    attempt = Attempt(number=1, started_at=batch.made_at, wait=0.0, elapsed=elapsed, cost=cost, **audit(result, reply))
+    received = result if isinstance(result, Received) else None
+    outcome = Outcome(
         request=member.request,
         attempts=1,
-        elapsed=attempt.elapsed,
-        answered_at=ended_at(batch.seen),
+        elapsed=elapsed,
+        answered_at=at,
         answer=received.answer if received else None,
         reply=received.reply if received else b"",
         files=received.files if received else (),
-        failure=failure,
+        failure=result if isinstance(result, Failure) else None,
         request_id=attempt.request_id,
-        cost=attempt.cost,
+        cost=cost,
     )
+    return Ending(member=member, outcome=outcome, attempt=attempt)

@@ -82,9 +82,9 @@ def noted(batch: Batch) -> Change:
     return Change(also=partial(_note, batch), shown=False)
 
 
-def ended(request: Request) -> Change:
-    """A request is in its batch no more."""
-    return Change(also=partial(_leave, request.ident, request.key), shown=False)
+def ended(requests: Sequence[Request]) -> Change:
+    """Requests are in their batches no more."""
+    return Change(also=partial(_leave, [(request.ident, request.key) for request in requests]), shown=False)
 
 
 def closed(batch: Batch) -> Change:
@@ -105,8 +105,8 @@ def _note(batch: Batch, connection: sqlite3.Connection) -> None:
     update(connection, "batches", batch.number, _cells(batch))
 
 
-def _leave(ident: str, key: bytes, connection: sqlite3.Connection) -> None:
-    connection.execute("DELETE FROM members WHERE ident = ? AND key = ?", (ident, key))
+def _leave(requests: Sequence[tuple[str, bytes]], connection: sqlite3.Connection) -> None:
+    connection.executemany("DELETE FROM members WHERE ident = ? AND key = ?", requests)
 
 
 def _close(batch: Batch, connection: sqlite3.Connection) -> None:

@@ -178,11 +178,11 @@ class Writer:
         return Change(lines=(("outcomes", line),))
 
 
-def together(first: Change, second: Change) -> Change:
-    """Both changes, in one transaction."""
-    steps = [each for each in (first.also, second.also) if each is not None]
-    also = partial(_all, steps) if steps else None
-    return Change(lines=(*first.lines, *second.lines), also=also, shown=first.shown or second.shown)
+def together(*changes: Change) -> Change:
+    """All of these changes, in one transaction."""
+    steps = [change.also for change in changes if change.also is not None]
+    lines = tuple(line for change in changes for line in change.lines)
+    return Change(lines=lines, also=partial(_all, steps) if steps else None, shown=any(c.shown for c in changes))
 
 
 def _all(steps: Sequence[Callable[[sqlite3.Connection], None]], connection: sqlite3.Connection) -> None:

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from batchgen.dispatch import Attempt, Batch, Member, Outcome, Received
+from batchgen.dispatch import Batch, Ending, Member, Outcome, Received
 from batchgen.journal import Journal, batches
 from batchgen.journal.writer import Writer, together
 from batchgen.ledger import JobLedger
@@ -58,12 +58,14 @@ class JobBatches:
         """Read a reply and store its pictures. Raises Unreadable when it is no answer, OutputError for a full disk."""
         return await self._ledger.receive(request, body, reply)
 
-    async def answered(self, member: Member, outcome: Outcome, attempt: Attempt) -> None:
-        """A request of a batch ended: the commit point. It is in the batch no more."""
-        request = outcome.request
-        audit = self._writer.attempt(request.ident, request.key, attempt)
-        recorded = self._writer.outcome(request.ident, member.columns_digest, outcome)
-        await self._writer.commit(together(together(audit, recorded), batches.ended(request)))
+    async def ended(self, endings: Sequence[Ending]) -> None:
+        """Requests of a batch ended: the commit point of all of them. They are in the batch no more."""
+        changes = [batches.ended([each.outcome.request for each in endings])]
+        for each in endings:
+            request = each.outcome.request
+            changes.append(self._writer.attempt(request.ident, request.key, each.attempt))
+            changes.append(self._writer.outcome(request.ident, each.member.columns_digest, each.outcome))
+        await self._writer.commit(together(*changes))
 
     async def unsent(self, outcome: Outcome) -> None:
         """A request that ended without being sent."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 
+from batch import batch, pictures
 from cpu import cpu, parts
 from life import memory, million
 from measure import Line, show
@@ -24,6 +25,8 @@ SCENARIOS: dict[str, Callable[[int | None, int | None], Iterator[Line]]] = {
     "limit": limit,
     "memory": memory,
     "million": million,
+    "batch": batch,
+    "pictures": pictures,
 }
 
 

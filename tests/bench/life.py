@@ -53,7 +53,7 @@ def life(suffix: str, rows: int) -> Life:
         again = [ran(*BATCHGEN, command, job) for command in ("plan", "run")]
         (output / "results.csv").unlink()
         export = ran(*BATCHGEN, "export", job)
-        wrong = _wrong(prompts, output / "results.csv")
+        wrong = wrong_lines(prompts, output / "results.csv")
     return Life(
         plan=plan,
         intake=intake,
@@ -72,7 +72,7 @@ def _journal(output: Path) -> float:
     return sum(path.stat().st_size for path in output.glob("journal.db*")) / 1e6
 
 
-def _wrong(prompts: Path, results: Path) -> int:
+def wrong_lines(prompts: Path, results: Path) -> int:
     """Lines that differ from the prompts in number, order, id, text, or have no answer."""
     with prompts.open(encoding="utf-8", newline="") as asked, results.open(encoding="utf-8", newline="") as told:
         wanted = csv.DictReader(asked) if prompts.suffix == ".csv" else map(json.loads, asked)

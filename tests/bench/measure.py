@@ -101,7 +101,20 @@ def note(text: str) -> None:
 def serving(latency: float = 0.0, *, requests: float | None = None, tokens: float | None = None) -> Iterator[str]:
     """The base URL of a new server in a process of its own: seconds for an answer, and its limits a minute."""
     words = [str(word) if word is not None else "-" for word in (latency, requests, tokens)]
-    process = subprocess.Popen([sys.executable, HERE / "server.py", *words], stdout=subprocess.PIPE, text=True)
+    with _started("server.py", *words) as url:
+        yield url
+
+
+@contextmanager
+def batching(folder: Path, size: int = 0) -> Iterator[str]:
+    """The base URL of a new server for batches, whose files lie in `folder`: answers are pictures of `size` bytes, if any."""
+    with _started("batchapi.py", folder, str(size)) as url:
+        yield url
+
+
+@contextmanager
+def _started(script: str, *words: str | Path) -> Iterator[str]:
+    process = subprocess.Popen([sys.executable, HERE / script, *words], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
         yield process.stdout.readline().strip()
@@ -111,7 +124,7 @@ def serving(latency: float = 0.0, *, requests: float | None = None, tokens: floa
 
 
 def stats(url: str) -> dict[str, Any]:
-    """What a server has seen; see server.Stats."""
+    """What a server has seen; see server.Stats, batchapi.Api."""
     with urllib.request.urlopen(f"{url.removesuffix('/v1')}/stats") as reply:
         return dict(json.load(reply))
 
@@ -132,8 +145,8 @@ def write_rows(path: Path, rows: int) -> Path:
     return path
 
 
-def write_job(prompts: Path, url: str, limits: Mapping[str, float]) -> Path:
-    """A chat job over the rows beside it, with its `limits` as the job file calls them."""
+def write_job(prompts: Path, url: str, limits: Mapping[str, float], **others: Any) -> Path:
+    """A chat job over the rows beside it, with its `limits`, and what else is to be said, as the job file calls them."""
     job = {
         "kind": "chat",
         "prompts": {"path": prompts.name, "id": "id"},
@@ -144,6 +157,7 @@ def write_job(prompts: Path, url: str, limits: Mapping[str, float]) -> Path:
         },
         "limits": limits,
         "provider": {"base_url": url},
+        **others,
     }
     path = prompts.with_name(f"{prompts.stem}.yaml")
     path.write_text(json.dumps(job), encoding="utf-8")
@@ -181,9 +195,9 @@ def ran(*command: str | Path, code: int = 0, key: str | None = KEY) -> Ran:
     return said
 
 
-def staged(job: Path) -> tuple[Ran, Mapping[str, float]]:
-    """Run a job from the start, and its CPU seconds by stage."""
-    done = ran(*STAGES, "run", job, "--quiet")
+def staged(job: Path, *, code: int = 0) -> tuple[Ran, Mapping[str, float]]:
+    """Run a job, and its CPU seconds by stage; for `code` see `ran`."""
+    done = ran(*STAGES, "run", job, "--quiet", code=code)
     return done, json.loads(done.err.splitlines()[-1])
 
 
