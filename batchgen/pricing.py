@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Any, overload
 
 from batchgen.kinds import Answer, Usage
 from batchgen.requests import Request
@@ -24,6 +24,12 @@ def dollars(nano: int | None) -> float | None:
     return None if nano is None else nano / NANO
 
 
+@overload
+def in_batch(nano: int) -> int: ...
+@overload
+def in_batch(nano: None) -> None: ...
+@overload
+def in_batch(nano: int | None) -> int | None: ...
 def in_batch(nano: int | None) -> int | None:
     """What nano-dollars of the plain price are in a batch: half, as OpenAI, Azure, Groq and others have it."""
     return None if nano is None else -(-nano // 2)

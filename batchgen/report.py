@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from batchgen.disk import writing
-from batchgen.dispatch import Learned
+from batchgen.dispatch import ASKED, Batch, Learned, counts_of
 from batchgen.journal import Journal, Standing
 from batchgen.pricing import dollars
 
@@ -28,7 +29,8 @@ class Tally:
 
 
 # What to do about batches that have not ended.
-COLLECT = "run again to collect them (or batchgen cancel, then run --mode online)"
+COLLECT = ": run again to collect them (or batchgen cancel, then run --mode online)"
+CANCELLED = ", to be cancelled: run again to collect what is answered"
 
 NOTHING = Tally(calls=0, input_tokens=0, output_tokens=0, cost=0.0, unpriced=0)
 
@@ -54,8 +56,9 @@ class State:
 class Report:
     """What a run left. `rows` are the table lines in scope by status, and sum to `total`; `run` is what this run took,
     `job` the state of the whole job after it; `models` are those that answered in this run; `elapsed` in seconds; `stopped` why
-    the run ended early, or None; `in_batches` how many of the requests in scope are in `batches` that have not ended, and
-    `set_aside` what those that this run sent may still cost, in USD."""
+    the run ended early, or None; `batches` are those that have not ended, as `batch_json` tells of them, `in_batches` how many
+    requests in scope are in them, and `held` how many wait for room in a queue or for money that batches set aside;
+    `committed` is what the run spent, and what the batches that it sent may still cost, in USD."""
 
     name: str
     number: int
@@ -73,8 +76,9 @@ class Report:
     disarmed: int = 0
     learned: Learned = field(default_factory=Learned)
     in_batches: int = 0
-    batches: int = 0
-    set_aside: float = 0.0
+    batches: tuple[Mapping[str, Any], ...] = ()
+    held: int = 0
+    committed: float = 0.0
 
     def run_json(self) -> dict[str, Any]:
         """What is true of the run, as report.json has it."""
@@ -88,8 +92,9 @@ class Report:
             "elapsed_s": round(self.elapsed, 3),
             "learned": {name: round(per_minute) for name, per_minute in asdict(self.learned).items() if per_minute},
             "in_batches": self.in_batches,
-            "batches": self.batches,
-            "set_aside": self.set_aside,
+            "batches": list(self.batches),
+            "held": self.held,
+            "committed": self.committed,
             **asdict(self.run),
         }
 
@@ -122,7 +127,10 @@ class Report:
             tokens = self.run.input_tokens + self.run.output_tokens
             told += [f"{tokens:,} tokens", money(self.run), f"{self.elapsed:.1f} s"]
         if self.batches:
-            told.append(f"{in_batches(self.in_batches, self.batches)}: {COLLECT}")
+            asked = all(batch["cancelling"] for batch in self.batches)
+            told.append(f"{in_batches(self.in_batches, len(self.batches))}{CANCELLED if asked else COLLECT}")
+        if self.held:
+            told.append(f"{counted(self.held, 'request')} held back until batches have ended: run again later")
         if self.disarmed:
             told.append(f"{self.disarmed:,} cells made safe for spreadsheets")
         told += self.learned_lines()
@@ -131,9 +139,31 @@ class Report:
         return f"{'; '.join(told)} -> {self.tables[0] if self.tables else self.output}"
 
 
+def batch_json(batch: Batch) -> dict[str, Any]:
+    """A batch that has not ended, as the server showed it last; times in seconds since 1970."""
+    answered, failed = counts_of(batch)
+    return {
+        "id": batch.id,
+        "status": batch.status,
+        "cancelling": ASKED in batch.seen,
+        "endpoint": batch.endpoint,
+        "model": batch.model,
+        "requests": batch.requests,
+        "answered": answered,
+        "failed": failed,
+        "age_s": max(0, round(time.time() - batch.made_at)),
+        "expires_at": batch.seen.get("expires_at"),
+    }
+
+
 def in_batches(requests: int, batches: int) -> str:
     """`1,000 requests in 1 batch`."""
     return f"{counted(requests, 'request')} in {batches:,} batch{'es' * (batches != 1)}"
+
+
+def strayed(requests: int) -> str:
+    """What to say of requests in batches that no row wants any more."""
+    return f"{counted(requests, 'request')} in batches are of rows that have changed since, and cost all the same"
 
 
 def again(standing: Standing) -> dict[str, int]:

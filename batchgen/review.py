@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -11,16 +10,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from batchgen.dispatch import Batch, counts_of
 from batchgen.dispatch.shards import MOST_REQUESTS
 from batchgen.errors import DamagedError, InputError, Problem, nearest
 from batchgen.images import is_whole
 from batchgen.journal import Journal, Row
-from batchgen.journal.batches import batch_of, open_batches
+from batchgen.journal.batches import batch_of, open_batches, set_aside, strays
 from batchgen.ledger import rendered
 from batchgen.place import Place
 from batchgen.pricing import dollars, in_batch
-from batchgen.report import again, as_json, state, tally, write_report
+from batchgen.report import again, as_json, batch_json, state, tally, write_report
 from batchgen.requests import RequestFault
 from batchgen.spec import Job
 from batchgen.tables import frame
@@ -34,7 +32,7 @@ class Plan:
     """What a run would do: rows by status, calls to make with their tokens and USD (None: unknown), `again` how many
     answered rows would run again for which reason, seconds at the least under the job's limits, and the first request in
     full. In mode batch the calls make `shards` batches at the least, and save USD; `in_batches` requests are in `batches`
-    that have not ended."""
+    that have not ended, and may cost `set_aside` USD at the most; `strays` of them are of rows that have changed since."""
 
     name: str
     kind: str
@@ -54,6 +52,8 @@ class Plan:
     saves: float | None
     in_batches: int
     batches: int
+    set_aside: float
+    strays: int
     first: Mapping[str, Any] | None
 
 
@@ -104,6 +104,8 @@ def _plan(place: Place, journal: Journal, limit: int | None) -> Plan:
         saves=dollars((standing.cost or 0) - (cost or 0)) if batch and cost is not None else None,
         in_batches=standing.in_batches,
         batches=len(open_batches(journal)),
+        set_aside=dollars(set_aside(journal)) or 0.0,
+        strays=strays(journal),
         first=_request(place, first) if first else None,
     )
 
@@ -150,26 +152,10 @@ def status(job: Job, *, simulate: bool = False, output: Path | None = None) -> d
             "total": sum(standing.lines.values()),
             "failures": standing.failures,
             "in_batches": standing.in_batches,
-            "batches": [_batch(batch) for batch in open_batches(journal)],
+            "batches": [batch_json(batch) for batch in open_batches(journal)],
             "last_run": {name: last[name] for name in _RUN} if last else None,
             **asdict(tally(journal, None)),
         }
-
-
-def _batch(batch: Batch) -> dict[str, Any]:
-    """A batch that has not ended, as `status` tells of it: what the server said last, and when; times in seconds since 1970."""
-    completed, failed = counts_of(batch)
-    return {
-        "id": batch.id,
-        "status": batch.status,
-        "endpoint": batch.endpoint,
-        "model": batch.model,
-        "requests": batch.requests,
-        "answered": completed,
-        "failed": failed,
-        "age_s": max(0, round(time.time() - batch.made_at)),
-        "expires_at": batch.seen.get("expires_at"),
-    }
 
 
 def show(job: Job, identity: str, *, simulate: bool = False, output: Path | None = None) -> list[dict[str, Any]]:
@@ -204,7 +190,7 @@ def _detail(place: Place, journal: Journal, row: Row, attempts: Sequence[Mapping
         "error": row.error,
         "request": _request(place, row) if row.error is None else None,
         "outcome": outcome,
-        "batch": _batch(batch) if batch else None,
+        "batch": batch_json(batch) if batch else None,
         "attempts": [
             {name: each[name] for name in each if name not in ("ident", "key", "seq", "seal")} for each in attempts
         ],

@@ -7,20 +7,20 @@ import hashlib
 import platform
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 from batchgen.disk import append_line
-from batchgen.errors import BatchgenError, OutputError
+from batchgen.errors import BatchgenError, InputError, OutputError, Problem, nearest
 from batchgen.images import PictureFolder
 from batchgen.journal import Journal, Standing
-from batchgen.journal.batches import open_batches, set_aside
+from batchgen.journal.batches import committed, open_batches, strays
 from batchgen.place import Place
 from batchgen.pricing import NANO, dollars, in_batch
-from batchgen.report import NOTHING, Report, again, counted, state, tally, write_report
+from batchgen.report import NOTHING, Report, again, batch_json, counted, state, strayed, tally, write_report
 from batchgen.sending import Options, Sending
 from batchgen.signals import Signals
 from batchgen.spec import Job, api_key
@@ -46,31 +46,37 @@ def run(job: Job, options: Options | None = None) -> Report:
     place = Place.of(job, simulate=options.simulate, output=options.output)
     with Signals() as signals, place.locked(), place.open() as journal:
         place.take_in(journal, options.stdin, capped=_cap(place.job, options) is not None, say=options.say)
-        return _run(place, journal, options, signals, Sending.send)
+        return _run(place, journal, options, signals, Sending.send, sends=True)
 
 
-def cancel(job: Job, options: Options | None = None) -> Report:
-    """Cancel the batches of a job that have not ended, keep what they brought, and return the job's report: exit code 0 when
-    none is left. Sends nothing, and reads no prompts. Raises what `run` raises."""
+def cancel(job: Job, options: Options | None = None, *, ids: Sequence[str] = ()) -> Report:
+    """Cancel the batches of a job that have not ended, those of these ids or all, keep what they brought, and return the job's
+    report: exit code 0 when none of them is left. Sends nothing, and reads no prompts. Raises what `run` raises, and
+    InputError for an id of none."""
     options = options or Options()
     tables_need(job)
     place = Place.of(job, simulate=options.simulate, output=options.output)
     with place.peek() as journal:
         place.staged(journal)
+        known = [batch.id for batch in open_batches(journal) if batch.id]
+        if unknown := [
+            Problem(path=each, message=f"is no open batch{nearest(each, known)}") for each in ids if each not in known
+        ]:
+            raise InputError(unknown)
     with Signals() as signals, place.locked(), place.open() as journal:
-        return _run(place, journal, options, signals, Sending.cancel)
+        return _run(place, journal, options, signals, partial(Sending.cancel, ids=ids), sends=False)
 
 
-def _run(place: Place, journal: Journal, options: Options, signals: Signals, way: Way) -> Report:
+def _run(place: Place, journal: Journal, options: Options, signals: Signals, way: Way, *, sends: bool) -> Report:
     began = time.monotonic()
     pictures = PictureFolder(place.folder, journal.owns)
     if place.staged(journal).draws:
         pictures.prepare()
         journal.mark_lost(place.missing(journal))
     before = journal.standing(options.limit, by_turns=place.by_turns)
-    todo = before.to_send if way is Sending.send else 0
+    todo = before.to_send if sends else 0
     if todo:
-        _announce(place, before, options)
+        _announce(place, before, strays(journal), options)
     busy = bool(todo or open_batches(journal))
     key = _key(place) if busy else None
     signals.end_in_order()
@@ -87,16 +93,18 @@ def _run(place: Place, journal: Journal, options: Options, signals: Signals, way
         before=before,
     )
     stopped = _completed(way(sending)) if busy else None
-    return _finish(sending, stopped, began, busy=busy, way=way)
+    return _finish(sending, stopped, began, busy=busy, sends=sends)
 
 
-def _announce(place: Place, before: Standing, options: Options) -> None:
+def _announce(place: Place, before: Standing, stray: int, options: Options) -> None:
     """Say before anything is paid for what runs again, and why."""
     changes = [f"{counted(count, 'answered row')} to run again because {why}" for why, count in again(before).items()]
     if changes:
         cost = in_batch(before.cost) if place.job.mode == "batch" else before.cost
         about = "of unknown cost" if cost is None else f"about ${cost / NANO:.4f}"
         options.say(f"{place.job.name}: {'; '.join(changes)}; {counted(before.to_send, 'call')}, {about}")
+    if stray:
+        options.say(f"{place.job.name}: {strayed(stray)}")
 
 
 def _cap(job: Job, options: Options) -> int | None:
@@ -129,7 +137,7 @@ def _in_a_thread(work: Coroutine[Any, Any, BatchgenError | None]) -> BatchgenErr
         return thread.submit(asyncio.run, work).result()
 
 
-def _finish(sending: Sending, stopped: BatchgenError | None, began: float, *, busy: bool, way: Way) -> Report:
+def _finish(sending: Sending, stopped: BatchgenError | None, began: float, *, busy: bool, sends: bool) -> Report:
     """Tables, the run's end in the journal, report.json, run.log. Raises OutputError, of two the one that came first."""
     place, journal, options, number = sending.place, sending.journal, sending.options, sending.number
     try:
@@ -140,9 +148,10 @@ def _finish(sending: Sending, stopped: BatchgenError | None, began: float, *, bu
             tables.write(place.folder)
         now = journal.standing(options.limit, by_turns=place.by_turns) if busy else sending.before
         whole = now if options.limit is None else journal.standing(None, by_turns=place.by_turns)
-        left = len(open_batches(journal))
+        left, held = open_batches(journal), sending.progress.held
         why = sending.signals.first(stopped)
-        code = (6 if left else 0) if way is Sending.cancel else _exit_code(place.job, now)
+        waits = bool(left or held)
+        code = 6 if waits else _exit_code(place.job, now) if sends else 0
         report = Report(
             name=place.job.name,
             number=number,
@@ -160,8 +169,9 @@ def _finish(sending: Sending, stopped: BatchgenError | None, began: float, *, bu
             disarmed=tables.disarmed,
             learned=sending.progress.learned,
             in_batches=now.in_batches,
-            batches=left,
-            set_aside=dollars(set_aside(journal, number)) or 0.0,
+            batches=tuple(map(batch_json, left)),
+            held=held,
+            committed=dollars(committed(journal, number)) or 0.0,
         )
         journal.end_run(number, report.exit_code, report.run_json(), tables.known)
         write_report(place.folder, report.as_json())
@@ -174,10 +184,8 @@ def _finish(sending: Sending, stopped: BatchgenError | None, began: float, *, bu
 
 
 def _exit_code(job: Job, now: Standing) -> int:
-    """0 when every row in scope succeeded, or all have ended and few enough of them failed or are incomplete; 6 when rows
-    are in batches, or wait for room in a queue; else 3. What a failed turn blocks has ended with it."""
-    if now.in_batches or (job.mode == "batch" and now.to_send):
-        return 6
+    """0 when every row in scope succeeded, or all have ended and few enough of them failed or are incomplete; else 3. What a
+    failed turn blocks has ended with it."""
     rows = now.lines
     total = sum(rows.values())
     if rows.get("succeeded", 0) == total:

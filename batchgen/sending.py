@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from batchgen.disk import append_line
-from batchgen.dispatch import Progress
+from batchgen.dispatch import Progress, Rules
 from batchgen.errors import BatchgenError
 from batchgen.images import PictureFolder
 from batchgen.journal import Journal, Standing
-from batchgen.journal.batches import set_aside
+from batchgen.journal.batches import committed, set_aside
 from batchgen.kinds import Usage
 from batchgen.ledger import JobLedger
 from batchgen.ledger.batches import JobBatches
 from batchgen.place import Place
-from batchgen.pricing import NANO, Prices
+from batchgen.pricing import NANO, Prices, in_batch
 from batchgen.signals import Signals
 from batchgen.spec import Job
 
 if TYPE_CHECKING:
     from batchgen.dispatch.batch_api import BatchBackend
-    from batchgen.dispatch.online import OnlineBackend
+    from batchgen.dispatch.limits import Purse
+    from batchgen.dispatch.transport import Client
 
 Watch = Callable[[Progress, Mapping[str, int]], None]
 
@@ -52,7 +53,7 @@ class Options:
     say: Callable[[str], None] = field(default=lambda text: None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Sending:
     """One run's sending: of the job at `place` as run `number`, `before` which its rows stood so."""
 
@@ -68,11 +69,10 @@ class Sending:
 
     async def send(self) -> BatchgenError | None:
         """Collect what batches have brought, and send what is to be sent; returns what stopped it, or None."""
-        async with self._backends() as (ledger, online, batches):
+        async with self._backends() as (ledger, client, batches):
             why = await self._settled(batches)
             if why is None and self.place.job.mode == "online":
-                self.signals.attend(online.stop)
-                return await online.run(ledger.threads())
+                return await self._send_online(client, ledger)
             # A simulated API ends with the run, and its batches with it.
             wait = self.options.wait or self.place.simulate
             while why is None:
@@ -82,10 +82,11 @@ class Sending:
                 why = await batches.wait()
             return why
 
-    async def cancel(self) -> BatchgenError | None:
-        """Cancel the job's batches, and collect what they brought; returns what stopped it, or None."""
+    async def cancel(self, ids: Collection[str] = ()) -> BatchgenError | None:
+        """Cancel batches of the job, those of these `ids` or all, and collect what they brought; returns what stopped it, or
+        None."""
         async with self._backends() as (_, _, batches):
-            why = await batches.cancel()
+            why = await batches.cancel(ids)
             while why is None and self.options.wait and batches.waits:
                 why = await batches.wait()
             return why
@@ -93,66 +94,69 @@ class Sending:
     async def _settled(self, batches: BatchBackend) -> BatchgenError | None:
         """What was sent in batches before comes first; who waits, and sends online, waits for all of it."""
         # Those of another run's simulated API are gone with it.
-        why = await (batches.cancel() if self.place.simulate else batches.settle())
+        why = await (batches.forget() if self.place.simulate else batches.settle())
         while why is None and self.place.job.mode == "online" and self.options.wait and batches.waits:
             why = await batches.wait()
         return why
 
     @asynccontextmanager
-    async def _backends(self) -> AsyncIterator[tuple[JobLedger, OnlineBackend, BatchBackend]]:
+    async def _backends(self) -> AsyncIterator[tuple[JobLedger, Client, BatchBackend]]:
         # openai costs a second to import, and plan and status need none of it.
-        from batchgen.dispatch.admission import own_bucket
         from batchgen.dispatch.batch_api import BatchBackend
-        from batchgen.dispatch.limits import Purse
-        from batchgen.dispatch.online import OnlineBackend
-        from batchgen.dispatch.shared import Shared
-        from batchgen.dispatch.transport import Client, affordable
+        from batchgen.dispatch.transport import Client
         from batchgen.journal.writer import Writer
 
-        place, progress = self.place, self.progress
-        purses = [Purse(cap, name=name) for cap, name in self._purses()]
-        rules = self._rules()
-        rules = replace(rules, concurrency=affordable(rules.concurrency))
-        host = place.connection.host if not place.simulate else "the simulated API"
         writer = Writer(self.journal.path, self.number)
-        shared = Shared(place.connection.base_url, self.key, say=self._warn)
+        job, place = self.place.job, self.place
         try:
             async with (
                 self._server() as link,
-                Client(link, self.key, connections=rules.concurrency, direct=place.simulate) as client,
+                Client(link, self.key, connections=self._rules.concurrency, direct=place.simulate) as client,
             ):
-                ledger = JobLedger(place.job, self.journal, writer, place.renderer, self.pictures, self.options.limit)
-                online = OnlineBackend(
-                    client=client,
-                    ledger=ledger,
-                    rules=rules,
-                    prices=place.prices,
-                    purses=purses,
-                    progress=progress,
-                    host=host,
-                    # A simulated API is the run's own, limits and all.
-                    buckets=own_bucket if place.simulate else shared.bucket,
-                )
+                ledger = JobLedger(job, self.journal, writer, place.renderer, self.pictures, self.options.limit)
                 batches = BatchBackend(
                     client=client,
                     ledger=JobBatches(ledger, self.journal, writer, self.number),
-                    rules=rules,
+                    rules=self._rules,
                     prices=place.prices,
-                    purses=purses,
-                    progress=progress,
-                    host=host,
+                    purses=self._purses,
+                    capped=self._capped,
+                    progress=self.progress,
+                    host=self._host,
                     folder=place.folder,
-                    metadata={"job": place.job.name, "run": str(self.number)},
+                    metadata={"job": job.name, "run": str(self.number)},
                     tell=self._warn,
                 )
                 self.signals.attend(batches.stop)
                 async with self._watched():
                     with _swept():
-                        yield ledger, online, batches
+                        yield ledger, client, batches
         finally:
             self.signals.attend(None)
-            shared.close()
             await writer.close()
+
+    async def _send_online(self, client: Client, ledger: JobLedger) -> BatchgenError | None:
+        from batchgen.dispatch.admission import own_bucket
+        from batchgen.dispatch.online import OnlineBackend
+        from batchgen.dispatch.shared import Shared
+
+        shared = Shared(self.place.connection.base_url, self.key, say=self._warn)
+        online = OnlineBackend(
+            client=client,
+            ledger=ledger,
+            rules=self._rules,
+            prices=self.place.prices,
+            purses=self._purses(),
+            progress=self.progress,
+            host=self._host,
+            # A simulated API is the run's own, limits and all.
+            buckets=own_bucket if self.place.simulate else shared.bucket,
+        )
+        self.signals.attend(online.stop)
+        try:
+            return await online.run(ledger.threads())
+        finally:
+            shared.close()
 
     def _warn(self, text: str) -> None:
         self.options.say(f"{self.place.job.name}: {text}")
@@ -191,19 +195,35 @@ class Sending:
             with suppress(Exception):
                 watch()
 
-    def _purses(self) -> Iterator[tuple[int, str]]:
-        limit, own = self.place.job.limits.max_cost, self.options.max_cost
-        if limit is not None:
-            yield int(limit * NANO) - _spent(self.journal, self.place.prices), "limits.max_cost"
-        if own is not None:
-            yield int(own * NANO), "--max-cost"
+    @property
+    def _host(self) -> str:
+        return self.place.connection.host if not self.place.simulate else "the simulated API"
 
-    def _rules(self) -> Any:
-        from batchgen.dispatch.online import Rules
+    @property
+    def _capped(self) -> bool:
+        return self.place.job.limits.max_cost is not None or self.options.max_cost is not None
+
+    def _purses(self) -> list[Purse]:
+        """What may be spent from now on."""
+        from batchgen.dispatch.limits import Purse
+
+        limit, own = self.place.job.limits.max_cost, self.options.max_cost
+        purses = []
+        if limit is not None:
+            left = int(limit * NANO) - _spent(self.journal, self.place.prices)
+            purses.append(Purse(left, name="limits.max_cost"))
+        if own is not None:
+            left = int(own * NANO) - committed(self.journal, self.number)
+            purses.append(Purse(left, name="--max-cost"))
+        return purses
+
+    @cached_property
+    def _rules(self) -> Rules:
+        from batchgen.dispatch.transport import affordable
 
         job, limits, retry = self.place.job, self.place.job.limits, self.place.job.retry
         return Rules(
-            concurrency=limits.concurrency,
+            concurrency=affordable(limits.concurrency),
             attempts=retry.attempts,
             max_wait=retry.max_wait,
             timeout=job.timeout,
@@ -240,7 +260,8 @@ def _spent(journal: Journal, prices: Prices) -> int:
     for call in journal.unpriced():
         usage = Usage(input_tokens=call["input_tokens"], output_tokens=call["output_tokens"])
         cost = prices.cost(call["model"] or "", usage, tier=call["service_tier"])
-        late += (call["cost_bound"] or 0) if cost is None else cost
+        cost = (call["cost_bound"] or 0) if cost is None else cost
+        late += cost if call["batch"] is None else in_batch(cost)
     return journal.spent() + late
 
 

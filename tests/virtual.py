@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from dataclasses import dataclass, field
 from typing import Any
 
-from batchgen.dispatch import Attempt, Failure, Outcome, Progress, Received
+from batchgen.dispatch import Attempt, Failure, Outcome, Progress, Received, Rules
 from batchgen.dispatch.admission import Buckets, own_bucket
 from batchgen.dispatch.limits import Purse
-from batchgen.dispatch.online import OnlineBackend, Rules
+from batchgen.dispatch.online import OnlineBackend
 from batchgen.dispatch.wire import Reply
 from batchgen.errors import BatchgenError
 from batchgen.kinds import KINDS

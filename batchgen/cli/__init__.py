@@ -225,7 +225,7 @@ def plan(job: Job, simulate: bool, output: Path | None, limit: int | None, mode:
 
 
 def _planned(found: Any, job: Job) -> Iterator[str]:
-    from batchgen.report import counted, in_batches
+    from batchgen.report import counted, in_batches, strayed
 
     limits = job.limits
 
@@ -236,7 +236,10 @@ def _planned(found: Any, job: Job) -> Iterator[str]:
         yield f"        {counted(count, 'answered row')} to run again because {why}"
     if found.batches:
         command = f"batchgen cancel {shlex.quote(job.shown)}{' --simulate' * found.simulated}"
-        yield f"        {in_batches(found.in_batches, found.batches)}; {command} ends that, --mode online then sends the rest"
+        yield f"        {in_batches(found.in_batches, found.batches)}, at most ${found.set_aside:,.4f};"
+        yield f"        {command} ends that, and --mode online then sends the rest"
+    if found.strays:
+        yield f"        {strayed(found.strays)}"
     shards = f", in {found.shards:,} batch{'es' * (found.shards != 1)} or more" if found.shards else ""
     yield f"calls:  {found.calls:,}, about {found.tokens:,} tokens{shards}"
     yield f"cost:   {_dollars(found.cost, 'about')}; {_dollars(found.cost_at_most, 'at most')}{_saved(found)}"
@@ -272,7 +275,7 @@ def _dollars(amount: float | None, word: str) -> str:
     help="Spend at most so much in this run, all jobs together.",
 )
 @_json_option
-@click.option("--quiet", is_flag=True, help="Say nothing when every row succeeded.")
+@click.option("--quiet", is_flag=True, help="Say nothing when every row succeeded or is in a batch.")
 def run(
     jobs: tuple[str, ...],
     prompts: str | None,
@@ -314,8 +317,7 @@ def _run_all(
             code, shown = ended[number] = _ended(one, job, line=line, quiet=quiet)
             if max_cost is not None:
                 # The cap is the command's; what one job spent is not there for the next.
-                ran = shown.get("run", {})
-                max_cost = max(0.0, max_cost - ran.get("cost", 0.0) - ran.get("set_aside", 0.0))
+                max_cost = max(0.0, max_cost - shown.get("run", {}).get("committed", 0.0))
             if code in (130, 143):
                 return list(ended.values())
     return list(ended.values())
@@ -438,20 +440,29 @@ def _stdin(job: Job) -> BinaryIO | None:
 
 @main.command()
 @_one_job
+@click.argument("batches", metavar="[BATCH]...", nargs=-1)
 @_wait_option
 @_json_option
 @click.option("--quiet", is_flag=True, help="Say nothing when it went well.")
-def cancel(job: Job, simulate: bool, output: Path | None, wait: bool, as_object: bool, quiet: bool) -> None:
+def cancel(
+    job: Job,
+    batches: tuple[str, ...],
+    simulate: bool,
+    output: Path | None,
+    wait: bool,
+    as_object: bool,
+    quiet: bool,
+) -> None:
     """Cancel a job's batches.
 
-    What they answered until then is kept; the rest is sent by the next run of JOB, by --mode online at once. Ends with 0 when
-    no batch is left, with 6 while one is still being cancelled.
+    All of them, or those of the ids BATCH, as `status` shows them. What they answered until then is kept; the rest is sent by
+    the next run of JOB, by --mode online at once. Ends with 0 when no batch is left, else with 6.
     """
     from batchgen import runner
 
     def one(job: Job) -> Report:
         with _options(job, quiet=quiet, simulate=simulate, output=output, wait=wait) as options:
-            return runner.cancel(job, options)
+            return runner.cancel(job, options, ids=batches)
 
     code, shown = _ended(one, job, line=not as_object, quiet=quiet)
     if as_object:
@@ -547,7 +558,10 @@ def _batch(batch: Mapping[str, Any]) -> str:
     expires = batch["expires_at"]
     end = f", ends by {datetime.fromtimestamp(expires, UTC):%Y-%m-%d %H:%M} UTC" if expires else ""
     answered = f"{batch['answered']:,} of {batch['requests']:,} answered{failed}"
-    return f"batch {batch['id'] or 'not sent yet'}: {batch['status']}, {answered}, {_age(batch['age_s'])} old{end}"
+    asked = ", to be cancelled" * batch["cancelling"]
+    return (
+        f"batch {batch['id'] or 'not sent yet'}: {batch['status']}{asked}, {answered}, {_age(batch['age_s'])} old{end}"
+    )
 
 
 def _age(seconds: int) -> str:

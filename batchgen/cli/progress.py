@@ -69,18 +69,23 @@ def _tqdm(name: str, initial: int) -> Any:
 
 
 class _Lines:
-    """A progress line for every look but the first and one that follows it soon: a short run needs none."""
+    """A progress line for every look but the first and one that follows it soon, a short run needs none; not the same twice."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._next = time.monotonic() + LINE_EVERY / 2
+        self._said = ""
 
     def __call__(self, progress: Progress, before: Mapping[str, int]) -> None:
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + LINE_EVERY / 2
         done = before.get("succeeded", 0) + progress.done
-        say(f"{self._name}: {done:,} of {sum(before.values()):,} succeeded; {state(progress)}")
+        line = f"{self._name}: {done:,} of {sum(before.values()):,} succeeded; {state(progress)}"
+        # A batch may take a day.
+        if line != self._said:
+            say(line)
+        self._said = line
 
 
 def state(progress: Progress) -> str:

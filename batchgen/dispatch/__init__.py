@@ -56,7 +56,8 @@ class Failure:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """One call: `number` counts the row's calls in this run from 1, `started_at` is wall time in seconds since 1970,
-    `wait` the seconds between ready and sent, `elapsed` those between sent and answered; `cost` in nano-dollars."""
+    `wait` the seconds between ready and sent, `elapsed` those between sent and answered; `cost` in nano-dollars; `batch` is the
+    number of the batch that it was in."""
 
     number: int
     started_at: float
@@ -69,6 +70,7 @@ class Attempt:
     input_tokens: int | None = None
     output_tokens: int | None = None
     cost: int | None = None
+    batch: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +181,10 @@ LOOKED_AT = (
 )
 
 
+# What is said of a batch that this program was asked to cancel, beside what the server says.
+ASKED = "asked_to_cancel"
+
+
 def counts_of(batch: Batch) -> tuple[int, int]:
     """How many requests of a batch the server has answered, and how many of these failed."""
     counts = batch.seen.get("request_counts")
@@ -242,6 +248,29 @@ class BatchLedger(Receiver, Protocol):
         """All that a batch brought is on record: what is left of its requests is to be sent again."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """The numbers of a run: ceilings (None: none), seconds, and how many more rows may fail before the job stops.
+
+    `own_model` and `own_tier` say that rows choose them (a template or an axis): a wrong one is then the row's fault, not
+    the job's. `accept` are the finish reasons that count as success.
+    """
+
+    concurrency: int
+    attempts: int
+    max_wait: float
+    timeout: float
+    give_up: float
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    images_per_minute: float | None = None
+    max_time: float | None = None
+    failures_left: int | None = None
+    own_model: bool = False
+    own_tier: bool = False
+    accept: frozenset[str] = frozenset()
+
+
 class Backend(Protocol):
     """Something that turns requests into outcomes: the online API, the Batch API, later other machines."""
 
@@ -265,10 +294,11 @@ class Learned:
 @dataclass(slots=True, kw_only=True)
 class Progress:
     """What a progress line shows while a backend runs; updated in place by the backend. `away` are the requests that batches
-    have answered which have not ended."""
+    have answered which have not ended, `held` those that wait for room in a queue, or for money that batches set aside."""
 
     done: int = 0
     away: int = 0
+    held: int = 0
     incomplete: int = 0
     failed: int = 0
     in_flight: int = 0

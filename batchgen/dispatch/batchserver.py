@@ -72,6 +72,10 @@ class Refused(Exception):  # noqa: N818 - told as an error of the account, or as
         self.failure = failure
 
 
+class Silent(LimitError):  # noqa: N818 - named for what happened
+    """A server that has answered before fails, or is not reached any more."""
+
+
 class BatchServer:
     """The Batch API of one server. `stop` ends everything that waits; what is raised then is the reason of the stop."""
 
@@ -100,6 +104,10 @@ class BatchServer:
     async def sleep(self, seconds: float) -> None:
         """Wait. Raises the reason of a stop."""
         await self._unless_stopped(asyncio.sleep(seconds))
+
+    async def probe(self) -> None:
+        """See that the server lists its batches. Raises Refused where it does not."""
+        await self._ask("GET", "/batches?limit=1", _is_list)
 
     async def upload(self, path: Path, batch: Batch) -> str:
         """The file at `path` as the input of a batch; returns the file's id. Raises Refused."""
@@ -238,7 +246,7 @@ class BatchServer:
 
     def _silent(self, failure: Failure) -> BatchgenError:
         if self._heard:
-            return LimitError(f"{self._host} keeps failing ({failure.message}); run again later")
+            return Silent(f"{self._host} keeps failing ({failure.message}); run again later")
         return AccountError(f"{self._host} never answered ({failure.message}); check provider.base_url and the network")
 
     async def _unless_stopped(self, work: Awaitable[T]) -> T:

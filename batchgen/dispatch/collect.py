@@ -241,7 +241,15 @@ def _ended(
 ) -> Ending:
     at = _ended_at(batch.seen)
     elapsed = max(0.0, at - batch.made_at)
-    attempt = Attempt(number=1, started_at=batch.made_at, wait=0.0, elapsed=elapsed, cost=cost, **audit(result, reply))
+    attempt = Attempt(
+        number=1,
+        started_at=batch.made_at,
+        wait=0.0,
+        elapsed=elapsed,
+        cost=cost,
+        batch=batch.number,
+        **audit(result, reply),
+    )
     received = result if isinstance(result, Received) else None
     outcome = Outcome(
         request=member.request,

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from batchgen.dispatch import Attempt, Failure, Ledger, Outcome, Progress, Received, Thread
+from batchgen.dispatch import Attempt, Failure, Ledger, Outcome, Progress, Received, Rules, Thread
 from batchgen.dispatch.admission import Admission, Buckets, NeverFits, Ticket, own_bucket
 from batchgen.dispatch.call import Caller, Calls
 from batchgen.dispatch.limits import Clock, Purse, RetryBudget
@@ -27,29 +27,6 @@ from batchgen.requests import Request
 
 # As many rows for each worker may wait for a retry before no new ones are begun.
 WAITING_PER_WORKER = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """The numbers of a run: ceilings (None: none), seconds, and how many more rows may fail before the job stops.
-
-    `own_model` and `own_tier` say that rows choose them (a template or an axis): a wrong one is then the row's fault, not
-    the job's. `accept` are the finish reasons that count as success.
-    """
-
-    concurrency: int
-    attempts: int
-    max_wait: float
-    timeout: float
-    give_up: float
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-    images_per_minute: float | None = None
-    max_time: float | None = None
-    failures_left: int | None = None
-    own_model: bool = False
-    own_tier: bool = False
-    accept: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True, kw_only=True)

@@ -69,6 +69,14 @@ class Shard:
         """A request, whose body in a batch is `body`, as the file's next line: its number, from 1, is its custom_id."""
         return task_line(str(self.requests + 1), request.endpoint, body)
 
+    def never(self, request: Request, line: bytes) -> str | None:
+        """Why no file takes a request, or None."""
+        if len(line) > MOST_BYTES:
+            return f"it is {len(line):,} bytes, and a batch has {MOST_BYTES:,} at the most"
+        if inputs_of(request) > MOST_INPUTS:
+            return f"it has {inputs_of(request):,} inputs, and a batch has {MOST_INPUTS:,} at the most"
+        return None
+
     def takes(self, request: Request, line: bytes) -> bool:
         """Whether a request has a place in the file."""
         return (

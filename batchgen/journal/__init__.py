@@ -22,7 +22,7 @@ outcomes  one line per (ident, key): the answer recorded for it, once. status: s
           when it was asked.
 files     pictures that answers own: path below the output folder, sha256, size in bytes, mtime in ns.
 attempts  one line per call: run, number in that run, http_status, code, reason (NULL: answered), tokens, cost (NULL: unknown),
-          seconds waited and elapsed. reason `interrupted`: the process died while the call was in flight.
+          seconds waited and elapsed, the batch it was in. reason `interrupted`: the process died while the call was in flight.
 reserved  calls in flight under a cap on money, at their worst cost; what a dead process left here counts as spent.
 batches   one line per batch of the Batch API: tag (of its metadata), endpoint, model, how many requests it has and about how
           many tokens they send; file and id as the server names them, NULL until that is known; status in the server's
@@ -279,10 +279,10 @@ class Journal(Questions):
         return sum(self._named("attempts", line)["cost"] or 0 for line in self._all("attempts"))
 
     def unpriced(self) -> list[sqlite3.Row]:
-        """The attempts of unknown cost: input_tokens, output_tokens, the model and service_tier that answered, and what
-        such a call costs at the most (cost_bound), each NULL where that is unknown."""
+        """The attempts of unknown cost: input_tokens, output_tokens, the batch they were in, the model and service_tier that
+        answered, and what such a call costs at the most (cost_bound), each NULL where that is unknown."""
         return self.query(
-            """SELECT a.input_tokens, a.output_tokens, o.model, o.service_tier,
+            """SELECT a.input_tokens, a.output_tokens, a.batch, o.model, o.service_tier,
                 coalesce(r.cost_bound, (SELECT max(cost_bound) FROM rows)) AS cost_bound
             FROM attempts a LEFT JOIN outcomes o ON o.ident = a.ident AND o.key = a.key AND o.run = a.run
             LEFT JOIN rows r ON r.key = a.key AND r.ident = a.ident WHERE a.cost IS NULL"""

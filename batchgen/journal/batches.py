@@ -67,6 +67,20 @@ def set_aside(journal: Journal, run: int | None = None) -> int:
     return int(journal.query(sql, run)[0][0])
 
 
+def committed(journal: Journal, run: int) -> int:
+    """What one run spent, and what the batches that it made may still cost, in nano-dollars; not what it collected of batches
+    that were made before."""
+    own = "batch IS NULL OR batch IN (SELECT batch FROM batches WHERE run = ?)"
+    spent = journal.query(f"SELECT total(cost) FROM attempts WHERE run = ? AND ({own})", run, run)
+    return int(spent[0][0]) + set_aside(journal, run)
+
+
+def strays(journal: Journal) -> int:
+    """How many requests are in batches that no staged row wants any more."""
+    wanted = "SELECT 1 FROM rows r WHERE r.ident = m.ident AND r.key = m.key"
+    return int(journal.query(f"SELECT count(*) FROM members m WHERE NOT EXISTS ({wanted})")[0][0])
+
+
 def begun(batch: Batch, run: int) -> Change:
     """A batch is made; nothing of it was sent."""
     return Change(also=partial(_begin, {**_cells(batch), "batch": batch.number, "run": run}), shown=False)

@@ -43,7 +43,8 @@ CREATE INDEX files_row ON files(ident, key);
 CREATE TABLE attempts(
     seq INTEGER PRIMARY KEY, ident TEXT NOT NULL, key BLOB NOT NULL, run INTEGER NOT NULL, number INTEGER NOT NULL,
     started_at REAL NOT NULL, http_status INTEGER, code TEXT, reason TEXT, request_id TEXT,
-    input_tokens INTEGER, output_tokens INTEGER, cost INTEGER, wait REAL NOT NULL, elapsed REAL, seal BLOB NOT NULL);
+    input_tokens INTEGER, output_tokens INTEGER, cost INTEGER, wait REAL NOT NULL, elapsed REAL, batch INTEGER,
+    seal BLOB NOT NULL);
 CREATE TABLE reserved(
     ident TEXT NOT NULL, key BLOB NOT NULL, run INTEGER NOT NULL, number INTEGER NOT NULL, at REAL NOT NULL,
     cost INTEGER NOT NULL, seal BLOB NOT NULL, PRIMARY KEY(ident, key));

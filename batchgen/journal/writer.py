@@ -238,8 +238,9 @@ def _fail(line: Callable[[], Recorded], connection: sqlite3.Connection) -> None:
 def _audit(ident: str, key: bytes, run: int, attempt: Attempt) -> Cells:
     """An attempt as its table holds it."""
     told = (attempt.status, attempt.code, attempt.reason, attempt.request_id)
-    took = (attempt.input_tokens, attempt.output_tokens, fitting(attempt.cost), attempt.wait, attempt.elapsed)
-    return (ident, key, run, attempt.number, attempt.started_at, *told, *took)
+    took = (attempt.input_tokens, attempt.output_tokens, fitting(attempt.cost))
+    lasted = (attempt.wait, attempt.elapsed, attempt.batch)
+    return (ident, key, run, attempt.number, attempt.started_at, *told, *took, *lasted)
 
 
 def _recorded(ident: str, columns_digest: bytes, outcome: Outcome, run: int) -> Recorded:
