@@ -9,13 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from aiohttp import web
-from conftest import KEY, Lab, Server
+from conftest import KEY, Lab, Server, serving
 
-from batchgen import review, runner
-from batchgen.dispatch import batchserver, collect, shards
-from batchgen.simulator import RequestInfo, Settings, Simulator
+import batchgen
+from batchgen import InputError, Options, review, runner
+from batchgen.dispatch import batch_api, batchserver, collect, shards
+from batchgen.simulator import BatchInfo, Fate, RequestInfo, Settings, Simulator
+from batchgen.spec import with_mode
 
 ROWS = 5
 
@@ -34,6 +37,8 @@ class Liar(Simulator):
         # What is refused, and with which status; files that the simulator does not have.
         self.refuse: tuple[str, int] | None = None
         self.files: dict[str, bytes] = {}
+        # So many looks at a batch find the server busy.
+        self.busy = 0
 
     def _lose(self, request: RequestInfo) -> str | None:
         """Answers to `POST /batches` are lost while there are any to lose."""
@@ -46,6 +51,9 @@ class Liar(Simulator):
         self.asked.append(asked)
         if self.refuse is not None and asked.startswith(self.refuse[0]):
             return web.Response(status=self.refuse[1], body=b'{"error": {"message": "no"}}')
+        if self.busy and asked.startswith("GET /v1/batches/"):
+            self.busy -= 1
+            return web.Response(status=503, body=b'{"error": {"message": "busy"}}')
         if request.raw_path in self.files:
             return web.Response(body=self.files[request.raw_path])
         response = await super()._handle(request)
@@ -491,3 +499,134 @@ def test_one_batch_that_is_gone_keeps_no_other(lab: Lab, monkeypatch: pytest.Mon
         api.refuse = None
         assert lab.go(job).exit_code == 0
         assert_done(lab, api)
+
+
+# -- giving up, and waiting --------------------------------------------------------------------------------------------
+
+
+def test_what_is_given_up_counts_as_paid(lab: Lab) -> None:
+    """P25 A batch that the server does not know any more may have been executed: given up, its requests count at their highest,
+    so that the cap holds, and their rows may be asked again."""
+    pricing = {"gpt-5.6-luna": {"input": 1000, "output": 2000}}
+    with lying() as api:
+        job = written(lab, api, pricing=pricing, limits={"max_cost": 100})
+        most = batchgen.plan(lab.load(job)).cost_at_most
+        assert lab.go(job).exit_code == 6
+        api.refuse = ("GET /v1/batches/", 404)
+        stopped = lab.go(job)
+        assert (stopped.exit_code, len(stopped.batches)) == (4, 1)
+        assert "does not know the batch" in (stopped.stopped or "")
+        (batch,) = stopped.batches
+        with pytest.raises(InputError, match="no-such: is no open batch"):
+            runner.cancel(lab.load(job), ids=["no-such"])
+        given_up = runner.cancel(lab.load(job), ids=[batch["id"]])
+        assert (given_up.exit_code, given_up.batches) == (0, ())
+        assert given_up.job.tally.cost == pytest.approx(most)
+        assert {row["reason"] for row in lab.table(which="errors")} == {"invalid_response"}
+        api.refuse = None
+        assert [lab.go(job).exit_code, lab.go(job).exit_code] == [6, 0]
+
+
+def test_cancel_takes_the_batches_that_it_is_told(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P12 `cancel JOB BATCH` ends one batch and leaves the others alone."""
+    monkeypatch.setattr(shards, "MOST_REQUESTS", 2)
+    monkeypatch.setattr(batch_api, "FIRST_LOOK", 0.0)
+    with serving(Settings(batch_speed=0), fate=lambda batch: Fate(ends="in_progress", answers=0)) as api:
+        job = lab.job(api.url, rows=6, mode="batch")
+        first, *others = lab.go(job).batches
+        ended = lab.run("cancel", job, first["id"])
+        assert ended.returncode == 6
+        left = review.status(lab.load(job))["batches"]
+        assert [batch["id"] for batch in left] == [batch["id"] for batch in others]
+        shown = review.show(lab.load(job), "r6")[0]
+        assert shown["batch"]["id"] == others[-1]["id"]
+
+
+def test_who_waits_survives_an_outage(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P24 A run that waits for its batches does not end because the server fails for a while; with retry.give_up it does."""
+    monkeypatch.setattr(batch_api, "FIRST_LOOK", 0.01)
+    with lying() as api:
+        job = written(lab, api)
+        api.busy = 9
+        assert lab.go(job, wait=True).exit_code == 0
+        assert api.busy == 0
+        assert_done(lab, api)
+        api.busy = 10_000
+        retry = {"attempts": 1, "max_wait": 0.01, "give_up": 0.05}
+        gave_up = lab.go(lab.job(api.url, name="hopeless", mode="batch", retry=retry), wait=True)
+        assert (gave_up.exit_code, len(gave_up.batches)) == (5, 1)
+
+
+def test_a_queue_that_others_fill_is_left_alone(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P12 Where batches of others fill the queue of a model, a run that waits tries again ever more seldom; when they have
+    ended, all goes through, in few batches."""
+    pauses: list[float] = []
+    monkeypatch.setattr(batch_api, "FIRST_LOOK", 0.0)
+    monkeypatch.setattr(batch_api, "FULL_AT_LAST", 240.0)
+
+    def fate(batch: BatchInfo) -> Fate:
+        return Fate(ends="in_progress") if batch.metadata["job"] == "others" else Fate()
+
+    with serving(Settings(batch_speed=0), fate=fate) as api:
+
+        async def sleep(self: Any, seconds: float) -> None:
+            pauses.extend([seconds] if seconds >= batch_api.FULL_AT_FIRST else [])
+            if len(pauses) == 4:
+                url = f"{api.url}/batches/{others.batches[0]['id']}/cancel"
+                httpx2.post(url, headers={"Authorization": "Bearer sk-x"})
+            self.go_on()
+
+        monkeypatch.setattr(batchserver.BatchServer, "sleep", sleep)
+        others = lab.go(lab.job(api.url, name="others", rows=40, mode="batch"))
+        api.settings = Settings(batch_speed=0, batch_tokens=100)
+        done = lab.go(lab.job(api.url, rows=30, mode="batch"), wait=True)
+        assert done.exit_code == 0
+        assert pauses[:4] == [60.0, 120.0, 240.0, 240.0]
+        assert api.requests.batches < 20
+
+
+def test_a_batch_that_expired_with_nothing_answered(lab: Lab) -> None:
+    """P12 A batch of which nothing was answered in its whole time is not sent again unasked: the run that notices ends with 4,
+    the next one sends it."""
+    fates = iter([Fate(ends="expired", answers=0), Fate()])
+    with serving(Settings(batch_speed=0), fate=lambda batch: next(fates)) as api:
+        job = lab.job(api.url, mode="batch")
+        assert [lab.go(job).exit_code for _ in range(4)] == [6, 4, 6, 0]
+
+
+def test_what_no_batch_takes_is_sent_online(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P12 A row that is too large for any batch stays pending, with the reason and what to do; the others are sent, and --mode
+    online sends it too."""
+    monkeypatch.setattr(shards, "MOST_BYTES", 400)
+    with serving(Settings(batch_speed=0)) as api:
+        job = lab.job(api.url, rows=None, mode="batch")
+        (lab.folder / "prompts.csv").write_text(
+            f"id,text\na,ECHO:one\nb,ECHO:{'x' * 300}\nc,ECHO:three\n", encoding="utf-8"
+        )
+        first = lab.go(job)
+        assert first.exit_code == 5
+        assert "b: it is" in (first.stopped or "")
+        assert "--mode online" in (first.stopped or "")
+        assert lab.go(job).rows == {"succeeded": 2, "pending": 1}
+        assert batchgen.run(with_mode(lab.load(job), "online")).exit_code == 0
+
+
+def test_edits_while_a_batch_is_open(lab: Lab) -> None:
+    """P08 P12 What is in a batch is answered as it was sent: an edit is sent again, plan and run say what is out for nothing,
+    no run ends with 0 while it is, and undoing the edit is free."""
+    with serving(Settings(batch_speed=0), fate=lambda batch: Fate(shows=("in_progress",) * 4)) as api:
+        job = lab.job(api.url, rows=3, mode="batch")
+        assert lab.go(job).exit_code == 6
+        original = (lab.folder / "prompts.csv").read_text(encoding="utf-8")
+        (lab.folder / "prompts.csv").write_text(original.replace("ECHO:answer 2", "ECHO:other 2"), encoding="utf-8")
+        assert batchgen.plan(lab.load(job)).strays == 1
+        said: list[str] = []
+        online = batchgen.run(with_mode(lab.load(job), "online"), Options(say=said.append))
+        assert "1 request in batches are of rows that have changed since" in "".join(said)
+        assert (online.exit_code, online.run.calls, len(online.batches)) == (6, 1, 1)
+        while lab.go(job).exit_code == 6:
+            pass
+        assert [row["output"] for row in lab.table()] == ["answer 1", "other 2", "answer 3"]
+        (lab.folder / "prompts.csv").write_text(original, encoding="utf-8")
+        assert lab.go(job).run.calls == 0
+        assert [row["output"] for row in lab.table()] == ["answer 1", "answer 2", "answer 3"]

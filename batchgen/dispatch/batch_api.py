@@ -233,10 +233,10 @@ class BatchBackend:
     async def _failed(self, batch: Batch, errors: Sequence[Json]) -> Batch:
         """Record why a batch failed: because of its rows, because the queue was full, or because of the account."""
         refused = await self._collector.refused(batch, errors)
-        room = self._known.room_after(batch, errors)
-        if room is not None:
+        full = self._known.without_room(batch, errors)
+        if full is not None:
             self._is_full = True
-            return replace(batch, room=room)
+            return full
         if not refused:
             # Sent again as it is, it would fail again.
             told = self._collector.worded(errors[0]) if errors else "it does not say why"

@@ -106,19 +106,23 @@ class Known:
         taken = beside + sum(each.tokens for each in self._of(model) if each.closed_at is None)
         return not taken or taken + tokens <= room
 
-    def room_after(self, batch: Batch, errors: Sequence[Json]) -> int | None:
-        """How many tokens the queue of its model takes, after a batch failed with these errors; None where it was not full."""
+    def without_room(self, batch: Batch, errors: Sequence[Json]) -> Batch | None:
+        """A batch that failed with these errors because the queue of its model was full, and the room that there may be; None
+        where that is not why."""
         error = next((each for each in errors if each.get("code") == _FULL), None)
         if error is None:
             return None
         others = (each for each in self.open if each.model == batch.model and each.number != batch.number)
         proven = sum(each.tokens for each in others if each.status not in _UNPROVEN)
-        named = _LIMIT.search(str(error.get("message")))
-        if named is None:
-            return proven + batch.tokens // 2
-        most = int(int(named[1].replace(",", "")) * _SHARE)
-        # What would have fitted met batches of others, or is more than it seems.
-        return most if proven + batch.tokens > most else max(most // 2, (proven + batch.tokens) * 3 // 4)
+        tried, named = proven + batch.tokens, _LIMIT.search(str(error.get("message")))
+        room = proven + batch.tokens // 2
+        if named is not None:
+            most = int(int(named[1].replace(",", "")) * _SHARE)
+            # What would have fitted met batches of others, or is more than it seems.
+            room = most if tried > most else max(most // 2, tried * 3 // 4)
+        # What it has taken at one time it takes again, whatever is counted otherwise there.
+        best = max((each.tokens for each in self._of(batch.model) if each.status not in _UNPROVEN), default=0)
+        return replace(batch, room=max(room, min(best, tried * 3 // 4)))
 
     def _of(self, model: str) -> list[Batch]:
         return [batch for batch in self._batches.values() if batch.model == model]
