@@ -26,23 +26,23 @@ def child(job: Path, *, key: str, room: int | None = None) -> BaseProcess:
     return process
 
 
-def killed_at(step: int, job: Path, *, key: str, command: str = "run", shard: int | None = None) -> int | None:
+def killed_at(
+    step: int, job: Path, *, key: str, command: str = "run", shard: int | None = None, room: int | None = None
+) -> int | None:
     """Run a command (run or cancel) of a job in a process that kills itself at its step `step`, counted from 1: before and
-    after each exchange, each commit, each file of requests that comes or goes. `shard`: requests in a file at the most. Returns
-    the exit code, -9 where it was killed."""
-    process = CONTEXT.Process(target=_stepped, args=(str(job), key, step, command, shard))
+    after each exchange, each commit, each file of requests that comes or goes. `shard`: requests in a file at the most;
+    `room`: bytes beyond which no file may grow. Returns the exit code, -9 where it was killed."""
+    process = CONTEXT.Process(target=_stepped, args=(str(job), key, step, command, shard, room))
     process.start()
     process.join(60)
     return process.exitcode
 
 
 def _run(job: str, key: str, room: int | None) -> None:
-    if room is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
-    _go(job, key, "run")
+    _go(job, key, "run", room)
 
 
-def _stepped(job: str, key: str, step: int, command: str, shard: int | None) -> None:
+def _stepped(job: str, key: str, step: int, command: str, shard: int | None, room: int | None) -> None:
     from batchgen.dispatch import batch_api, batchserver, shards
     from batchgen.dispatch.transport import Client
     from batchgen.journal.writer import Writer
@@ -64,7 +64,7 @@ def _stepped(job: str, key: str, step: int, command: str, shard: int | None) -> 
         (shards.Shard, "discard"),
     ):
         setattr(other, name, _called(getattr(other, name), pass_step))
-    _go(job, key, command)
+    _go(job, key, command, room)
 
 
 def _awaited(whole: Callable[..., Awaitable[Any]], pass_step: Callable[[], None]) -> Callable[..., Awaitable[Any]]:
@@ -87,9 +87,11 @@ def _called(whole: Callable[..., Any], pass_step: Callable[[], None]) -> Callabl
     return stepped
 
 
-def _go(job: str, key: str, command: str) -> None:
+def _go(job: str, key: str, command: str, room: int | None) -> None:
     from batchgen import BatchgenError, load_job, runner
 
+    if room is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
     os.environ["OPENAI_API_KEY"] = key
     try:
         code = getattr(runner, command)(load_job(job)).exit_code

@@ -10,6 +10,7 @@ import tempfile
 import threading
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 from children import child
 from conftest import KEY, Lab, Server
@@ -33,7 +34,7 @@ class Life(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.killer = Killer()
-        self.api = Simulator(Settings(key=KEY), script=self.killer)
+        self.api = self.simulator()
         self.server = Server(self.api.start, self.api.stop)
         self.folder = Path(tempfile.mkdtemp(prefix="life-"))
         self.lab = Lab(self.folder)
@@ -42,6 +43,9 @@ class Life(RuleBasedStateMachine):
         self.concurrency = 3
         self.born = 0
         self.tabled = False
+
+    def simulator(self) -> Simulator:
+        return Simulator(Settings(key=KEY), script=self.killer)
 
     def teardown(self) -> None:
         try:
@@ -67,7 +71,7 @@ class Life(RuleBasedStateMachine):
         ]
         assert review.verify(load_job(self.job)) == []
 
-    def write(self) -> None:
+    def write(self, **parts: Any) -> None:
         """The job and its prompts as they are now."""
         with open(self.folder / "prompts.csv", "w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([("id", "text"), *self.rows.items()])
@@ -78,6 +82,7 @@ class Life(RuleBasedStateMachine):
             request={"model": "gpt-5.6-luna", "messages": messages},
             limits={"concurrency": self.concurrency},
             retry={"attempts": 2, "max_wait": 0.01},
+            **parts,
         )
 
     def child(self, room: int | None = None) -> BaseProcess:
