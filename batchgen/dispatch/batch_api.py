@@ -288,8 +288,6 @@ class BatchBackend:
             for batch in self._chosen(ids):
                 await self._look(batch, give_up=True)
         self._known.show()
-        if self._known.trouble is not None:
-            raise self._known.trouble
 
     def _chosen(self, ids: Collection[str]) -> list[Batch]:
         return [batch for batch in self._known.open if not ids or batch.id in ids]
