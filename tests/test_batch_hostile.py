@@ -351,7 +351,7 @@ def test_a_server_without_a_list(lab: Lab, status: int) -> None:
             assert "batchgen cancel" in (stopped.stopped or "")
         assert api.requests.by_path["/v1/files"] == 1
         given_up = runner.cancel(lab.load(job))
-        assert (given_up.exit_code, given_up.rows, given_up.batches) == (0, {"pending": ROWS}, ())
+        assert (given_up.exit_code, given_up.rows, given_up.batches) == (0, {"failed": ROWS}, ())
 
 
 # -- creating ----------------------------------------------------------------------------------------------------------

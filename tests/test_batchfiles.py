@@ -433,7 +433,7 @@ def test_a_mixed_file_in_batches(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> N
     write(lab, [(endpoint, endpoint, body) for endpoint, (body, _) in BODIES.items()])
     with serving(Settings(batch_speed=0)) as api:
         path = job(lab, api.url, mode="batch")
-        assert lab.go(path).batches == len(AT)
+        assert len(lab.go(path).batches) == len(AT)
         report = lab.go(path)
         assert (report.exit_code, report.rows) == (0, {"succeeded": len(AT)})
         lab.go(job(lab, api.url, name="online"))

@@ -182,16 +182,17 @@ class BatchBackend:
 
     async def _found(self, batch: Batch, *, give_up: bool = False) -> Batch | None:
         """A batch that is at the server. None, and forgotten, where there is none; None where that cannot be known, which
-        stops the run, or with `give_up` is as if there were none."""
+        stops the run, or with `give_up` gives the batch up."""
         if batch.id is not None:
             return batch
         try:
             told = await self._server.find(batch) if batch.file is not None else None
         except Refused as refused:
-            if not give_up:
+            if give_up:
+                await self._give_up(batch)
+            else:
                 self._known.stop_with(self._server.unlisted(refused))
-                return None
-            told = None
+            return None
         if told is not None:
             return await self._known.see(batch, told)
         await self._known.forget(batch)
@@ -228,7 +229,7 @@ class BatchBackend:
     async def _give_up(self, batch: Batch) -> None:
         await self._collector.give_up(batch, "the batch was given up, and may have been executed")
         await self._known.close(replace(batch, status="given up"))
-        self._tell(f"batch {batch.id}: given up")
+        self._tell(f"batch {batch.id or batch.tag}: given up")
 
     async def _failed(self, batch: Batch, errors: Sequence[Json]) -> Batch:
         """Record why a batch failed: because of its rows, because the queue was full, or because of the account."""

@@ -14,7 +14,7 @@ from typing import Any
 from batchgen.batchlines import task_line
 from batchgen.disk import telling
 from batchgen.dispatch import Batch, Member
-from batchgen.kinds import how_many
+from batchgen.kinds import AT, how_many
 from batchgen.requests import USUAL_PICTURE, Request, read_upload
 
 MOST_REQUESTS = 50_000
@@ -32,14 +32,15 @@ def body_of(request: Request) -> Mapping[str, Any]:
     RequestFault for a picture that is not what it was."""
     if not request.uploads:
         return request.body
-    body = dict(request.body)
+    body, several = dict(request.body), AT[request.endpoint].in_json
     for upload in request.uploads:
         data = base64.b64encode(read_upload(upload)).decode()
         shown = {"image_url": f"data:{upload.media_type};base64,{data}"}
-        if upload.field == "mask":
-            body["mask"] = shown
+        name = upload.field.removesuffix("[]")
+        if name in several:
+            body.setdefault(several[name], []).append(shown)
         else:
-            body.setdefault("images", []).append(shown)
+            body[name] = shown
     return body
 
 
