@@ -15,7 +15,7 @@ from conftest import Lab, serving
 
 import batchgen
 from batchgen import review
-from batchgen.dispatch import batchserver
+from batchgen.dispatch import batchserver, collect
 from batchgen.simulator import BatchInfo, Fate, Settings, Simulator
 from batchgen.spec import with_mode
 
@@ -52,6 +52,7 @@ def opened() -> Iterator[tuple[World, Simulator]]:
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits between two looks."""
     monkeypatch.setattr(batchserver, "BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(collect, "BETWEEN_FETCHES", 0.0)
 
 
 def written(lab: Lab, api: Simulator, rows: Sequence[tuple[str, str]] = ROWS, **parts: Any) -> Path:

@@ -85,6 +85,7 @@ def lying() -> Iterator[Liar]:
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits between two looks."""
     monkeypatch.setattr(batchserver, "BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(collect, "BETWEEN_FETCHES", 0.0)
 
 
 def written(lab: Lab, api: Simulator, **parts: Any) -> Path:
@@ -630,3 +631,14 @@ def test_edits_while_a_batch_is_open(lab: Lab) -> None:
         (lab.folder / "prompts.csv").write_text(original, encoding="utf-8")
         assert lab.go(job).run.calls == 0
         assert [row["output"] for row in lab.table()] == ["answer 1", "answer 2", "answer 3"]
+
+
+def test_a_file_that_comes_short_once_is_fetched_again(lab: Lab) -> None:
+    """P12 P18 A login page in place of the answers, once, costs nothing: the file is fetched again by the same run."""
+    with lying() as api:
+        job = written(lab, api)
+        assert lab.go(job).exit_code == 6
+        pages = iter([LOGIN])
+        api.lie = lambda asked, told: next(pages, told) if "/content" in asked else told
+        assert lab.go(job).exit_code == 0
+        assert_done(lab, api)

@@ -15,7 +15,7 @@ from PIL import Image
 
 import batchgen
 from batchgen import InputError, review, runner
-from batchgen.dispatch import Failure, batchserver, shards
+from batchgen.dispatch import Failure, batchserver, collect, shards
 from batchgen.dispatch.transport import Client
 from batchgen.simulator import BatchInfo, Fate, RequestInfo, Settings, Simulator
 from batchgen.spec import with_mode
@@ -64,6 +64,7 @@ def until_done(lab: Lab, job: Path, runs: int = 6, **options: Any) -> list[int]:
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits between two looks."""
     monkeypatch.setattr(batchserver, "BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(collect, "BETWEEN_FETCHES", 0.0)
 
 
 def test_a_batch_job_gives_the_table_of_an_online_one(lab: Lab) -> None:

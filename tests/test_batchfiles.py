@@ -23,7 +23,7 @@ from openai.types.responses import Response
 import batchgen
 from batchgen import InputError, Options, load_job, plan, review
 from batchgen.batchlines import result_of, task_line
-from batchgen.dispatch import batchserver
+from batchgen.dispatch import batchserver, collect
 from batchgen.kinds import AT
 from batchgen.place import Place
 from batchgen.prompts import open_prompts
@@ -430,6 +430,7 @@ def test_a_mixed_file_in_batches(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> N
     """P12 In mode: batch the requests of one file are parted by endpoint and model, as the Batch API wants them, and their
     results are those of the same file sent online."""
     monkeypatch.setattr(batchserver, "BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(collect, "BETWEEN_FETCHES", 0.0)
     write(lab, [(endpoint, endpoint, body) for endpoint, (body, _) in BODIES.items()])
     with serving(Settings(batch_speed=0)) as api:
         path = job(lab, api.url, mode="batch")

@@ -236,7 +236,8 @@ def _planned(found: Any, job: Job) -> Iterator[str]:
         yield f"        {counted(count, 'answered row')} to run again because {why}"
     if found.batches:
         command = f"batchgen cancel {shlex.quote(job.shown)}{' --simulate' * found.simulated}"
-        yield f"        {in_batches(found.in_batches, found.batches)}, at most ${found.set_aside:,.4f};"
+        most = f", at most ${found.set_aside:,.4f}" if found.set_aside else ""
+        yield f"        {in_batches(found.in_batches, found.batches)}{most};"
         yield f"        {command} ends that, and --mode online then sends the rest"
     if found.strays:
         yield f"        {strayed(found.strays)}"

@@ -27,6 +27,10 @@ from batchgen.pricing import Prices, in_batch
 GROUP = 250
 GROUP_BYTES = 4 * 1024 * 1024
 
+# So often the files of a batch are fetched while they have less than they should, with so many seconds between.
+FETCHES = 3
+BETWEEN_FETCHES = 2.0
+
 # The files of a batch object.
 _FILES = ("output_file_id", "error_file_id")
 _ENDS = ("completed_at", "failed_at", "expired_at", "cancelled_at")
@@ -60,6 +64,19 @@ class Collector:
         """Record all that an ended batch brought. Raises Refused for a file that is gone, or for fewer answers than the batch
         is said to have, and OutputError."""
         self._kept, self._brought = False, set()
+        gone = await self._bring_all(batch)
+        for _ in range(FETCHES - 1):
+            if gone is not None and gone.failure.passing:
+                await self._server.sleep(BETWEEN_FETCHES)
+                gone = await self._bring_all(batch)
+        if gone is not None:
+            raise gone
+        if batch.status == "completed" and not self._kept:
+            # A batch that completed has a line for each request; where one is missing, nobody knows what became of it.
+            await self.give_up(batch, "the batch completed, and brought nothing for this request")
+
+    async def _bring_all(self, batch: Batch) -> Refused | None:
+        """Record what the files of a batch hold; returns what kept that from being all."""
         gone: Refused | None = None
         for name in _FILES:
             file = batch.seen.get(name)
@@ -73,11 +90,7 @@ class Collector:
             # What is missing was paid for. It may come; sent again, it would be paid for twice.
             message = f"its files have {brought:,} of {promised:,}"
             gone = Refused(Failure(meaning="transient", reason="invalid_response", message=message))
-        if gone is not None:
-            raise gone
-        if batch.status == "completed" and not self._kept:
-            # A batch that completed has a line for each request; where one is missing, nobody knows what became of it.
-            await self.give_up(batch, "the batch completed, and brought nothing for this request")
+        return gone
 
     async def give_up(self, batch: Batch, why: str) -> None:
         """Nothing more will be known of what is left of a batch: it may have been executed, and is to be asked again."""
@@ -153,7 +166,8 @@ class Collector:
             ended = answer is not None and (answer.ended or answer.finish_reason in self._accept)
             self._progress.done += ended
             self._progress.incomplete += answer is not None and not ended
-            self._progress.failed += answer is None
+            # What passes is tried again, by another batch.
+            self._progress.failed += ending.outcome.failure is not None and not ending.outcome.failure.passing
             # What a failure may have cost is no more than a guess.
             self._progress.cost += (ending.outcome.cost or 0) if answer is not None else 0
 

@@ -43,7 +43,7 @@ def _run(job: str, key: str, room: int | None) -> None:
 
 
 def _stepped(job: str, key: str, step: int, command: str, shard: int | None, room: int | None) -> None:
-    from batchgen.dispatch import batch_api, batchserver, shards
+    from batchgen.dispatch import batch_api, batchserver, collect, shards
     from batchgen.dispatch.transport import Client
     from batchgen.journal.writer import Writer
 
@@ -53,7 +53,7 @@ def _stepped(job: str, key: str, step: int, command: str, shard: int | None, roo
         if next(count) == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    batchserver.BETWEEN_LOOKS = batch_api.FIRST_LOOK = 0.0
+    batchserver.BETWEEN_LOOKS = batch_api.FIRST_LOOK = collect.BETWEEN_FETCHES = 0.0
     shards.MOST_REQUESTS = shard or shards.MOST_REQUESTS
     for owner, name in ((Client, "ask"), (Client, "upload"), (Client, "download")):
         setattr(owner, name, _awaited(getattr(owner, name), pass_step))

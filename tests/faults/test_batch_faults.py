@@ -16,7 +16,7 @@ from conftest import KEY, Lab, serving
 
 import batchgen
 from batchgen import BusyError, review, runner, signals
-from batchgen.dispatch import batch_api, batchserver
+from batchgen.dispatch import batch_api, batchserver, collect
 from batchgen.journal import Journal
 from batchgen.journal.batches import open_batches
 from batchgen.simulator import BatchInfo, Fate, RequestInfo, Settings, Simulator
@@ -57,6 +57,7 @@ def opened() -> Iterator[tuple[World, Simulator]]:
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits between two looks."""
     monkeypatch.setattr(batchserver, "BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(collect, "BETWEEN_FETCHES", 0.0)
     monkeypatch.setattr(batch_api, "FIRST_LOOK", 0.01)
 
 

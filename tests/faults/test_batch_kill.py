@@ -17,7 +17,7 @@ from children import child, killed_at
 from conftest import KEY, Lab, serving
 
 from batchgen import review, runner
-from batchgen.dispatch import batchserver, shards
+from batchgen.dispatch import batchserver, collect, shards
 from batchgen.journal import Journal
 from batchgen.journal.batches import open_batches
 from batchgen.simulator import BatchInfo, Fate, RequestInfo, Settings, Simulator
@@ -76,6 +76,7 @@ def _small(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
     """Small files, and nobody waits between two looks."""
     monkeypatch.setattr(shards, "MOST_REQUESTS", SHARD)
     monkeypatch.setattr(batchserver, "BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(collect, "BETWEEN_FETCHES", 0.0)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     world.forget()
 

@@ -15,7 +15,7 @@ from test_machine import Life
 
 import batchgen
 from batchgen import Job, load_job, review, runner
-from batchgen.dispatch import batchserver, shards
+from batchgen.dispatch import batchserver, collect, shards
 from batchgen.journal import Journal
 from batchgen.journal.batches import open_batches
 from batchgen.simulator import BatchInfo, Fate, RequestInfo, Settings, Simulator
@@ -51,8 +51,8 @@ class BatchLife(Life):
         self.line_faults: list[str] = []
         # Batches are made, and nobody hears of them.
         self.losing = False
-        self._kept = shards.MOST_REQUESTS, batchserver.BETWEEN_LOOKS
-        shards.MOST_REQUESTS, batchserver.BETWEEN_LOOKS = SHARD, 0.0
+        self._kept = shards.MOST_REQUESTS, batchserver.BETWEEN_LOOKS, collect.BETWEEN_FETCHES
+        shards.MOST_REQUESTS, batchserver.BETWEEN_LOOKS, collect.BETWEEN_FETCHES = SHARD, 0.0, 0.0
         super().__init__()
 
     def simulator(self) -> Simulator:
@@ -62,7 +62,7 @@ class BatchLife(Life):
         try:
             super().teardown()
         finally:
-            shards.MOST_REQUESTS, batchserver.BETWEEN_LOOKS = self._kept
+            shards.MOST_REQUESTS, batchserver.BETWEEN_LOOKS, collect.BETWEEN_FETCHES = self._kept
 
     def fate(self, batch: BatchInfo) -> Fate:
         self.tags.append(batch.metadata["batchgen"])
