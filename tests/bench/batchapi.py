@@ -86,6 +86,10 @@ class Api:
         self._batches.append(batch)
         return web.json_response(batch)
 
+    async def all(self, request: web.Request) -> web.Response:
+        """The list of batches, the newest first."""
+        return web.json_response({"object": "list", "data": self._batches[::-1], "has_more": False})
+
     async def look(self, request: web.Request) -> web.Response:
         """GET /batches/{id}."""
         return web.json_response(self._batches[int(request.match_info["id"].removeprefix("batch_"))])
@@ -134,6 +138,7 @@ async def serve(folder: Path, size: int) -> None:
     api, app = Api(folder, png(size) if size else None), web.Application()
     app.router.add_post("/v1/files", api.take)
     app.router.add_post("/v1/batches", api.create)
+    app.router.add_get("/v1/batches", api.all)
     app.router.add_get("/v1/batches/{id}", api.look)
     app.router.add_get("/v1/files/{id}/content", api.content)
     app.router.add_get("/stats", api.stats)
