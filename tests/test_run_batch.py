@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,9 @@ def test_simulated(lab: Lab) -> None:
     refused = run(lab, "--simulate", env=env)
     assert refused.returncode == 2
     assert "has real results" in refused.stderr
+    for name in ("out.jsonl.batchgen", "out.jsonl.batchgen.simulated"):
+        shutil.rmtree(lab.folder / name)
+    assert run(lab, "--simulate", env=env).returncode == 2
     assert (lab.folder / "out.jsonl").read_bytes() == real
 
 

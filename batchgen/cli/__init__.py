@@ -372,7 +372,9 @@ def run_batch(
     job = job_of_requests(
         source, target, base_url=base_url, allow_http=allow_http, api_key_env=api_key_env, concurrency=concurrency
     )
-    if simulate and target.exists() and job.output_dir(None, False).exists():
+    # Whoever removes the folder of real results may have kept the file.
+    rehearsed = job.output_dir(None, True).exists() and not job.output_dir(None, False).exists()
+    if simulate and target.exists() and not rehearsed:
         raise click.UsageError(f"-o {target} has real results; name another file for simulated ones.")
     if job.env_note:
         say(job.env_note)
