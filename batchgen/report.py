@@ -29,7 +29,7 @@ class Tally:
 
 
 # What to do about batches that have not ended.
-COLLECT = ": run again to collect them (or batchgen cancel, then run --mode online)"
+COLLECT = ": run again to collect them (or batchgen cancel --wait, then run --mode online)"
 CANCELLED = ", to be cancelled: run again to collect what is answered"
 
 NOTHING = Tally(calls=0, input_tokens=0, output_tokens=0, cost=0.0, unpriced=0)

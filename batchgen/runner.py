@@ -76,7 +76,9 @@ def _run(place: Place, journal: Journal, options: Options, signals: Signals, way
     before = journal.standing(options.limit, by_turns=place.by_turns)
     todo = before.to_send if sends else 0
     if todo:
-        _announce(place, before, strays(journal), options)
+        _announce(place, before, options)
+    if sends and (stray := strays(journal)):
+        options.say(f"{place.job.name}: {strayed(stray)}")
     busy = bool(todo or open_batches(journal))
     key = _key(place) if busy else None
     signals.end_in_order()
@@ -96,15 +98,13 @@ def _run(place: Place, journal: Journal, options: Options, signals: Signals, way
     return _finish(sending, stopped, began, busy=busy, sends=sends)
 
 
-def _announce(place: Place, before: Standing, stray: int, options: Options) -> None:
+def _announce(place: Place, before: Standing, options: Options) -> None:
     """Say before anything is paid for what runs again, and why."""
     changes = [f"{counted(count, 'answered row')} to run again because {why}" for why, count in again(before).items()]
     if changes:
         cost = in_batch(before.cost) if place.job.mode == "batch" else before.cost
         about = "of unknown cost" if cost is None else f"about ${cost / NANO:.4f}"
         options.say(f"{place.job.name}: {'; '.join(changes)}; {counted(before.to_send, 'call')}, {about}")
-    if stray:
-        options.say(f"{place.job.name}: {strayed(stray)}")
 
 
 def _cap(job: Job, options: Options) -> int | None:
@@ -148,7 +148,7 @@ def _finish(sending: Sending, stopped: BatchgenError | None, began: float, *, bu
             tables.write(place.folder)
         now = journal.standing(options.limit, by_turns=place.by_turns) if busy else sending.before
         whole = now if options.limit is None else journal.standing(None, by_turns=place.by_turns)
-        left, held = open_batches(journal), sending.progress.held
+        left, held = open_batches(journal), now.to_send if sending.progress.held else 0
         why = sending.signals.first(stopped)
         waits = bool(left or held)
         code = 6 if waits else _exit_code(place.job, now) if sends else 0

@@ -69,6 +69,8 @@ class Sending:
 
     async def send(self) -> BatchgenError | None:
         """Collect what batches have brought, and send what is to be sent; returns what stopped it, or None."""
+        from batchgen.dispatch.batchserver import Silent
+
         async with self._backends() as (ledger, client, batches):
             why = await self._settled(batches)
             if why is None and self.place.job.mode == "online":
@@ -77,16 +79,20 @@ class Sending:
             wait = self.options.wait or self.place.simulate
             while why is None:
                 why = await batches.run(ledger.threads())
+                if isinstance(why, Silent) and wait and batches.waits:
+                    # What could not be sent now is sent when a batch has ended.
+                    why = None
                 if why is not None or not wait or not batches.waits:
                     break
                 why = await batches.wait()
-            return why
+            return why or (None if batches.waits else batches.unfit)
 
     async def cancel(self, ids: Collection[str] = ()) -> BatchgenError | None:
         """Cancel batches of the job, those of these `ids` or all, and collect what they brought; returns what stopped it, or
         None."""
         async with self._backends() as (_, _, batches):
-            why = await batches.cancel(ids)
+            # Those of another run's simulated API are gone with it.
+            why = await (batches.forget() if self.place.simulate else batches.cancel(ids))
             while why is None and self.options.wait and batches.waits:
                 why = await batches.wait()
             return why

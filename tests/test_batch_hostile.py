@@ -604,11 +604,11 @@ def test_what_no_batch_takes_is_sent_online(lab: Lab, monkeypatch: pytest.Monkey
         (lab.folder / "prompts.csv").write_text(
             f"id,text\na,ECHO:one\nb,ECHO:{'x' * 300}\nc,ECHO:three\n", encoding="utf-8"
         )
-        first = lab.go(job)
-        assert first.exit_code == 5
-        assert "b: it is" in (first.stopped or "")
-        assert "--mode online" in (first.stopped or "")
-        assert lab.go(job).rows == {"succeeded": 2, "pending": 1}
+        assert lab.go(job).exit_code == 6
+        done = lab.go(job)
+        assert (done.exit_code, done.rows) == (5, {"succeeded": 2, "pending": 1})
+        assert "b: it is" in (done.stopped or "")
+        assert "--mode online" in (done.stopped or "")
         assert batchgen.run(with_mode(lab.load(job), "online")).exit_code == 0
 
 
@@ -642,3 +642,53 @@ def test_a_file_that_comes_short_once_is_fetched_again(lab: Lab) -> None:
         api.lie = lambda asked, told: next(pages, told) if "/content" in asked else told
         assert lab.go(job).exit_code == 0
         assert_done(lab, api)
+
+
+def test_a_batch_that_cannot_be_asked_for_keeps_no_other(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P12 A batch that the server never shows again keeps no other from being collected; named, it can be given up."""
+    monkeypatch.setattr(shards, "MOST_REQUESTS", 3)
+    with lying() as api:
+        job = written(lab, api)
+        broken, _ = lab.go(job).batches
+        api.refuse = (f"GET /v1/batches/{broken['id']}", 500)
+        silent = lab.go(job)
+        assert (silent.exit_code, silent.rows) == (5, {"succeeded": 2, "pending": 3})
+        assert runner.cancel(lab.load(job)).exit_code == 5
+        given_up = runner.cancel(lab.load(job), ids=[broken["id"]])
+        assert (given_up.exit_code, given_up.batches) == (0, ())
+
+
+def test_a_cancel_that_was_not_heard_is_asked_for_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P12 A batch that somebody wanted cancelled is asked to end again by every look, until it is."""
+    monkeypatch.setattr(batch_api, "FIRST_LOOK", 0.0)
+    with lying() as api:
+        job = written(lab, api)
+        (batch,) = lab.go(job).batches
+        api.lie = about_a_batch(status="in_progress", output_file_id=None)
+        asked = f"POST /v1/batches/{batch['id']}/cancel"
+        api.refuse = (asked, 400)
+        unheard = runner.cancel(lab.load(job))
+        assert (unheard.exit_code, unheard.batches[0]["cancelling"]) == (6, True)
+        before = api.asked.count(asked)
+        lab.go(job)
+        assert api.asked.count(asked) > before
+
+
+def test_a_list_without_metadata(lab: Lab) -> None:
+    """P12 A server that leaves out what it was told of a batch is known by the batch's file."""
+    with lying() as api:
+        job = half_sent(lab, api)
+        api.lie = lists(lambda told: {**told, "data": [{**each, "metadata": None} for each in told["data"]]})
+        assert lab.go(job).exit_code == 0
+        assert_done(lab, api)
+
+
+def test_no_trouble_with_a_row_ends_the_waiting(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P12 A run that waits stays until its batches have ended, whatever row no batch takes; that ends it last, with 5."""
+    monkeypatch.setattr(shards, "MOST_BYTES", 400)
+    monkeypatch.setattr(batch_api, "FIRST_LOOK", 0.0)
+    with serving(Settings(batch_speed=0), fate=lambda batch: Fate(shows=("in_progress",) * 2)) as api:
+        job = lab.job(api.url, rows=None, mode="batch")
+        (lab.folder / "prompts.csv").write_text(f"id,text\na,ECHO:one\nb,ECHO:{'x' * 300}\n", encoding="utf-8")
+        done = lab.go(job, wait=True)
+        assert (done.exit_code, done.rows, done.batches) == (5, {"succeeded": 1, "pending": 1}, ())

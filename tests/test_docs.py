@@ -122,7 +122,7 @@ def test_the_batch_of_the_readme(lab: Lab) -> None:
             found, expected = (re.sub(r"batch_(sim)?[0-9a-f]{6,}", "batch_ID", text) for text in (done.stdout, shown))
             assert alike(found, folder) == alike(expected, folder), command
         assert codes == [6, 0, 0]
-        for command in ("batchgen cancel products.yaml", "batchgen run products.yaml --mode online"):
+        for command in ("batchgen cancel products.yaml --wait", "batchgen run products.yaml --mode online"):
             assert f"`{command}`" in README
             assert shell(command, folder, **env).returncode == 0
 

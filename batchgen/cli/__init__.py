@@ -318,7 +318,9 @@ def _run_all(
             code, shown = ended[number] = _ended(one, job, line=line, quiet=quiet)
             if max_cost is not None:
                 # The cap is the command's; what one job spent is not there for the next.
-                max_cost = max(0.0, max_cost - shown.get("run", {}).get("committed", 0.0))
+                # One whose output failed may have sent anything.
+                unknown = max_cost if code == OutputError.exit_code else 0.0
+                max_cost = max(0.0, max_cost - shown.get("run", {}).get("committed", unknown))
             if code in (130, 143):
                 return list(ended.values())
     return list(ended.values())
@@ -459,7 +461,8 @@ def cancel(
     """Cancel a job's batches.
 
     All of them, or those of the ids BATCH, as `status` shows them. What they answered until then is kept; the rest is sent by
-    the next run of JOB, by --mode online at once. Ends with 0 when no batch is left, else with 6.
+    the next run of JOB, by --mode online at once. A server takes minutes to cancel a batch: until then this ends with 6,
+    or stays with --wait; with 0 when no batch is left.
     """
     from batchgen import runner
 

@@ -26,7 +26,7 @@ from typing import Any
 from batchgen.dispatch import ASKED, ENDED, Batch, BatchLedger, Failure, Progress, Rules, Thread, counts_of
 from batchgen.dispatch.batchserver import BatchCaller, BatchServer, Json, Refused, Silent
 from batchgen.dispatch.collect import Collector
-from batchgen.dispatch.known import Known, errors_of
+from batchgen.dispatch.known import GIVEN_UP, Known, errors_of
 from batchgen.dispatch.limits import Purse
 from batchgen.dispatch.retry import account_error
 from batchgen.dispatch.submit import Submitter
@@ -103,6 +103,11 @@ class BatchBackend:
         """Whether something is left that needs nothing but time: batches that have not ended, requests that are held."""
         return bool(self._known.open or self._progress.held)
 
+    @property
+    def unfit(self) -> BatchgenError | None:
+        """What ends a run that has done all the rest: a row that no batch takes."""
+        return self._submitter.unfit
+
     async def settle(self) -> BatchgenError | None:
         """Look once at every batch that is not closed, and collect what has ended. Returns what stops the run. Raises
         OutputError, as all of these."""
@@ -152,14 +157,19 @@ class BatchBackend:
     async def _settle(self) -> None:
         await self._known.load()
         self._is_full = False
+        silent: Silent | None = None
         for batch in self._known.open:
-            found = await self._found(batch)
-            if found is not None:
-                await self._look(found)
+            # One that cannot be asked for keeps no other from being collected.
+            try:
+                found = await self._found(batch)
+                if found is not None:
+                    await self._look(found)
+            except Silent as why:
+                silent = silent or why
         self._fulls += self._is_full
         self._known.show()
-        if self._known.trouble is not None:
-            raise self._known.trouble
+        if why_not := self._known.trouble or silent:
+            raise why_not
 
     async def _wait(self) -> None:
         pause, before, heard = FIRST_LOOK, len(self._known.open), time.monotonic()
@@ -210,6 +220,9 @@ class BatchBackend:
                 self._known.stop_with(self._gone(f"does not know the batch {batch.id} ({refused})"))
             return
         batch = await self._known.see(batch, told)
+        if ASKED in batch.seen and batch.status not in (*ENDED, "cancelling"):
+            # Asked before, and not heard.
+            await self._ask_to_end(batch)
         if batch.status not in ENDED:
             return
         self._known.show()
@@ -228,7 +241,7 @@ class BatchBackend:
 
     async def _give_up(self, batch: Batch) -> None:
         await self._collector.give_up(batch, "the batch was given up, and may have been executed")
-        await self._known.close(replace(batch, status="given up"))
+        await self._known.close(replace(batch, status=GIVEN_UP))
         self._tell(f"batch {batch.id or batch.tag}: given up")
 
     async def _failed(self, batch: Batch, errors: Sequence[Json]) -> Batch:
@@ -237,6 +250,9 @@ class BatchBackend:
         full = self._known.without_room(batch, errors)
         if full is not None:
             self._is_full = True
+            if batch.requests == 1 and batch.tokens > (full.room or 0):
+                told = f"the queue of {batch.model} at {self._host} has no room for even one request"
+                self._known.stop_with(LimitError(f"{told}; run again later, or send it by --mode online"))
             return full
         if not refused:
             # Sent again as it is, it would fail again.
@@ -276,19 +292,36 @@ class BatchBackend:
 
     async def _cancel(self, ids: Collection[str]) -> None:
         await self._known.load()
+        silent: Silent | None = None
         for batch in self._chosen(ids):
-            found = await self._found(batch, give_up=True)
-            if found is not None:
-                found = await self._known.ask(found)
-                # One that has ended, or is unknown, cannot be cancelled; the look that follows tells.
-                with suppress(Refused):
-                    await self._server.cancel(found)
-                await self._look(found, give_up=True)
-        if self._chosen(ids):
+            try:
+                await self._end(batch)
+            except Silent as why:
+                # Who names a batch that cannot be asked for wants to be rid of it.
+                if ids:
+                    await self._give_up(batch)
+                silent = silent or (why if not ids else None)
+        if self._chosen(ids) and silent is None:
             await self._server.sleep(FIRST_LOOK)
             for batch in self._chosen(ids):
                 await self._look(batch, give_up=True)
         self._known.show()
+        # Nothing is sent here that what was found could keep from being sent.
+        self._known.trouble = None
+        if silent is not None:
+            raise silent
+
+    async def _end(self, batch: Batch) -> None:
+        found = await self._found(batch, give_up=True)
+        if found is not None:
+            found = await self._known.ask(found)
+            await self._ask_to_end(found)
+            await self._look(found, give_up=True)
+
+    async def _ask_to_end(self, batch: Batch) -> None:
+        # One that has ended, or is unknown, cannot be cancelled; the look that follows tells.
+        with suppress(Refused):
+            await self._server.cancel(batch)
 
     def _chosen(self, ids: Collection[str]) -> list[Batch]:
         return [batch for batch in self._known.open if not ids or batch.id in ids]

@@ -73,7 +73,7 @@ class Refused(Exception):  # noqa: N818 - told as an error of the account, or as
 
 
 class Silent(LimitError):  # noqa: N818 - named for what happened
-    """A server that has answered before fails, or is not reached any more."""
+    """A server that has answered before fails, is not reached any more, or asks to be left alone for long."""
 
 
 class BatchServer:
@@ -160,7 +160,9 @@ class BatchServer:
             found = [each for each in page["data"] if isinstance(each, Mapping) and _has_id(each)]
             for each in found:
                 metadata = each.get("metadata")
-                if isinstance(metadata, Mapping) and metadata.get(TAG) == batch.tag:
+                tagged = isinstance(metadata, Mapping) and metadata.get(TAG) == batch.tag
+                # A server that leaves out what it was told of a batch may still say of which file it is.
+                if tagged or each.get("input_file_id") == batch.file:
                     return each
             if page.get("has_more") is not True or _passed(found, batch.made_at - CLOCKS_APART):
                 return None
@@ -236,7 +238,7 @@ class BatchServer:
         if not failure.passing:
             raise Refused(failure)
         if (failure.retry_after or 0) > LONGEST_WAIT:
-            raise LimitError(f"{self._host} asks to wait {failure.retry_after:.0f} s; run again later")
+            raise Silent(f"{self._host} asks to wait {failure.retry_after:.0f} s; run again later")
         throttled = failure.meaning == "throttled"
         spent.throttles += throttled
         spent.attempts += not throttled

@@ -18,8 +18,11 @@ from batchgen.errors import BatchgenError
 
 Json = Mapping[str, Any]
 
+# The status of a batch of which nothing more will be known.
+GIVEN_UP = "given up"
+
 # A batch that the server has not yet found to be sound, or never did: it says nothing of the queue's room.
-_UNPROVEN = frozenset({"made", "uploaded", "validating", "failed"})
+_UNPROVEN = frozenset({"made", "uploaded", "validating", "failed", "unknown", GIVEN_UP})
 
 # The error of a batch that does not fit into the queue of its model, and the limit in its message.
 _FULL = "token_limit_exceeded"

@@ -55,6 +55,8 @@ class Submitter:
         self._shards: dict[tuple[str, str], Shard] = {}
         self._money: Sequence[Purse] = ()
         self._probed = False
+        # A row that no batch takes.
+        self.unfit: LimitError | None = None
 
     async def submit(self, threads: AsyncIterator[Thread]) -> None:
         """Send everything that may be sent now. Raises what stops the run."""
@@ -100,7 +102,7 @@ class Submitter:
         if why := shard.never(request, line):
             # It stays pending: in another mode it is sent.
             self._ledger.withhold(request)
-            self._known.stop_with(LimitError(f"{request.id}: {why}; it is sent by --mode online"))
+            self.unfit = self.unfit or LimitError(f"{request.id}: {why}; it is sent by --mode online")
             return True
         if not shard.takes(request, line):
             await self._send(shard)
