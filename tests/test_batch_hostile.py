@@ -692,3 +692,18 @@ def test_no_trouble_with_a_row_ends_the_waiting(lab: Lab, monkeypatch: pytest.Mo
         (lab.folder / "prompts.csv").write_text(f"id,text\na,ECHO:one\nb,ECHO:{'x' * 300}\n", encoding="utf-8")
         done = lab.go(job, wait=True)
         assert (done.exit_code, done.rows, done.batches) == (5, {"succeeded": 1, "pending": 1}, ())
+
+
+def test_a_batch_that_may_be_of_another_project(lab: Lab) -> None:
+    """P12 Where a create is in doubt, and neither the batch nor its file is known to the key that asks now, another is not
+    made: the run ends with 4; with the right key the batch is found."""
+    with lying() as api:
+        job = half_sent(lab, api)
+        api.lie = lists(lambda told: {**told, "data": []})
+        api.refuse = ("GET /v1/files/", 404)
+        stopped = lab.go(job)
+        assert stopped.exit_code == 4
+        assert "whether a batch was made" in (stopped.stopped or "")
+        api.lie, api.refuse = None, None
+        assert lab.go(job).exit_code == 0
+        assert_done(lab, api)

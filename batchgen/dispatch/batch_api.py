@@ -195,14 +195,19 @@ class BatchBackend:
         stops the run, or with `give_up` gives the batch up."""
         if batch.id is not None:
             return batch
-        try:
-            told = await self._server.find(batch) if batch.file is not None else None
-        except Refused as refused:
-            if give_up:
-                await self._give_up(batch)
-            else:
-                self._known.stop_with(self._server.unlisted(refused))
-            return None
+        told: Json | None = None
+        if batch.file is not None:
+            try:
+                told = await self._server.find(batch)
+                if told is None:
+                    # Another key, or project, has files and batches of its own.
+                    await self._server.has_file(batch)
+            except Refused as refused:
+                if give_up:
+                    await self._give_up(batch)
+                else:
+                    self._known.stop_with(self._server.unlisted(refused))
+                return None
         if told is not None:
             return await self._known.see(batch, told)
         await self._known.forget(batch)

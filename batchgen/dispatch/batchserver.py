@@ -139,8 +139,15 @@ class BatchServer:
 
     def unlisted(self, refused: Refused) -> AccountError:
         """What stops a job of which nobody knows whether it has another batch."""
-        why = f"{self._host} does not list its batches ({refused}), and one may have been made"
-        return AccountError(f"{why}; run again later, or give it up: batchgen cancel")
+        why = f"{self._host} does not say whether a batch was made ({refused})"
+        remedy = (
+            "run again later, or with the key and project that its file was sent with, or give it up: batchgen cancel"
+        )
+        return AccountError(f"{why}; {remedy}")
+
+    async def has_file(self, batch: Batch) -> None:
+        """See that the server has the file of a batch. Raises Refused where it has not."""
+        await self._ask("GET", f"/files/{_part(batch.file)}", _has_id)
 
     async def find(self, batch: Batch) -> Json | None:
         """The batch object with the tag of a batch, or None where there certainly is none. Raises Refused where that cannot be
