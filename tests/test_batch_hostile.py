@@ -707,3 +707,21 @@ def test_a_batch_that_may_be_of_another_project(lab: Lab) -> None:
         api.lie, api.refuse = None, None
         assert lab.go(job).exit_code == 0
         assert_done(lab, api)
+
+
+def test_lines_that_validation_refuses_are_rows(lab: Lab) -> None:
+    """P12 P18 A batch that failed because of some of its lines fails these rows, with the server's words, and the next run
+    sends the others, and only them."""
+    wrong = {"code": "invalid_request", "message": "line 2 is too odd", "param": "body", "line": 2}
+    with lying() as api:
+        job = written(lab, api)
+        assert lab.go(job).exit_code == 6
+        api.lie = about_a_batch(status="failed", errors={"data": [wrong]}, output_file_id=None, request_counts=None)
+        assert lab.go(job).exit_code == 6
+        api.lie = None
+        assert lab.go(job).exit_code == 3
+        (error,) = lab.table(which="errors")
+        assert (error["id"], error["reason"], error["message"]) == ("r2", "bad_request", "line 2 is too odd")
+        assert [row["status"] for row in lab.table()] == ["succeeded", "failed", "succeeded", "succeeded", "succeeded"]
+        # The batch that was told to have failed was executed by this liar all the same.
+        assert api.requests.lines == ROWS + ROWS - 1
