@@ -171,7 +171,7 @@ def _finish(sending: Sending, stopped: BatchgenError | None, began: float, *, bu
             in_batches=now.in_batches,
             batches=tuple(map(batch_json, left)),
             held=held,
-            committed=dollars(committed(journal, number)) or 0.0,
+            committed=(dollars(committed(journal, number)) or 0.0) if busy else 0.0,
         )
         journal.end_run(number, report.exit_code, report.run_json(), tables.known)
         write_report(place.folder, report.as_json())

@@ -2,6 +2,7 @@
 
 - `terminal`  what goes in and out of the process
 - `progress`  how a run is watched
+- `words`     what `plan` and `status` say
 
 Results go to stdout, progress and messages to stderr. Nothing heavy is imported before a command runs. The only door to
 click and tqdm.
@@ -15,10 +16,9 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
-from datetime import UTC, datetime
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
@@ -27,6 +27,7 @@ import click
 
 from batchgen.cli.progress import watching
 from batchgen.cli.terminal import as_json, flush, plain, say, settle_streams, tell
+from batchgen.cli.words import batch_line, planned
 from batchgen.errors import BatchgenError, InputError, OutputError, Problem
 
 if TYPE_CHECKING:
@@ -221,46 +222,7 @@ def plan(job: Job, simulate: bool, output: Path | None, limit: int | None, mode:
     if as_object:
         tell(as_json(asdict(found)))
         return
-    tell(plain("\n".join(_planned(found, job))))
-
-
-def _planned(found: Any, job: Job) -> Iterator[str]:
-    from batchgen.report import counted, in_batches, strayed
-
-    limits = job.limits
-
-    yield f"{found.name}: {found.kind} at {found.host} -> {found.output}"
-    counts = ", ".join(f"{count:,} {status}" for status, count in sorted(found.rows.items()))
-    yield f"rows:   {found.total:,} ({counts})"
-    for why, count in found.again.items():
-        yield f"        {counted(count, 'answered row')} to run again because {why}"
-    if found.batches:
-        command = f"batchgen cancel {shlex.quote(job.shown)}{' --simulate' * found.simulated}"
-        most = f", at most ${found.set_aside:,.4f}" if found.set_aside else ""
-        yield f"        {in_batches(found.in_batches, found.batches)}{most};"
-        yield f"        {command} ends that, and --mode online then sends the rest"
-    if found.strays:
-        yield f"        {strayed(found.strays)}"
-    shards = f", in {found.shards:,} batch{'es' * (found.shards != 1)} or more" if found.shards else ""
-    yield f"calls:  {found.calls:,}, about {found.tokens:,} tokens{shards}"
-    yield f"cost:   {_dollars(found.cost, 'about')}; {_dollars(found.cost_at_most, 'at most')}{_saved(found)}"
-    if limits.max_cost is not None and (found.cost_at_most or 0) > limits.max_cost:
-        yield f"        limits.max_cost is ${limits.max_cost:,.4f}: the run may stop there"
-    if found.seconds is not None:
-        yield f"time:   at least {found.seconds:,.0f} s under the job's limits"
-    if found.first is not None:
-        yield "first request:"
-        yield as_json(found.first)
-
-
-def _saved(found: Any) -> str:
-    if not found.shards:
-        return ""
-    return "; half of what it is online" if found.saves is None else f"; ${found.saves:,.4f} less than online"
-
-
-def _dollars(amount: float | None, word: str) -> str:
-    return f"{word} unknown" if amount is None else f"{word} ${amount:,.4f}"
+    tell(plain("\n".join(planned(found, job))))
 
 
 @main.command()
@@ -555,27 +517,7 @@ def status(job: Job, simulate: bool, output: Path | None, as_object: bool) -> No
     for reason, count in found["failures"].items():
         tell(plain(f"  {count:,} x {reason}"))
     for batch in found["batches"]:
-        tell(plain(f"  {_batch(batch)}"))
-
-
-def _batch(batch: Mapping[str, Any]) -> str:
-    """One line of a batch that has not ended."""
-    failed = f", {batch['failed']:,} of them failed" if batch["failed"] else ""
-    expires = batch["expires_at"]
-    end = f", ends by {datetime.fromtimestamp(expires, UTC):%Y-%m-%d %H:%M} UTC" if expires else ""
-    answered = f"{batch['answered']:,} of {batch['requests']:,} answered{failed}"
-    asked = ", to be cancelled" * batch["cancelling"]
-    return (
-        f"batch {batch['id'] or 'not sent yet'}: {batch['status']}{asked}, {answered}, {_age(batch['age_s'])} old{end}"
-    )
-
-
-def _age(seconds: int) -> str:
-    """A time as people say it: `45 s`, `12 min`, `3 h 20 min`."""
-    if seconds < 60:
-        return f"{seconds} s"
-    hours, minutes = divmod(seconds // 60, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+        tell(plain(f"  {batch_line(batch)}"))
 
 
 @main.command()

@@ -187,11 +187,9 @@ ASKED = "asked_to_cancel"
 
 def counts_of(batch: Batch) -> tuple[int, int]:
     """How many requests of a batch the server has answered, and how many of these failed."""
-    counts = batch.seen.get("request_counts")
-    told = counts if isinstance(counts, Mapping) else {}
-    completed, failed = (told.get(name) for name in ("completed", "failed"))
-    failures = failed if type(failed) is int else 0
-    return (completed if type(completed) is int else 0) + failures, failures
+    counts = batch.seen.get("request_counts", {})
+    failed: int = counts.get("failed", 0)
+    return counts.get("completed", 0) + failed, failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,11 +292,11 @@ class Learned:
 @dataclass(slots=True, kw_only=True)
 class Progress:
     """What a progress line shows while a backend runs; updated in place by the backend. `away` are the requests that batches
-    have answered which have not ended, `held` those that wait for room in a queue, or for money that batches set aside."""
+    have answered which have not ended, `held` says that some wait for room in a queue, or for money that batches set aside."""
 
     done: int = 0
     away: int = 0
-    held: int = 0
+    held: bool = False
     incomplete: int = 0
     failed: int = 0
     in_flight: int = 0

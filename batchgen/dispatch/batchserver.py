@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 from urllib.parse import quote
 
+from batchgen.batchlines import VERSION
 from batchgen.dispatch import Batch, Failure
 from batchgen.dispatch.call import Caller
 from batchgen.dispatch.retry import LONGEST_WAIT, Policy, Spent, account_error
@@ -119,7 +120,7 @@ class BatchServer:
         where nobody knows whether it was."""
         order = {
             "input_file_id": batch.file,
-            "endpoint": f"/v1{batch.endpoint}",
+            "endpoint": VERSION + batch.endpoint,
             "completion_window": "24h",
             "metadata": {TAG: batch.tag, **metadata},
         }
@@ -260,7 +261,7 @@ class BatchServer:
 
     async def _unless_stopped(self, work: Awaitable[T]) -> T:
         """What `work` brings, unless a stop comes first."""
-        task = asyncio.ensure_future(_as_coroutine(work))
+        task = asyncio.ensure_future(work)
         stopped = asyncio.ensure_future(self._stopped.wait())
         try:
             await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -272,13 +273,6 @@ class BatchServer:
             await asyncio.gather(task, stopped, return_exceptions=True)
         self.go_on()
         raise AssertionError("stopped for no reason")
-
-
-def _as_coroutine(work: Awaitable[T]) -> Coroutine[Any, Any, T]:
-    async def waited() -> T:
-        return await work
-
-    return waited()
 
 
 def _part(name: str | None) -> str:

@@ -79,8 +79,7 @@ class Collector:
         """Record what the files of a batch hold; returns what kept that from being all."""
         gone: Refused | None = None
         for name in _FILES:
-            file = batch.seen.get(name)
-            if isinstance(file, str) and file:
+            if file := batch.seen.get(name):
                 try:
                     await self._bring(batch, file)
                 except Refused as refused:
@@ -237,16 +236,15 @@ def _reply(status: int, body: Any, request_id: str | None) -> Reply:
 
 def _promised(batch: Batch) -> int:
     """How many requests a batch that ended has answered, by what is said of it; all, where a completed one has no count."""
-    counts = batch.seen.get("request_counts")
-    told = counts.get("completed") if isinstance(counts, Mapping) else None
-    if type(told) is not int:
+    told: int | None = batch.seen.get("request_counts", {}).get("completed")
+    if told is None:
         told = batch.requests if batch.status == "completed" else 0
     return min(told, batch.requests)
 
 
 def _ended_at(seen: Mapping[str, Any]) -> float:
     """When a batch ended, in seconds since 1970; now, where the server does not say, or says that it is to come."""
-    told = [float(seen[name]) for name in _ENDS if type(seen.get(name)) is int]
+    told = [float(seen[name]) for name in _ENDS if name in seen]
     return min([*told[:1], time.time()])
 
 

@@ -62,7 +62,7 @@ class Submitter:
         """Send everything that may be sent now. Raises what stops the run."""
         if why := self._exceeded():
             raise why
-        self._progress.held, self._money = 0, self._purses()
+        self._progress.held, self._money = False, self._purses()
         try:
             async for thread in threads:
                 self._server.go_on()
@@ -123,7 +123,7 @@ class Submitter:
 
     def _hold(self, request: Request) -> None:
         self._ledger.withhold(request)
-        self._progress.held += 1
+        self._progress.held = True
 
     async def _unmade(self, request: Request, message: str) -> None:
         failure = Failure(meaning="transient", reason="input", message=message)

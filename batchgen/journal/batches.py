@@ -25,24 +25,24 @@ PAGE = 250
 RECENT = 24 * 3600.0
 
 
-def all_batches(journal: Journal, condition: str = "1 = 1", *values: Any) -> list[Batch]:
-    """The batches for which a condition holds, oldest first. Raises DamagedError."""
+def _batches(journal: Journal, condition: str, *values: Any) -> list[Batch]:
+    """The batches for which a condition holds, oldest first."""
     return [_batch(line) for line in journal.lines("batches", f"{condition} ORDER BY batch", *values)]
 
 
 def open_batches(journal: Journal) -> list[Batch]:
     """The batches that may still bring something, oldest first. Raises DamagedError."""
-    return all_batches(journal, "closed_at IS NULL")
+    return _batches(journal, "closed_at IS NULL")
 
 
 def recent_batches(journal: Journal) -> list[Batch]:
     """The batches that are open, and those closed in the last day, oldest first. Raises DamagedError."""
-    return all_batches(journal, "closed_at IS NULL OR closed_at > ?", time.time() - RECENT)
+    return _batches(journal, "closed_at IS NULL OR closed_at > ?", time.time() - RECENT)
 
 
 def batch_of(journal: Journal, ident: str, key: bytes) -> Batch | None:
     """The batch that a request is in, or None. Raises DamagedError."""
-    found = all_batches(journal, "batch = (SELECT batch FROM members WHERE ident = ? AND key = ?)", ident, key)
+    found = _batches(journal, "batch = (SELECT batch FROM members WHERE ident = ? AND key = ?)", ident, key)
     return found[0] if found else None
 
 
