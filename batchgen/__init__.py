@@ -11,29 +11,32 @@ Everything that goes wrong is a BatchgenError; see batchgen.errors for the tree.
 
 The house is the flow; imports point up this list only:
 
-    errors      everything that can go wrong, drawn as a tree
-    spec        job.yaml              -> Job
-    batchlines  the lines of the Batch API's files
-    kinds       what each kind of request is, and how to read its answer
-    prompts     CSV, TSV, TXT, JSONL  -> Prompt
-    requests    Job + row             -> Request, with its key
-    pricing     usage, bounds         -> money
-    disk        files that appear whole or not at all
-    dispatch    Request               -> Outcome: online over admission, retry, transport, wire; or in batches
-    images      picture bytes         -> images/<id>.png, verified
-    journal     rows and outcomes, durable; what is done
-    ledger      what dispatch needs of the journal and the pictures
-    tables      journal               -> results and errors tables
-    intake      pass 1: prompts       -> the journal's rows
-    report      journal               -> counts, tokens, money, time
-    place       one job's folder, lock and journal
-    review      plan, status, show, redo, export, verify: everything without sending
-    signals     the first ends a run in order, the second on the spot
-    simulator   an OpenAI-compatible server on loopback
-    sending     what one run puts together to send
-    runner      the whole flow on one screen
-    init        a prompts file        -> a job that runs
-    cli         words for people and scripts in, one call, exit code out
+    errors        everything that can go wrong, drawn as a tree
+    job           job.yaml              -> Job
+    batch_format  the lines of the Batch API's files
+    replies       a reply's JSON        -> Answer
+    kinds         what each kind of request is (data)
+    prompts       CSV, TSV, TXT, JSONL  -> Prompt
+    requests      Job + Prompt          -> Request, with its fingerprint
+    pricing       usage, bounds         -> money
+    disk          files that appear whole or not at all
+    dispatch      Request               -> Outcome: api, limits, online, batches
+    images        picture bytes         -> images/<id>.png, verified
+    journal       rows and outcomes, durable; what is done
+    staging       pass 1: prompts       -> the journal's rows
+    recorder      what dispatch needs of the journal and the pictures
+    tables        journal               -> results and errors tables
+    report        journal               -> counts, tokens, money, time
+    workspace     one job's folder, lock and journal
+    queries       status, show, results
+    planner       what a run would do and cost
+    maintenance   redo, export, verify
+    signals       the first ends a run in order, the second on the spot
+    simulator     beside the flow: an OpenAI-compatible server on loopback
+    session       what one run opens and closes
+    runner        the whole flow on one screen
+    init          a prompts file        -> a job that runs
+    cli           the command line: one call in, words and an exit code out
 """
 
 from __future__ import annotations
@@ -46,27 +49,28 @@ from batchgen.errors import (
     BusyError,
     DamagedError,
     InputError,
-    Interrupted,
     LimitError,
     OutputError,
     Problem,
+    RunInterruptedError,
 )
 
 if TYPE_CHECKING:
+    from batchgen.job import Job, load_job
+    from batchgen.planner import Plan, plan
+    from batchgen.queries import results
     from batchgen.report import Report
-    from batchgen.review import Plan, plan, results
     from batchgen.runner import Options, cancel, run
-    from batchgen.spec import Job, load_job
 
 __version__ = "0.1.0"
 
 # Names that are imported when they are first asked for: `batchgen --help` needs none of them.
 _LATE = {
-    "Job": "batchgen.spec",
-    "load_job": "batchgen.spec",
-    "Plan": "batchgen.review",
-    "plan": "batchgen.review",
-    "results": "batchgen.review",
+    "Job": "batchgen.job",
+    "load_job": "batchgen.job",
+    "Plan": "batchgen.planner",
+    "plan": "batchgen.planner",
+    "results": "batchgen.queries",
     "Options": "batchgen.runner",
     "Report": "batchgen.report",
     "run": "batchgen.runner",
@@ -79,7 +83,6 @@ __all__ = [
     "BusyError",
     "DamagedError",
     "InputError",
-    "Interrupted",
     "Job",
     "LimitError",
     "Options",
@@ -87,6 +90,7 @@ __all__ = [
     "Plan",
     "Problem",
     "Report",
+    "RunInterruptedError",
     "__version__",
     "cancel",
     "load_job",

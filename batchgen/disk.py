@@ -41,7 +41,7 @@ NETWORK = frozenset(
 )
 MOUNTS = Path("/proc/self/mounts")
 # What a file that appeared is known by later: its size in bytes and mtime in ns.
-Look = tuple[int, int]
+FileStamp = tuple[int, int]
 _numbers = itertools.count()
 _TEMPORARY = re.compile(r"\..*\.(\d+)-\d+\.tmp", re.DOTALL)
 
@@ -57,7 +57,9 @@ def telling(path: Path) -> Iterator[None]:
 
 def _sentence(path: Path, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"{path}: the disk is full; nothing that was recorded is lost; make room and run again"
+        return (
+            f"{path}: the disk is full; nothing that was recorded is lost; make room and run again"
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{path}: cannot be written ({error.strerror}); mend its permissions or choose another output.dir"
     return f"{path}: {error.strerror or error}; mend that and run again"
@@ -71,7 +73,9 @@ def make_folder(path: Path) -> None:
     with telling(path):
         path.mkdir(parents=True, exist_ok=True)
         if not stat.S_ISDIR(path.lstat().st_mode):
-            raise OutputError(f"{path}: is a link or a file where a folder is needed; remove it and run again")
+            raise OutputError(
+                f"{path}: is a link or a file where a folder is needed; remove it and run again"
+            )
     probe = path / f".probe.{os.getpid()}-0.tmp"
     with writing(probe, binary=True) as file:
         file.write(b"batchgen")
@@ -124,7 +128,9 @@ def file_system(path: Path) -> str:
     for line in lines:
         mount, fstype = line.split()[1:3]
         mount = mount.replace("\\040", " ")
-        if len(mount) >= len(best) and (place == mount or place.startswith(mount.rstrip("/") + "/")):
+        if len(mount) >= len(best) and (
+            place == mount or place.startswith(mount.rstrip("/") + "/")
+        ):
             best, kind = mount, fstype
     return kind
 
@@ -142,7 +148,7 @@ def writing(
     binary: bool = False,
     encoding: str = "utf-8",
     errors: str = "strict",
-    note: Callable[[Path, Look], None] | None = None,
+    note: Callable[[Path, FileStamp], None] | None = None,
 ) -> Iterator[IO[Any]]:
     """Write `path` whole: what the block wrote replaces it when the block ends well, else it stays as it was. `note` is told
     how what the block wrote looks, whatever another process may put in its place at once.
@@ -176,7 +182,7 @@ def writing(
         raise
 
 
-def look_of(path: Path) -> Look | None:
+def file_stamp(path: Path) -> FileStamp | None:
     """How a file looks now; None where there is none, or a link."""
     try:
         about = path.lstat()

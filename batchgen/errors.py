@@ -8,7 +8,7 @@ BatchgenError            1   a bug in batchgen
 ├── OutputError          74  the output cannot be written
 │   └── DamagedError     74  the journal or a file in the output is not what was written
 ├── BusyError            75  another process is running this job
-└── Interrupted          130 or 143
+└── RunInterruptedError          130 or 143
 ```
 """
 
@@ -93,12 +93,14 @@ class BusyError(BatchgenError):
     exit_code = 75
 
 
-class Interrupted(BatchgenError):  # noqa: N818 - an event, not a fault
+class RunInterruptedError(BatchgenError):
     """A signal stopped the run; what was answered is kept. `exit_code` is 130 for SIGINT, 143 for SIGTERM and SIGHUP."""
 
     def __init__(self, number: int) -> None:
         self.exit_code = 130 if number == signal.SIGINT else 143  # type: ignore[misc]  # the one that is known late
-        super().__init__(f"interrupted ({signal.Signals(number).name}); what was answered is kept; run again to go on")
+        super().__init__(
+            f"interrupted ({signal.Signals(number).name}); what was answered is kept; run again to go on"
+        )
 
 
 # Names that a message lists before it only counts the rest.

@@ -22,7 +22,7 @@ from xml.parsers import expat
 
 from batchgen.disk import make_folder, sweep, writing
 from batchgen.errors import OutputError
-from batchgen.kinds import Unreadable, sniff
+from batchgen.replies import UnreadableReplyError, sniff
 
 # The largest picture that is unpacked to be checked, with room for what comes, and all frames of one together: the API's
 # largest are 3840 x 2160, in a GIF sixteen of them.
@@ -49,15 +49,78 @@ _BLANK = b"\xef\xbb\xbf\xff\xfe\x00 \t\r\n"
 _SVG = "http://www.w3.org/2000/svg"
 _DRAWS = frozenset(
     [
-        *("svg", "g", "defs", "symbol", "use", "switch", "view", "a", "title", "desc", "metadata", "style"),
+        *(
+            "svg",
+            "g",
+            "defs",
+            "symbol",
+            "use",
+            "switch",
+            "view",
+            "a",
+            "title",
+            "desc",
+            "metadata",
+            "style",
+        ),
         *("path", "rect", "circle", "ellipse", "line", "polyline", "polygon", "image"),
-        *("text", "tspan", "textPath", "tref", "altGlyph", "altGlyphDef", "altGlyphItem", "glyphRef"),
-        *("font", "font-face", "font-face-name", "glyph", "missing-glyph", "hkern", "vkern", "color-profile"),
-        *("linearGradient", "radialGradient", "meshgradient", "meshrow", "meshpatch", "stop", "pattern", "hatch"),
-        *("hatchpath", "solidcolor", "clipPath", "mask", "marker", "filter", "feBlend", "feColorMatrix"),
-        *("feComponentTransfer", "feComposite", "feConvolveMatrix", "feDiffuseLighting", "feDisplacementMap"),
+        *(
+            "text",
+            "tspan",
+            "textPath",
+            "tref",
+            "altGlyph",
+            "altGlyphDef",
+            "altGlyphItem",
+            "glyphRef",
+        ),
+        *(
+            "font",
+            "font-face",
+            "font-face-name",
+            "glyph",
+            "missing-glyph",
+            "hkern",
+            "vkern",
+            "color-profile",
+        ),
+        *(
+            "linearGradient",
+            "radialGradient",
+            "meshgradient",
+            "meshrow",
+            "meshpatch",
+            "stop",
+            "pattern",
+            "hatch",
+        ),
+        *(
+            "hatchpath",
+            "solidcolor",
+            "clipPath",
+            "mask",
+            "marker",
+            "filter",
+            "feBlend",
+            "feColorMatrix",
+        ),
+        *(
+            "feComponentTransfer",
+            "feComposite",
+            "feConvolveMatrix",
+            "feDiffuseLighting",
+            "feDisplacementMap",
+        ),
         *("feDistantLight", "feDropShadow", "feFlood", "feFuncA", "feFuncB", "feFuncG", "feFuncR"),
-        *("feGaussianBlur", "feImage", "feMerge", "feMergeNode", "feMorphology", "feOffset", "fePointLight"),
+        *(
+            "feGaussianBlur",
+            "feImage",
+            "feMerge",
+            "feMergeNode",
+            "feMorphology",
+            "feOffset",
+            "fePointLight",
+        ),
         *("feSpecularLighting", "feSpotLight", "feTile", "feTurbulence"),
     ]
 )
@@ -66,8 +129,7 @@ _LINK = re.compile(_INSIDE)
 _LINKS = frozenset({"href", "src", "base"})
 # CSS that loads: from anywhere but the picture itself; a letter of it may be written as an escape.
 _LOADS = re.compile(
-    rf"""url\((?!\s*["']?\s*(?:{_INSIDE}))|@import|image-set\(|\bsrc\(|javascript:""",
-    re.IGNORECASE,
+    rf"""url\((?!\s*["']?\s*(?:{_INSIDE}))|@import|image-set\(|\bsrc\(|javascript:""", re.IGNORECASE
 )
 _ESCAPE = re.compile(r"\\([0-9a-fA-F]{1,6})\s?|\\(.)", re.DOTALL)
 
@@ -97,7 +159,11 @@ def slug(identity: str) -> str:
     plain = _UNSAFE.sub("_", unicodedata.normalize("NFKD", identity)).strip("._")[:NAME_LENGTH]
     if _RESERVED.match(plain):
         plain = plain.replace(".", "_")
-    lossless = plain == identity == plain.lower() and not _RESERVED.match(plain) and not _HASHED.match(plain)
+    lossless = (
+        plain == identity == plain.lower()
+        and not _RESERVED.match(plain)
+        and not _HASHED.match(plain)
+    )
     return plain if lossless and plain else f"{plain or 'row'}-{_short(identity)}"
 
 
@@ -116,25 +182,29 @@ def file_stem(identity: str, axes: Mapping[str, Any]) -> str:
 
 
 def decode(encoded: str) -> bytes:
-    """The bytes of strict base64 (RFC 4648 4; a data URL's head is taken off). Raises Unreadable."""
-    text = encoded.split(",", 1)[1] if encoded.startswith("data:image/") and "," in encoded else encoded
+    """The bytes of strict base64 (RFC 4648 4; a data URL's head is taken off). Raises UnreadableReplyError."""
+    text = (
+        encoded.split(",", 1)[1]
+        if encoded.startswith("data:image/") and "," in encoded
+        else encoded
+    )
     try:
         if len(text) % 4:
             raise binascii.Error
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise Unreadable("the picture is not valid base64") from None
+        raise UnreadableReplyError("the picture is not valid base64") from None
 
 
 def verify(data: bytes) -> str:
-    """The extension that the bytes deserve, after every pixel was decoded. Raises Unreadable for anything else; it is final
+    """The extension that the bytes deserve, after every pixel was decoded. Raises UnreadableReplyError for anything else; it is final
     where the same would come again: for what is too large, and an SVG that does more than draw."""
     if data[:1024].lstrip(_BLANK).startswith(b"<"):
         _Svg().verify(data)
         return "svg"
     form = sniff(data)
     if form is None:
-        raise Unreadable("the picture's bytes are no PNG, JPEG, WebP or GIF")
+        raise UnreadableReplyError("the picture's bytes are no PNG, JPEG, WebP or GIF")
     # Pillow costs a tenth of a second to import, and most jobs draw nothing.
     from PIL import Image
 
@@ -151,11 +221,15 @@ def verify(data: bytes) -> str:
                     image.seek(frame)
                     image.load()
         except Image.DecompressionBombError:
-            raise Unreadable("the picture has more pixels than batchgen unpacks", final=True) from None
+            raise UnreadableReplyError(
+                "the picture has more pixels than batchgen unpacks", final=True
+            ) from None
         except Exception as error:
-            raise Unreadable(f"the picture does not decode: {type(error).__name__}: {error}") from None
+            raise UnreadableReplyError(
+                f"the picture does not decode: {type(error).__name__}: {error}"
+            ) from None
     if not data.endswith(_ENDS.get(form, b"")):
-        raise Unreadable("the picture's end is missing")
+        raise UnreadableReplyError("the picture's end is missing")
     return _EXTENSIONS[form]
 
 
@@ -169,7 +243,7 @@ class _Svg:
         self._css: list[str] = []
 
     def verify(self, data: bytes) -> None:
-        """Raises Unreadable unless the bytes are an SVG that neither runs, nor loads, nor unpacks anything."""
+        """Raises UnreadableReplyError unless the bytes are an SVG that neither runs, nor loads, nor unpacks anything."""
         parser = expat.ParserCreate(namespace_separator=" ")
         parser.StartDoctypeDeclHandler = self._declared
         parser.ProcessingInstructionHandler = self._declared
@@ -180,21 +254,25 @@ class _Svg:
             # Blank lines before an XML declaration are no XML, and harm nothing.
             parser.Parse(data.lstrip(), True)
         except (expat.ExpatError, LookupError, ValueError) as error:
-            raise Unreadable(f"the SVG is no XML: {error}") from None
+            raise UnreadableReplyError(f"the SVG is no XML: {error}") from None
         self._loads_nothing("".join(self._css))
 
     def _declared(self, *_: object) -> None:
-        message = "the SVG has a document type or an instruction, where other files and entities hide"
-        raise Unreadable(message, final=True)
+        message = (
+            "the SVG has a document type or an instruction, where other files and entities hide"
+        )
+        raise UnreadableReplyError(message, final=True)
 
     def _begin(self, name: str, attributes: Mapping[str, str]) -> None:
         namespace, _, local = name.rpartition(" ")
         if not self._root:
             self._root, self._namespace = local, namespace
             if local != "svg" or namespace not in (_SVG, ""):
-                raise Unreadable(f"the picture is XML, but <{local[:40]}> instead of SVG")
+                raise UnreadableReplyError(f"the picture is XML, but <{local[:40]}> instead of SVG")
         if namespace != self._namespace or local not in _DRAWS:
-            raise Unreadable(f"the SVG holds <{local[:40]}>, which does more than draw", final=True)
+            raise UnreadableReplyError(
+                f"the SVG holds <{local[:40]}>, which does more than draw", final=True
+            )
         if local == "style":
             self._in_style += 1
             self._css.append("\n")
@@ -210,15 +288,15 @@ class _Svg:
 
     def _attribute(self, name: str, value: str) -> None:
         if name.startswith("on"):
-            raise Unreadable("the SVG holds a script", final=True)
+            raise UnreadableReplyError("the SVG holds a script", final=True)
         if name not in _LINKS:
             self._loads_nothing(value)
         elif value and not _LINK.match(value):
-            raise Unreadable("the SVG loads something from elsewhere", final=True)
+            raise UnreadableReplyError("the SVG loads something from elsewhere", final=True)
 
     def _loads_nothing(self, css: str) -> None:
         if _LOADS.search(_ESCAPE.sub(_unescaped, css)):
-            raise Unreadable("the SVG loads something from elsewhere", final=True)
+            raise UnreadableReplyError("the SVG loads something from elsewhere", final=True)
 
 
 def _unescaped(escape: re.Match[str]) -> str:
@@ -242,7 +320,7 @@ class PictureFolder:
         sweep(self._folder)
 
     def save(self, encoded: list[str], stem: str) -> list[Picture]:
-        """Verify every picture of an answer, then write them. Raises Unreadable before anything is written."""
+        """Verify every picture of an answer, then write them. Raises UnreadableReplyError before anything is written."""
         pictures = [(data := decode(each), verify(data)) for each in encoded]
         numbers = [""] if len(pictures) == 1 else [f"-{n}" for n in range(1, len(pictures) + 1)]
         return [
@@ -265,7 +343,11 @@ class PictureFolder:
         """A name that no answer owns or is about to: a paid picture is never overwritten, only what a crash left behind."""
         names = (f"{stem}.{extension}", f"{stem}.{digest[:16]}.{extension}")
         with self._naming:
-            free = (name for name in names if name.lower() not in self._given and not self._owned(f"images/{name}"))
+            free = (
+                name
+                for name in names
+                if name.lower() not in self._given and not self._owned(f"images/{name}")
+            )
             name = next(free, names[1])
             self._given[name.lower()] = None
             if len(self._given) > REMEMBERED:

@@ -13,8 +13,8 @@ from typing import Any
 
 from batchgen.disk import writing
 from batchgen.errors import InputError, Problem
+from batchgen.job import load_job
 from batchgen.prompts import open_prompts
-from batchgen.spec import load_job
 from batchgen.tables import LEADING, TRAILING
 
 EXAMPLE = """id,product,facts
@@ -28,7 +28,9 @@ _IDS = ("id", "sku", "key", "uid", "uuid", "nr", "no", "number")
 _TEXTS = ("prompt", "text", "question", "input", "instruction", "message", "content", "description")
 
 # Words that mean something else in a template than the column of that name, besides those of Python.
-_RESERVED = re.compile("row|turn|self|loop|true|false|none|range|dict|namespace|cycler|joiner|caller|varargs|kwargs")
+_RESERVED = re.compile(
+    "row|turn|self|loop|true|false|none|range|dict|namespace|cycler|joiner|caller|varargs|kwargs"
+)
 
 
 def write_job(prompts: Path | None) -> Path:
@@ -55,7 +57,9 @@ def write_job(prompts: Path | None) -> Path:
 
 def _refuse_existing(*paths: Path) -> None:
     problems = [
-        Problem(path=str(path), message="is there already; edit it or remove it") for path in paths if path.exists()
+        Problem(path=str(path), message="is there already; edit it or remove it")
+        for path in paths
+        if path.exists()
     ]
     if problems:
         raise InputError(problems)
@@ -73,7 +77,9 @@ def _job(prompts: Path, path: Path) -> str:
     encoding, columns = _looked_at(prompts)
     first = next(_rows(prompts, encoding))
     turns = _column(prompts, encoding, [name for name in columns if _holds(first[name], str)], str)
-    messages = _column(prompts, encoding, [name for name in columns if _holds(first[name], dict)], dict)
+    messages = _column(
+        prompts, encoding, [name for name in columns if _holds(first[name], dict)], dict
+    )
     lines = [
         f"# The rows of {_printable(prompts.name)}, each sent as one request. To see what would be sent:",
         f"#   batchgen plan {_printable(shlex.quote(str(path)))}",
@@ -81,7 +87,11 @@ def _job(prompts: Path, path: Path) -> str:
         "prompts:",
         f"  path: {_quoted(prompts.name)}",
         *_identity(prompts, encoding, columns),
-        *([f"  encoding: {encoding}           # is every letter right in `batchgen plan`?"] if encoding else []),
+        *(
+            [f"  encoding: {encoding}           # is every letter right in `batchgen plan`?"]
+            if encoding
+            else []
+        ),
         "request:                       # the API's own request body; {{ column }} is filled in from each row",
         "  model: gpt-5.6-luna",
         *_messages(columns, turns, messages),
@@ -118,13 +128,22 @@ def _common_columns(prompts: Path, encoding: str | None) -> list[str]:
     for row in _rows(prompts, encoding):
         common = list(row) if common is None else [name for name in common if name in row]
     if not common:
-        raise InputError([Problem(path=str(prompts), message="the rows have no column in common; give them one")])
+        raise InputError(
+            [Problem(path=str(prompts), message="the rows have no column in common; give them one")]
+        )
     return common
 
 
 def _column(prompts: Path, encoding: str | None, names: Iterable[str], kind: type) -> str | None:
     """The first of these columns that holds a list of the kind in every row."""
-    return next((name for name in names if all(_holds(row[name], kind) for row in _rows(prompts, encoding))), None)
+    return next(
+        (
+            name
+            for name in names
+            if all(_holds(row[name], kind) for row in _rows(prompts, encoding))
+        ),
+        None,
+    )
 
 
 def _holds(value: Any, kind: type) -> bool:
@@ -135,14 +154,21 @@ def _identity(prompts: Path, encoding: str | None, columns: Sequence[str]) -> li
     """The id column: named like one, filled and different in every row."""
     names = [name for name in columns if name.lower() in _IDS]
     names += [name for name in columns if name.lower().endswith(("_id", " id", "-id"))]
-    found = next((name for name in names if _names_rows(row[name] for row in _rows(prompts, encoding))), None)
+    found = next(
+        (name for name in names if _names_rows(row[name] for row in _rows(prompts, encoding))), None
+    )
     return [] if found is None else [f"  id: {_quoted(found)}"]
 
 
 def _names_rows(values: Iterable[Any]) -> bool:
     seen: set[str] = set()
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, str | int) or value == "" or str(value) in seen:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, str | int)
+            or value == ""
+            or str(value) in seen
+        ):
             return False
         seen.add(str(value))
     return True
@@ -153,7 +179,13 @@ def _messages(columns: Sequence[str], turns: str | None, messages: str | None) -
         return [f"  messages: {_quoted(_reference(messages))}"]
     content = ["{{ turn }}"] if turns else _content(columns)
     hint = "      # Put what you want from the model in your own words around the cells."
-    return ["  messages:", "    - role: user", hint, "      content: |", *(f"        {line}" for line in content)]
+    return [
+        "  messages:",
+        "    - role: user",
+        hint,
+        "      content: |",
+        *(f"        {line}" for line in content),
+    ]
 
 
 def _content(columns: Sequence[str]) -> list[str]:

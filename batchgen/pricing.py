@@ -12,9 +12,9 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any, overload
 
-from batchgen.kinds import Answer, Usage
+from batchgen.job import Price
+from batchgen.replies import Answer, Usage
 from batchgen.requests import Request
-from batchgen.spec import Price
 
 NANO = 1_000_000_000
 
@@ -42,7 +42,9 @@ class Prices:
         self.cost = lru_cache(maxsize=4096)(self._cost)
         self._rates = lru_cache(maxsize=256)(self._highest_rates)
 
-    def _cost(self, model: str, usage: Usage, *, pictures: int = 0, tier: str | None = None) -> int | None:
+    def _cost(
+        self, model: str, usage: Usage, *, pictures: int = 0, tier: str | None = None
+    ) -> int | None:
         """What one answer cost, in nano-dollars; None when the price or the usage is unknown."""
         own = self._pricing.get(model)
         if own is not None and own.input is not None:
@@ -53,12 +55,18 @@ class Prices:
             return math.ceil(own.image * NANO) * pictures
         return cost
 
-    def _snapshot_cost(self, model: str, usage: Usage, tier: str | None, *, drawn: bool) -> int | None:
+    def _snapshot_cost(
+        self, model: str, usage: Usage, tier: str | None, *, drawn: bool
+    ) -> int | None:
         """What genai-prices makes of it."""
         rates = self._rates(model)
         if rates is not None and not any(rates):
             return 0
-        if rates is None or usage.input_tokens is None or (usage.output_tokens is None and rates[1]):
+        if (
+            rates is None
+            or usage.input_tokens is None
+            or (usage.output_tokens is None and rates[1])
+        ):
             return None
         return self._known_cost(model, usage, tier, drawn=drawn)
 
@@ -78,7 +86,9 @@ class Prices:
         )
         context = {"service_tier": tier} if tier else None
         try:
-            price = calc_price(counted, model, provider_api_url=self._base_url, price_context=context)
+            price = calc_price(
+                counted, model, provider_api_url=self._base_url, price_context=context
+            )
         except (LookupError, ValueError):
             return None
         return math.ceil(price.total_price * NANO)
@@ -100,7 +110,11 @@ class Prices:
             return None
         own = self._pricing.get(model)
         if request.pictures:
-            return None if own is None or own.image is None else math.ceil(own.image * NANO) * request.pictures
+            return (
+                None
+                if own is None or own.image is None
+                else math.ceil(own.image * NANO) * request.pictures
+            )
         rates = self._rates(model)
         if rates is None or request.answer_bound is None or request.brings_in:
             return None
@@ -143,8 +157,14 @@ class Prices:
         # Priority and fast tiers cost more than the plain price; a cap must hold for them too.
         prices += [variant.prices.__dict__ for variant in known.price_variants or ()]
         rates = [(name, _highest(value)) for price in prices for name, value in price.items()]
-        inputs = [rate for name, rate in rates if name.endswith("_mtok") and not name.startswith("output_")]
-        outputs = [rate for name, rate in rates if name.endswith("_mtok") and name.startswith("output_")]
+        inputs = [
+            rate
+            for name, rate in rates
+            if name.endswith("_mtok") and not name.startswith("output_")
+        ]
+        outputs = [
+            rate for name, rate in rates if name.endswith("_mtok") and name.startswith("output_")
+        ]
         if not any((*inputs, *outputs)) and any(rate for _, rate in rates):
             return None  # priced by the hour or the character
         return max(inputs, default=Decimal(0)), max(outputs, default=Decimal(0))
@@ -166,4 +186,6 @@ def _own_cost(price: Price, usage: Usage) -> int | None:
     rate = Decimal(str(price.input))
     cached_rate = rate if price.cached_input is None else Decimal(str(price.cached_input))
     output = Decimal(str(price.output or 0)) * (usage.output_tokens or 0)
-    return math.ceil((rate * (usage.input_tokens - cached) + cached_rate * cached + output) * NANO / 1_000_000)
+    return math.ceil(
+        (rate * (usage.input_tokens - cached) + cached_rate * cached + output) * NANO / 1_000_000
+    )

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.disk import writing
-from batchgen.dispatch import ASKED, Batch, Learned, counts_of
-from batchgen.journal import Journal, Standing
+from batchgen.dispatch import Learned
+from batchgen.dispatch.batches.records import ASKED, Batch, counts_of
+from batchgen.journal import Journal, RowCounts
 from batchgen.pricing import dollars
 
 STATUSES = ("succeeded", "incomplete", "failed", "blocked", "pending", "outdated")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
+class RunTotals:
     """Calls and what they took: tokens as the server counted them, cost in USD. `unpriced` calls have an unknown cost."""
 
     calls: int
@@ -32,7 +33,7 @@ class Tally:
 COLLECT = ": run again to collect them (or batchgen cancel --wait, then run --mode online)"
 CANCELLED = ", to be cancelled: run again to collect what is answered"
 
-NOTHING = Tally(calls=0, input_tokens=0, output_tokens=0, cost=0.0, unpriced=0)
+NOTHING = RunTotals(calls=0, input_tokens=0, output_tokens=0, cost=0.0, unpriced=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,7 @@ class State:
     total: int
     failures: Mapping[str, int]
     models: tuple[str, ...]
-    tally: Tally
+    tally: RunTotals
 
     def as_json(self) -> dict[str, Any]:
         """The state as report.json has it."""
@@ -65,7 +66,7 @@ class Report:
     exit_code: int
     rows: Mapping[str, int]
     total: int
-    run: Tally
+    run: RunTotals
     job: State
     models: tuple[str, ...]
     elapsed: float
@@ -90,7 +91,11 @@ class Report:
             "total": self.total,
             "models": list(self.models),
             "elapsed_s": round(self.elapsed, 3),
-            "learned": {name: round(per_minute) for name, per_minute in asdict(self.learned).items() if per_minute},
+            "learned": {
+                name: round(per_minute)
+                for name, per_minute in asdict(self.learned).items()
+                if per_minute
+            },
             "in_batches": self.in_batches,
             "batches": list(self.batches),
             "held": self.held,
@@ -107,7 +112,9 @@ class Report:
         learned = self.learned
         told = []
         if learned.requests:
-            told.append(f"about {learned.requests:,.0f} requests a minute get through (limits.requests_per_minute)")
+            told.append(
+                f"about {learned.requests:,.0f} requests a minute get through (limits.requests_per_minute)"
+            )
         if learned.named_requests:
             told.append(
                 f"the server's headers name {learned.named_requests:,.0f} requests a minute (limits.requests_per_minute)"
@@ -120,7 +127,9 @@ class Report:
 
     def line(self) -> str:
         """One honest line for a person."""
-        counts = ", ".join(f"{self.rows[status]:,} {status}" for status in STATUSES if self.rows.get(status))
+        counts = ", ".join(
+            f"{self.rows[status]:,} {status}" for status in STATUSES if self.rows.get(status)
+        )
         calls = counted(self.run.calls, "call") if self.run.calls else "no call made"
         told = [f"{self.name}: {counted(self.total, 'row')}: {counts or 'nothing'}", calls]
         if self.run.calls:
@@ -128,9 +137,13 @@ class Report:
             told += [f"{tokens:,} tokens", money(self.run), f"{self.elapsed:.1f} s"]
         if self.batches:
             asked = all(batch["cancelling"] for batch in self.batches)
-            told.append(f"{in_batches(self.in_batches, len(self.batches))}{CANCELLED if asked else COLLECT}")
+            told.append(
+                f"{in_batches(self.in_batches, len(self.batches))}{CANCELLED if asked else COLLECT}"
+            )
         if self.held:
-            told.append(f"{counted(self.held, 'request')} held back until batches have ended: run again later")
+            told.append(
+                f"{counted(self.held, 'request')} held back until batches have ended: run again later"
+            )
         if self.disarmed:
             told.append(f"{self.disarmed:,} cells made safe for spreadsheets")
         told += self.learned_lines()
@@ -166,7 +179,7 @@ def strayed(requests: int) -> str:
     return f"{counted(requests, 'request')} in batches are of rows that have changed since, and cost all the same"
 
 
-def again(standing: Standing) -> dict[str, int]:
+def again(standing: RowCounts) -> dict[str, int]:
     """Why answered rows run again, as a plan and a run say it, and how many."""
     reasons = {
         "of a change in the job or in an earlier turn": standing.changed_job,
@@ -181,7 +194,9 @@ def counted(number: int, word: str) -> str:
     return f"{number:,} {word}{'s' * (number != 1)}"
 
 
-def as_json(name: str, job: State, run: Mapping[str, Any] | None, *, simulated: bool) -> dict[str, Any]:
+def as_json(
+    name: str, job: State, run: Mapping[str, Any] | None, *, simulated: bool
+) -> dict[str, Any]:
     """report.json: what is true of the job, and what is true of its last run (None: none has ended)."""
     return {"job": {"name": name, "simulated": simulated, **job.as_json()}, "run": run}
 
@@ -193,7 +208,7 @@ def write_report(folder: Path, content: Mapping[str, Any]) -> None:
         file.write("\n")
 
 
-def state(journal: Journal, whole: Standing) -> State:
+def state(journal: Journal, whole: RowCounts) -> State:
     """The state of a whole job, all of whose rows stand so."""
     return State(
         rows=whole.lines,
@@ -204,7 +219,7 @@ def state(journal: Journal, whole: Standing) -> State:
     )
 
 
-def money(tally: Tally) -> str:
+def money(tally: RunTotals) -> str:
     """A cost as people read it: with enough digits to tell, and what is unknown said to be unknown."""
     if tally.unpriced and not tally.cost:
         return "cost unknown"
@@ -212,10 +227,10 @@ def money(tally: Tally) -> str:
     return f"{text} and {tally.unpriced:,} calls of unknown cost" if tally.unpriced else text
 
 
-def tally(journal: Journal, run: int | None) -> Tally:
+def tally(journal: Journal, run: int | None) -> RunTotals:
     """What one run, or (None) all runs, took."""
     totals = journal.totals(run)
-    return Tally(
+    return RunTotals(
         calls=totals["calls"],
         input_tokens=totals["input_tokens"],
         output_tokens=totals["output_tokens"],

@@ -16,23 +16,33 @@ from typing import Any
 from batchgen.disk import append_line
 from batchgen.errors import BatchgenError, InputError, OutputError, Problem, nearest
 from batchgen.images import PictureFolder
-from batchgen.journal import Journal, Standing
+from batchgen.job import Job, api_key
+from batchgen.journal import Journal, RowCounts
 from batchgen.journal.batches import committed, open_batches, strays
-from batchgen.place import Place
 from batchgen.pricing import NANO, dollars, in_batch
-from batchgen.report import NOTHING, Report, again, batch_json, counted, state, strayed, tally, write_report
-from batchgen.sending import Options, Sending
+from batchgen.report import (
+    NOTHING,
+    Report,
+    again,
+    batch_json,
+    counted,
+    state,
+    strayed,
+    tally,
+    write_report,
+)
+from batchgen.session import Options, Session
 from batchgen.signals import Signals
-from batchgen.spec import Job, api_key
 from batchgen.tables import tables_need
+from batchgen.workspace import Workspace
 
 __all__ = ["Options", "cancel", "run"]
 
 # The key at the simulated API, which takes any. It is cut out of every answer, like others: no answer may hold it.
 NO_KEY = "sk-the-simulated-api-takes-any"
 
-# What a run does with the network: Sending.send or Sending.cancel.
-Way = Callable[[Sending], Coroutine[Any, Any, BatchgenError | None]]
+# What a run does with the network: Session.send or Session.cancel.
+Way = Callable[[Session], Coroutine[Any, Any, BatchgenError | None]]
 
 
 def run(job: Job, options: Options | None = None) -> Report:
@@ -43,10 +53,12 @@ def run(job: Job, options: Options | None = None) -> Report:
     """
     options = options or Options()
     tables_need(job)
-    place = Place.of(job, simulate=options.simulate, output=options.output)
+    place = Workspace.of(job, simulate=options.simulate, output=options.output)
     with Signals() as signals, place.locked(), place.open() as journal:
-        place.take_in(journal, options.stdin, capped=_cap(place.job, options) is not None, say=options.say)
-        return _run(place, journal, options, signals, Sending.send, sends=True)
+        place.take_in(
+            journal, options.stdin, capped=_cap(place.job, options) is not None, say=options.say
+        )
+        return _run(place, journal, options, signals, Session.send, sends=True)
 
 
 def cancel(job: Job, options: Options | None = None, *, ids: Sequence[str] = ()) -> Report:
@@ -55,19 +67,23 @@ def cancel(job: Job, options: Options | None = None, *, ids: Sequence[str] = ())
     InputError for an id of none."""
     options = options or Options()
     tables_need(job)
-    place = Place.of(job, simulate=options.simulate, output=options.output)
+    place = Workspace.of(job, simulate=options.simulate, output=options.output)
     with place.peek() as journal:
         place.staged(journal)
         known = [batch.id for batch in open_batches(journal) if batch.id]
         if unknown := [
-            Problem(path=each, message=f"is no open batch{nearest(each, known)}") for each in ids if each not in known
+            Problem(path=each, message=f"is no open batch{nearest(each, known)}")
+            for each in ids
+            if each not in known
         ]:
             raise InputError(unknown)
     with Signals() as signals, place.locked(), place.open() as journal:
-        return _run(place, journal, options, signals, partial(Sending.cancel, ids=ids), sends=False)
+        return _run(place, journal, options, signals, partial(Session.cancel, ids=ids), sends=False)
 
 
-def _run(place: Place, journal: Journal, options: Options, signals: Signals, way: Way, *, sends: bool) -> Report:
+def _run(
+    place: Workspace, journal: Journal, options: Options, signals: Signals, way: Way, *, sends: bool
+) -> Report:
     began = time.monotonic()
     pictures = PictureFolder(place.folder, journal.owns)
     if place.staged(journal).draws:
@@ -84,7 +100,7 @@ def _run(place: Place, journal: Journal, options: Options, signals: Signals, way
     signals.end_in_order()
     number = journal.begin_run(_provenance(place, options, journal), place.job.text)
     append_line(place.folder / "run.log", f"run {number} began: {todo} requests to send")
-    sending = Sending(
+    sending = Session(
         place=place,
         journal=journal,
         pictures=pictures,
@@ -98,13 +114,18 @@ def _run(place: Place, journal: Journal, options: Options, signals: Signals, way
     return _finish(sending, stopped, began, busy=busy, sends=sends)
 
 
-def _announce(place: Place, before: Standing, options: Options) -> None:
+def _announce(place: Workspace, before: RowCounts, options: Options) -> None:
     """Say before anything is paid for what runs again, and why."""
-    changes = [f"{counted(count, 'answered row')} to run again because {why}" for why, count in again(before).items()]
+    changes = [
+        f"{counted(count, 'answered row')} to run again because {why}"
+        for why, count in again(before).items()
+    ]
     if changes:
         cost = in_batch(before.cost) if place.job.mode == "batch" else before.cost
         about = "of unknown cost" if cost is None else f"about ${cost / NANO:.4f}"
-        options.say(f"{place.job.name}: {'; '.join(changes)}; {counted(before.to_send, 'call')}, {about}")
+        options.say(
+            f"{place.job.name}: {'; '.join(changes)}; {counted(before.to_send, 'call')}, {about}"
+        )
 
 
 def _cap(job: Job, options: Options) -> int | None:
@@ -113,7 +134,7 @@ def _cap(job: Job, options: Options) -> int | None:
     return int(min(caps) * NANO) if caps else None
 
 
-def _key(place: Place) -> str | None:
+def _key(place: Workspace) -> str | None:
     return NO_KEY if place.simulate else api_key(place.job)
 
 
@@ -137,9 +158,16 @@ def _in_a_thread(work: Coroutine[Any, Any, BatchgenError | None]) -> BatchgenErr
         return thread.submit(asyncio.run, work).result()
 
 
-def _finish(sending: Sending, stopped: BatchgenError | None, began: float, *, busy: bool, sends: bool) -> Report:
+def _finish(
+    sending: Session, stopped: BatchgenError | None, began: float, *, busy: bool, sends: bool
+) -> Report:
     """Tables, the run's end in the journal, report.json, run.log. Raises OutputError, of two the one that came first."""
-    place, journal, options, number = sending.place, sending.journal, sending.options, sending.number
+    place, journal, options, number = (
+        sending.place,
+        sending.journal,
+        sending.options,
+        sending.number,
+    )
     try:
         tables = place.tables(journal)
         # Where nothing was sent, a million rows are not read once more, neither for tables nor to be counted.
@@ -175,7 +203,10 @@ def _finish(sending: Sending, stopped: BatchgenError | None, began: float, *, bu
         )
         journal.end_run(number, report.exit_code, report.run_json(), tables.known)
         write_report(place.folder, report.as_json())
-        append_line(place.folder / "run.log", f"run {number} ended: {report.run.calls} calls, exit {report.exit_code}")
+        append_line(
+            place.folder / "run.log",
+            f"run {number} ended: {report.run.calls} calls, exit {report.exit_code}",
+        )
         for line in report.learned_lines():
             append_line(place.folder / "run.log", f"run {number} {line}")
     except OutputError as error:
@@ -183,7 +214,7 @@ def _finish(sending: Sending, stopped: BatchgenError | None, began: float, *, bu
     return report
 
 
-def _exit_code(job: Job, now: Standing) -> int:
+def _exit_code(job: Job, now: RowCounts) -> int:
     """0 when every row in scope succeeded, or all have ended and few enough of them failed or are incomplete; else 3. What a
     failed turn blocks has ended with it."""
     rows = now.lines
@@ -195,7 +226,7 @@ def _exit_code(job: Job, now: Standing) -> int:
     return 0 if allowed is not None and not left and allowed.allows(failed, total) else 3
 
 
-def _provenance(place: Place, options: Options, journal: Journal) -> dict[str, Any]:
+def _provenance(place: Workspace, options: Options, journal: Journal) -> dict[str, Any]:
     """Everything that tells later how a run's answers came to be; no secrets."""
     found = place.staged(journal)
     packages = ("batchgen", "openai", "aiohttp", "jinja2", "pydantic", "genai-prices")

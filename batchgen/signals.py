@@ -10,7 +10,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from batchgen.errors import BatchgenError, Interrupted
+from batchgen.errors import BatchgenError, RunInterruptedError
 
 # Seconds that calls in flight have to end after SIGTERM or SIGHUP: schedulers kill after thirty.
 DRAIN = 25.0
@@ -20,11 +20,11 @@ class Signals:
     """INT, TERM and HUP. Before a run has begun, the first ends it on the spot. From then on the first is noted: the
     dispatch, if there is one, drains, the tables are written, and the run ends with it; the second ends it on the spot.
 
-    On the spot is a KeyboardInterrupt, which no `except Exception` holds up; it leaves the block as Interrupted.
+    On the spot is a KeyboardInterrupt, which no `except Exception` holds up; it leaves the block as RunInterruptedError.
     """
 
     def __init__(self) -> None:
-        self._why: Interrupted | None = None
+        self._why: RunInterruptedError | None = None
         self._told = False
         self._in_order = False
         self._stop: Callable[..., None] | None = None
@@ -42,7 +42,9 @@ class Signals:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for number, old in self._old.items():
             signal.signal(number, old or signal.SIG_DFL)
-        if self._why is not None and (kind is KeyboardInterrupt or (kind is None and not self._told)):
+        if self._why is not None and (
+            kind is KeyboardInterrupt or (kind is None and not self._told)
+        ):
             raise self._why from None
 
     def end_in_order(self) -> None:
@@ -63,7 +65,7 @@ class Signals:
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
         again = self._why is not None
-        self._why = self._why or Interrupted(number)
+        self._why = self._why or RunInterruptedError(number)
         if self._loop is not None and self._stop is not None:
             drain = 0.0 if again else None if number == signal.SIGINT else DRAIN
             self._loop.call_soon_threadsafe(partial(self._stop, self._why, drain=drain))

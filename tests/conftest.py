@@ -56,7 +56,9 @@ class Server:
 
 
 @contextmanager
-def serving(settings: Settings | None = None, script: Script | None = None, **options: Any) -> Iterator[Simulator]:
+def serving(
+    settings: Settings | None = None, script: Script | None = None, **options: Any
+) -> Iterator[Simulator]:
     """The simulated API, running in another thread while the block runs; `options` as Simulator takes them."""
     simulator = Simulator(settings or Settings(), script=script, **options)
     server = Server(simulator.start, simulator.stop)
@@ -82,7 +84,9 @@ class Lab:
             writer.writerows([f"r{n}", f"ECHO:answer {n}"] for n in range(1, rows + 1))
         return path
 
-    def job(self, url: str | None = None, name: str = "job", rows: int | None = 5, **parts: Any) -> Path:
+    def job(
+        self, url: str | None = None, name: str = "job", rows: int | None = 5, **parts: Any
+    ) -> Path:
         """A chat job over `prompts` (written when `rows` is a number); `parts` replace its top-level keys."""
         if rows is not None and "prompts" not in parts:
             self.prompts(rows)
@@ -105,11 +109,17 @@ class Lab:
 
     def environ(self, **more: str) -> dict[str, str]:
         """The environment of a run: nothing but paths, a home and a key."""
-        kept = {name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH") if name in os.environ}
+        kept = {
+            name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH") if name in os.environ
+        }
         return {**kept, "HOME": str(self.folder), "OPENAI_API_KEY": KEY, **self.env, **more}
 
     def run(
-        self, *args: str | Path, stdin: bytes | None = None, env: Mapping[str, str] | None = None, timeout: float = 60
+        self,
+        *args: str | Path,
+        stdin: bytes | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float = 60,
     ) -> subprocess.CompletedProcess[str]:
         """Run `batchgen ARGS` and wait for it."""
         return subprocess.run(
@@ -144,13 +154,17 @@ class Lab:
             "text": True,
             "encoding": "utf-8",
         }
-        return subprocess.Popen([sys.executable, "-m", "batchgen", *map(str, args)], **{**defaults, **options})
+        return subprocess.Popen(
+            [sys.executable, "-m", "batchgen", *map(str, args)], **{**defaults, **options}
+        )
 
     def output(self, name: str = "job", *, simulated: bool = False) -> Path:
         """The output folder of a job in this folder."""
         return self.folder / "outputs" / (name + (".simulated" if simulated else ""))
 
-    def table(self, name: str = "job", which: str = "results", *, simulated: bool = False) -> list[dict[str, str]]:
+    def table(
+        self, name: str = "job", which: str = "results", *, simulated: bool = False
+    ) -> list[dict[str, str]]:
         """A CSV table as a list of rows."""
         path = self.output(name, simulated=simulated) / f"{which}.csv"
         with open(path, encoding="utf-8-sig", newline="") as file:

@@ -21,7 +21,13 @@ CHAT: dict[str, Any] = {
     "id": "c",
     "object": "chat.completion",
     "model": "gpt-5.6-luna",
-    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "a real answer"}}],
+    "choices": [
+        {
+            "index": 0,
+            "finish_reason": "stop",
+            "message": {"role": "assistant", "content": "a real answer"},
+        }
+    ],
     "usage": {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8},
 }
 
@@ -47,7 +53,9 @@ class Hostile:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(self.tls)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._server = await asyncio.start_server(self._serve, self.host, self.port, ssl=context, limit=2**20)
+        self._server = await asyncio.start_server(
+            self._serve, self.host, self.port, ssl=context, limit=2**20
+        )
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -89,12 +97,24 @@ async def received(reader: asyncio.StreamReader) -> bytes:
 
 
 def http(
-    status: int, body: bytes | str | Any, headers: Mapping[str, str] | None = None, *, mime: str = JSON
+    status: int,
+    body: bytes | str | Any,
+    headers: Mapping[str, str] | None = None,
+    *,
+    mime: str = JSON,
 ) -> Behaviour:
     """A well-formed answer; a body that is neither bytes nor text is sent as JSON."""
-    data = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else json.dumps(body).encode()
+    data = (
+        body
+        if isinstance(body, bytes)
+        else body.encode()
+        if isinstance(body, str)
+        else json.dumps(body).encode()
+    )
     lines = {"Content-Type": mime, "Content-Length": str(len(data)), **(headers or {})}
-    head = f"HTTP/1.1 {status} X\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    head = f"HTTP/1.1 {status} X\r\n" + "".join(
+        f"{name}: {value}\r\n" for name, value in lines.items()
+    )
     return raw(head.encode("latin-1") + b"\r\n" + data)
 
 
@@ -118,7 +138,11 @@ def raw(data: bytes, *, then: str = "keep") -> Behaviour:
 
 def ok(text: str = "a real answer") -> Behaviour:
     """A true chat answer."""
-    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+    choice = {
+        "index": 0,
+        "finish_reason": "stop",
+        "message": {"role": "assistant", "content": text},
+    }
     return http(200, {**CHAT, "choices": [choice]})
 
 
@@ -126,7 +150,11 @@ def dripping(*, head: bool = False) -> Behaviour:
     """A byte every few milliseconds, for ever: of the body, or already of the head."""
 
     async def behave(writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nX-Slow: " if head else b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n")
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nX-Slow: "
+            if head
+            else b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n"
+        )
         while True:
             writer.write(b"a" if head else b" ")
             await writer.drain()
@@ -142,7 +170,9 @@ def bomb(megabytes: int = 300) -> Behaviour:
     return http(200, packed, {"Content-Encoding": "gzip"})
 
 
-def error(message: str = "told", kind: str | None = None, code: Any = None, param: str | None = None) -> dict[str, Any]:
+def error(
+    message: str = "told", kind: str | None = None, code: Any = None, param: str | None = None
+) -> dict[str, Any]:
     """The official shape."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
@@ -160,9 +190,23 @@ ERRORS: list[tuple[str, int, Any, dict[str, str], str, str]] = [
         "throttled",
     ),
     ("a proxy without a password", 407, "Proxy Authentication Required", {}, "account", "proxy"),
-    ("rate limit of tokens", 429, error(kind="tokens", code="rate_limit_exceeded"), {}, "throttled", "throttled"),
+    (
+        "rate limit of tokens",
+        429,
+        error(kind="tokens", code="rate_limit_exceeded"),
+        {},
+        "throttled",
+        "throttled",
+    ),
     ("rate limit error", 429, error(kind="rate_limit_error"), {}, "throttled", "throttled"),
-    ("slow down", 429, error(kind="rate_limit_error", code="slow_down"), {}, "throttled", "throttled"),
+    (
+        "slow down",
+        429,
+        error(kind="rate_limit_error", code="slow_down"),
+        {},
+        "throttled",
+        "throttled",
+    ),
     ("slow down, formerly", 503, error(code="slow_down"), {}, "throttled", "throttled"),
     ("bare 429", 429, b"", {}, "throttled", "throttled"),
     ("429 in HTML", 429, b"<html>Too many</html>", {}, "throttled", "throttled"),
@@ -175,27 +219,76 @@ ERRORS: list[tuple[str, int, Any, dict[str, str], str, str]] = [
         "quota",
     ),
     ("quota by type", 429, error(kind="insufficient_quota", code=None), {}, "account", "quota"),
-    ("credit", 429, error(kind="insufficient_quota", code="credit_balance_exhausted"), {}, "account", "quota"),
-    ("spend, organisation", 429, error(code="organization_spend_limit_exceeded"), {}, "account", "quota"),
+    (
+        "credit",
+        429,
+        error(kind="insufficient_quota", code="credit_balance_exhausted"),
+        {},
+        "account",
+        "quota",
+    ),
+    (
+        "spend, organisation",
+        429,
+        error(code="organization_spend_limit_exceeded"),
+        {},
+        "account",
+        "quota",
+    ),
     ("spend, project", 429, error(code="project_spend_limit_exceeded"), {}, "account", "quota"),
-    ("usage, organisation", 429, error(code="organization_usage_limit_exceeded"), {}, "account", "quota"),
+    (
+        "usage, organisation",
+        429,
+        error(code="organization_usage_limit_exceeded"),
+        {},
+        "account",
+        "quota",
+    ),
     ("hard limit", 400, error(code="billing_hard_limit_reached"), {}, "account", "quota"),
     ("billing", 429, error(code="billing_not_active"), {}, "account", "quota"),
     ("LiteLLM's budget", 400, error(kind="budget_exceeded", code="400"), {}, "account", "quota"),
     ("402", 402, error(code=402), {}, "account", "quota"),
     ("402 that passes", 402, error(code=402), {"Retry-After": "2"}, "throttled", "throttled"),
-    ("too large", 429, error("Request too large for m", "tokens", "rate_limit_exceeded"), {}, "row", "too_long"),
+    (
+        "too large",
+        429,
+        error("Request too large for m", "tokens", "rate_limit_exceeded"),
+        {},
+        "row",
+        "too_long",
+    ),
     ("key", 401, error(kind=INVALID, code="invalid_api_key"), {}, "account", "key"),
     ("no key", 401, error(kind=INVALID), {}, "account", "key"),
-    ("region", 403, error(kind=INVALID, code="unsupported_country_region_territory"), {}, "account", "permission"),
+    (
+        "region",
+        403,
+        error(kind=INVALID, code="unsupported_country_region_territory"),
+        {},
+        "account",
+        "permission",
+    ),
     ("model", 404, error(kind=INVALID, code="model_not_found"), {}, "account", "model"),
     ("model, as 400", 400, error(kind=INVALID, code="model_not_found"), {}, "account", "model"),
     ("404", 404, b"404 page not found", {}, "row", "not_found"),
-    ("tier", 400, error(kind=INVALID, code="invalid_value", param="service_tier"), {}, "account", "service_tier"),
+    (
+        "tier",
+        400,
+        error(kind=INVALID, code="invalid_value", param="service_tier"),
+        {},
+        "account",
+        "service_tier",
+    ),
     ("context", 400, error(kind=INVALID, code="context_length_exceeded"), {}, "row", "too_long"),
     ("string", 400, error(kind=INVALID, code="string_above_max_length"), {}, "row", "too_long"),
     ("413", 413, b"", {}, "row", "too_long"),
-    ("bad request", 400, error(kind=INVALID, code="invalid_value", param="temperature"), {}, "row", "bad_request"),
+    (
+        "bad request",
+        400,
+        error(kind=INVALID, code="invalid_value", param="temperature"),
+        {},
+        "row",
+        "bad_request",
+    ),
     ("policy", 400, error(kind=INVALID, code="content_policy_violation"), {}, "row", "policy"),
     (
         "picture's policy",
@@ -224,7 +317,14 @@ ERRORS: list[tuple[str, int, Any, dict[str, str], str, str]] = [
     ("498, Groq", 498, error(code="capacity_exceeded"), {}, "transient", "server"),
     ("500", 500, error(kind="server_error"), {}, "transient", "server"),
     ("502 in HTML", 502, b"<html>Bad Gateway</html>", {}, "transient", "server"),
-    ("503", 503, error(kind="server_error", code="server_is_overloaded"), {}, "transient", "server"),
+    (
+        "503",
+        503,
+        error(kind="server_error", code="server_is_overloaded"),
+        {},
+        "transient",
+        "server",
+    ),
     (
         "503, llama.cpp",
         503,
@@ -235,7 +335,14 @@ ERRORS: list[tuple[str, int, Any, dict[str, str], str, str]] = [
     ),
     ("504", 504, b"", {}, "transient", "server"),
     ("524", 524, b"error code: 524", {}, "transient", "server"),
-    ("LiteLLM's 429 as 500", 500, error("told", "rate_limit_error", "429"), {}, "throttled", "throttled"),
+    (
+        "LiteLLM's 429 as 500",
+        500,
+        error("told", "rate_limit_error", "429"),
+        {},
+        "throttled",
+        "throttled",
+    ),
     (
         "vLLM",
         400,
@@ -244,9 +351,23 @@ ERRORS: list[tuple[str, int, Any, dict[str, str], str, str]] = [
         "row",
         "bad_request",
     ),
-    ("vLLM with 200", 200, {"object": "error", "message": "told", "type": "x", "code": 400}, {}, "row", "bad_request"),
+    (
+        "vLLM with 200",
+        200,
+        {"object": "error", "message": "told", "type": "x", "code": 400},
+        {},
+        "row",
+        "bad_request",
+    ),
     ("Ollama", 400, {"error": "told"}, {}, "row", "bad_request"),
-    ("Ollama's model", 404, {"error": {"message": "told", "type": "api_error"}}, {}, "row", "not_found"),
+    (
+        "Ollama's model",
+        404,
+        {"error": {"message": "told", "type": "api_error"}},
+        {},
+        "row",
+        "not_found",
+    ),
     (
         "Gemini",
         400,
@@ -255,11 +376,39 @@ ERRORS: list[tuple[str, int, Any, dict[str, str], str, str]] = [
         "row",
         "bad_request",
     ),
-    ("Gemini's rate", 429, [{"error": {"code": 429, "message": "told"}}], {}, "throttled", "throttled"),
+    (
+        "Gemini's rate",
+        429,
+        [{"error": {"code": 429, "message": "told"}}],
+        {},
+        "throttled",
+        "throttled",
+    ),
     ("FastAPI", 422, {"detail": [{"loc": ["body"], "msg": "told"}]}, {}, "row", "bad_request"),
-    ("OpenRouter", 502, {"error": {"code": 502, "message": "told", "metadata": {}}}, {}, "transient", "server"),
-    ("200 with an error", 200, {"error": {"code": 502, "message": "told"}}, {}, "transient", "server"),
-    ("200 with a rate limit", 200, {"error": {"code": 429, "message": "told"}}, {}, "throttled", "throttled"),
+    (
+        "OpenRouter",
+        502,
+        {"error": {"code": 502, "message": "told", "metadata": {}}},
+        {},
+        "transient",
+        "server",
+    ),
+    (
+        "200 with an error",
+        200,
+        {"error": {"code": 502, "message": "told"}},
+        {},
+        "transient",
+        "server",
+    ),
+    (
+        "200 with a rate limit",
+        200,
+        {"error": {"code": 429, "message": "told"}},
+        {},
+        "throttled",
+        "throttled",
+    ),
     ("200 with a quota", 200, {"error": {"code": 402, "message": "told"}}, {}, "account", "quota"),
     ("200 with a text", 200, {"error": "told"}, {}, "transient", "server"),
     (
@@ -270,18 +419,38 @@ ERRORS: list[tuple[str, int, Any, dict[str, str], str, str]] = [
         "row",
         "policy",
     ),
-    ("response's picture", 200, {"error": {"code": "image_too_small", "message": "told"}}, {}, "row", "bad_request"),
+    (
+        "response's picture",
+        200,
+        {"error": {"code": "image_too_small", "message": "told"}},
+        {},
+        "row",
+        "bad_request",
+    ),
     ("deep", 400, b'{"error":' + b"[" * 900 + b"]" * 900 + b"}", {}, "row", "bad_request"),
     ("deeper", 500, b"[" * 200_000, {}, "transient", "server"),
     ("deep list", 400, b"[" * 900 + b'{"error":"x"}' + b"]" * 900, {}, "row", "bad_request"),
-    ("odd charset", 500, error(), {"Content-Type": "application/json; charset=hex"}, "transient", "server"),
+    (
+        "odd charset",
+        500,
+        error(),
+        {"Content-Type": "application/json; charset=hex"},
+        "transient",
+        "server",
+    ),
     ("unknown code", 400, error(code={"a": 1}), {}, "row", "bad_request"),
     ("304", 304, b"", {}, "account", "redirect"),
 ]
 
 # name, behaviour, what it means, why, whether the call may have been billed
 BROKEN: list[tuple[str, Behaviour, str, str, bool]] = [
-    ("HTML", http(200, "<!doctype html><form>Log in</form>", mime="text/html"), "transient", "invalid_response", True),
+    (
+        "HTML",
+        http(200, "<!doctype html><form>Log in</form>", mime="text/html"),
+        "transient",
+        "invalid_response",
+        True,
+    ),
     ("truncated JSON", http(200, json.dumps(CHAT)[:90]), "transient", "invalid_response", True),
     ("empty", http(200, b""), "transient", "invalid_response", True),
     ("204", raw(b"HTTP/1.1 204 No Content\r\n\r\n"), "transient", "invalid_response", True),
@@ -293,7 +462,13 @@ BROKEN: list[tuple[str, Behaviour, str, str, bool]] = [
     ("choices null", http(200, {**CHAT, "choices": None}), "transient", "invalid_response", True),
     ("no choices", http(200, {**CHAT, "choices": []}), "transient", "invalid_response", True),
     ("choice null", http(200, {**CHAT, "choices": [None]}), "transient", "invalid_response", True),
-    ("message null", http(200, {**CHAT, "choices": [{"message": None}]}), "transient", "invalid_response", True),
+    (
+        "message null",
+        http(200, {**CHAT, "choices": [{"message": None}]}),
+        "transient",
+        "invalid_response",
+        True,
+    ),
     (
         "content a number",
         http(200, {**CHAT, "choices": [{"message": {"content": 1}}]}),
@@ -302,7 +477,13 @@ BROKEN: list[tuple[str, Behaviour, str, str, bool]] = [
         True,
     ),
     ("deep JSON", http(200, b"[" * 200_000), "transient", "invalid_response", True),
-    ("not gzip", http(200, b"junk", {"Content-Encoding": "gzip"}), "transient", "invalid_response", True),
+    (
+        "not gzip",
+        http(200, b"junk", {"Content-Encoding": "gzip"}),
+        "transient",
+        "invalid_response",
+        True,
+    ),
     (
         "half gzip",
         http(200, gzip.compress(b"x" * 999)[:20], {"Content-Encoding": "gzip"}),
@@ -310,10 +491,28 @@ BROKEN: list[tuple[str, Behaviour, str, str, bool]] = [
         "invalid_response",
         True,
     ),
-    ("brotli unasked", http(200, b"junk", {"Content-Encoding": "br"}), "transient", "invalid_response", True),
+    (
+        "brotli unasked",
+        http(200, b"junk", {"Content-Encoding": "br"}),
+        "transient",
+        "invalid_response",
+        True,
+    ),
     ("gzip bomb", bomb(), "transient", "invalid_response", True),
-    ("short body", raw(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", then="close"), "network", "reset", True),
-    ("broken chunk", raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), "network", "reset", True),
+    (
+        "short body",
+        raw(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", then="close"),
+        "network",
+        "reset",
+        True,
+    ),
+    (
+        "broken chunk",
+        raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
+        "network",
+        "reset",
+        True,
+    ),
     (
         "reset in the body",
         raw(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", then="reset"),
@@ -325,7 +524,13 @@ BROKEN: list[tuple[str, Behaviour, str, str, bool]] = [
     ("closed", raw(b"", then="close"), "network", "reset", True),
     ("half a head", raw(b"HTTP/1.1 200 OK\r\nConte", then="close"), "network", "reset", True),
     ("not HTTP", raw(b"SSH-2.0-OpenSSH_9.9\r\n", then="close"), "network", "reset", True),
-    ("an endless head", raw(b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000 + b"\r\n\r\n"), "network", "reset", True),
+    (
+        "an endless head",
+        raw(b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000 + b"\r\n\r\n"),
+        "network",
+        "reset",
+        True,
+    ),
     ("hang", raw(b"", then="hang"), "timeout", "timeout", True),
     (
         "hang in the body",

@@ -10,7 +10,7 @@ import pytest
 from conftest import Lab, serving
 
 import batchgen
-from batchgen import review
+from batchgen import maintenance
 from batchgen.simulator import RequestInfo, Settings, Simulator
 
 TALK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "ECHO:{{ text }}"}]
@@ -22,23 +22,37 @@ def by_id(lab: Lab, url: str, rows: list[tuple[str, str, str]], **parts: Any) ->
     """A job over rows of (id, thread, text)."""
     lines = ["id,thread,text", *(",".join(row) for row in rows)]
     (lab.folder / "prompts.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return lab.job(url, **{"rows": None, "conversation": {"id": "thread"}, "request": BODY, **parts})
+    return lab.job(
+        url, **{"rows": None, "conversation": {"id": "thread"}, "request": BODY, **parts}
+    )
 
 
 def by_turns(lab: Lab, url: str, threads: list[list[str]], **parts: Any) -> Path:
     lines = [json.dumps({"id": f"t{n}", "turns": turns}) for n, turns in enumerate(threads, 1)]
     (lab.folder / "talks.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    defaults = {"prompts": {"path": "talks.jsonl", "id": "id"}, "conversation": {"turns": "turns"}, "request": TURNS}
+    defaults = {
+        "prompts": {"path": "talks.jsonl", "id": "id"},
+        "conversation": {"turns": "turns"},
+        "request": TURNS,
+    }
     return lab.job(url, **{**defaults, **parts})
 
 
 def asked(api: Simulator) -> list[list[str]]:
     """What each request said, as `role:content`, requests in order."""
     bodies = [received.body or {} for received in api.log]
-    return [[f"{each['role'][0]}:{each['content']}" for each in body["messages"]] for body in bodies]
+    return [
+        [f"{each['role'][0]}:{each['content']}" for each in body["messages"]] for body in bodies
+    ]
 
 
-ROWS = [("a1", "a", "one"), ("b1", "b", "eins"), ("a2", "a", "two"), ("a3", "a", "three"), ("b2", "b", "zwei")]
+ROWS = [
+    ("a1", "a", "one"),
+    ("b1", "b", "eins"),
+    ("a2", "a", "two"),
+    ("a3", "a", "three"),
+    ("b2", "b", "zwei"),
+]
 
 
 def test_interleaved_conversations_keep_their_order(lab: Lab) -> None:
@@ -108,9 +122,9 @@ def test_a_failed_turn_blocks_the_later_ones_until_it_is_asked_again(lab: Lab, m
         refused.clear()
         sent = len(api.log)
         if make == "id":
-            review.redo(lab.load(job), [named])
+            maintenance.redo(lab.load(job), [named])
         else:
-            review.redo(lab.load(job), statuses=["failed"])
+            maintenance.redo(lab.load(job), statuses=["failed"])
         report = lab.go(job)
         assert (report.exit_code, report.run.calls) == (0, 2)
         assert asked(api)[sent:] == [
@@ -137,7 +151,9 @@ def test_a_passing_failure_of_a_turn_is_tried_by_the_next_run(lab: Lab) -> None:
     """P13 A turn that failed in passing is tried again by the next run, and the turns it blocked follow in that run."""
     broken = ["two"]
     with serving(
-        script=lambda request: "500" if broken and "two" in str(request.body["messages"][-1]) else None
+        script=lambda request: (
+            "500" if broken and "two" in str(request.body["messages"][-1]) else None
+        )
     ) as api:
         job = by_id(lab, api.url, ROWS, retry={"attempts": 1})
         assert lab.go(job).rows == {"succeeded": 3, "failed": 1, "blocked": 1}
@@ -165,7 +181,11 @@ def test_an_edited_turn_runs_with_all_that_follow(lab: Lab, api: Simulator) -> N
     by_turns(lab, api.url, [["one", "zwei", "three"]])
     assert batchgen.plan(lab.load(job)).calls == 2
     assert lab.go(job).run.calls == 2
-    assert [m["content"] for m in json.loads(lab.table()[0]["messages"])[2::2]] == ["one", "zwei", "three"]
+    assert [m["content"] for m in json.loads(lab.table()[0]["messages"])[2::2]] == [
+        "one",
+        "zwei",
+        "three",
+    ]
     by_turns(lab, api.url, [["one", "two", "three"]])
     assert lab.go(job).run.calls == 0
     by_turns(lab, api.url, [["one", "two", "three", "four"]])
@@ -180,7 +200,7 @@ def test_equal_conversations_without_ids_are_told_apart(lab: Lab, api: Simulator
     assert (report.run.calls, report.rows) == (6, {"succeeded": 3})
     assert [row["output"] for row in lab.table()] == ["two", "two", "three"]
     assert lab.go(job).run.calls == 0
-    assert review.verify(lab.load(job)) == []
+    assert maintenance.verify(lab.load(job)) == []
 
 
 def test_a_matrix_runs_each_conversation_per_combination(lab: Lab) -> None:
@@ -208,15 +228,40 @@ def test_a_limit_may_cut_a_conversation(lab: Lab, api: Simulator) -> None:
 def test_a_broken_row_blocks_the_later_turns_of_its_conversation(lab: Lab, api: Simulator) -> None:
     """P13 With bad_rows: fail a turn of which no request can be made blocks those after it: nobody is answered out of the
     middle of a conversation. Other conversations go on."""
-    body = {**BODY, "messages": [{"role": "user", "content": "ECHO:{{ text }}{{ '' if id != 'a2' else 1 // 0 }}"}]}
+    body = {
+        **BODY,
+        "messages": [
+            {"role": "user", "content": "ECHO:{{ text }}{{ '' if id != 'a2' else 1 // 0 }}"}
+        ],
+    }
     prompts = {"path": "prompts.csv", "id": "id", "bad_rows": "fail"}
     job = by_id(lab, api.url, ROWS, request=body, prompts=prompts)
     assert lab.go(job).rows == {"succeeded": 3, "failed": 1, "blocked": 1}
-    assert [row["status"] for row in lab.table()] == ["succeeded", "succeeded", "failed", "blocked", "succeeded"]
+    assert [row["status"] for row in lab.table()] == [
+        "succeeded",
+        "succeeded",
+        "failed",
+        "blocked",
+        "succeeded",
+    ]
     with open(lab.folder / "prompts.csv", "w", encoding="utf-8") as file:
         file.write("id,thread,text\na1,a,one\na2,a,two,ragged\na3,a,three\nb1,b,eins\n")
-    lab.go(lab.job(api.url, name="ragged", rows=None, conversation={"id": "thread"}, request=BODY, prompts=prompts))
-    assert [row["status"] for row in lab.table("ragged")] == ["succeeded", "failed", "blocked", "succeeded"]
+    lab.go(
+        lab.job(
+            api.url,
+            name="ragged",
+            rows=None,
+            conversation={"id": "thread"},
+            request=BODY,
+            prompts=prompts,
+        )
+    )
+    assert [row["status"] for row in lab.table("ragged")] == [
+        "succeeded",
+        "failed",
+        "blocked",
+        "succeeded",
+    ]
 
 
 def test_a_redone_turn_sees_the_turns_before_it(lab: Lab) -> None:
@@ -226,12 +271,19 @@ def test_a_redone_turn_sees_the_turns_before_it(lab: Lab) -> None:
         job = by_id(lab, api.url, [*ROWS, ("a4", "a", "four")])
         lab.go(job)
         sent = len(api.log)
-        assert review.redo(lab.load(job), ["a2"]) == 3
-        review.export(lab.load(job))
-        assert [(row["id"], row["status"]) for row in lab.table() if row["status"] != "succeeded"] == [
-            (name, "outdated") for name in ("a2", "a3", "a4")
+        assert maintenance.redo(lab.load(job), ["a2"]) == 3
+        maintenance.export(lab.load(job))
+        assert [
+            (row["id"], row["status"]) for row in lab.table() if row["status"] != "succeeded"
+        ] == [(name, "outdated") for name in ("a2", "a3", "a4")]
+        assert [row["output"] for row in lab.table()] == [
+            "one",
+            "eins",
+            "two",
+            "three",
+            "zwei",
+            "four",
         ]
-        assert [row["output"] for row in lab.table()] == ["one", "eins", "two", "three", "zwei", "four"]
         assert batchgen.plan(lab.load(job)).calls == lab.go(job).run.calls == 3
         two = ["s:Be brief.", "u:ECHO:one", "a:one", "u:ECHO:two"]
         three = [*two, "a:two", "u:ECHO:three"]
@@ -251,15 +303,17 @@ def test_redo_by_status_marks_the_later_turns_of_each_combination(lab: Lab) -> N
         job = by_id(lab, api.url, rows, request=body, matrix={"tone": ["dry", "warm"]})
         assert lab.go(job).rows == {"failed": 1, "blocked": 1, "succeeded": 2}
         refused.clear()
-        assert review.redo(lab.load(job), statuses=["failed"]) == 1
+        assert maintenance.redo(lab.load(job), statuses=["failed"]) == 1
         assert lab.go(job).run.calls == 2
-        assert review.redo(lab.load(job), ["a1"]) == 4
+        assert maintenance.redo(lab.load(job), ["a1"]) == 4
         assert lab.go(job).run.calls == 4
-        assert review.redo(lab.load(job), ["a2"]) == 2
+        assert maintenance.redo(lab.load(job), ["a2"]) == 2
 
 
 @pytest.mark.parametrize("make", ["id", "turns"])
-def test_a_conversation_keeps_its_answers_under_another_name(lab: Lab, api: Simulator, make: str) -> None:
+def test_a_conversation_keeps_its_answers_under_another_name(
+    lab: Lab, api: Simulator, make: str
+) -> None:
     """P08 Where the rows of a conversation get other ids, its turns keep their answers; of two that begin with the same
     request, whose replies are their own, each is asked again as a whole rather than mixed with the other."""
     if make == "id":
@@ -279,7 +333,7 @@ def test_a_conversation_keeps_its_answers_under_another_name(lab: Lab, api: Simu
         assert [row["output"] for row in lab.table()] == ["two", "eins"]
         by_turns(lab, api.url, [["one", "three"], ["one", "two"]], prompts={"path": "talks.jsonl"})
         assert batchgen.plan(lab.load(job)).calls == lab.go(job).run.calls == 4
-    assert review.verify(lab.load(job)) == []
+    assert maintenance.verify(lab.load(job)) == []
 
 
 def test_a_long_conversation_renders_each_turn_a_bounded_number_of_times(

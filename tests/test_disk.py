@@ -30,7 +30,9 @@ def test_a_file_appears_whole(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["a.csv"]
 
 
-@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), OSError(errno.ENOSPC, "full")])
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), KeyboardInterrupt(), OSError(errno.ENOSPC, "full")]
+)
 def test_a_broken_writing_leaves_the_old_file(tmp_path: Path, error: BaseException) -> None:
     """P04 Whatever ends the block, the old file stays and no temporary one is left."""
     path = tmp_path / "a.csv"
@@ -97,10 +99,15 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
     """P03 No room: one sentence that says what to do, the old file whole, nothing beside it; no signal kills the process."""
     path = tmp_path / "a.csv"
     path.write_text("old", encoding="utf-8")
-    done = subprocess.run([sys.executable, "-c", FULL, path], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, path], capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.returncode == 1
     assert "OutputError" in done.stderr.splitlines()[-1]
-    assert "the disk is full; nothing that was recorded is lost; make room and run again" in done.stderr
+    assert (
+        "the disk is full; nothing that was recorded is lost; make room and run again"
+        in done.stderr
+    )
     assert path.read_text(encoding="utf-8") == "old"
     assert os.listdir(tmp_path) == ["a.csv"]
 
@@ -137,13 +144,21 @@ def test_folders(tmp_path: Path) -> None:
 
 def test_what_a_crash_left_is_swept(tmp_path: Path) -> None:
     """P04 Half-written files of processes that are gone go; those of one that runs, and all others, stay."""
-    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    gone = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
+    )
     leftovers = [
         f".results.csv.{int(gone.stdout)}-3.tmp",
         f".probe.{os.getpid()}-0.tmp",
         ".x.99999999999999999999-1.tmp",
     ]
-    others = [f".results.csv.{os.getppid()}-3.tmp", ".mine.tmp", "a.1-1.tmp", "results.csv", ".lock"]
+    others = [
+        f".results.csv.{os.getppid()}-3.tmp",
+        ".mine.tmp",
+        "a.1-1.tmp",
+        "results.csv",
+        ".lock",
+    ]
     for name in (*leftovers, *others):
         (tmp_path / name).write_text("half", encoding="utf-8")
     sweep(tmp_path)
@@ -167,10 +182,10 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     refuse_link(tmp_path / "nothing")
     append_line(tmp_path / "fresh.log", "one")
     append_line(tmp_path / "fresh.log", "two")
-    assert [line.split(" ", 1)[1] for line in (tmp_path / "fresh.log").read_text(encoding="utf-8").splitlines()] == [
-        "one",
-        "two",
-    ]
+    assert [
+        line.split(" ", 1)[1]
+        for line in (tmp_path / "fresh.log").read_text(encoding="utf-8").splitlines()
+    ] == ["one", "two"]
 
 
 def test_network_file_systems_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +198,8 @@ def test_network_file_systems_are_refused(tmp_path: Path, monkeypatch: pytest.Mo
         encoding="utf-8",
     )
     assert [
-        file_system(path) for path in (share, share / "x", share / "local" / "x", tmp_path / "a sharex", Path("/"))
+        file_system(path)
+        for path in (share, share / "x", share / "local" / "x", tmp_path / "a sharex", Path("/"))
     ] == [*("nfs4", "nfs4", "tmpfs", "ext4", "ext4")]
     with pytest.raises(OutputError, match=r"network file system \(nfs4\)"):
         make_folder(share / "job")
@@ -197,7 +213,17 @@ def test_modes_follow_the_umask(lab: Lab, api: Simulator) -> None:
     lab.prompts(1)
     job = lab.job(api.url, kind="image", request={"model": "gpt-image-2", "prompt": "{{ text }}"})
     done = subprocess.run(
-        ["sh", "-c", 'umask 077 && exec "$@"', "sh", sys.executable, "-m", "batchgen", "run", str(job)],
+        [
+            "sh",
+            "-c",
+            'umask 077 && exec "$@"',
+            "sh",
+            sys.executable,
+            "-m",
+            "batchgen",
+            "run",
+            str(job),
+        ],
         cwd=lab.folder,
         env=lab.environ(),
         capture_output=True,
@@ -206,12 +232,20 @@ def test_modes_follow_the_umask(lab: Lab, api: Simulator) -> None:
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    found = {path.relative_to(lab.folder).as_posix(): path.stat().st_mode & 0o777 for path in lab.output().rglob("*")}
-    assert {"outputs/job/journal.db", "outputs/job/.lock", "outputs/job/run.log", "outputs/job/images/r1.png"} <= set(
-        found
-    )
+    found = {
+        path.relative_to(lab.folder).as_posix(): path.stat().st_mode & 0o777
+        for path in lab.output().rglob("*")
+    }
     assert {
-        name: mode for name, mode in found.items() if mode != (0o700 if (lab.folder / name).is_dir() else 0o600)
+        "outputs/job/journal.db",
+        "outputs/job/.lock",
+        "outputs/job/run.log",
+        "outputs/job/images/r1.png",
+    } <= set(found)
+    assert {
+        name: mode
+        for name, mode in found.items()
+        if mode != (0o700 if (lab.folder / name).is_dir() else 0o600)
     } == {}
     assert lab.output().stat().st_mode & 0o777 == 0o700
     assert [name for name in found if name.endswith(".tmp")] == []

@@ -85,7 +85,11 @@ def shop(folder: Path) -> Path:
 def alike(text: str, folder: Path) -> str:
     """Output without what differs from one machine and day to the next, or because it was simulated."""
     text = text.replace(str(folder), HOME).replace("/real/", "/outputs/")
-    text = text.replace("; SIMULATED", "").replace(".simulated", "").replace(" --simulate asks", " asks")
+    text = (
+        text.replace("; SIMULATED", "")
+        .replace(".simulated", "")
+        .replace(" --simulate asks", " asks")
+    )
     return re.sub(r"\d[\d,.]*", "N", text).strip()
 
 
@@ -119,10 +123,16 @@ def test_the_batch_of_the_readme(lab: Lab) -> None:
         for command, shown in steps(block):
             done = shell(command, folder, **env)
             codes.append(done.returncode)
-            found, expected = (re.sub(r"batch_(sim)?[0-9a-f]{6,}", "batch_ID", text) for text in (done.stdout, shown))
+            found, expected = (
+                re.sub(r"batch_(sim)?[0-9a-f]{6,}", "batch_ID", text)
+                for text in (done.stdout, shown)
+            )
             assert alike(found, folder) == alike(expected, folder), command
         assert codes == [6, 0, 0]
-        for command in ("batchgen cancel products.yaml --wait", "batchgen run products.yaml --mode online"):
+        for command in (
+            "batchgen cancel products.yaml --wait",
+            "batchgen run products.yaml --mode online",
+        ):
             assert f"`{command}`" in README
             assert shell(command, folder, **env).returncode == 0
 
@@ -166,8 +176,12 @@ def test_the_first_command(lab: Lab) -> None:
 def test_the_commands_install_what_there_is() -> None:
     """Both commands name files and extras that exist, and stand on their own."""
     for command in blocks("sh"):
-        assert command.startswith("python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt ")
-    assert "[project.optional-dependencies]" in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+        assert command.startswith(
+            "python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt "
+        )
+    assert "[project.optional-dependencies]" in (ROOT / "pyproject.toml").read_text(
+        encoding="utf-8"
+    )
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     assert pins
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins)
@@ -193,8 +207,14 @@ def test_the_cron_line(lab: Lab) -> None:
     path = shim(folder, extra="--simulate")
     assert shell("batchgen init products.csv", folder).returncode == 0
     line = blocks("crontab")[0].strip().split(maxsplit=5)
-    command = line[5].replace(HOME, str(folder)).replace("/home/you/batchgen/.venv/bin/batchgen", str(path))
-    done = subprocess.run(["/bin/sh", "-c", command], cwd="/", env={}, capture_output=True, timeout=60, check=False)
+    command = (
+        line[5]
+        .replace(HOME, str(folder))
+        .replace("/home/you/batchgen/.venv/bin/batchgen", str(path))
+    )
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], cwd="/", env={}, capture_output=True, timeout=60, check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert (lab.output("products", simulated=True) / "results.csv").exists()
 
@@ -233,10 +253,14 @@ def test_the_exit_codes_are_listed() -> None:
     """P17 The table of exit codes has each code that there is, once, and none that there is not."""
     table = README.split("| exit | meaning")[1].split("\n\n")[0]
     listed = [
-        int(code) for row in re.findall(r"^\| ([\d, ]+) \|", table, flags=re.MULTILINE) for code in row.split(",")
+        int(code)
+        for row in re.findall(r"^\| ([\d, ]+) \|", table, flags=re.MULTILINE)
+        for code in row.split(",")
     ]
     kinds = [
-        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.BatchgenError)
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.BatchgenError)
     ]
     codes = {kind.exit_code for kind in kinds} | {0, 3, 6, 130, 143}
     assert sorted(listed) == sorted(codes)

@@ -52,7 +52,9 @@ def test_the_callers_garbage_collector_is_as_it_was(lab: Lab, api: Simulator) ->
 
 def test_a_simulated_answer_is_labelled_as_simulated(lab: Lab) -> None:
     """What the simulated API answers says so, in the table too: nothing on its way takes the label off."""
-    job = lab.job(request={"model": "gpt-5.6-luna", "messages": [{"role": "user", "content": "{{ text }}?"}]})
+    job = lab.job(
+        request={"model": "gpt-5.6-luna", "messages": [{"role": "user", "content": "{{ text }}?"}]}
+    )
     (lab.folder / "prompts.csv").write_text("id,text\na,What is this\n", encoding="utf-8")
     lab.go(job, simulate=True)
     assert lab.table(simulated=True)[0]["output"].startswith("[simulated]")

@@ -24,11 +24,23 @@ from PIL import Image
 
 from batchgen import images
 from batchgen.errors import OutputError
-from batchgen.images import MAX_ALL_PIXELS, MAX_PIXELS, PictureFolder, decode, file_stem, is_whole, slug, stored, verify
-from batchgen.kinds import Unreadable
+from batchgen.images import (
+    MAX_ALL_PIXELS,
+    MAX_PIXELS,
+    PictureFolder,
+    decode,
+    file_stem,
+    is_whole,
+    slug,
+    stored,
+    verify,
+)
+from batchgen.replies import UnreadableReplyError
 
 
-def drawn(form: str = "PNG", size: tuple[int, int] = (16, 16), shade: int = 0, **options: object) -> bytes:
+def drawn(
+    form: str = "PNG", size: tuple[int, int] = (16, 16), shade: int = 0, **options: object
+) -> bytes:
     file = io.BytesIO()
     Image.effect_noise(size, 50 + shade).convert("RGB").save(file, form, **options)
     return file.getvalue()
@@ -127,13 +139,15 @@ def test_any_two_ids_have_two_names(ids: list[str]) -> None:
 # --- bytes
 
 
-@pytest.mark.parametrize(("form", "extension"), [("PNG", "png"), ("JPEG", "jpg"), ("WEBP", "webp"), ("GIF", "gif")])
+@pytest.mark.parametrize(
+    ("form", "extension"), [("PNG", "png"), ("JPEG", "jpg"), ("WEBP", "webp"), ("GIF", "gif")]
+)
 def test_extension_is_what_the_bytes_say(form: str, extension: str) -> None:
     """P35 Each format by its bytes; cut anywhere, it is no picture."""
     data = drawn(form)
     assert verify(data) == extension
     for end in {*range(0, len(data), 37), *range(len(data) - 24, len(data))}:
-        with pytest.raises(Unreadable):
+        with pytest.raises(UnreadableReplyError):
             verify(data[:end])
 
 
@@ -150,7 +164,7 @@ def test_extension_is_what_the_bytes_say(form: str, extension: str) -> None:
 )
 def test_what_is_no_picture(data: bytes) -> None:
     """P35 Pages, other formats and a right beginning with a wrong rest are refused."""
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableReplyError):
         verify(data)
 
 
@@ -158,7 +172,7 @@ def test_damaged_pixels() -> None:
     """P35 A picture with a flipped byte in its data does not decode."""
     data = bytearray(drawn("PNG"))
     data[len(data) // 2] ^= 0xFF
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableReplyError):
         verify(bytes(data))
 
 
@@ -187,7 +201,7 @@ def moving(frames: int, size: tuple[int, int]) -> bytes:
 
 
 def _refused_for_good(data: bytes, words: str) -> None:
-    with pytest.raises(Unreadable, match=words) as caught:
+    with pytest.raises(UnreadableReplyError, match=words) as caught:
         verify(data)
     assert caught.value.final
 
@@ -248,12 +262,26 @@ DRAWING = """
 
 
 @pytest.mark.parametrize(
-    "body", ["", '<rect width="9"/>', '<a href="#b"/>', '<image href="data:image/png;base64,AA=="/>', DRAWING]
+    "body",
+    [
+        "",
+        '<rect width="9"/>',
+        '<a href="#b"/>',
+        '<image href="data:image/png;base64,AA=="/>',
+        DRAWING,
+    ],
 )
 def test_svg(body: str) -> None:
     """P35 An SVG that only draws is a picture, whatever stands before its root."""
     svg = SVG.format(body)
-    for before in ("", '<?xml version="1.0"?>\n', "<!-- made by a model -->\n", "\ufeff", " \n\t", "\n" * 200):
+    for before in (
+        "",
+        '<?xml version="1.0"?>\n',
+        "<!-- made by a model -->\n",
+        "\ufeff",
+        " \n\t",
+        "\n" * 200,
+    ):
         assert verify((before + svg).encode()) == "svg"
     assert verify(svg.encode("utf-16")) == "svg"
     assert verify(svg.replace(' xmlns="http://www.w3.org/2000/svg"', "", 1).encode()) == "svg"
@@ -281,7 +309,7 @@ def test_svg(body: str) -> None:
 )
 def test_svg_that_does_more_than_draw(text: str) -> None:
     """P35 An SVG with scripts, links, entities, or that is no XML or no SVG, is refused."""
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableReplyError):
         verify(text.encode())
 
 
@@ -324,10 +352,12 @@ def test_svg_is_refused_for_good(body: str) -> None:
     _refused_for_good(SVG.format(body).encode(), "SVG")
 
 
-@pytest.mark.parametrize("text", ["%%%%", "QUJ", "QUJD\n", "QU JD", "QUJD=", "é", "data:image/png;base64,?", "-_-_"])
+@pytest.mark.parametrize(
+    "text", ["%%%%", "QUJ", "QUJD\n", "QU JD", "QUJD=", "é", "data:image/png;base64,?", "-_-_"]
+)
 def test_base64_is_strict(text: str) -> None:
     """P35 What is not base64 to the letter is refused, not guessed at."""
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableReplyError):
         decode(text)
 
 
@@ -344,7 +374,11 @@ def test_pictures_are_written_and_known_again(tmp_path: Path) -> None:
     data = drawn()
     (picture,) = folder(tmp_path).save([encoded(data)], "a")
     assert (tmp_path / "images" / "a.png").read_bytes() == data
-    assert (picture.path, picture.size, picture.sha256) == ("images/a.png", len(data), hashlib.sha256(data).hexdigest())
+    assert (picture.path, picture.size, picture.sha256) == (
+        "images/a.png",
+        len(data),
+        hashlib.sha256(data).hexdigest(),
+    )
     about = asdict(picture)
     assert is_whole(tmp_path, about)
     assert is_whole(tmp_path, about, rehash=True)
@@ -365,7 +399,7 @@ def test_several_pictures_are_numbered_and_all_or_none(tmp_path: Path) -> None:
     pictures = folder(tmp_path)
     found = pictures.save([encoded(drawn()), encoded(drawn("JPEG"))], "a")
     assert [picture.path for picture in found] == ["images/a-1.png", "images/a-2.jpg"]
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableReplyError):
         pictures.save([encoded(drawn()), encoded(drawn()[:-20])], "b")
     assert sorted(os.listdir(tmp_path / "images")) == ["a-1.png", "a-2.jpg"]
 
@@ -394,7 +428,9 @@ def test_long_names_written_at_once(tmp_path: Path) -> None:
     found: list[dict[str, object]] = []
 
     def save(n: int) -> None:
-        found.extend(asdict(picture) for picture in pictures.save([encoded(data[n])], "x" * 150 + str(n)))
+        found.extend(
+            asdict(picture) for picture in pictures.save([encoded(data[n])], "x" * 150 + str(n))
+        )
 
     threads = [threading.Thread(target=save, args=(n,)) for n in range(len(data))]
     for thread in threads:

@@ -18,20 +18,32 @@ from batchgen.init import write_job
 
 SHAPES: dict[str, tuple[str, bytes]] = {
     "plain": ("products.csv", b"id,name,facts\n1,Kettle,red\n2,Pan,black\n"),
-    "semicolons and umlauts": ("Pr\u00fcfung.csv", "Nr;Größe (cm);Ä\n007;22 x 19;ja\n008;30;nein\n".encode()),
+    "semicolons and umlauts": (
+        "Pr\u00fcfung.csv",
+        "Nr;Größe (cm);Ä\n007;22 x 19;ja\n008;30;nein\n".encode(),
+    ),
     "a BOM": ("excel.csv", "sku;Text\nA;eins\nB;zwei\n".encode("utf-8-sig")),
     "UTF-16": ("wide.csv", "id;Text\nA;eins\n".encode("utf-16")),
     "UTF-16 without a mark": ("unmarked.csv", "id;Text\nA;eins\n".encode("utf-16-le")),
     "cp1252": ("alt.csv", "id;Größe\n1;weiß\n".encode("cp1252")),
-    "cp1252, told late": ("late.csv", b"id;text\n" + b"".join(b"%d;plain\n" % n for n in range(500)) + b"x;wei\xdf\n"),
+    "cp1252, told late": (
+        "late.csv",
+        b"id;text\n" + b"".join(b"%d;plain\n" % n for n in range(500)) + b"x;wei\xdf\n",
+    ),
     "TAB": ("table.tsv", b'key\ttext\na\tsays "hi"\n'),
     "lines": ("lines.txt", "One prompt.\nZwei für drei\n".encode()),
     "gzip": ("packed.csv.gz", gzip.compress(b"id,text\n1,hello\n")),
     "objects": ("rows.jsonl", b'{"id": 1, "text": "a", "more": null}\n{"id": 2, "text": "b"}\n'),
-    "turns": ("talks.jsonl", b'{"id": "a", "questions": ["x", "y"]}\n{"id": "b", "questions": ["z"]}\n'),
+    "turns": (
+        "talks.jsonl",
+        b'{"id": "a", "questions": ["x", "y"]}\n{"id": "b", "questions": ["z"]}\n',
+    ),
     "messages": ("threads.jsonl", b'{"messages": [{"role": "user", "content": "hi"}]}\n'),
     "batchgen's own names": ("clash.csv", b"id,status,output,bg_x\n1,new,yes,z\n"),
-    "a template's words": ("words.csv", b"row,turn,loop,none,not,class,range,self\n1,2,3,4,5,6,7,8\n"),
+    "a template's words": (
+        "words.csv",
+        b"row,turn,loop,none,not,class,range,self\n1,2,3,4,5,6,7,8\n",
+    ),
     "braces and quotes": ("odd.csv", b'"a {{ b }}","it""s \\ {% x %}","two\nlines",{#\n1,2,3,4\n'),
     "no id that is unique": ("twice.csv", b"id,text\n1,a\n1,b\n"),
     "an id with a gap": ("gap.csv", b"id,text\n1,a\n,b\n"),
@@ -62,12 +74,18 @@ def test_a_job_for_any_file_can_be_planned(tmp_path: Path, name: str, content: b
 @settings(max_examples=40, deadline=None)
 @given(
     header=st.lists(
-        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\0"), min_size=1, max_size=12),
+        st.text(
+            st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\0"),
+            min_size=1,
+            max_size=12,
+        ),
         min_size=1,
         max_size=4,
     )
 )
-def test_any_header_can_be_planned(tmp_path_factory: pytest.TempPathFactory, header: list[str]) -> None:
+def test_any_header_can_be_planned(
+    tmp_path_factory: pytest.TempPathFactory, header: list[str]
+) -> None:
     """Every header that can be read at all can stand in the job: its letters never end a string, a line or a template."""
     folder = tmp_path_factory.mktemp("header")
     line = ",".join('"' + name.replace('"', '""') + '"' for name in header)

@@ -11,8 +11,8 @@ import pytest
 from conftest import Lab
 
 from batchgen import load_job, plan
+from batchgen.job import json_schema
 from batchgen.kinds import KINDS
-from batchgen.spec import json_schema
 
 JOBS = Path(__file__).parent.parent / "jobs"
 NAMES = sorted(path.stem for path in JOBS.glob("*.yaml"))

@@ -8,19 +8,33 @@ from genai_prices.data_snapshot import get_snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchgen.kinds import Usage
+from batchgen.job import Price
 from batchgen.pricing import NANO, Prices, dollars
+from batchgen.replies import Usage
 from batchgen.requests import Request
-from batchgen.spec import Price
 
 OPENAI = "https://api.openai.com/v1"
-MODELS = [model.id for provider in get_snapshot().providers if provider.id == "openai" for model in provider.models]
+MODELS = [
+    model.id
+    for provider in get_snapshot().providers
+    if provider.id == "openai"
+    for model in provider.models
+]
 
 
 def request(
-    model: Any, input_bound: int = 100, answer_bound: int | None = 50, pictures: int = 0, brings_in: str | None = None
+    model: Any,
+    input_bound: int = 100,
+    answer_bound: int | None = 50,
+    pictures: int = 0,
+    brings_in: str | None = None,
 ) -> Request:
-    bounds = {"input_bound": input_bound, "answer_bound": answer_bound, "pictures": pictures, "brings_in": brings_in}
+    bounds = {
+        "input_bound": input_bound,
+        "answer_bound": answer_bound,
+        "pictures": pictures,
+        "brings_in": brings_in,
+    }
     return Request(key="k", endpoint="/x", body={"model": model}, **bounds)
 
 
@@ -41,14 +55,19 @@ def test_costs_are_whole_nano_dollars() -> None:
 
 def test_what_is_not_known_is_not_zero() -> None:
     """An unknown model, an unknown count or a price by the hour costs None, never 0."""
-    prices = Prices({"own": Price(input=1, output=2), "in": Price(input=1), "image": Price(input=1, image=0.5)}, OPENAI)
+    prices = Prices(
+        {"own": Price(input=1, output=2), "in": Price(input=1), "image": Price(input=1, image=0.5)},
+        OPENAI,
+    )
     assert prices.cost("no-such-model", usage()) is None
     assert prices.bound(request("no-such-model")) is None
     assert prices.cost("gpt-4o", Usage()) is None
     assert prices.cost("gpt-4o", usage(outside=None)) is None
     assert prices.cost("own", Usage()) is None
     assert prices.cost("own", usage(outside=None)) is None
-    assert prices.cost("in", usage(outside=None)) == prices.cost("in", usage(outside=0)) == 1_000_000
+    assert (
+        prices.cost("in", usage(outside=None)) == prices.cost("in", usage(outside=0)) == 1_000_000
+    )
     assert prices.cost("in", usage(outside=1)) is None
     assert prices.bound(request("in", 1000, answer_bound=0)) == 1_000_000
     assert prices.bound(request("in", 1000, answer_bound=1)) is None
@@ -109,7 +128,9 @@ def test_sound_costs_what_sound_costs() -> None:
 def test_tiers() -> None:
     """Flex is cheaper and priority dearer than the plain price, and the bound holds for all of them."""
     prices = Prices({}, OPENAI)
-    flex, plain, priority = (prices.cost("gpt-5", usage(), tier=tier) for tier in ("flex", None, "priority"))
+    flex, plain, priority = (
+        prices.cost("gpt-5", usage(), tier=tier) for tier in ("flex", None, "priority")
+    )
     assert flex is not None
     assert plain is not None
     assert priority is not None
@@ -123,7 +144,12 @@ def test_tiers() -> None:
 def test_every_model_at_its_corners() -> None:
     """P25 For every model: a price and a bound, or neither, and no sort of token is dearer than the bound has it."""
     prices = Prices({}, OPENAI)
-    sorts: list[dict[str, int]] = [{}, {"cached_tokens": 400_000}, {"cache_write_tokens": 400_000}, {"image_tokens": 9}]
+    sorts: list[dict[str, int]] = [
+        {},
+        {"cached_tokens": 400_000},
+        {"cache_write_tokens": 400_000},
+        {"image_tokens": 9},
+    ]
     sorts += [{"audio_tokens": 400_000}, {"output_audio_tokens": 1000}]
     for model in MODELS:
         bound = prices.bound(request(model, 400_000, 1000))
@@ -157,7 +183,17 @@ def test_no_cost_passes_its_bound(model: str, data: st.DataObject) -> None:
 
 @given(
     *(st.none() | st.integers(0, 1000) for _ in range(7)),
-    st.sampled_from(["gpt-4o", "gpt-audio", "gpt-5.6-luna", "gpt-image-1.5", "own", "nope", "text-embedding-3-small"]),
+    st.sampled_from(
+        [
+            "gpt-4o",
+            "gpt-audio",
+            "gpt-5.6-luna",
+            "gpt-image-1.5",
+            "own",
+            "nope",
+            "text-embedding-3-small",
+        ]
+    ),
     st.sampled_from([None, "flex", ""]),
 )
 @settings(deadline=None)
@@ -182,7 +218,9 @@ def test_odd_usage_never_raises(
         audio_tokens=heard,
         output_audio_tokens=spoken,
     )
-    cost = Prices({"own": Price(input=1, output=1, cached_input=0)}, OPENAI).cost(model, counted, pictures=1, tier=tier)
+    cost = Prices({"own": Price(input=1, output=1, cached_input=0)}, OPENAI).cost(
+        model, counted, pictures=1, tier=tier
+    )
     assert cost is None or cost >= 0
 
 

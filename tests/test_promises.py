@@ -17,11 +17,13 @@ NUMBERS = [f"P{number:02}" for number in range(1, 47)]
 def guarded() -> dict[tuple[str, str], frozenset[str]]:
     """The numbers at the head of each test's docstring, by file and name."""
     found = {}
-    for path in [*HERE.glob("*.py"), *HERE.glob("faults/*.py")]:
+    for path in HERE.rglob("test_*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 head = re.match(r"(?:P\d\d )*", ast.get_docstring(node) or "")
-                found[path.relative_to(HERE).as_posix(), node.name] = frozenset(head[0].split() if head else ())
+                found[path.relative_to(HERE).as_posix(), node.name] = frozenset(
+                    head[0].split() if head else ()
+                )
     return found
 
 
@@ -29,7 +31,9 @@ def guarded() -> dict[tuple[str, str], frozenset[str]]:
 def promised() -> dict[str, str]:
     """What the table says of each number."""
     table = re.findall(
-        r"^\| (P\d\d) \| [^|]+ \| ([^|]+) \|$", (HERE / "PROMISES.md").read_text(encoding="utf-8"), re.MULTILINE
+        r"^\| (P\d\d) \| [^|]+ \| ([^|]+) \|$",
+        (HERE / "PROMISES.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
     )
     assert [number for number, _ in table] == NUMBERS
     return dict(table)
@@ -40,7 +44,9 @@ def test_each_promise_has_tests_that_say_so(number: str) -> None:
     """A promise names its tests by file; each of them is there and begins with the promise's number."""
     told = promised()[number]
     named = [
-        (file, name) for file, names in (part.split(": ") for part in told.split("; ")) for name in names.split(", ")
+        (file, name)
+        for file, names in (part.split(": ") for part in told.split("; "))
+        for name in names.split(", ")
     ]
     assert named
     for test in named:

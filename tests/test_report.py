@@ -9,15 +9,21 @@ import pytest
 from conftest import Lab, serving
 
 import batchgen
-from batchgen import review
-from batchgen.report import STATUSES, Tally, money
+from batchgen import maintenance
+from batchgen.report import STATUSES, RunTotals, money
 from batchgen.simulator import RequestInfo, Settings, Simulator
 
 PRICING = {"gpt-5.6-luna": {"input": 1, "output": 2}}
 
 
 def script(request: RequestInfo) -> str | None:
-    return "400_policy" if "answer 3" in str(request.body) else "500" if request.seen == 1 and request.n == 2 else None
+    return (
+        "400_policy"
+        if "answer 3" in str(request.body)
+        else "500"
+        if request.seen == 1 and request.n == 2
+        else None
+    )
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
@@ -26,7 +32,9 @@ def test_export_makes_everything_again(lab: Lab, form: str) -> None:
     for cell)."""
     with serving(script=script) as api:
         columns = {"length": "{{ output | length }}"}
-        job = lab.job(api.url, rows=8, pricing=PRICING, output={"tables": [form], "columns": columns})
+        job = lab.job(
+            api.url, rows=8, pricing=PRICING, output={"tables": [form], "columns": columns}
+        )
         lab.go(job, limit=5)
         lab.go(job)
     names = [f"results.{form}", f"errors.{form}", "report.json"]
@@ -35,7 +43,7 @@ def test_export_makes_everything_again(lab: Lab, form: str) -> None:
     for path in lab.output().iterdir():
         if path.name != "journal.db" and path.is_file():
             path.unlink()
-    review.export(lab.load(job))
+    maintenance.export(lab.load(job))
     for name in names:
         if form == "parquet" and name != "report.json":
             continue
@@ -51,17 +59,26 @@ def test_export_of_pictures_and_conversations_is_the_same(lab: Lab, api: Simulat
     """P10 The same for images and for conversations by turns."""
     request = {"model": "gpt-image-2", "prompt": "{{ text }}"}
     lab.go(pictures := lab.job(api.url, name="pictures", kind="image", rows=2, request=request))
-    (lab.folder / "t.jsonl").write_text('{"id": "a", "turns": ["ECHO:x", "ECHO:y"]}\n', encoding="utf-8")
+    (lab.folder / "t.jsonl").write_text(
+        '{"id": "a", "turns": ["ECHO:x", "ECHO:y"]}\n', encoding="utf-8"
+    )
     body = {"model": "gpt-5.6-luna", "messages": [{"role": "user", "content": "{{ turn }}"}]}
     talk = lab.job(
-        api.url, name="talk", prompts={"path": "t.jsonl", "id": "id"}, conversation={"turns": "turns"}, request=body
+        api.url,
+        name="talk",
+        prompts={"path": "t.jsonl", "id": "id"},
+        conversation={"turns": "turns"},
+        request=body,
     )
     lab.go(talk)
     for name, job in (("pictures", pictures), ("talk", talk)):
-        before = {each: (lab.output(name) / each).read_bytes() for each in ("results.csv", "errors.csv", "report.json")}
+        before = {
+            each: (lab.output(name) / each).read_bytes()
+            for each in ("results.csv", "errors.csv", "report.json")
+        }
         for each in before:
             (lab.output(name) / each).unlink()
-        review.export(lab.load(job))
+        maintenance.export(lab.load(job))
         assert {each: (lab.output(name) / each).read_bytes() for each in before} == before
 
 
@@ -106,12 +123,19 @@ def test_the_line_says_what_happened(lab: Lab, api: Simulator) -> None:
 )
 def test_an_unknown_cost_is_unknown(cost: float, unpriced: int, text: str) -> None:
     """P45 What is unknown is never counted as nothing."""
-    assert money(Tally(calls=1, input_tokens=0, output_tokens=0, cost=cost, unpriced=unpriced)) == text
+    assert (
+        money(RunTotals(calls=1, input_tokens=0, output_tokens=0, cost=cost, unpriced=unpriced))
+        == text
+    )
 
 
 def test_an_unknown_price_leaves_the_cost_empty(lab: Lab, api: Simulator) -> None:
     """P45 A model without a price: cost is empty in the table, unknown in plan and counted as unpriced in the report."""
-    body = {"model": "home-made", "messages": [{"role": "user", "content": "{{ text }}"}], "max_completion_tokens": 9}
+    body = {
+        "model": "home-made",
+        "messages": [{"role": "user", "content": "{{ text }}"}],
+        "max_completion_tokens": 9,
+    }
     job = lab.job(api.url, rows=2, request=body)
     planned = batchgen.plan(lab.load(job))
     assert (planned.cost, planned.cost_at_most) == (None, None)
@@ -125,9 +149,14 @@ def test_the_report_says_what_was_learned(lab: Lab) -> None:
     """P45 The limits that the server named are in the line, in report.json and in run.log; of a server without any, nothing."""
     with serving(Settings(rpm=60_000, tpm=9_000_000)) as api:
         report = lab.go(lab.job(api.url, rows=3))
-    assert "learned: the server's headers name 60,000 requests a minute (limits.requests_per_minute)" in report.line()
+    assert (
+        "learned: the server's headers name 60,000 requests a minute (limits.requests_per_minute)"
+        in report.line()
+    )
     assert report.run_json()["learned"] == {"named_requests": 60_000, "named_tokens": 9_000_000}
-    assert "run 1 learned: the server's headers name 9,000,000 tokens" in (lab.output() / "run.log").read_text("utf-8")
+    assert "run 1 learned: the server's headers name 9,000,000 tokens" in (
+        lab.output() / "run.log"
+    ).read_text("utf-8")
     with serving() as api:
         free = lab.go(lab.job(api.url, name="free", rows=3))
     assert "learned" not in free.line()

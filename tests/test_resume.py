@@ -13,11 +13,11 @@ import pytest
 from conftest import Lab, serving
 
 import batchgen
-from batchgen import review
+from batchgen import maintenance, queries
 from batchgen.journal import Journal
-from batchgen.place import Place
 from batchgen.report import STATUSES
 from batchgen.simulator import RequestInfo, Simulator
+from batchgen.workspace import Place
 
 ROWS = [("a", "ECHO:one"), ("b", "ECHO:two"), ("c", "ECHO:three")]
 SOME = {"path": "prompts.csv"}
@@ -45,17 +45,25 @@ def told(lab: Lab, job: Path) -> list[str]:
     return said
 
 
-def test_an_interrupted_run_resumed_gives_the_table_of_an_unbroken_one(lab: Lab, api: Simulator) -> None:
+def test_an_interrupted_run_resumed_gives_the_table_of_an_unbroken_one(
+    lab: Lab, api: Simulator
+) -> None:
     """P01 A run stopped part of the way (here by --limit and by a quota) and resumed leaves the unbroken run's table."""
     job = lab.job(api.url, rows=30)
     lab.go(job)
-    unbroken = [{**row, "answered_at": "", "elapsed_s": "", "request_id": "", "run": ""} for row in lab.table()]
+    unbroken = [
+        {**row, "answered_at": "", "elapsed_s": "", "request_id": "", "run": ""}
+        for row in lab.table()
+    ]
     with serving(script=lambda request: "quota" if request.n == 12 else None) as other:
         broken = lab.job(other.url, name="broken", rows=None)
         reports = [lab.go(broken, limit=5), lab.go(broken), lab.go(broken)]
         assert [report.exit_code for report in reports] == [0, 4, 0]
         assert other.requests.answered == 30
-    table = [{**row, "answered_at": "", "elapsed_s": "", "request_id": "", "run": ""} for row in lab.table("broken")]
+    table = [
+        {**row, "answered_at": "", "elapsed_s": "", "request_id": "", "run": ""}
+        for row in lab.table("broken")
+    ]
     assert table == unbroken
 
 
@@ -70,7 +78,9 @@ def test_a_row_inserted_at_the_top_is_the_only_one_called(lab: Lab, api: Simulat
 
 
 @pytest.mark.parametrize("prompts", [{**SOME, "id": "id"}, SOME], ids=["with ids", "without"])
-def test_reordered_and_removed_rows_call_nothing(lab: Lab, api: Simulator, prompts: dict[str, str]) -> None:
+def test_reordered_and_removed_rows_call_nothing(
+    lab: Lab, api: Simulator, prompts: dict[str, str]
+) -> None:
     """P08 Rows reordered or removed between runs cost nothing, with and without prompts.id, and come back for nothing."""
     write(lab, ROWS)
     job = lab.job(api.url, rows=None, prompts=prompts)
@@ -91,7 +101,7 @@ def test_without_ids_a_column_that_no_template_uses_may_change(lab: Lab, api: Si
     write(lab, [("x", "ECHO:other"), ("y", "ECHO:same"), ("z", "ECHO:same"), ("new", "ECHO:same")])
     assert lab.go(job).run.calls == 1
     assert [row["output"] for row in lab.table()] == ["other", "same", "same", "same"]
-    ids = [row["id"] for row in review.show(lab.load(job), _ids(lab, job)[3])]
+    ids = [row["id"] for row in queries.show(lab.load(job), _ids(lab, job)[3])]
     assert ids[0].endswith("-3")
 
 
@@ -136,7 +146,10 @@ def test_a_changed_job_says_what_runs_again_before_it_does(lab: Lab, api: Simula
     assert planned.cost_at_most is not None
     assert 0 < planned.cost <= planned.cost_at_most
     said = told(lab, job)
-    assert any("3 answered rows to run again because of a change in the job" in text and "$" in text for text in said)
+    assert any(
+        "3 answered rows to run again because of a change in the job" in text and "$" in text
+        for text in said
+    )
     assert [row["output"] for row in lab.table()] == ["one!", "two!", "three!"]
     lab.job(api.url, rows=None, request=chat())
     assert lab.go(job).run.calls == 0
@@ -177,10 +190,22 @@ OLD, NEW = [("a", "ECHO:one"), ("b", "ECHO:two")], [("x", "ECHO:one"), ("y", "EC
         ({"prompts": SOME}, {"prompts": NAMED}),
         ({"prompts": NAMED}, {"prompts": SOME}),
         ({"prompts": NAMED}, {"prompts": NAMED, "rows": NEW}),
-        ({"request": chat()}, {"request": chat(model="{{ model }}"), "matrix": {"model": ["gpt-5.6-luna"]}}),
-        ({"request": chat("{{ text }} {{ t }}"), "matrix": {"t": ["x"]}}, {"request": chat("{{ text }} x")}),
+        (
+            {"request": chat()},
+            {"request": chat(model="{{ model }}"), "matrix": {"model": ["gpt-5.6-luna"]}},
+        ),
+        (
+            {"request": chat("{{ text }} {{ t }}"), "matrix": {"t": ["x"]}},
+            {"request": chat("{{ text }} x")},
+        ),
     ],
-    ids=["ids added", "ids dropped", "ids renamed", "a constant made an axis", "an axis made a constant"],
+    ids=[
+        "ids added",
+        "ids dropped",
+        "ids renamed",
+        "a constant made an axis",
+        "an axis made a constant",
+    ],
 )
 def test_unchanged_requests_are_not_paid_again(
     lab: Lab, api: Simulator, before: dict[str, Any], after: dict[str, Any]
@@ -201,8 +226,8 @@ def test_unchanged_requests_are_not_paid_again(
         planned = batchgen.plan(lab.load(job))
         assert (planned.rows, planned.calls) == ({"succeeded": 2}, 0)
         assert (lab.go(job).run.calls, [row["output"] for row in lab.table()]) == (0, outputs)
-        assert review.verify(lab.load(job)) == []
-    assert review.redo(lab.load(job), statuses=["succeeded"]) == 2
+        assert maintenance.verify(lab.load(job)) == []
+    assert maintenance.redo(lab.load(job), statuses=["succeeded"]) == 2
     assert lab.go(job).run.calls == 2
     assert lab.go(to(before)).run.calls == 0
 
@@ -214,7 +239,16 @@ def test_an_answer_is_taken_over_by_one_row_only(lab: Lab, api: Simulator) -> No
     job = lab.job(api.url, rows=None, prompts=NAMED)
     lab.go(job)
     asked = [row["request_id"] for row in lab.table()]
-    write(lab, [("x", "ECHO:same"), ("a", "ECHO:same"), ("c", "ECHO:other"), ("z", "ECHO:same"), ("y", "ECHO:new")])
+    write(
+        lab,
+        [
+            ("x", "ECHO:same"),
+            ("a", "ECHO:same"),
+            ("c", "ECHO:other"),
+            ("z", "ECHO:same"),
+            ("y", "ECHO:new"),
+        ],
+    )
     planned = batchgen.plan(lab.load(job))
     assert planned.calls == lab.go(job).run.calls == 2
     found = {row["id"]: row["request_id"] for row in lab.table()}
@@ -224,24 +258,31 @@ def test_an_answer_is_taken_over_by_one_row_only(lab: Lab, api: Simulator) -> No
 
 def test_a_failure_is_taken_over_with_its_tries(lab: Lab) -> None:
     """P11 A request that was refused is refused under another name too: it is not called again, and redo asks it."""
-    with serving(script=lambda request: "400_policy" if "two" in str(request.body) else None) as api:
+    with serving(
+        script=lambda request: "400_policy" if "two" in str(request.body) else None
+    ) as api:
         write(lab, OLD)
         job = lab.job(api.url, rows=None)
         lab.go(job)
         write(lab, NEW)
         assert (lab.go(job).run.calls, shown(lab)[1][:2]) == (0, ("y", "failed"))
-        assert review.redo(lab.load(job), ["y"]) == 1
+        assert maintenance.redo(lab.load(job), ["y"]) == 1
         assert lab.go(job).run.calls == 1
 
 
 TABLES = ("results.csv", "errors.csv", "results.jsonl", "errors.jsonl")
-FINISHED: dict[str, Any] = {"output": {"tables": ["csv", "jsonl"], "csv": {"safe": True}}, "rows": None}
+FINISHED: dict[str, Any] = {
+    "output": {"tables": ["csv", "jsonl"], "csv": {"safe": True}},
+    "rows": None,
+}
 
 
 @pytest.fixture
 def finished(lab: Lab) -> Iterator[Path]:
     """A job that has run, with a refused row and a cell that was made safe for spreadsheets."""
-    with serving(script=lambda request: "400_policy" if "poison" in str(request.body) else None) as api:
+    with serving(
+        script=lambda request: "400_policy" if "poison" in str(request.body) else None
+    ) as api:
         write(lab, [*ROWS, ("d", "ECHO:=1+1"), ("e", "ECHO:poison")])
         job = lab.job(api.url, **FINISHED)
         assert lab.go(job).run.calls == 5
@@ -277,8 +318,11 @@ def test_a_run_with_nothing_to_do_leaves_the_tables_alone(
     assert left.exit_code == 3
     assert json.loads((lab.output() / "report.json").read_text())["run"]["run"] == left.number == 3
     kept = (lab.output() / "report.json").read_bytes()
-    review.export(lab.load(finished))
-    assert (texts(lab), (lab.output() / "report.json").read_bytes()) == ({n: x for n, (x, _) in before.items()}, kept)
+    maintenance.export(lab.load(finished))
+    assert (texts(lab), (lab.output() / "report.json").read_bytes()) == (
+        {n: x for n, (x, _) in before.items()},
+        kept,
+    )
 
 
 def _touched(path: Path) -> None:
@@ -326,7 +370,9 @@ def test_a_table_that_is_not_what_was_written_comes_back(
         {"tables": ["csv"], "accept": ["length"]},
     ],
 )
-def test_other_output_settings_write_other_tables(lab: Lab, finished: Path, output: dict[str, Any]) -> None:
+def test_other_output_settings_write_other_tables(
+    lab: Lab, finished: Path, output: dict[str, Any]
+) -> None:
     """P10 A run with nothing to send writes the tables that the job asks for now, and on the way back those of before."""
     (lab.folder / "loud.txt").write_text("{{ output }}!")
     wanted = texts(lab)
@@ -334,12 +380,12 @@ def test_other_output_settings_write_other_tables(lab: Lab, finished: Path, outp
     lab.job(url, **{**FINISHED, "output": output})
     lab.go(finished)
     made = texts(lab)
-    review.export(lab.load(finished))
+    maintenance.export(lab.load(finished))
     assert texts(lab) == made
     (lab.folder / "loud.txt").write_text("{{ output }}!!")
     lab.go(finished)
     made = texts(lab)
-    review.export(lab.load(finished))
+    maintenance.export(lab.load(finished))
     assert texts(lab) == made
     lab.job(url, **FINISHED)
     assert lab.go(finished).run.calls == 0
@@ -361,7 +407,7 @@ def test_tables_that_show_pictures_of_rows_are_always_written(lab: Lab, api: Sim
 
 def test_redo_shows_in_the_tables_of_a_run_that_sends_nothing(lab: Lab, finished: Path) -> None:
     """P07 What redo marked is outdated in the tables of the next run, though its limit lets it send nothing."""
-    assert review.redo(lab.load(finished), ["c"]) == 1
+    assert maintenance.redo(lab.load(finished), ["c"]) == 1
     assert lab.go(finished, limit=1).run.calls == 0
     assert shown(lab)[2] == ("c", "outdated", "three")
     assert lab.go(finished).run.calls == 1
@@ -434,9 +480,15 @@ def test_redo_asks_exactly_what_it_names_again(lab: Lab, api: Simulator) -> None
     """P07 redo marks exactly what it names; the old answer stays until the new one lands."""
     job = lab.job(api.url)
     lab.go(job)
-    assert review.redo(lab.load(job), ["r2", "r4"]) == 2
-    review.export(lab.load(job))
-    assert [row["status"] for row in lab.table()] == ["succeeded", "outdated", "succeeded", "outdated", "succeeded"]
+    assert maintenance.redo(lab.load(job), ["r2", "r4"]) == 2
+    maintenance.export(lab.load(job))
+    assert [row["status"] for row in lab.table()] == [
+        "succeeded",
+        "outdated",
+        "succeeded",
+        "outdated",
+        "succeeded",
+    ]
     assert lab.table()[1]["output"] == "answer 2"
     again = lab.go(job)
     assert (again.run.calls, again.rows) == (2, {"succeeded": 5})
@@ -449,14 +501,20 @@ def test_redo_of_an_unknown_id_marks_nothing(lab: Lab, api: Simulator) -> None:
     job = lab.job(api.url)
     lab.go(job)
     with pytest.raises(batchgen.InputError, match=r"r11: is the id of no row.*did you mean 'r1'"):
-        review.redo(lab.load(job), ["r1", "r11"])
+        maintenance.redo(lab.load(job), ["r1", "r11"])
     assert lab.go(job).run.calls == 0
 
 
 def test_redo_before_a_run_says_so(lab: Lab, api: Simulator) -> None:
     """P07 Nothing can be redone, shown, exported or verified of a job that never ran, and its folder is not made."""
     job = lab.load(lab.job(api.url))
-    for ask in (review.redo, review.export, review.verify, review.status, batchgen.results):
+    for ask in (
+        maintenance.redo,
+        maintenance.export,
+        maintenance.verify,
+        queries.status,
+        batchgen.results,
+    ):
         with pytest.raises(batchgen.InputError, match="has not been run yet"):
             ask(job)
     assert not lab.output().exists()
@@ -470,7 +528,7 @@ def test_a_failed_redo_keeps_the_old_answer(lab: Lab, fault: str) -> None:
         job = lab.job(api.url, rows=2, retry={"attempts": 1})
         lab.go(job)
         before = lab.table()[0]
-        review.redo(lab.load(job), ["r1"])
+        maintenance.redo(lab.load(job), ["r1"])
         faulty.append(fault)
         lab.go(job)
         row = lab.table()[0]
@@ -485,13 +543,15 @@ def test_a_failed_redo_keeps_the_old_answer(lab: Lab, fault: str) -> None:
 def test_redo_of_failed_rows_asks_them_again(lab: Lab) -> None:
     """P07 A row that was refused is asked again only by redo."""
     refused = ["refused"]
-    with serving(script=lambda request: "400_policy" if refused and "answer 1" in str(request.body) else None) as api:
+    with serving(
+        script=lambda request: "400_policy" if refused and "answer 1" in str(request.body) else None
+    ) as api:
         job = lab.job(api.url, rows=3)
         assert lab.go(job).exit_code == 3
         assert lab.go(job).run.calls == 0
         refused.clear()
-        assert review.redo(lab.load(job), statuses=["failed"]) == 1
-        assert review.status(lab.load(job))["rows"] == {"pending": 1, "succeeded": 2}
+        assert maintenance.redo(lab.load(job), statuses=["failed"]) == 1
+        assert queries.status(lab.load(job))["rows"] == {"pending": 1, "succeeded": 2}
         report = lab.go(job)
         assert (report.run.calls, report.exit_code, report.rows) == (1, 0, {"succeeded": 3})
 
@@ -500,7 +560,9 @@ def test_redo_all_asks_everything_again(lab: Lab, api: Simulator) -> None:
     """P07 All answered rows can be asked again, each once."""
     job = lab.job(api.url)
     lab.go(job)
-    assert review.redo(lab.load(job), ["r1"], statuses=["succeeded", "failed", "incomplete"]) == 5
+    assert (
+        maintenance.redo(lab.load(job), ["r1"], statuses=["succeeded", "failed", "incomplete"]) == 5
+    )
     assert lab.go(job).run.calls == 5
 
 
@@ -517,11 +579,13 @@ def test_a_row_gives_up_after_three_runs(lab: Lab) -> None:
         row = lab.table()[0]
         assert (row["status"], row["error"].split(":")[0]) == ("failed", "gave_up")
         assert lab.table(which="errors")[0]["reason"] == "gave_up"
-        assert json.loads((lab.output() / "report.json").read_text())["job"]["failures"] == {"gave_up": 1}
-        review.redo(lab.load(job), ["r1"])
+        assert json.loads((lab.output() / "report.json").read_text())["job"]["failures"] == {
+            "gave_up": 1
+        }
+        maintenance.redo(lab.load(job), ["r1"])
         assert [lab.go(job).run.calls for _ in range(4)] == [1, 1, 1, 0]
         healthy.append(True)
-        review.redo(lab.load(job), statuses=["failed"])
+        maintenance.redo(lab.load(job), statuses=["failed"])
         assert lab.go(job).rows == {"succeeded": 2}
 
 
@@ -550,19 +614,21 @@ def test_limit_is_the_files_first_rows_and_can_grow(lab: Lab, api: Simulator) ->
 def test_a_picture_that_is_gone_or_altered_is_drawn_again(lab: Lab, api: Simulator) -> None:
     """P08 An image row is done only while its files match their sha256; verify says which do not."""
     write(lab, ROWS)
-    job = lab.job(api.url, rows=None, kind="image", request={"model": "gpt-image-2", "prompt": "{{ text }}"})
+    job = lab.job(
+        api.url, rows=None, kind="image", request={"model": "gpt-image-2", "prompt": "{{ text }}"}
+    )
     lab.go(job)
     pictures = [lab.output() / row["output"] for row in lab.table()]
     assert all(path.is_file() for path in pictures)
-    assert review.verify(lab.load(job)) == []
+    assert maintenance.verify(lab.load(job)) == []
     pictures[0].unlink()
     data = bytearray(pictures[2].read_bytes())
     data[-20] ^= 1
     pictures[2].write_bytes(data)
-    troubles = review.verify(lab.load(job))
+    troubles = maintenance.verify(lab.load(job))
     assert [str(path) in "\n".join(troubles) for path in pictures] == [True, False, True]
     assert lab.go(job).run.calls == 2
-    assert review.verify(lab.load(job)) == []
+    assert maintenance.verify(lab.load(job)) == []
     assert all((lab.output() / row["output"]).is_file() for row in lab.table())
     assert lab.go(job).run.calls == 0
 
@@ -579,9 +645,15 @@ def test_two_equal_rows_without_ids_get_two_pictures(lab: Lab, api: Simulator) -
     assert all((lab.output() / name).is_file() for name in names)
 
 
-def test_pictures_that_are_missing_are_counted_before_they_are_drawn_again(lab: Lab, api: Simulator) -> None:
+def test_pictures_that_are_missing_are_counted_before_they_are_drawn_again(
+    lab: Lab, api: Simulator
+) -> None:
     """P08 plan counts the calls that missing pictures cost, and run says so before it makes them; nothing is written."""
-    job = lab.job(api.url, kind="image", request={"model": "gpt-image-2", "prompt": "{{ text }}", "size": "64x64"})
+    job = lab.job(
+        api.url,
+        kind="image",
+        request={"model": "gpt-image-2", "prompt": "{{ text }}", "size": "64x64"},
+    )
     lab.go(job)
     for picture in sorted((lab.output() / "images").iterdir())[:2]:
         picture.unlink()
@@ -614,7 +686,7 @@ def test_a_changed_picture_of_a_row_runs_that_row_again(lab: Lab, api: Simulator
     (lab.folder / "one.png").unlink()
     with pytest.raises(batchgen.InputError, match=r"prompts.csv:2: .*one.png"):
         lab.go(job)
-    assert "one.png" in review.show(lab.load(job), "a")[0]["request"]["error"]
+    assert "one.png" in queries.show(lab.load(job), "a")[0]["request"]["error"]
 
 
 def test_the_audit_has_a_row_for_every_attempt(lab: Lab) -> None:
@@ -622,14 +694,19 @@ def test_the_audit_has_a_row_for_every_attempt(lab: Lab) -> None:
     with serving(script=lambda request: "503" if request.seen == 1 else None) as api:
         job = lab.job(api.url, rows=1)
         lab.go(job)
-        first, second = review.show(lab.load(job), "r1")[0]["attempts"]
+        first, second = queries.show(lab.load(job), "r1")[0]["attempts"]
     assert (first["number"], first["http_status"], first["code"], first["reason"]) == (
         1,
         503,
         "server_is_overloaded",
         "server",
     )
-    assert (second["number"], second["http_status"], second["reason"], second["run"]) == (2, 200, None, 1)
+    assert (second["number"], second["http_status"], second["reason"], second["run"]) == (
+        2,
+        200,
+        None,
+        1,
+    )
     assert second["input_tokens"] > 0
     assert second["output_tokens"] > 0
     for each in (first, second):
@@ -656,7 +733,9 @@ def test_the_statuses_sum_to_the_rows_after_any_mix(lab: Lab) -> None:
     ]
     with serving(script=script) as api:
         write(lab, rows)
-        job = lab.job(api.url, rows=None, limits={"concurrency": 1}, request=chat(max_completion_tokens=50))
+        job = lab.job(
+            api.url, rows=None, limits={"concurrency": 1}, request=chat(max_completion_tokens=50)
+        )
         lab.go(job, limit=4)
         write(lab, [("a", "ECHO:broke"), *rows[1:]])
         report = lab.go(job)
@@ -670,12 +749,14 @@ def test_the_statuses_sum_to_the_rows_after_any_mix(lab: Lab) -> None:
         counted = [row["status"] for row in lab.table()]
         assert {status: counted.count(status) for status in counted} == wanted
         assert {row["id"] for row in lab.table(which="errors")} == {"b", "c"}
-        assert review.status(lab.load(job))["rows"] == wanted
+        assert queries.status(lab.load(job))["rows"] == wanted
 
 
 def test_an_outdated_row_shows_its_latest_answer(lab: Lab) -> None:
     """P08 Of several paid answers an outdated row shows the last one, and a failure between hides none."""
-    with serving(script=lambda request: "400_policy" if "poison" in str(request.body) else None) as api:
+    with serving(
+        script=lambda request: "400_policy" if "poison" in str(request.body) else None
+    ) as api:
         job = lab.job(api.url, rows=None)
         for text in ("one", "two", "poison"):
             write(lab, [("a", "ECHO:first"), ("b", f"ECHO:{text}")])
@@ -687,7 +768,9 @@ def test_an_outdated_row_shows_its_latest_answer(lab: Lab) -> None:
 
 def test_an_edited_row_that_had_only_failed_is_pending(lab: Lab) -> None:
     """P08 A row is outdated only while there is an answer to show: after a failure alone, an edit makes it pending."""
-    with serving(script=lambda request: "400_policy" if "poison" in str(request.body) else None) as api:
+    with serving(
+        script=lambda request: "400_policy" if "poison" in str(request.body) else None
+    ) as api:
         write(lab, [ROWS[0], ("b", "ECHO:poison")])
         job = lab.job(api.url, rows=None)
         lab.go(job)
@@ -715,7 +798,9 @@ def test_other_prompts_options_read_the_prompts_again(lab: Lab, api: Simulator) 
     assert _ids(lab, job) == ["a", "b", "c"]
 
 
-def test_a_new_column_in_the_way_of_another_is_told_before_any_call(lab: Lab, api: Simulator) -> None:
+def test_a_new_column_in_the_way_of_another_is_told_before_any_call(
+    lab: Lab, api: Simulator
+) -> None:
     """P30 A column of the job's own that is a column of the prompts is refused when it is added between two runs, too."""
     job = lab.job(api.url)
     lab.go(job, limit=2)
@@ -729,14 +814,18 @@ def test_a_new_column_in_the_way_of_another_is_told_before_any_call(lab: Lab, ap
 def test_verify_hashes_every_picture(lab: Lab, api: Simulator) -> None:
     """P35 A picture that was altered, its size and its time kept, is found by verify."""
     write(lab, ROWS[:1])
-    job = lab.job(api.url, rows=None, kind="image", request={"model": "gpt-image-2", "prompt": "{{ text }}"})
+    job = lab.job(
+        api.url, rows=None, kind="image", request={"model": "gpt-image-2", "prompt": "{{ text }}"}
+    )
     lab.go(job)
     picture = lab.output() / lab.table()[0]["output"]
     about, data = picture.stat(), bytearray(picture.read_bytes())
     data[-20] ^= 1
     picture.write_bytes(data)
     os.utime(picture, ns=(about.st_atime_ns, about.st_mtime_ns))
-    assert [trouble.split(":")[0] for trouble in review.verify(lab.load(job))] == [str(picture)]
+    assert [trouble.split(":")[0] for trouble in maintenance.verify(lab.load(job))] == [
+        str(picture)
+    ]
 
 
 def test_a_picture_that_changes_during_the_run_is_not_sent_under_the_old_key(lab: Lab) -> None:
@@ -751,7 +840,9 @@ def test_a_picture_that_changes_during_the_run_is_not_sent_under_the_old_key(lab
     write(lab, [("a", "one.png"), ("b", "two.png")])
     request = {"model": "gpt-image-2", "image": "{{ text }}", "prompt": "Make it blue"}
     with serving(script=script) as api:
-        job = lab.job(api.url, rows=None, kind="image_edit", request=request, limits={"concurrency": 1})
+        job = lab.job(
+            api.url, rows=None, kind="image_edit", request=request, limits={"concurrency": 1}
+        )
         report = lab.go(job)
         assert (report.run.calls, report.rows) == (1, {"succeeded": 1, "failed": 1})
         assert "has changed since the run began" in lab.table()[1]["error"]
@@ -769,15 +860,29 @@ def test_the_cap_of_a_job_holds_over_all_its_runs(lab: Lab, api: Simulator) -> N
 
 def test_the_line_counts_every_status(lab: Lab) -> None:
     """P45 The line names every status that a row can have: its counts sum to its rows, blocked turns too."""
-    rows = [("a", "ECHO:poison"), ("a", "ECHO:y"), ("b", "ECHO:x"), ("c", "ECHO:" + "long " * 99), ("d", "ECHO:z")]
-    with serving(script=lambda request: "400_policy" if "poison" in str(request.body) else None) as api:
+    rows = [
+        ("a", "ECHO:poison"),
+        ("a", "ECHO:y"),
+        ("b", "ECHO:x"),
+        ("c", "ECHO:" + "long " * 99),
+        ("d", "ECHO:z"),
+    ]
+    with serving(
+        script=lambda request: "400_policy" if "poison" in str(request.body) else None
+    ) as api:
         write(lab, rows, ("talk", "text"))
         job = lab.job(
-            api.url, rows=None, prompts=SOME, conversation={"id": "talk"}, request=chat(max_completion_tokens=50)
+            api.url,
+            rows=None,
+            prompts=SOME,
+            conversation={"id": "talk"},
+            request=chat(max_completion_tokens=50),
         )
         lab.go(job, limit=4)
         report = lab.go(job, limit=4)
     assert set(report.rows) == {"failed", "blocked", "succeeded", "incomplete"}
     counts = report.line().split(": ")[2].split(";")[0]
-    assert counts == ", ".join(f"{report.rows[status]} {status}" for status in STATUSES if status in report.rows)
+    assert counts == ", ".join(
+        f"{report.rows[status]} {status}" for status in STATUSES if status in report.rows
+    )
     assert sum(int(each.split()[0]) for each in counts.split(", ")) == report.total == 4

@@ -5,20 +5,28 @@ from __future__ import annotations
 import asyncio
 import json
 import selectors
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from typing import Any
 
 from batchgen.dispatch import Attempt, Failure, Outcome, Progress, Received, Rules
-from batchgen.dispatch.admission import Buckets, own_bucket
-from batchgen.dispatch.limits import Purse
-from batchgen.dispatch.online import OnlineBackend
-from batchgen.dispatch.wire import Reply
+from batchgen.dispatch.api.http import Reply
+from batchgen.dispatch.limits.admission import Buckets, own_bucket
+from batchgen.dispatch.limits.budgets import CostBudget
+from batchgen.dispatch.online.backend import OnlineBackend
 from batchgen.errors import BatchgenError
+from batchgen.job import Price
 from batchgen.kinds import KINDS
 from batchgen.pricing import Prices
 from batchgen.requests import Request
-from batchgen.spec import Price
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -81,7 +89,9 @@ def answer(text: str = "yes", **parts: Any) -> Reply:
 def failure(meaning: Any = "transient", reason: str = "server", **parts: Any) -> Failure:
     """A failure, by default the server's own error."""
     status = {"transient": 500, "throttled": 429, "row": 400, "account": 401}.get(meaning)
-    return Failure(**{"meaning": meaning, "reason": reason, "message": reason, "status": status, **parts})
+    return Failure(
+        **{"meaning": meaning, "reason": reason, "message": reason, "status": status, **parts}
+    )
 
 
 def throttled(**parts: Any) -> Failure:
@@ -114,7 +124,9 @@ class Run:
 
     @property
     def failed(self) -> set[str]:
-        return {name for name, outcome in {**self.unsent, **self.outcomes}.items() if outcome.failure}
+        return {
+            name for name, outcome in {**self.unsent, **self.outcomes}.items() if outcome.failure
+        }
 
 
 class Scripted:
@@ -200,13 +212,19 @@ async def work(
 ) -> Run:
     """Run the backend over requests (a sequence is a conversation); `caps` in nano-dollars; `during` runs beside it."""
     run = Run() if run is None else run
-    defaults = {"concurrency": 8, "attempts": 6, "max_wait": 60.0, "timeout": 600.0, "give_up": 900.0}
+    defaults = {
+        "concurrency": 8,
+        "attempts": 6,
+        "max_wait": 60.0,
+        "timeout": 600.0,
+        "give_up": 900.0,
+    }
     backend = OnlineBackend(
         client=Scripted(run, answering),
         ledger=Memory(run),
         rules=Rules(**{**defaults, **rules}),
         prices=PRICES,
-        purses=[Purse(cap, name="limits.max_cost") for cap in caps],
+        purses=[CostBudget(cap, name="limits.max_cost") for cap in caps],
         progress=Progress(),
         host="host.test",
         buckets=buckets,
@@ -230,7 +248,9 @@ async def work(
     return run
 
 
-def simulate(threads: Iterable[Request | Sequence[Request]], answering: Answering, **parts: Any) -> Run:
+def simulate(
+    threads: Iterable[Request | Sequence[Request]], answering: Answering, **parts: Any
+) -> Run:
     """`work` in virtual time."""
     return virtually(work(threads, answering, **parts))
 

@@ -25,15 +25,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import click
 
+from batchgen.cli.messages import batch_line, planned
 from batchgen.cli.progress import watching
 from batchgen.cli.terminal import as_json, flush, plain, say, settle_streams, tell
-from batchgen.cli.words import batch_line, planned
 from batchgen.errors import BatchgenError, InputError, OutputError, Problem
 
 if TYPE_CHECKING:
+    from batchgen.job import Job
     from batchgen.report import Report
-    from batchgen.sending import Options
-    from batchgen.spec import Job
+    from batchgen.session import Options
 
 # The exit of several jobs is the first of these that any of them had.
 PRECEDENCE = (143, 130, 1, 74, 2, 4, 75, 5, 6, 3, 0)
@@ -48,7 +48,9 @@ class Commands(click.Group):
         settle_streams()
         given, told = list(sys.argv[1:] if args is None else args), None
         try:
-            code = super().main(given, **{**kwargs, "prog_name": "batchgen", "standalone_mode": False})
+            code = super().main(
+                given, **{**kwargs, "prog_name": "batchgen", "standalone_mode": False}
+            )
         except BatchgenError as error:
             code, told = error.exit_code, str(error)
             say(told)
@@ -84,7 +86,12 @@ def _bug(error: Exception) -> str:
         code = trace.tb_frame.f_code
         frames.append(f"  {Path(code.co_filename).name}:{trace.tb_lineno} {code.co_name}")
         trace = trace.tb_next
-    return "\n".join([f"batchgen: a bug: {type(error).__name__}; please report it with these lines:", *frames[-8:]])
+    return "\n".join(
+        [
+            f"batchgen: a bug: {type(error).__name__}; please report it with these lines:",
+            *frames[-8:],
+        ]
+    )
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -100,7 +107,9 @@ def main() -> None:
 
 
 _mode_option = click.option(
-    "--mode", type=click.Choice(["online", "batch"]), help="Send in this way, whatever the job says."
+    "--mode",
+    type=click.Choice(["online", "batch"]),
+    help="Send in this way, whatever the job says.",
 )
 _wait_option = click.option("--wait", is_flag=True, help="Stay until the job's batches have ended.")
 
@@ -109,9 +118,13 @@ def _job_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What every command that takes a JOB takes."""
     for option in (
         click.option(
-            "--simulate", is_flag=True, help="Use the simulated API, with an output folder of its own; no key needed."
+            "--simulate",
+            is_flag=True,
+            help="Use the simulated API, with an output folder of its own; no key needed.",
         ),
-        click.option("--prompts", metavar="PATH|-", help="Other prompts than the job names; - is stdin."),
+        click.option(
+            "--prompts", metavar="PATH|-", help="Other prompts than the job names; - is stdin."
+        ),
         click.option(
             "--output",
             metavar="DIR",
@@ -129,7 +142,9 @@ _json_option = click.option("--json", "as_object", is_flag=True, help="Print one
 class _Usd(click.FloatRange):
     """An amount of money above 0, and a number: to Python nan and inf are in every range."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
         amount: float = super().convert(value, param, ctx)
         if not math.isfinite(amount):
             self.fail(f"{value} is no amount of money.", param, ctx)
@@ -149,7 +164,7 @@ def _one_job(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _load(path: str, prompts: str | None) -> Job:
-    from batchgen.spec import load_job, with_prompts
+    from batchgen.job import load_job, with_prompts
 
     job = load_job(path)
     if job.env_note:
@@ -158,7 +173,7 @@ def _load(path: str, prompts: str | None) -> Job:
 
 
 def _in_mode(job: Job, mode: Any) -> Job:
-    from batchgen.spec import with_mode
+    from batchgen.job import with_mode
 
     return with_mode(job, mode) if mode is not None else job
 
@@ -167,7 +182,7 @@ def _load_all(
     paths: Sequence[str], prompts: str | None, mode: str | None, simulate: bool, output: Path | None
 ) -> list[Job]:
     """Every job, or every problem of all of them: no job starts while another is wrong."""
-    from batchgen.place import Place
+    from batchgen.workspace import Workspace
 
     jobs: list[Job] = []
     problems: list[Problem] = []
@@ -176,12 +191,14 @@ def _load_all(
     for path in paths:
         try:
             job = _in_mode(_load(path, prompts), mode)
-            place = Place.of(job, simulate=simulate, output=output)
+            place = Workspace.of(job, simulate=simulate, output=output)
             if wrong := place.renderer.problems(None):
                 raise InputError(wrong)
             if place.folder in folders:
                 other = folders[place.folder]
-                raise InputError(f"has the output folder of {other} ({place.folder}); set name: to keep them apart")
+                raise InputError(
+                    f"has the output folder of {other} ({place.folder}); set name: to keep them apart"
+                )
             folders[place.folder] = path
             jobs.append(job)
         except InputError as error:
@@ -208,17 +225,28 @@ def init(prompts: Path | None) -> None:
 
 @main.command()
 @_one_job
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the file's first N rows.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Only the file's first N rows."
+)
 @_mode_option
 @_json_option
-def plan(job: Job, simulate: bool, output: Path | None, limit: int | None, mode: str | None, as_object: bool) -> None:
+def plan(
+    job: Job,
+    simulate: bool,
+    output: Path | None,
+    limit: int | None,
+    mode: str | None,
+    as_object: bool,
+) -> None:
     """Read everything, send nothing.
 
     Tells what a run of JOB would send and why, what that would cost, and the first request in full.
     """
-    from batchgen import review
+    from batchgen import planner
 
-    found = review.plan(_in_mode(job, mode), limit=limit, simulate=simulate, output=output, stdin=_stdin(job))
+    found = planner.plan(
+        _in_mode(job, mode), limit=limit, simulate=simulate, output=output, stdin=_stdin(job)
+    )
     if as_object:
         tell(as_json(asdict(found)))
         return
@@ -228,7 +256,9 @@ def plan(job: Job, simulate: bool, output: Path | None, limit: int | None, mode:
 @main.command()
 @click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
 @_job_options
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the file's first N rows.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Only the file's first N rows."
+)
 @_mode_option
 @_wait_option
 @click.option(
@@ -238,7 +268,9 @@ def plan(job: Job, simulate: bool, output: Path | None, limit: int | None, mode:
     help="Spend at most so much in this run, all jobs together.",
 )
 @_json_option
-@click.option("--quiet", is_flag=True, help="Say nothing when every row succeeded or is in a batch.")
+@click.option(
+    "--quiet", is_flag=True, help="Say nothing when every row succeeded or is in a batch."
+)
 def run(
     jobs: tuple[str, ...],
     prompts: str | None,
@@ -289,7 +321,14 @@ def _run_all(
 
 
 @main.command("run-batch")
-@click.option("-i", "--input-file", "source", metavar="PATH|-", required=True, help="The requests; - is stdin.")
+@click.option(
+    "-i",
+    "--input-file",
+    "source",
+    metavar="PATH|-",
+    required=True,
+    help="The requests; - is stdin.",
+)
 @click.option(
     "-o",
     "--output-file",
@@ -299,17 +338,31 @@ def _run_all(
     type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
     help="The results. All else that is kept lies beside it, in PATH.batchgen.",
 )
-@click.option("--base-url", metavar="URL", help="The server; by default OPENAI_BASE_URL, else OpenAI's.")
+@click.option(
+    "--base-url", metavar="URL", help="The server; by default OPENAI_BASE_URL, else OpenAI's."
+)
 @click.option("--allow-http", is_flag=True, help="Plain http to another machine is all right.")
 @click.option(
     "--api-key-env",
     metavar="NAME",
     help="The variable that holds the key; by default OPENAI_API_KEY, which other servers than OpenAI's can do without.",
 )
-@click.option("--concurrency", type=click.IntRange(1, 10_000), metavar="N", help="Requests in flight at one time.")
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 10_000),
+    metavar="N",
+    help="Requests in flight at one time.",
+)
 @click.option("--simulate", is_flag=True, help="Use the simulated API; no key needed.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the file's first N requests.")
-@click.option("--max-cost", type=_Usd(min=0, min_open=True), metavar="USD", help="Spend at most so much in this run.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Only the file's first N requests."
+)
+@click.option(
+    "--max-cost",
+    type=_Usd(min=0, min_open=True),
+    metavar="USD",
+    help="Spend at most so much in this run.",
+)
 @_json_option
 @click.option("--quiet", is_flag=True, help="Say nothing when every request succeeded.")
 def run_batch(
@@ -330,19 +383,28 @@ def run_batch(
     Each line of the input is a request as the Batch API takes it, sent online; each line of the output is a result as the
     Batch API gives it, successes and failures in the input's order. The same command resumes.
     """
-    from batchgen.spec import job_of_requests
+    from batchgen.job import job_of_requests
 
     _refuse_target(source, target)
     job = job_of_requests(
-        source, target, base_url=base_url, allow_http=allow_http, api_key_env=api_key_env, concurrency=concurrency
+        source,
+        target,
+        base_url=base_url,
+        allow_http=allow_http,
+        api_key_env=api_key_env,
+        concurrency=concurrency,
     )
     # Whoever removes the folder of real results may have kept the file.
     rehearsed = job.output_dir(None, True).exists() and not job.output_dir(None, False).exists()
     if simulate and target.exists() and not rehearsed:
-        raise click.UsageError(f"-o {target} has real results; name another file for simulated ones.")
+        raise click.UsageError(
+            f"-o {target} has real results; name another file for simulated ones."
+        )
     if job.env_note:
         say(job.env_note)
-    one = partial(_run_one, limit=limit, max_cost=max_cost, simulate=simulate, output=None, quiet=quiet)
+    one = partial(
+        _run_one, limit=limit, max_cost=max_cost, simulate=simulate, output=None, quiet=quiet
+    )
     code, shown = _ended(one, job, line=not as_object, quiet=quiet)
     if as_object:
         tell(as_json(shown))
@@ -350,17 +412,21 @@ def run_batch(
 
 
 def _refuse_target(source: str, target: Path) -> None:
-    from batchgen.disk import look_of
+    from batchgen.disk import file_stamp
 
     if str(target) == "-":
-        raise click.UsageError("-o must be a file: what is recorded, so that the same command resumes, lies beside it.")
-    if os.path.lexists(target) and look_of(target) is None:
+        raise click.UsageError(
+            "-o must be a file: what is recorded, so that the same command resumes, lies beside it."
+        )
+    if os.path.lexists(target) and file_stamp(target) is None:
         raise click.UsageError(f"-o {target} is a link or no regular file; name another.")
     if source != "-" and os.path.realpath(source) == os.path.realpath(target):
         raise click.UsageError("-o would replace the requests; name another file.")
 
 
-def _ended(one: Callable[[Job], Report], job: Job, *, line: bool, quiet: bool) -> tuple[int, dict[str, Any]]:
+def _ended(
+    one: Callable[[Job], Report], job: Job, *, line: bool, quiet: bool
+) -> tuple[int, dict[str, Any]]:
     """How a job ended, and that as an object; what stops one job does not stop the next."""
     try:
         report = one(job)
@@ -370,7 +436,9 @@ def _ended(one: Callable[[Job], Report], job: Job, *, line: bool, quiet: bool) -
         if line and not (quiet and report.exit_code in (0, 6)):
             tell(plain(report.line()))
         if report.rows.get("failed") and not report.run.calls and not report.stopped:
-            say(f"{job.name}: failed rows are asked again when they or the job change, or {_redone(job, report)}")
+            say(
+                f"{job.name}: failed rows are asked again when they or the job change, or {_redone(job, report)}"
+            )
     except BatchgenError as error:
         say(str(error))
         return error.exit_code, {"name": job.name, **_ending(error.exit_code, str(error))}
@@ -394,7 +462,7 @@ def _run_one(job: Job, *, quiet: bool, **told: Any) -> Report:
 @contextmanager
 def _options(job: Job, *, quiet: bool, **told: Any) -> Iterator[Options]:
     """What a run is told, and who watches it."""
-    from batchgen.sending import Options
+    from batchgen.session import Options
 
     with watching(job.name, quiet=quiet) as (watch, every):
         yield Options(watch=watch, every=every, say=(lambda text: None) if quiet else say, **told)
@@ -445,7 +513,11 @@ def cancel(
 @click.option("--incomplete", is_flag=True, help="All incomplete rows.")
 @click.option("--all", "everything", is_flag=True, help="All rows.")
 @click.option(
-    "--from", "source", type=click.File("rb"), metavar="FILE", help="The ids in FILE, one a line; - is stdin."
+    "--from",
+    "source",
+    type=click.File("rb"),
+    metavar="FILE",
+    help="The ids in FILE, one a line; - is stdin.",
 )
 def redo(
     job: Job,
@@ -462,7 +534,7 @@ def redo(
     The next run of JOB asks them, and of conversations the turns after them; each old answer stays until its new one
     lands.
     """
-    from batchgen import review
+    from batchgen import maintenance
 
     given = [*identities, *(_ids(source) if source else [])]
     statuses = {"failed"} if failed else set()
@@ -470,16 +542,20 @@ def redo(
     statuses |= {"succeeded", "failed", "incomplete"} if everything else set()
     if not given and not statuses:
         raise click.UsageError("name rows by ID, --from FILE, --failed, --incomplete or --all")
-    marked = review.redo(job, given, statuses=statuses, simulate=simulate, output=output)
+    marked = maintenance.redo(job, given, statuses=statuses, simulate=simulate, output=output)
     after = ", later turns included" * (job.conversation is not None)
-    tell(f"{job.name}: {marked:,} marked{after}; batchgen run {job.shown}{' --simulate' * simulate} asks them again")
+    tell(
+        f"{job.name}: {marked:,} marked{after}; batchgen run {job.shown}{' --simulate' * simulate} asks them again"
+    )
 
 
 def _ids(source: BinaryIO) -> list[str]:
     try:
         text = source.read().decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise InputError([Problem(path=source.name, message="is not UTF-8; save the ids as UTF-8")]) from None
+        raise InputError(
+            [Problem(path=source.name, message="is not UTF-8; save the ids as UTF-8")]
+        ) from None
     return [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
 
 
@@ -491,9 +567,9 @@ def show(job: Job, identity: str, simulate: bool, output: Path | None) -> None:
 
     The request, the answer and every attempt of the row ID of JOB, as JSON.
     """
-    from batchgen import review
+    from batchgen import queries
 
-    tell(as_json(review.show(job, identity, simulate=simulate, output=output)))
+    tell(as_json(queries.show(job, identity, simulate=simulate, output=output)))
 
 
 @main.command()
@@ -504,16 +580,18 @@ def status(job: Job, simulate: bool, output: Path | None, as_object: bool) -> No
 
     From the journal of JOB alone, also while a run is going.
     """
-    from batchgen import review
-    from batchgen.report import Tally, counted, money
+    from batchgen import queries
+    from batchgen.report import RunTotals, counted, money
 
-    found = review.status(job, simulate=simulate, output=output)
+    found = queries.status(job, simulate=simulate, output=output)
     if as_object:
         tell(as_json(found))
         return
     counts = ", ".join(f"{count:,} {name}" for name, count in sorted(found["rows"].items()))
-    took = Tally(**{each.name: found[each.name] for each in fields(Tally)})
-    tell(f"{found['name']}: {counted(found['total'], 'row')}: {counts}; {counted(took.calls, 'call')}, {money(took)}")
+    took = RunTotals(**{each.name: found[each.name] for each in fields(RunTotals)})
+    tell(
+        f"{found['name']}: {counted(found['total'], 'row')}: {counts}; {counted(took.calls, 'call')}, {money(took)}"
+    )
     for reason, count in found["failures"].items():
         tell(plain(f"  {count:,} x {reason}"))
     for batch in found["batches"]:
@@ -527,9 +605,9 @@ def export(job: Job, simulate: bool, output: Path | None) -> None:
 
     Tables and report of JOB, from its journal alone, without the network.
     """
-    from batchgen import review
+    from batchgen import maintenance
 
-    for path in review.export(job, simulate=simulate, output=output):
+    for path in maintenance.export(job, simulate=simulate, output=output):
         tell(str(path))
 
 
@@ -540,9 +618,9 @@ def verify(job: Job, simulate: bool, output: Path | None) -> None:
 
     Checks the journal of JOB, digests too, and hashes every picture again.
     """
-    from batchgen import review
+    from batchgen import maintenance
 
-    troubles = review.verify(job, simulate=simulate, output=output)
+    troubles = maintenance.verify(job, simulate=simulate, output=output)
     for trouble in troubles:
         say(trouble)
     if troubles:
@@ -553,20 +631,45 @@ def verify(job: Job, simulate: bool, output: Path | None) -> None:
 @main.command()
 def schema() -> None:
     """Print the JSON Schema of a job file."""
-    from batchgen.spec import json_schema
+    from batchgen.job import json_schema
 
     tell(json.dumps(json_schema(), indent=2))
 
 
 @main.command()
-@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="On 127.0.0.1.")
-@click.option("--latency", type=click.FloatRange(0), default=0.0, show_default=True, help="Seconds for an answer.")
-@click.option("--faults", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Share of faulty answers.")
-@click.option("--rpm", type=click.FloatRange(0, min_open=True), help="Requests a minute that are allowed.")
-@click.option("--tpm", type=click.FloatRange(0, min_open=True), help="Tokens a minute that are allowed.")
-@click.option("--batch-speed", type=click.FloatRange(0), help="Seconds for a batch, otherwise 5 to 15.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="On 127.0.0.1."
+)
+@click.option(
+    "--latency",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="Seconds for an answer.",
+)
+@click.option(
+    "--faults",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Share of faulty answers.",
+)
+@click.option(
+    "--rpm", type=click.FloatRange(0, min_open=True), help="Requests a minute that are allowed."
+)
+@click.option(
+    "--tpm", type=click.FloatRange(0, min_open=True), help="Tokens a minute that are allowed."
+)
+@click.option(
+    "--batch-speed", type=click.FloatRange(0), help="Seconds for a batch, otherwise 5 to 15."
+)
 def simulate(
-    port: int, latency: float, faults: float, rpm: float | None, tpm: float | None, batch_speed: float | None
+    port: int,
+    latency: float,
+    faults: float,
+    rpm: float | None,
+    tpm: float | None,
+    batch_speed: float | None,
 ) -> None:
     """Serve the simulated API.
 

@@ -20,11 +20,11 @@ BAR_EVERY = 0.2
 
 _FORM = "{desc}: {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
-Watch = Callable[["Progress", Mapping[str, int]], None]
+ProgressCallback = Callable[["Progress", Mapping[str, int]], None]
 
 
 @contextmanager
-def watching(name: str, *, quiet: bool) -> Iterator[tuple[Watch | None, float]]:
+def watching(name: str, *, quiet: bool) -> Iterator[tuple[ProgressCallback | None, float]]:
     """What watches the run of a job, and the seconds between its looks."""
     if quiet:
         yield None, LINE_EVERY
@@ -64,8 +64,14 @@ def _tqdm(name: str, initial: int) -> Any:
 
     # A terminal that does not tell its size, as in a container, would show nothing.
     columns, lines = os.get_terminal_size(sys.stderr.fileno())
-    size = {"dynamic_ncols": True} if columns and lines else {"ncols": columns or 80, "nrows": lines or 24}
-    return tqdm(desc=name, initial=initial, total=initial, unit="row", bar_format=_FORM, leave=False, **size)
+    size = (
+        {"dynamic_ncols": True}
+        if columns and lines
+        else {"ncols": columns or 80, "nrows": lines or 24}
+    )
+    return tqdm(
+        desc=name, initial=initial, total=initial, unit="row", bar_format=_FORM, leave=False, **size
+    )
 
 
 class _Lines:

@@ -51,13 +51,13 @@ from typing import Any, Self
 
 from batchgen.errors import DamagedError
 from batchgen.journal import database
+from batchgen.journal.counts import Counts, RowCounts, upto
 from batchgen.journal.database import telling
-from batchgen.journal.questions import Questions, Standing, upto
 from batchgen.journal.records import Recorded, Row, insert, is_sound, update
 from batchgen.journal.schema import ALONE, COLUMNS, OPEN, STAGED, TABLES, TO_SEND, state
 from batchgen.requests import canonical
 
-__all__ = ["PAGE", "Journal", "Recorded", "Row", "Standing"]
+__all__ = ["PAGE", "Journal", "Recorded", "Row", "RowCounts"]
 
 # Lines read at once: snapshots stay short, so that the log can be checkpointed, and memory flat.
 PAGE = 250
@@ -66,7 +66,7 @@ PAGE = 250
 PAGE_BYTES = 4 * 1024 * 1024
 
 
-class Journal(Questions):
+class Journal(Counts):
     """One job's journal. `open` for writing (under the lock), `peek` for reading; close it, or use it in a `with`."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path, *, shadow: bool = False) -> None:
@@ -127,7 +127,9 @@ class Journal(Questions):
     def accept(self, finish_reasons: Sequence[str]) -> None:
         """The finish reasons that count as success in every status that follows."""
         self._connection.execute("DELETE FROM accepted")
-        self._connection.executemany("INSERT OR IGNORE INTO accepted VALUES(?)", [(each,) for each in finish_reasons])
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO accepted VALUES(?)", [(each,) for each in finish_reasons]
+        )
 
     def meta(self, name: str) -> Any:
         """A value kept under a name, or None. Raises DamagedError."""
@@ -139,10 +141,16 @@ class Journal(Questions):
     def heads(self, after: int, scope: int | None) -> list[Row]:
         """The next page of threads with something to send: single rows, or the first turns of conversations. `after` is
         the seq of the last one before; no page is empty but the one after the last."""
-        heads = f"SELECT seq FROM rows WHERE seq > ? AND n <= ? AND turn <= 1 ORDER BY seq LIMIT {PAGE}"
+        heads = (
+            f"SELECT seq FROM rows WHERE seq > ? AND n <= ? AND turn <= 1 ORDER BY seq LIMIT {PAGE}"
+        )
         has_work = f"CASE s.turn WHEN 0 THEN {TO_SEND} ELSE {OPEN} AND s.next_n <= ? END"
-        while last := self.query(f"SELECT max(seq) AS seq FROM ({heads})", after, upto(scope))[0]["seq"]:
-            found = self._page(heads, after, upto(scope), condition=has_work, given=[upto(scope)], most=PAGE_BYTES)
+        while last := self.query(f"SELECT max(seq) AS seq FROM ({heads})", after, upto(scope))[0][
+            "seq"
+        ]:
+            found = self._page(
+                heads, after, upto(scope), condition=has_work, given=[upto(scope)], most=PAGE_BYTES
+            )
             after = self._onward(after, last)
             if found:
                 return [row for row, _ in found]
@@ -212,7 +220,9 @@ class Journal(Questions):
 
     def _row(self, line: sqlite3.Row, same: Row | None) -> Row:
         """A row from its own cells, its prompt's and its state; `same` is one of the same prompt, read already."""
-        seq, n, identity, axes, conversation, turn, ident, key, _, error, *_ = self._checked("rows", line[:_PROMPT])
+        seq, n, identity, axes, conversation, turn, ident, key, _, error, *_ = self._checked(
+            "rows", line[:_PROMPT]
+        )
         if same is None:
             _, number, text, *_ = self._checked("prompts", line[_PROMPT:_WIDTH])
             columns = json.loads(text)
@@ -250,7 +260,11 @@ class Journal(Questions):
 
     def shown(self, row: Row, recorded: Recorded | None) -> Recorded | None:
         """What a table shows of a row: its outcome, or of an outdated row its last answer. Raises DamagedError."""
-        return self.last_answer(row.ident) if recorded is None and row.status == "outdated" else recorded
+        return (
+            self.last_answer(row.ident)
+            if recorded is None and row.status == "outdated"
+            else recorded
+        )
 
     def attempts(self, idents: Collection[str]) -> list[dict[str, Any]]:
         """The audit of some identities, each in order: the table is read through. Raises DamagedError."""
@@ -259,7 +273,9 @@ class Journal(Questions):
         return [
             line
             for part in some
-            for line in self.lines("attempts", f"ident IN ({', '.join('?' * len(part))}) ORDER BY seq", *part)
+            for line in self.lines(
+                "attempts", f"ident IN ({', '.join('?' * len(part))}) ORDER BY seq", *part
+            )
         ]
 
     def files(self) -> Iterator[dict[str, Any]]:
@@ -314,7 +330,9 @@ class Journal(Questions):
     def _onward(self, before: int, after: int) -> int:
         """The place to read on from. A damaged file may lead back to where a reader has been, for ever."""
         if after <= before:
-            raise DamagedError(f"{self.path}: is damaged (its lines are out of order); restore it from a backup")
+            raise DamagedError(
+                f"{self.path}: is damaged (its lines are out of order); restore it from a backup"
+            )
         return after
 
     def lines(self, table: str, condition: str, *values: Any) -> list[dict[str, Any]]:
@@ -354,7 +372,11 @@ class Journal(Questions):
                 insert(connection, "attempts", {**call, **ended})
             connection.execute("DELETE FROM reserved")
             number = connection.execute("SELECT coalesce(max(run), 0) + 1 FROM runs").fetchone()[0]
-            about = {"started_at": time.time(), "provenance": canonical(provenance), "job_text": job_text}
+            about = {
+                "started_at": time.time(),
+                "provenance": canonical(provenance),
+                "job_text": job_text,
+            }
             return insert(connection, "runs", {"run": number, **about})
 
     def forget_tables(self) -> None:
@@ -365,7 +387,11 @@ class Journal(Questions):
                 pass
 
     def end_run(
-        self, run: int, exit_code: int, report: Mapping[str, Any], tables: Mapping[str, Any] | None = None
+        self,
+        run: int,
+        exit_code: int,
+        report: Mapping[str, Any],
+        tables: Mapping[str, Any] | None = None,
     ) -> None:
         """How a run ended, and what is known of the tables that show the journal as it is (None: nothing)."""
         with self._whole() as connection:
@@ -391,11 +417,17 @@ class Journal(Questions):
     def mark_lost(self, lost: Iterable[tuple[str, bytes]]) -> None:
         """Exactly these (ident, key) have pictures that are not what was written."""
         wanted = set(lost)
-        marked = {(found["ident"], found["key"]) for found in self.query("SELECT ident, key FROM outcomes WHERE lost")}
+        marked = {
+            (found["ident"], found["key"])
+            for found in self.query("SELECT ident, key FROM outcomes WHERE lost")
+        }
         if wanted == marked:
             return
         with self.transaction() as connection:
-            for each, lost_now in [*((each, 0) for each in marked - wanted), *((each, 1) for each in wanted - marked)]:
+            for each, lost_now in [
+                *((each, 0) for each in marked - wanted),
+                *((each, 1) for each in wanted - marked),
+            ]:
                 self._mark(connection, *each, {"lost": lost_now})
 
     def mark_redo(self, rows: Iterable[Row], statuses: Iterable[str] = ()) -> int:
@@ -403,7 +435,10 @@ class Journal(Questions):
         their conversations, which follow from them; the old answers stay until then. Returns how many had an outcome."""
         again = {"redo": 1, "tries": 0}
         with self.transaction() as connection:
-            marked = {(row.ident, row.key, row.conversation, canonical(row.axes), row.turn) for row in rows}
+            marked = {
+                (row.ident, row.key, row.conversation, canonical(row.axes), row.turn)
+                for row in rows
+            }
             for status in statuses:
                 sql = f"{state()} SELECT ident, key, conversation, axes, turn FROM state WHERE status = ?"
                 marked |= {tuple(found) for found in self.query(sql, status)}
@@ -417,7 +452,9 @@ class Journal(Questions):
                 wanted |= {tuple(found) for found in self.query(later, conversation, axes, turn)}
             return sum(self._mark(connection, ident, key, again) for ident, key in wanted)
 
-    def _mark(self, connection: sqlite3.Connection, ident: str, key: bytes, changes: Mapping[str, Any]) -> int:
+    def _mark(
+        self, connection: sqlite3.Connection, ident: str, key: bytes, changes: Mapping[str, Any]
+    ) -> int:
         found = self.query("SELECT rowid FROM outcomes WHERE ident = ? AND key = ?", ident, key)
         for each in found:
             update(connection, "outcomes", each["rowid"], changes)
@@ -425,7 +462,9 @@ class Journal(Questions):
 
 
 # The cells of a row and its prompt as they are read together: where the prompt begins, how many there are, the row's n.
-_ROW = ", ".join([*(f"s.{name}" for name in COLUMNS["rows"]), *(f"p.{name}" for name in COLUMNS["prompts"])])
+_ROW = ", ".join(
+    [*(f"s.{name}" for name in COLUMNS["rows"]), *(f"p.{name}" for name in COLUMNS["prompts"])]
+)
 _PROMPT = len(COLUMNS["rows"])
 _WIDTH = _PROMPT + len(COLUMNS["prompts"])
 _N = list(COLUMNS["rows"]).index("n")

@@ -9,10 +9,11 @@ from collections.abc import Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from batchgen.dispatch import Batch, Member
+from batchgen.dispatch.batches.records import Batch, Member
 from batchgen.journal.records import fitting, insert, update
 from batchgen.journal.writer import Change
-from batchgen.kinds import AT, outline
+from batchgen.kinds import AT
+from batchgen.replies import outline
 from batchgen.requests import Request, canonical
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ RECENT = 24 * 3600.0
 
 def _batches(journal: Journal, condition: str, *values: Any) -> list[Batch]:
     """The batches for which a condition holds, oldest first."""
-    return [_batch(line) for line in journal.lines("batches", f"{condition} ORDER BY batch", *values)]
+    return [
+        _batch(line) for line in journal.lines("batches", f"{condition} ORDER BY batch", *values)
+    ]
 
 
 def open_batches(journal: Journal) -> list[Batch]:
@@ -42,7 +45,9 @@ def recent_batches(journal: Journal) -> list[Batch]:
 
 def batch_of(journal: Journal, ident: str, key: bytes) -> Batch | None:
     """The batch that a request is in, or None. Raises DamagedError."""
-    found = _batches(journal, "batch = (SELECT batch FROM members WHERE ident = ? AND key = ?)", ident, key)
+    found = _batches(
+        journal, "batch = (SELECT batch FROM members WHERE ident = ? AND key = ?)", ident, key
+    )
     return found[0] if found else None
 
 
@@ -83,12 +88,17 @@ def strays(journal: Journal) -> int:
 
 def begun(batch: Batch, run: int) -> Change:
     """A batch is made; nothing of it was sent."""
-    return Change(also=partial(_begin, {**_cells(batch), "batch": batch.number, "run": run}), shown=False)
+    return Change(
+        also=partial(_begin, {**_cells(batch), "batch": batch.number, "run": run}), shown=False
+    )
 
 
 def enlisted(batch: Batch, found: Sequence[Member]) -> Change:
     """Requests are in a batch."""
-    return Change(lines=tuple(("members", partial(_enlisted, batch.number, member)) for member in found), shown=False)
+    return Change(
+        lines=tuple(("members", partial(_enlisted, batch.number, member)) for member in found),
+        shown=False,
+    )
 
 
 def noted(batch: Batch) -> Change:
@@ -98,7 +108,9 @@ def noted(batch: Batch) -> Change:
 
 def ended(requests: Sequence[Request]) -> Change:
     """Requests are in their batches no more."""
-    return Change(also=partial(_leave, [(request.ident, request.key) for request in requests]), shown=False)
+    return Change(
+        also=partial(_leave, [(request.ident, request.key) for request in requests]), shown=False
+    )
 
 
 def closed(batch: Batch) -> Change:
@@ -134,7 +146,19 @@ def _forget(number: int, connection: sqlite3.Connection) -> None:
 
 
 def _cells(batch: Batch) -> dict[str, Any]:
-    names = ("tag", "endpoint", "model", "made_at", "requests", "tokens", "file", "id", "status", "room", "closed_at")
+    names = (
+        "tag",
+        "endpoint",
+        "model",
+        "made_at",
+        "requests",
+        "tokens",
+        "file",
+        "id",
+        "status",
+        "room",
+        "closed_at",
+    )
     return {**{name: getattr(batch, name) for name in names}, "seen": canonical(batch.seen)}
 
 
@@ -147,7 +171,15 @@ def _enlisted(number: int, member: Member) -> tuple[Any, ...]:
     """A member as its table holds it."""
     request = member.request
     about = (request.id, canonical(request.axes), canonical(outline(request.body)))
-    return (request.ident, request.key, number, member.line, *about, member.columns_digest, fitting(member.cost))
+    return (
+        request.ident,
+        request.key,
+        number,
+        member.line,
+        *about,
+        member.columns_digest,
+        fitting(member.cost),
+    )
 
 
 def _member(batch: Batch, line: dict[str, Any]) -> Member:
@@ -164,4 +196,6 @@ def _member(batch: Batch, line: dict[str, Any]) -> Member:
         answer_bound=None,
         pictures=asked,
     )
-    return Member(line=line["line"], request=request, cost=line["cost"], columns_digest=line["columns_digest"])
+    return Member(
+        line=line["line"], request=request, cost=line["cost"], columns_digest=line["columns_digest"]
+    )

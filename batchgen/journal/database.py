@@ -35,12 +35,20 @@ def telling(path: Path) -> Iterator[None]:
 
 def _told(path: Path, error: sqlite3.Error) -> BatchgenError | None:
     name = getattr(error, "sqlite_errorname", "") or ""
-    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT")) or "decode to UTF-8" in str(error):
-        return DamagedError(f"{path}: is damaged ({error}); restore it from a backup or move it away")
+    if name.startswith(
+        ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT")
+    ) or "decode to UTF-8" in str(error):
+        return DamagedError(
+            f"{path}: is damaged ({error}); restore it from a backup or move it away"
+        )
     if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
         what = "the disk is full or failing"
-        return OutputError(f"{path}: {what} ({error}); nothing recorded is lost; mend that and run again")
-    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_LOCKED", "SQLITE_BUSY")):
+        return OutputError(
+            f"{path}: {what} ({error}); nothing recorded is lost; mend that and run again"
+        )
+    if name.startswith(
+        ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_LOCKED", "SQLITE_BUSY")
+    ):
         return OutputError(f"{path}: cannot be written ({error}); mend that and run again")
     return None
 
@@ -53,7 +61,9 @@ def writing(path: Path) -> sqlite3.Connection:
         connection = _connection(str(path))
         mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
-            raise OutputError(f"{path}: SQLite cannot use its write-ahead log here; choose another output.dir")
+            raise OutputError(
+                f"{path}: SQLite cannot use its write-ahead log here; choose another output.dir"
+            )
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA journal_size_limit = {LARGEST_LOG}")
         if not _schema(connection) and connection.execute("PRAGMA user_version").fetchone()[0] == 0:
@@ -107,14 +117,22 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         raise DamagedError(f"{path}: is no journal of batchgen; move it away and run again")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > SCHEMA_VERSION:
-        raise OutputError(f"{path}: was written by a newer batchgen (schema {version}); update batchgen and run again")
+        raise OutputError(
+            f"{path}: was written by a newer batchgen (schema {version}); update batchgen and run again"
+        )
     if _schema(connection) != _expected():
-        raise DamagedError(f"{path}: is damaged (its tables are not batchgen's); restore it from a backup")
+        raise DamagedError(
+            f"{path}: is damaged (its tables are not batchgen's); restore it from a backup"
+        )
     scheme = connection.execute("SELECT value FROM meta WHERE name = 'scheme'").fetchone()
     if scheme is None or not scheme[0].isdecimal():
-        raise DamagedError(f"{path}: is damaged (it does not say how its keys were made); restore it from a backup")
+        raise DamagedError(
+            f"{path}: is damaged (it does not say how its keys were made); restore it from a backup"
+        )
     if int(scheme[0]) > SCHEME:
-        raise OutputError(f"{path}: has keys of a newer batchgen (scheme {scheme[0]}); update batchgen and run again")
+        raise OutputError(
+            f"{path}: has keys of a newer batchgen (scheme {scheme[0]}); update batchgen and run again"
+        )
 
 
 def forget_tables(connection: sqlite3.Connection) -> None:

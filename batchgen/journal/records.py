@@ -146,22 +146,32 @@ def insertion(table: str, *, replace: bool = False) -> str:
     return f"{verb} INTO {table}({', '.join(names)}) VALUES({', '.join('?' * len(names))})"
 
 
-def insert(connection: sqlite3.Connection, table: str, cells: Mapping[str, Any], *, replace: bool = False) -> int:
+def insert(
+    connection: sqlite3.Connection, table: str, cells: Mapping[str, Any], *, replace: bool = False
+) -> int:
     """Write one line, of which absent cells are NULL; returns its rowid."""
     line = sealed([storable(name, cells.get(name)) for name in SEALED[table]])
     return int(connection.execute(insertion(table, replace=replace), line).lastrowid or 0)
 
 
-def update(connection: sqlite3.Connection, table: str, rowid: int, changes: Mapping[str, Any]) -> None:
+def update(
+    connection: sqlite3.Connection, table: str, rowid: int, changes: Mapping[str, Any]
+) -> None:
     """Change cells of one line and seal it anew. Raises DamagedError when it was not what had been written."""
-    found = tuple(connection.execute(f"SELECT * FROM {table} WHERE rowid = ?", (rowid,)).fetchone() or ())
+    found = tuple(
+        connection.execute(f"SELECT * FROM {table} WHERE rowid = ?", (rowid,)).fetchone() or ()
+    )
     if not found or not is_sound(table, found):
-        (path,) = [path for _, name, path in connection.execute("PRAGMA database_list") if name == "main"]
+        (path,) = [
+            path for _, name, path in connection.execute("PRAGMA database_list") if name == "main"
+        ]
         told = f"{path}: a line of the table {table} is not what was written"
         raise DamagedError(f"{told}; restore the journal from a backup")
     cells = dict(zip(SEALED[table], found[FIRST[table] :], strict=False)) | dict(changes)
     marks = ", ".join(f"{name} = ?" for name in (*SEALED[table], "seal"))
-    connection.execute(f"UPDATE {table} SET {marks} WHERE rowid = ?", (*sealed(list(cells.values())), rowid))
+    connection.execute(
+        f"UPDATE {table} SET {marks} WHERE rowid = ?", (*sealed(list(cells.values())), rowid)
+    )
 
 
 def packed(response: bytes) -> bytes:

@@ -62,7 +62,18 @@ CREATE TABLE members(
 CREATE UNIQUE INDEX members_line ON members(batch, line);
 """
 
-TABLES = ("prompts", "rows", "meta", "outcomes", "files", "attempts", "reserved", "runs", "batches", "members")
+TABLES = (
+    "prompts",
+    "rows",
+    "meta",
+    "outcomes",
+    "files",
+    "attempts",
+    "reserved",
+    "runs",
+    "batches",
+    "members",
+)
 
 
 def _columns() -> dict[str, dict[str, str]]:
@@ -70,7 +81,9 @@ def _columns() -> dict[str, dict[str, str]]:
     with closing(sqlite3.connect(":memory:")) as empty:
         empty.executescript(KEPT + STAGED.format(temporary="", schema=""))
         return {
-            table: {name: kind for _, name, kind, *_ in empty.execute(f"PRAGMA table_info({table})")}
+            table: {
+                name: kind for _, name, kind, *_ in empty.execute(f"PRAGMA table_info({table})")
+            }
             for table in TABLES
         }
 
@@ -78,10 +91,15 @@ def _columns() -> dict[str, dict[str, str]]:
 COLUMNS = _columns()
 
 # The columns that hold numbers with a point.
-REAL = frozenset(name for columns in COLUMNS.values() for name, kind in columns.items() if kind == "REAL")
+REAL = frozenset(
+    name for columns in COLUMNS.values() for name, kind in columns.items() if kind == "REAL"
+)
 
 # The cells that a line's seal seals, and the place of the first of them.
-SEALED = {table: tuple(name for name in columns if name not in ("seq", "seal")) for table, columns in COLUMNS.items()}
+SEALED = {
+    table: tuple(name for name in columns if name not in ("seq", "seal"))
+    for table, columns in COLUMNS.items()
+}
 FIRST = {table: list(columns).index(SEALED[table][0]) for table, columns in COLUMNS.items()}
 
 # Each row as its own outcome has it, whatever the turns before it. What `accept` names counts as success without touching

@@ -112,7 +112,9 @@ class Writer:
             arrived = self._queue.get()
         return group, True
 
-    def _commit(self, connection: sqlite3.Connection, changes: Sequence[Change]) -> BaseException | None:
+    def _commit(
+        self, connection: sqlite3.Connection, changes: Sequence[Change]
+    ) -> BaseException | None:
         try:
             with database.telling(self._path):
                 connection.execute("BEGIN IMMEDIATE")
@@ -139,7 +141,9 @@ class Writer:
                 if failure is None:
                     done.set_result(None)
                 else:
-                    done.set_exception(OutputError(str(failure)) if isinstance(failure, OutputError) else failure)
+                    done.set_exception(
+                        OutputError(str(failure)) if isinstance(failure, OutputError) else failure
+                    )
                     # A caller that was cancelled will never ask.
                     done.exception()
 
@@ -153,7 +157,14 @@ class Writer:
     def reserve(self, ident: str, key: bytes, number: int, at: float, cost: int) -> Change:
         """A call is about to be sent that may cost up to `cost` nano-dollars."""
         self._reserved.add((ident, key))
-        cells = {"ident": ident, "key": key, "run": self._run, "number": number, "at": at, "cost": cost}
+        cells = {
+            "ident": ident,
+            "key": key,
+            "run": self._run,
+            "number": number,
+            "at": at,
+            "cost": cost,
+        }
         return Change(also=partial(_reserve, cells))
 
     def attempt(self, ident: str, key: bytes, attempt: Attempt) -> Change:
@@ -174,7 +185,10 @@ class Writer:
         if outcome.failure is not None:
             return Change(also=partial(_fail, line))
         if outcome.files:
-            return Change(lines=(("outcomes", line),), also=partial(_own, ident, outcome.request.key, outcome.files))
+            return Change(
+                lines=(("outcomes", line),),
+                also=partial(_own, ident, outcome.request.key, outcome.files),
+            )
         return Change(lines=(("outcomes", line),))
 
 
@@ -182,10 +196,16 @@ def together(*changes: Change) -> Change:
     """All of these changes, in one transaction."""
     steps = [change.also for change in changes if change.also is not None]
     lines = tuple(line for change in changes for line in change.lines)
-    return Change(lines=lines, also=partial(_all, steps) if steps else None, shown=any(c.shown for c in changes))
+    return Change(
+        lines=lines,
+        also=partial(_all, steps) if steps else None,
+        shown=any(c.shown for c in changes),
+    )
 
 
-def _all(steps: Sequence[Callable[[sqlite3.Connection], None]], connection: sqlite3.Connection) -> None:
+def _all(
+    steps: Sequence[Callable[[sqlite3.Connection], None]], connection: sqlite3.Connection
+) -> None:
     for step in steps:
         step(connection)
 
@@ -214,7 +234,9 @@ def _withdraw(ident: str, key: bytes, run: int, connection: sqlite3.Connection) 
     connection.execute(sql, (ident, key, run))
 
 
-def _own(ident: str, key: bytes, files: Sequence[Mapping[str, Any]], connection: sqlite3.Connection) -> None:
+def _own(
+    ident: str, key: bytes, files: Sequence[Mapping[str, Any]], connection: sqlite3.Connection
+) -> None:
     """The pictures of an answer, in place of those of an earlier one."""
     connection.execute("DELETE FROM files WHERE ident = ? AND key = ?", (ident, key))
     for file in files:

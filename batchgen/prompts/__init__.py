@@ -32,7 +32,16 @@ from batchgen.prompts.records import read_jsonl, read_txt
 from batchgen.prompts.rows import FileError, Layout, Row
 from batchgen.prompts.sources import Hashed, file_digest, open_file, unzipped
 
-__all__ = ["LIMIT", "SAMPLE", "Dialect", "Prompt", "PromptsFile", "file_digest", "look", "open_prompts"]
+__all__ = [
+    "LIMIT",
+    "SAMPLE",
+    "Dialect",
+    "Prompt",
+    "PromptsFile",
+    "file_digest",
+    "look",
+    "open_prompts",
+]
 
 # Rows that `look` returns at most.
 SAMPLE = 20
@@ -87,7 +96,14 @@ class PromptsFile:
     """
 
     def __init__(
-        self, dialect: Dialect, rows: Iterator[Row], hashed: Hashed, *, shown: str, forgive: bool, closing: ExitStack
+        self,
+        dialect: Dialect,
+        rows: Iterator[Row],
+        hashed: Hashed,
+        *,
+        shown: str,
+        forgive: bool,
+        closing: ExitStack,
     ) -> None:
         """Made by `open_prompts`; `closing` is what `close` closes."""
         self.dialect = dialect
@@ -108,7 +124,10 @@ class PromptsFile:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         """Close the file, whatever happened."""
         self.close()
@@ -136,11 +155,19 @@ class PromptsFile:
                 elif self._forgive:
                     yield Prompt(n=n, line=line, columns=columns, error=fault.sentence)
                 else:
-                    self._note(Problem(path=self._shown, message=fault.message, line=line, column=fault.column))
+                    self._note(
+                        Problem(
+                            path=self._shown, message=fault.message, line=line, column=fault.column
+                        )
+                    )
         except FileError as fault:
             self._refuse(fault)
         if n == 0:
-            self._refuse(FileError(0, "has a header but no rows" if self.dialect.delimiter else "holds no prompts"))
+            self._refuse(
+                FileError(
+                    0, "has a header but no rows" if self.dialect.delimiter else "holds no prompts"
+                )
+            )
         if self._found:
             raise InputError(self._problems, found=self._found)
 
@@ -193,7 +220,14 @@ def open_prompts(
                 header=layout.header,
             )
             forgive = bad_rows == "fail"
-            return PromptsFile(dialect, layout.rows, hashed, shown=shown, forgive=forgive, closing=closing.pop_all())
+            return PromptsFile(
+                dialect,
+                layout.rows,
+                hashed,
+                shown=shown,
+                forgive=forgive,
+                closing=closing.pop_all(),
+            )
     except FileError as fault:
         raise InputError(fault.problems(shown)) from None
 
@@ -214,7 +248,9 @@ def _format_by_name(path: Path | None) -> str:
     suffix = Path(re.sub(r"\.gz$", "", path.name, flags=re.IGNORECASE)).suffix.lower()
     if suffix not in _SUFFIXES:
         known = " ".join(_SUFFIXES)
-        raise FileError(0, f"the name ends in none of {known} (each also .gz); rename it or set prompts.format")
+        raise FileError(
+            0, f"the name ends in none of {known} (each also .gz); rename it or set prompts.format"
+        )
     return _SUFFIXES[suffix]
 
 
@@ -225,6 +261,10 @@ def _check_arguments(kind: str, delimiter: str | None) -> None:
     if delimiter is None or (kind == "tsv" and delimiter == "\t"):
         return
     if kind != "csv":
-        raise FileError(0, f"prompts.delimiter is for CSV only, and this is {kind.upper()}; remove it")
+        raise FileError(
+            0, f"prompts.delimiter is for CSV only, and this is {kind.upper()}; remove it"
+        )
     if len(delimiter) != 1 or delimiter in '"\r\n':
-        raise FileError(0, f"prompts.delimiter must be one character, no quote or line end, not {delimiter!r}")
+        raise FileError(
+            0, f"prompts.delimiter must be one character, no quote or line end, not {delimiter!r}"
+        )

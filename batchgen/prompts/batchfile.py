@@ -10,7 +10,7 @@ from json import JSONDecoder
 from json.decoder import WHITESPACE  # type: ignore[attr-defined]  # as the decoder has it, and the stubs have not
 from typing import Any
 
-from batchgen.batchlines import VERSION
+from batchgen.batch_format import VERSION
 from batchgen.errors import nearest
 from batchgen.kinds import AT
 from batchgen.prompts.lines import Lines

@@ -77,7 +77,9 @@ def _quote_fault(error: csv.Error, line: int, last: int) -> RowError:
     if "unexpected end" in str(error):
         message = "a double quote is opened in this row and never closed"
     else:
-        message = 'text follows a closing double quote; write a quote inside a quoted cell twice ("")'
+        message = (
+            'text follows a closing double quote; write a quote inside a quoted cell twice ("")'
+        )
     if last > line:
         raise FileError(line, f"{message}; lines {line} to {last} cannot be told apart")
     return RowError(message)
@@ -86,7 +88,9 @@ def _quote_fault(error: csv.Error, line: int, last: int) -> RowError:
 def _table(records: Iterator[_Record], delimiter: str, hint: str) -> Layout:
     """Take the header off the records; `hint` says what to do about a row with too many cells."""
     empty: _Record = (0, [])
-    line, cells = next((record for record in records if isinstance(record[1], RowError) or any(record[1])), empty)
+    line, cells = next(
+        (record for record in records if isinstance(record[1], RowError) or any(record[1])), empty
+    )
     if isinstance(cells, RowError):
         raise FileError(line, cells.message)
     if not cells:
@@ -126,7 +130,9 @@ def _rows(records: Iterator[_Record], names: Sequence[str], hint: str) -> Iterat
                 yield line, *_uneven(cells, names, hint)
 
 
-def _uneven(cells: Sequence[str], names: Sequence[str], hint: str) -> tuple[dict[str, Any], RowError | None]:
+def _uneven(
+    cells: Sequence[str], names: Sequence[str], hint: str
+) -> tuple[dict[str, Any], RowError | None]:
     """A row that has not one cell per name: spare cells must be empty, named ones all there."""
     expected = max(position for position, name in enumerate(names, start=1) if name)
     columns = {name: cell for name, cell in zip(names, cells, strict=False) if name}

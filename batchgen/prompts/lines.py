@@ -15,7 +15,11 @@ from batchgen.prompts.sources import READ_ERRORS, unreadable
 LIMIT = 64 * 1024 * 1024
 
 _EXCERPT = 80
-_BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+_BOMS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
 
 
 class Lines:
@@ -39,14 +43,17 @@ class Lines:
     def read(self, newline: str) -> Iterator[str]:
         """Lines with their ends; `newline` as in TextIOWrapper. Raises FileError, also when a row passes LIMIT."""
         # Bytes that are not text come through as lone surrogates, so that their line is known and can be shown.
-        text = io.TextIOWrapper(self._binary, self.encoding, errors="surrogateescape", newline=newline)
+        text = io.TextIOWrapper(
+            self._binary, self.encoding, errors="surrogateescape", newline=newline
+        )
         number = 0
         try:
             for number, line in enumerate(iter(partial(text.readline, LIMIT + 1), ""), start=1):
                 self.record += len(line)
                 if self.record > LIMIT:
                     raise FileError(
-                        number, f"the row is longer than {LIMIT:,} characters; is a quote or line end missing?"
+                        number,
+                        f"the row is longer than {LIMIT:,} characters; is a quote or line end missing?",
                     )
                 if line.isascii():
                     yield line
@@ -67,7 +74,9 @@ class Lines:
 
 def _check_magic(head: bytes) -> None:
     if head.startswith(b"\x1f\x8b"):
-        raise FileError(0, "is compressed with gzip; end its name in .gz, or pipe it through gunzip")
+        raise FileError(
+            0, "is compressed with gzip; end its name in .gz, or pipe it through gunzip"
+        )
     if head.startswith(b"PK\x03\x04"):
         raise FileError(0, "is a spreadsheet or zip file, not text; save it as CSV (UTF-8)")
 
@@ -84,7 +93,8 @@ def _encoding(head: bytes, explicit: str | None) -> tuple[str, bool]:
         return name, name not in ("utf-8", "ascii")
     if name not in (marked, marked[: len("utf-16")]):
         raise FileError(
-            0, f"begins with the byte order mark of {marked}, so it is not {explicit}; remove prompts.encoding"
+            0,
+            f"begins with the byte order mark of {marked}, so it is not {explicit}; remove prompts.encoding",
         )
     return marked, True
 
@@ -95,16 +105,23 @@ def _codec(name: str) -> str:
         "".encode(name)  # unlike codecs.lookup, refuses base64 and its like
         found = codecs.lookup(name).name
     except (LookupError, ValueError):
-        raise FileError(0, f"prompts.encoding {name!r} is not a text encoding; try utf-8, cp1252 or utf-16") from None
+        raise FileError(
+            0, f"prompts.encoding {name!r} is not a text encoding; try utf-8, cp1252 or utf-16"
+        ) from None
     return "utf-8" if found == "utf-8-sig" else found
 
 
 def _check_unmarked_utf16(head: bytes) -> None:
     """Refuse text whose every second byte is NUL: as UTF-8 it would be valid, and nonsense."""
     start = head[:16]
-    for name, zeros, others in (("utf-16-le", start[1::2], start[::2]), ("utf-16-be", start[::2], start[1::2])):
+    for name, zeros, others in (
+        ("utf-16-le", start[1::2], start[::2]),
+        ("utf-16-be", start[::2], start[1::2]),
+    ):
         if len(zeros) > 1 and not any(zeros) and all(others):
-            raise FileError(0, f"looks like UTF-16 without a byte order mark; set prompts.encoding: {name}")
+            raise FileError(
+                0, f"looks like UTF-16 without a byte order mark; set prompts.encoding: {name}"
+            )
 
 
 def _check_text(line: str, number: int, encoding: str) -> None:
@@ -130,5 +147,7 @@ def _not_text(encoding: str) -> str:
 def _excerpt(text: str, position: int) -> str:
     """At most _EXCERPT characters of the text around the position, with control characters escaped."""
     start = max(0, min(position - _EXCERPT // 2, len(text) - _EXCERPT))
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[start : start + _EXCERPT])
+    shown = "".join(
+        c if c.isprintable() else ascii(c)[1:-1] for c in text[start : start + _EXCERPT]
+    )
     return shown[:_EXCERPT]

@@ -37,7 +37,9 @@ _KINDS = {
 
 def read_txt(lines: Lines, delimiter: str | None) -> Layout:
     """Each line that is not empty is a prompt, in the column `prompt`."""
-    rows: Iterator[Row] = ((number, {"prompt": line}, None) for number, line in lines.plain() if line)
+    rows: Iterator[Row] = (
+        (number, {"prompt": line}, None) for number, line in lines.plain() if line
+    )
     return Layout(delimiter="", header=("prompt",), rows=rows)
 
 
@@ -60,15 +62,23 @@ def _object(line: str) -> dict[str, Any]:
     try:
         value = _DECODER.decode(line)
         if not isinstance(value, dict):
-            raise RowError(f'expected a JSON object such as {{"prompt": "…"}}, found {_KINDS[type(value)]}')
+            raise RowError(
+                f'expected a JSON object such as {{"prompt": "…"}}, found {_KINDS[type(value)]}'
+            )
         if "\\ud" in line or "\\uD" in line:
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         # What begins as an array and goes on over the lines is one JSON document, not one a line.
-        array = "; a .jsonl has one object a line, not one array of them" if line.strip() == "[" else ""
-        raise RowError(f"{_REASONS.get(error.msg, f'not JSON: {error.msg}')}{array}", error.colno) from None
+        array = (
+            "; a .jsonl has one object a line, not one array of them" if line.strip() == "[" else ""
+        )
+        raise RowError(
+            f"{_REASONS.get(error.msg, f'not JSON: {error.msg}')}{array}", error.colno
+        ) from None
     except UnicodeEncodeError:
-        raise RowError(r"a \ud800 to \udfff escape is half a character; write both halves, or leave it out") from None
+        raise RowError(
+            r"a \ud800 to \udfff escape is half a character; write both halves, or leave it out"
+        ) from None
     except RecursionError:
         raise RowError("the JSON is nested too deeply") from None
     except ValueError:  # Python's own bound on the digits of an int
@@ -99,4 +109,6 @@ def _constant(text: str) -> NoReturn:
     raise RowError(f"{text} is not JSON; write null, or a number")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_constant)
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_float=_finite, parse_constant=_constant
+)

@@ -87,5 +87,7 @@ def unreadable(error: Exception, line: int) -> FileError:
     if isinstance(error, EOFError):
         return FileError(line, "the gzip file ends too early; copy or download it again")
     if isinstance(error, (gzip.BadGzipFile, zlib.error)):
-        return FileError(line, "the gzip file is damaged, or is not gzip; copy or download it again, or drop .gz")
+        return FileError(
+            line, "the gzip file is damaged, or is not gzip; copy or download it again, or drop .gz"
+        )
     return FileError(line, f"cannot be read: {getattr(error, 'strerror', None) or error}")

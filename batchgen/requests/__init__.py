@@ -18,13 +18,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from batchgen.batchlines import VERSION
+from batchgen.batch_format import VERSION
 from batchgen.errors import Problem, listed, nearest
-from batchgen.kinds import AT, KINDS, Kind, how_many
-from batchgen.requests.faults import Location, RequestFault, spoken
-from batchgen.requests.templates import Render, TemplateFault, Templates, Values
+from batchgen.job import Job, unsendable
+from batchgen.kinds import AT, KINDS, Kind
+from batchgen.replies import how_many
+from batchgen.requests.faults import Location, RequestError, spoken
+from batchgen.requests.templates import Render, TemplateFaultError, Templates, Values
 from batchgen.requests.uploads import Mark, Pictures, Upload, read_upload, unchanged
-from batchgen.spec import Job, unsendable
 
 __all__ = [
     "SCHEME",
@@ -33,7 +34,7 @@ __all__ = [
     "Mark",
     "Renderer",
     "Request",
-    "RequestFault",
+    "RequestError",
     "Upload",
     "canonical",
     "combinations",
@@ -61,7 +62,9 @@ _STORED = ("previous_response_id", "conversation", "web_search_options")
 _FILED = re.compile(r'"type":"(input_file|file|input_audio|item_reference)"|"(file_id)":"')
 _OWN_TOOLS = frozenset({"function", "custom"})
 
-_canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+_canonical = json.JSONEncoder(
+    ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
+).encode
 
 Axes = Mapping[str, Any]
 
@@ -104,7 +107,9 @@ def canonical(value: Any) -> str:
 
 def combinations(matrix: Mapping[str, Sequence[Any]]) -> list[Axes]:
     """Every combination of the matrix, the last axis turning fastest; one empty combination without a matrix."""
-    return [dict(zip(matrix, values, strict=True)) for values in itertools.product(*matrix.values())]
+    return [
+        dict(zip(matrix, values, strict=True)) for values in itertools.product(*matrix.values())
+    ]
 
 
 def with_history(request: Request, history: Sequence[Mapping[str, Any]]) -> Request:
@@ -116,7 +121,11 @@ def with_history(request: Request, history: Sequence[Mapping[str, Any]]) -> Requ
 
 def own_messages(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """A turn's messages less the leading system and developer ones, which come once, from the first turn."""
-    return list(itertools.dropwhile(lambda message: message.get("role") in ("system", "developer"), messages))
+    return list(
+        itertools.dropwhile(
+            lambda message: message.get("role") in ("system", "developer"), messages
+        )
+    )
 
 
 class Renderer:
@@ -134,7 +143,8 @@ class Renderer:
         self._recipes: dict[str, str] = {}
         self._render = self._compile(job.request, ("request",))
         self._columns = {
-            name: self._leaf(text, ("output", "columns", name)) for name, text in job.output.columns.items()
+            name: self._leaf(text, ("output", "columns", name))
+            for name, text in job.output.columns.items()
         }
         self._by_turns = job.conversation is not None and job.conversation.turns is not None
 
@@ -142,23 +152,34 @@ class Renderer:
         """What is wrong with the templates and fields whatever the row; `header` are the prompts' columns if known."""
         wrong = [*self._faults, *([] if self._faults else self._unread())]
         never = self._never(self._kind) if self._kind else ()
-        return [*wrong, *never, *(self._unknown(header) if header is not None and not wrong else [])]
+        return [
+            *wrong,
+            *never,
+            *(self._unknown(header) if header is not None and not wrong else []),
+        ]
 
     def _never(self, kind: Kind) -> Iterator[Problem]:
         """A problem for each field that the request lacks, or that can be right for no row."""
         request = self._job.request
         for name in kind.required:
             if name not in request:
-                yield self._job.problem(("request",), f"request.{name} is missing; kind {kind.name} needs it")
+                yield self._job.problem(
+                    ("request",), f"request.{name} is missing; kind {kind.name} needs it"
+                )
         constant = {
-            name: value for name, value in request.items() if not any("{" in text for _, text in _strings(value, ()))
+            name: value
+            for name, value in request.items()
+            if not any("{" in text for _, text in _strings(value, ()))
         }
         for name, message in _wrong(kind, constant):
             yield self._job.problem(("request", name), f"request.{name}: {message}")
 
     def _unread(self) -> Iterator[Problem]:
         """A problem for each string that includes what cannot be, also in what it includes."""
-        texts = (*_strings(self._job.request, ("request",)), *_strings(self._job.output.columns, ("output", "columns")))
+        texts = (
+            *_strings(self._job.request, ("request",)),
+            *_strings(self._job.output.columns, ("output", "columns")),
+        )
         for location, text in texts:
             try:
                 self._templates.included(text)
@@ -181,7 +202,9 @@ class Renderer:
         for name in sorted(of_row - set(columns)):
             yield self._job.problem(location, f"{spoken(location)}: {no_column(name, columns)}")
         for name in sorted(bare - set(names)):
-            told = no_column(name, columns) if names is not _OF_AN_ANSWER else _no_part(name, columns)
+            told = (
+                no_column(name, columns) if names is not _OF_AN_ANSWER else _no_part(name, columns)
+            )
             yield self._job.problem(location, f"{spoken(location)}: {told}")
 
     def signature(self) -> str:
@@ -197,7 +220,9 @@ class Renderer:
             conversation,
             job.prompts.model_dump(),
         )
-        return hashlib.sha256(canonical([*parts, self._included, job.output.prefix]).encode()).hexdigest()
+        return hashlib.sha256(
+            canonical([*parts, self._included, job.output.prefix]).encode()
+        ).hexdigest()
 
     @cached_property
     def _included(self) -> dict[str, str]:
@@ -224,7 +249,9 @@ class Renderer:
     def reads_files(self) -> bool:
         """Whether making a request reads pictures, tens of megabytes at the most: too long for an event loop."""
         texts = (*(text for _, text in _strings(self._job.request, ())), *self._included.values())
-        return bool(self._kind and self._kind.file_fields) or any("data_url" in text for text in texts)
+        return bool(self._kind and self._kind.file_fields) or any(
+            "data_url" in text for text in texts
+        )
 
     def kind_of(self, columns: Values) -> Kind | None:
         """The kind of a row's request: the job's, or the one that the row's own url is for. None for a row that was read
@@ -247,18 +274,28 @@ class Renderer:
         number: int = 0,
     ) -> Request:
         """The request of one row and combination; `turn` is the element of a `turns` column, `previous` the key of the
-        turn before; `name` (its id), `ident` and the turn's `number` go into the request as they are. Raises RequestFault
+        turn before; `name` (its id), `ident` and the turn's `number` go into the request as they are. Raises RequestError
         with the place in the job file."""
         kind = self.kind_of(columns)
         if kind is None or (self._kind is None and not isinstance(columns.get("body"), Mapping)):
-            raise RequestFault(("prompts", "format"), "the row was read before rows were requests; run again")
-        body, uploads = self._rendered(kind, columns, axes, turn) if self._kind else (_own_body(kind, columns), ())
+            raise RequestError(
+                ("prompts", "format"), "the row was read before rows were requests; run again"
+            )
+        body, uploads = (
+            self._rendered(kind, columns, axes, turn)
+            if self._kind
+            else (_own_body(kind, columns), ())
+        )
         try:
             text = canonical(body)
-            key = hashlib.sha256(f"{self._recipe(kind, uploads, previous)}\n{text}".encode()).digest()
+            key = hashlib.sha256(
+                f"{self._recipe(kind, uploads, previous)}\n{text}".encode()
+            ).digest()
         except (TypeError, ValueError, RecursionError) as error:
             place = ("request",) if self._kind else ()
-            raise RequestFault(place, f"the rendered request is not JSON in UTF-8: {error}") from None
+            raise RequestError(
+                place, f"the rendered request is not JSON in UTF-8: {error}"
+            ) from None
         input_bound, shown = _input(body, text)
         return Request(
             id=name,
@@ -279,7 +316,7 @@ class Renderer:
     def _rendered(
         self, kind: Kind, columns: Values, axes: Axes, turn: Any
     ) -> tuple[dict[str, Any], tuple[Upload, ...]]:
-        """The job's request, with a row in it: its body and its files. Raises RequestFault."""
+        """The job's request, with a row in it: its body and its files. Raises RequestError."""
         row = {**columns, **axes}
         body = self._render({**row, "row": row, **({"turn": turn} if self._by_turns else {})})
         uploads = self._uploads(kind, body)
@@ -302,7 +339,13 @@ class Renderer:
         """The cells of `output.columns` for one answer; a cell whose template fails is None."""
         if not self._columns:
             return {}
-        values = {"row": row, "request": request, "response": response, "output": output, "json": _parsed(output)}
+        values = {
+            "row": row,
+            "request": request,
+            "response": response,
+            "output": output,
+            "json": _parsed(output),
+        }
         return {name: _cell(render, values) for name, render in self._columns.items()}
 
     def noting(self) -> AbstractContextManager[list[Mark]]:
@@ -327,24 +370,29 @@ class Renderer:
             optional = {name for name, item in value.items() if isinstance(item, str)}
             return lambda values: _rendered(parts, optional, values)
         if isinstance(value, list):
-            items = [(self._compile(item, (*location, n)), isinstance(item, str)) for n, item in enumerate(value)]
+            items = [
+                (self._compile(item, (*location, n)), isinstance(item, str))
+                for n, item in enumerate(value)
+            ]
             return lambda values: [
-                result for render, text in items if (result := render(values)) is not None or not text
+                result
+                for render, text in items
+                if (result := render(values)) is not None or not text
             ]
         return lambda values: value
 
     def _leaf(self, text: str, location: Location) -> Render:
         try:
             render = self._templates.compile(text)
-        except TemplateFault as fault:
+        except TemplateFaultError as fault:
             self._faults.append(self._job.problem(location, f"{spoken(location)}: {fault}"))
             return lambda values: None
 
         def leaf(values: Values) -> Any:
             try:
                 return render(values)
-            except TemplateFault as fault:
-                raise RequestFault(location, str(fault)) from None
+            except TemplateFaultError as fault:
+                raise RequestError(location, str(fault)) from None
 
         return leaf
 
@@ -356,23 +404,27 @@ def _answer_bound(kind: Kind, body: Mapping[str, Any]) -> int | None:
     caps = [body[name] for name in kind.caps if body.get(name) is not None]
     if not caps or not all(map(_is_count, caps)):
         return None
-    return int(max(caps)) * max(_count(body, "n"), _count(body, "best_of")) * how_many(body.get("prompt"))
+    return (
+        int(max(caps))
+        * max(_count(body, "n"), _count(body, "best_of"))
+        * how_many(body.get("prompt"))
+    )
 
 
 def _check(kind: Kind, body: Mapping[str, Any]) -> None:
     lacking = [name for name in kind.required if name not in body and name not in kind.file_fields]
     if lacking:
-        raise RequestFault(("request", lacking[0]), "came out as none, and the API needs it")
+        raise RequestError(("request", lacking[0]), "came out as none, and the API needs it")
     for name, message in _wrong(kind, body):
-        raise RequestFault(("request", name), message)
+        raise RequestError(("request", name), message)
 
 
 def _own_body(kind: Kind, columns: Values) -> dict[str, Any]:
     """The body of a row that is a request: data as it stands, no template and nothing of this machine in it. Raises
-    RequestFault."""
+    RequestError."""
     body: dict[str, Any] = columns["body"]
     for name, message in _unfit(kind, body):
-        raise RequestFault((), f"body.{name}: {message}")
+        raise RequestError((), f"body.{name}: {message}")
     return body
 
 
@@ -455,7 +507,10 @@ def _strings(value: Any, location: Location) -> Iterator[tuple[Location, str]]:
 def _are_messages(messages: Any) -> bool:
     if not isinstance(messages, list) or not messages:
         return False
-    return all(isinstance(message, Mapping) and isinstance(message.get("role"), str) for message in messages)
+    return all(
+        isinstance(message, Mapping) and isinstance(message.get("role"), str)
+        for message in messages
+    )
 
 
 def _input(body: Mapping[str, Any], text: str) -> tuple[int, int]:
@@ -473,7 +528,10 @@ def _brings_in(body: Mapping[str, Any], text: str) -> str | None:
     """The first field that adds to the input what no one can count before: stored turns and prompts, files, sound, and
     tools that run at the server and feed their results back."""
     tools = body.get("tools")
-    if any(not isinstance(tool, Mapping) or tool.get("type") not in _OWN_TOOLS for tool in _listed(tools)):
+    if any(
+        not isinstance(tool, Mapping) or tool.get("type") not in _OWN_TOOLS
+        for tool in _listed(tools)
+    ):
         return "tools"
     if isinstance(body.get("prompt"), Mapping):
         return "prompt"
@@ -496,6 +554,6 @@ def _parsed(output: str) -> Any:
 def _cell(render: Callable[[Values], Any], values: Values) -> Any:
     try:
         value = render(values)
-    except RequestFault:
+    except RequestError:
         return None
     return None if isinstance(value, float) and not math.isfinite(value) else value

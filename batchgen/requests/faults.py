@@ -5,7 +5,7 @@ from __future__ import annotations
 Location = tuple[str | int, ...]
 
 
-class RequestFault(Exception):  # noqa: N818 - the user's fault, told to the user
+class RequestError(Exception):
     """A row of which no request can be made. `location` is the place in the job file, or () where the row itself says what
     is sent; `message` says why."""
 
@@ -17,4 +17,6 @@ class RequestFault(Exception):  # noqa: N818 - the user's fault, told to the use
 
 def spoken(location: Location) -> str:
     """A location as people write it: `request.messages[0].content`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+    return "".join(
+        f"[{part}]" if isinstance(part, int) else f".{part}" for part in location
+    ).lstrip(".")

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import FunctionLoader, TemplateError, TemplateSyntaxError, meta, nodes
 from jinja2.exceptions import SecurityError, TemplateRuntimeError, UndefinedError
 
-from batchgen.requests.fence import MAX_TEXT, Environment, plain
+from batchgen.requests.sandbox import MAX_TEXT, Environment, plain
 
 _TAGS = re.compile(r"\{[{%].*?[%}]\}", re.DOTALL)
 _WHOLE = re.compile(r"\s*\{\{-?(.*?)-?\}\}\s*\Z", re.DOTALL)
@@ -23,7 +23,7 @@ Values = Mapping[str, Any]
 Render = Callable[[Values], Any]
 
 
-class TemplateFault(Exception):  # noqa: N818 - the user's fault, told to the user
+class TemplateFaultError(Exception):
     """A template that cannot be read or rendered; the text says why."""
 
 
@@ -54,20 +54,27 @@ class Templates:
         if not path.is_relative_to(self._folder) or not path.is_file():
             raise TemplateRuntimeError(f"{name!r} is no file below the job's folder")
         # .env and .git are no prompts; a link to one is none either.
-        if any(part.startswith(".") for part in (*PurePosixPath(name).parts, *path.relative_to(self._folder).parts)):
-            raise TemplateRuntimeError(f"{name!r} is hidden: no part of the path may begin with a dot")
+        if any(
+            part.startswith(".")
+            for part in (*PurePosixPath(name).parts, *path.relative_to(self._folder).parts)
+        ):
+            raise TemplateRuntimeError(
+                f"{name!r} is hidden: no part of the path may begin with a dot"
+            )
         if path.stat().st_size > 1024 * 1024:
             raise TemplateRuntimeError(f"{name!r} is larger than 1 MiB")
         try:
             return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise TemplateRuntimeError(f"{name!r} cannot be read as UTF-8 text: {type(error).__name__}") from None
+            raise TemplateRuntimeError(
+                f"{name!r} cannot be read as UTF-8 text: {type(error).__name__}"
+            ) from None
 
     def compile(self, source: str) -> Render:
         """A string of the job as a function of a row's values.
 
         One whole `{{ expression }}` keeps the expression's type; any other string gives text; a string without tags is
-        itself. Raises TemplateFault here for its syntax, and in the function for what a row makes of it.
+        itself. Raises TemplateFaultError here for its syntax, and in the function for what a row makes of it.
         """
         if "{{" not in source and "{%" not in source:
             return lambda values: source
@@ -79,7 +86,7 @@ class Templates:
                 return self._guarded(_looked_up(self._name(expression), whole))
             template = self._environment.from_string(source)
         except TemplateSyntaxError as error:
-            raise TemplateFault(_syntax(error, source)) from None
+            raise TemplateFaultError(_syntax(error, source)) from None
         return self._guarded(template.render)
 
     def _guarded(self, render: Callable[[Values], Any]) -> Render:
@@ -87,10 +94,15 @@ class Templates:
             self._environment.start()
             try:
                 result = plain(render(values))
-            except (UndefinedError, TemplateRuntimeError, SecurityError, TemplateFault) as error:
-                raise TemplateFault(str(error)) from None
+            except (
+                UndefinedError,
+                TemplateRuntimeError,
+                SecurityError,
+                TemplateFaultError,
+            ) as error:
+                raise TemplateFaultError(str(error)) from None
             except TemplateError as error:
-                raise TemplateFault(f"an included template is wrong: {error}") from None
+                raise TemplateFaultError(f"an included template is wrong: {error}") from None
             except (
                 TypeError,
                 ValueError,
@@ -100,9 +112,9 @@ class Templates:
                 RecursionError,
                 MemoryError,
             ) as error:
-                raise TemplateFault(f"{type(error).__name__}: {str(error)[:200]}") from None
+                raise TemplateFaultError(f"{type(error).__name__}: {str(error)[:200]}") from None
             if isinstance(result, str) and len(result) > MAX_TEXT:
-                raise TemplateFault(f"the text is longer than {MAX_TEXT:,} characters")
+                raise TemplateFaultError(f"the text is longer than {MAX_TEXT:,} characters")
             return result
 
         return guarded
@@ -132,7 +144,9 @@ class Templates:
             tree = self._environment.parse(_composed(text))
             bare |= meta.find_undeclared_variables(tree) - set(self._environment.globals)
             # Where a loop or a `set` calls something else `row`, what it holds is not ours to know.
-            if not any(name.name == "row" and name.ctx != "load" for name in tree.find_all(nodes.Name)):
+            if not any(
+                name.name == "row" and name.ctx != "load" for name in tree.find_all(nodes.Name)
+            ):
                 for item in tree.find_all((nodes.Getitem, nodes.Getattr)):
                     of_row |= _of_row(item)
         return bare, of_row
@@ -142,7 +156,9 @@ class Templates:
         found: dict[str, str] = {}
         left = [source]
         while left:
-            for name in meta.find_referenced_templates(self._environment.parse(_composed(left.pop()))):
+            for name in meta.find_referenced_templates(
+                self._environment.parse(_composed(left.pop()))
+            ):
                 if name is not None and name not in found:
                     found[name] = self._load(name)
                     left.append(found[name])
@@ -165,7 +181,11 @@ def _of_row(item: nodes.Node) -> set[str]:
     if isinstance(item, nodes.Getattr):
         # `row.items()` and the like are methods of the row, not columns.
         return set() if hasattr(dict, item.attr) else {item.attr}
-    return {item.arg.value} if isinstance(item.arg, nodes.Const) and isinstance(item.arg.value, str) else set()
+    return (
+        {item.arg.value}
+        if isinstance(item.arg, nodes.Const) and isinstance(item.arg.value, str)
+        else set()
+    )
 
 
 def _composed(source: str) -> str:

@@ -16,9 +16,9 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from batchgen.kinds import sniff
-from batchgen.requests.faults import Location, RequestFault
-from batchgen.requests.templates import TemplateFault
+from batchgen.replies import sniff
+from batchgen.requests.faults import Location, RequestError
+from batchgen.requests.templates import TemplateFaultError
 
 # The image endpoints' own bounds (bytes) on what may be uploaded, and the formats they take.
 MAX_PICTURE = 50_000_000
@@ -41,13 +41,17 @@ class Upload:
 
 
 def read_upload(upload: Upload) -> bytes:
-    """The file's bytes, which must still be those that the key was made of. Raises RequestFault when they are not."""
+    """The file's bytes, which must still be those that the key was made of. Raises RequestError when they are not."""
     try:
         data = Path(upload.path).read_bytes()
     except OSError as error:
-        raise RequestFault((upload.field,), f"{upload.name} cannot be read: {error.strerror}") from None
+        raise RequestError(
+            (upload.field,), f"{upload.name} cannot be read: {error.strerror}"
+        ) from None
     if hashlib.sha256(data).hexdigest() != upload.sha256:
-        raise RequestFault((upload.field,), f"{upload.name} has changed since the run began; run again")
+        raise RequestError(
+            (upload.field,), f"{upload.name} has changed since the run began; run again"
+        )
     return data
 
 
@@ -76,46 +80,56 @@ class Pictures:
         self._sha256 = lru_cache(maxsize=REMEMBERED)(self._read)
 
     def uploads(self, name: str, value: Any) -> list[Upload]:
-        """The files of the field `name`: one path, or a list of 1 to 16. Raises RequestFault."""
+        """The files of the field `name`: one path, or a list of 1 to 16. Raises RequestError."""
         paths = value if isinstance(value, list) else [value]
         if not 1 <= len(paths) <= MAX_PICTURES:
-            raise RequestFault(("request", name), f"names {len(paths)} pictures; the API takes 1 to {MAX_PICTURES}")
+            raise RequestError(
+                ("request", name), f"names {len(paths)} pictures; the API takes 1 to {MAX_PICTURES}"
+            )
         part = f"{name}[]" if isinstance(value, list) else name
         return [self._upload(name, part, path) for path in paths]
 
     def _upload(self, name: str, part: str, given: Any) -> Upload:
         path, form = self._find(given, ("request", name))
         if part == "mask[]":
-            raise RequestFault(("request", name), "must be one picture, not a list")
+            raise RequestError(("request", name), "must be one picture, not a list")
         if name == "mask" and (form != "png" or path.stat().st_size >= MAX_MASK):
-            raise RequestFault(("request", name), f"{given} must be a PNG below 4 MB")
-        return Upload(field=part, path=str(path), name=str(given), media_type=PICTURES[form], sha256=self._hash(path))
+            raise RequestError(("request", name), f"{given} must be a PNG below 4 MB")
+        return Upload(
+            field=part,
+            path=str(path),
+            name=str(given),
+            media_type=PICTURES[form],
+            sha256=self._hash(path),
+        )
 
     def _find(self, given: Any, location: Location) -> tuple[Path, str]:
         """The picture file that a row names, and its format."""
         if not isinstance(given, str) or not given.strip() or not given.isprintable():
-            raise RequestFault(location, "names no picture file")
+            raise RequestError(location, "names no picture file")
         pure = PurePosixPath(given)
         if pure.is_absolute() or ".." in pure.parts or "\\" in given:
-            raise RequestFault(location, f"{given!r} must be a path below {self._folder}, without '..'")
+            raise RequestError(
+                location, f"{given!r} must be a path below {self._folder}, without '..'"
+            )
         try:
             path = (self._folder / given).resolve(strict=True)
             about = path.stat()
         except OSError as error:
-            raise RequestFault(location, f"{given!r} in {self._folder}: {error.strerror}") from None
+            raise RequestError(location, f"{given!r} in {self._folder}: {error.strerror}") from None
         except (RuntimeError, ValueError):  # a loop of links, a name that no file system takes
-            raise RequestFault(location, f"{given!r} in {self._folder} cannot be found") from None
+            raise RequestError(location, f"{given!r} in {self._folder} cannot be found") from None
         if not path.is_relative_to(self._folder):
-            raise RequestFault(location, f"{given!r} is a link that leads out of {self._folder}")
+            raise RequestError(location, f"{given!r} is a link that leads out of {self._folder}")
         if not stat.S_ISREG(about.st_mode) or about.st_size >= MAX_PICTURE:
-            raise RequestFault(location, f"{given!r} must be a regular file below 50 MB")
+            raise RequestError(location, f"{given!r} must be a regular file below 50 MB")
         try:
             with open(path, "rb") as file:
                 form = sniff(file.read(12))
         except OSError as error:
-            raise RequestFault(location, f"{given!r} in {self._folder}: {error.strerror}") from None
+            raise RequestError(location, f"{given!r} in {self._folder}: {error.strerror}") from None
         if form not in PICTURES:
-            raise RequestFault(location, f"{given!r} is not a PNG, JPEG or WebP picture")
+            raise RequestError(location, f"{given!r} is not a PNG, JPEG or WebP picture")
         return path, form
 
     def _hash(self, path: Path) -> str:
@@ -140,10 +154,10 @@ class Pictures:
             self._noted = None
 
     def data_url(self, given: Any) -> str:
-        """A picture as a data URL, as a template's filter. Raises TemplateFault."""
+        """A picture as a data URL, as a template's filter. Raises TemplateFaultError."""
         try:
             path, form = self._find(given, ("request",))
-        except RequestFault as fault:
-            raise TemplateFault(fault.message) from None
+        except RequestError as fault:
+            raise TemplateFaultError(fault.message) from None
         self._hash(path)
         return f"data:{PICTURES[form]};base64,{base64.b64encode(path.read_bytes()).decode()}"

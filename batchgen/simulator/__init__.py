@@ -24,11 +24,11 @@ Words in a prompt that steer it, as rehearsal aids:
 
 from __future__ import annotations
 
-from .batches import BatchInfo, Fate
-from .faults import DEFAULT_FAULTS, FAULTS
-from .server import Simulator, serve
-from .settings import Settings
-from .stats import Received, RequestInfo, Stats
+from batchgen.simulator.batches.lifecycle import BatchInfo, Fate
+from batchgen.simulator.faults import DEFAULT_FAULTS, FAULTS
+from batchgen.simulator.server import Simulator, serve
+from batchgen.simulator.settings import Settings
+from batchgen.simulator.stats import Received, RequestInfo, Stats
 
 __all__ = [
     "DEFAULT_FAULTS",

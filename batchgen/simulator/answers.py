@@ -10,10 +10,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from . import pictures
-from .calls import Body, Call, Pictures
-from .checks import picture_size
-from .texts import POLICY, cut, most_tokens, prompt_tokens, reply, texts, tokens
+from batchgen.simulator import pictures
+from batchgen.simulator.calls import Body, Call, Pictures
+from batchgen.simulator.checks import picture_size
+from batchgen.simulator.texts import POLICY, cut, most_tokens, prompt_tokens, reply, texts, tokens
 
 MODELS = (
     "gpt-5.6-luna",
@@ -45,7 +45,10 @@ _CATEGORIES = (
 
 def models() -> Body:
     """The list of models; others are answered just as well."""
-    data = [{"id": name, "object": "model", "created": 1_700_000_000, "owned_by": "simulated"} for name in MODELS]
+    data = [
+        {"id": name, "object": "model", "created": 1_700_000_000, "owned_by": "simulated"}
+        for name in MODELS
+    ]
     return {"object": "list", "data": data}
 
 
@@ -57,7 +60,9 @@ def chat(call: Call) -> Body:
         text, was_cut = cut(reply(body, call.digest, number=number), most_tokens(body))
         message: Body = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
         reason = "length" if was_cut else "stop"
-        choices.append({"index": number, "message": message, "logprobs": None, "finish_reason": reason})
+        choices.append(
+            {"index": number, "message": message, "logprobs": None, "finish_reason": reason}
+        )
         spent += tokens(text)
     return {
         "id": f"chatcmpl-sim-{call.digest[:16]}",
@@ -78,9 +83,13 @@ def completions(call: Call) -> Body:
     spent = 0
     for prompt in _prompts(body["prompt"]):
         for number in range(body.get("n") or 1):
-            text, was_cut = cut(reply(body, call.digest, prompt=prompt, number=number), most_tokens(body))
+            text, was_cut = cut(
+                reply(body, call.digest, prompt=prompt, number=number), most_tokens(body)
+            )
             reason = "length" if was_cut else "stop"
-            choices.append({"index": len(choices), "text": text, "logprobs": None, "finish_reason": reason})
+            choices.append(
+                {"index": len(choices), "text": text, "logprobs": None, "finish_reason": reason}
+            )
             spent += tokens(text)
     return {
         "id": f"cmpl-sim-{call.digest[:16]}",
@@ -132,7 +141,11 @@ def embeddings(call: Call) -> Body:
     data = []
     for number, text in enumerate(_prompts(body["input"])):
         packed = _vector(f"{body['model']}\n{text}", size)
-        vector = base64.b64encode(packed).decode() if as_base64 else list(struct.unpack(f"<{size}f", packed))
+        vector = (
+            base64.b64encode(packed).decode()
+            if as_base64
+            else list(struct.unpack(f"<{size}f", packed))
+        )
         data.append({"object": "embedding", "index": number, "embedding": vector})
     spent = prompt_tokens(body)
     usage = {"prompt_tokens": spent, "total_tokens": spent}
@@ -152,7 +165,10 @@ def images(call: Call, uploads: Pictures | None = None) -> Body:
     body = call.body
     width, height = picture_size(body)
     count = body.get("n") or 1
-    data = [{"b64_json": base64.b64encode(_picture(call, uploads, number)).decode()} for number in range(count)]
+    data = [
+        {"b64_json": base64.b64encode(_picture(call, uploads, number)).decode()}
+        for number in range(count)
+    ]
     return {
         "created": int(time.time()),
         "background": "transparent" if body.get("background") == "transparent" else "opaque",
@@ -181,7 +197,11 @@ def _picture(call: Call, uploads: Pictures | None, number: int) -> bytes:
 
 def _image_usage(body: Body, uploads: Pictures | None, spent: int) -> Body:
     sent = prompt_tokens(body)
-    shown = sum(max(1, image.width * image.height // 1024) for image in uploads.images) if uploads else 0
+    shown = (
+        sum(max(1, image.width * image.height // 1024) for image in uploads.images)
+        if uploads
+        else 0
+    )
     return {
         "input_tokens": sent + shown,
         "input_tokens_details": {"text_tokens": sent, "image_tokens": shown},
@@ -258,6 +278,8 @@ def _moderation(text: str) -> Body:
     return {
         "flagged": flagged,
         "categories": {name: flagged and name == "illicit" for name in _CATEGORIES},
-        "category_scores": {name: 0.9 if flagged and name == "illicit" else 0.0001 for name in _CATEGORIES},
+        "category_scores": {
+            name: 0.9 if flagged and name == "illicit" else 0.0001 for name in _CATEGORIES
+        },
         "category_applied_input_types": {name: ["text"] for name in _CATEGORIES},
     }

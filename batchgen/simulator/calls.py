@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from aiohttp import BodyPartReader, web
 from PIL import Image
 
-from .refusals import Refusal, invalid, missing, not_json
+from batchgen.simulator.refusals import RefusalError, invalid, missing, not_json
 
 Body = dict[str, Any]
 
@@ -75,7 +75,7 @@ class Pictures:
 
 
 def read_json(path: str, raw: bytes) -> Call:
-    """Read a JSON body; raises Refusal when it is not a JSON object."""
+    """Read a JSON body; raises RefusalError when it is not a JSON object."""
     try:
         body = parse(raw)
     except ValueError as error:
@@ -99,7 +99,7 @@ def call_of(path: str, body: Body, spooled: Spooled | None = None) -> Call:
 
 
 async def read_form(path: str, request: web.Request) -> Call:
-    """Read a multipart body; raises Refusal when it is not one."""
+    """Read a multipart body; raises RefusalError when it is not one."""
     if request.content_type != "multipart/form-data":
         raise not_json("this endpoint takes multipart/form-data.")
     try:
@@ -112,7 +112,7 @@ async def read_form(path: str, request: web.Request) -> Call:
 def read_references(path: str, body: Body) -> Call:
     """Read an edit whose pictures are data URLs in JSON (`images`, `mask`), online or in a line of a batch.
 
-    It is the same call as with the same pictures in a form; raises Refusal for a reference that is something else.
+    It is the same call as with the same pictures in a form; raises RefusalError for a reference that is something else.
     """
     images = body.get("images")
     named = [("image", one) for one in (images if isinstance(images, list) else [])]
@@ -144,7 +144,7 @@ def _with_files(path: str, fields: Body, uploads: Sequence[Upload]) -> Call:
 
 
 async def open_pictures(call: Call) -> Pictures:
-    """Decode an edit's files in a thread; raises Refusal for a missing, wrong or unreadable one."""
+    """Decode an edit's files in a thread; raises RefusalError for a missing, wrong or unreadable one."""
     return await asyncio.to_thread(_open_pictures, call.uploads)
 
 
@@ -157,7 +157,12 @@ async def _parts(request: web.Request) -> tuple[dict[str, Any], list[Upload]]:
         name = (part.name or "").removesuffix("[]")
         content = bytes(await part.read(decode=True))
         if name in ("image", "mask") or part.filename is not None:
-            mime = part.headers.get("Content-Type", "application/octet-stream").partition(";")[0].strip().lower()
+            mime = (
+                part.headers.get("Content-Type", "application/octet-stream")
+                .partition(";")[0]
+                .strip()
+                .lower()
+            )
             uploads.append(Upload(name=name, filename=part.filename, mime=mime, content=content))
         else:
             fields[name] = _typed(name, content.decode("utf-8"))
@@ -166,7 +171,9 @@ async def _parts(request: web.Request) -> tuple[dict[str, Any], list[Upload]]:
 
 def _typed(name: str, text: str) -> str | int:
     """Forms carry text only; the two fields that the API reads as whole numbers become numbers again."""
-    is_number = name in ("n", "output_compression") and text.isascii() and text.isdigit() and len(text) < 10
+    is_number = (
+        name in ("n", "output_compression") and text.isascii() and text.isdigit() and len(text) < 10
+    )
     return int(text) if is_number else text
 
 
@@ -174,12 +181,18 @@ def _open_pictures(uploads: Iterable[Upload]) -> Pictures:
     by_name: dict[str, list[Upload]] = {"image": [], "mask": []}
     for upload in uploads:
         if upload.name not in by_name:
-            raise invalid(upload.name, "no file belongs here; files go to image and mask.", "unknown_parameter")
+            raise invalid(
+                upload.name,
+                "no file belongs here; files go to image and mask.",
+                "unknown_parameter",
+            )
         by_name[upload.name].append(upload)
     if not by_name["image"]:
         raise missing("image")
     if len(by_name["image"]) > MOST_PICTURES:
-        raise invalid("image", f"at most {MOST_PICTURES} images are taken.", "array_above_max_length")
+        raise invalid(
+            "image", f"at most {MOST_PICTURES} images are taken.", "array_above_max_length"
+        )
     if len(by_name["mask"]) > 1:
         raise invalid("mask", "there is one mask at most.", "array_above_max_length")
     images = tuple(_open(upload, MIME_TYPES) for upload in by_name["image"])
@@ -195,11 +208,24 @@ def _open(upload: Upload, mime_types: Iterable[str]) -> Image.Image:
         message = f"unsupported mimetype ('{upload.mime}'); supported are {supported}."
         raise invalid(upload.name, message, "unsupported_file_mimetype")
     if len(upload.content) > LARGEST_PICTURE:
-        raise Refusal(413, f"The file '{upload.name}' is above 50 MB.", param=upload.name, code="file_too_large")
+        raise RefusalError(
+            413,
+            f"The file '{upload.name}' is above 50 MB.",
+            param=upload.name,
+            code="file_too_large",
+        )
     try:
         return _decoded(upload)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise invalid(upload.name, f"the image cannot be read ({error}).", "invalid_image_file") from None
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as error:
+        raise invalid(
+            upload.name, f"the image cannot be read ({error}).", "invalid_image_file"
+        ) from None
 
 
 def _decoded(upload: Upload) -> Image.Image:
@@ -216,7 +242,9 @@ def _checked_mask(mask: Image.Image, first: Image.Image) -> Image.Image:
     if not mask.has_transparency_data:
         raise invalid("mask", "the mask has no alpha channel.", "invalid_image_mask")
     if mask.size != first.size:
-        message = f"the mask is {mask.width}x{mask.height}, the first image {first.width}x{first.height}."
+        message = (
+            f"the mask is {mask.width}x{mask.height}, the first image {first.width}x{first.height}."
+        )
         raise invalid("mask", message, "invalid_image_mask")
     return mask
 

@@ -1,12 +1,12 @@
-"""What the API refuses before a model sees the request: each check raises Refusal for the first fault it finds."""
+"""What the API refuses before a model sees the request: each check raises RefusalError for the first fault it finds."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from .calls import Body
-from .refusals import invalid, missing, no_model, policy
-from .texts import POLICY, texts
+from batchgen.simulator.calls import Body
+from batchgen.simulator.refusals import invalid, missing, no_model, policy
+from batchgen.simulator.texts import POLICY, texts
 
 LONGEST_PROMPT = 32_000  # characters of an image's prompt
 MOST_IMAGES = 10
@@ -75,7 +75,9 @@ def images(body: Body) -> None:
     _present(body, "prompt")
     _kind(body, "prompt", (str,), "a text")
     if len(body["prompt"]) > LONGEST_PROMPT:
-        raise invalid("prompt", f"at most {LONGEST_PROMPT} characters are taken.", "string_above_max_length")
+        raise invalid(
+            "prompt", f"at most {LONGEST_PROMPT} characters are taken.", "string_above_max_length"
+        )
     _whole(body, "n", 1, MOST_IMAGES)
     _whole(body, "output_compression", 0, 100)
     _one_of(body, "output_format", PICTURE_FORMATS)
@@ -89,7 +91,7 @@ def images(body: Body) -> None:
 
 
 def picture_size(body: Body) -> tuple[int, int]:
-    """Width and height in pixels of the wanted picture; raises Refusal for a size that is not taken."""
+    """Width and height in pixels of the wanted picture; raises RefusalError for a size that is not taken."""
     size = body.get("size") or "auto"
     if size == "auto":
         return 1024, 1024
@@ -97,7 +99,9 @@ def picture_size(body: Body) -> tuple[int, int]:
     if not all(side.isascii() and side.isdigit() and len(side) <= 4 for side in (width, height)):
         raise invalid("size", "WIDTHxHEIGHT in pixels or auto is expected.")
     sides = int(width), int(height)
-    if any(side % 16 or not 16 <= side <= LONGEST_SIDE for side in sides) or max(sides) > 3 * min(sides):
+    if any(side % 16 or not 16 <= side <= LONGEST_SIDE for side in sides) or max(sides) > 3 * min(
+        sides
+    ):
         message = f"both sides are multiples of 16 up to {LONGEST_SIDE}, neither above three times the other."
         raise invalid("size", message)
     return sides
@@ -161,7 +165,9 @@ def _number(body: Body, field: str, lowest: float, highest: float) -> None:
         raise invalid(field, "a number is expected.", "invalid_type")
     if not lowest <= value <= highest:
         side = "below_min" if value < lowest else "above_max"
-        raise invalid(field, f"a number from {lowest} to {highest} is expected.", f"decimal_{side}_value")
+        raise invalid(
+            field, f"a number from {lowest} to {highest} is expected.", f"decimal_{side}_value"
+        )
 
 
 def _whole(body: Body, field: str, lowest: int, highest: int) -> None:
@@ -172,7 +178,11 @@ def _whole(body: Body, field: str, lowest: int, highest: int) -> None:
         raise invalid(field, "a whole number is expected.", "invalid_type")
     if not lowest <= value <= highest:
         side = "below_min" if value < lowest else "above_max"
-        raise invalid(field, f"a whole number from {lowest} to {highest} is expected.", f"integer_{side}_value")
+        raise invalid(
+            field,
+            f"a whole number from {lowest} to {highest} is expected.",
+            f"integer_{side}_value",
+        )
 
 
 def _one_of(body: Body, field: str, known: tuple[str, ...]) -> None:

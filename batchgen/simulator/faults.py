@@ -14,7 +14,18 @@ from aiohttp import web
 FATAL_FAULTS = ("quota", "401", "403", "404_model", "400_policy")
 
 # What `--faults` mixes: everything that passes when the request is tried again.
-DEFAULT_FAULTS = ("429", "500", "503", "reset", "reset_body", "truncated", "wrong_json", "empty", "html", "html_502")
+DEFAULT_FAULTS = (
+    "429",
+    "500",
+    "503",
+    "reset",
+    "reset_body",
+    "truncated",
+    "wrong_json",
+    "empty",
+    "html",
+    "html_502",
+)
 
 FAULTS = (*DEFAULT_FAULTS, "hang", "200_error", *FATAL_FAULTS)
 
@@ -54,12 +65,18 @@ def roll(seed: int, digest: str, seen: int) -> Dice:
 def canned(kind: str, seen: int) -> Canned | None:
     """The answer for fault `kind`; None when it happens at the socket or spoils the true answer."""
     if kind == "wrong_json":
-        junk = b'{"unexpected": true}' if seen % 2 else b'{"id": null, "choices": null, "data": null, "output": null}'
+        junk = (
+            b'{"unexpected": true}'
+            if seen % 2
+            else b'{"id": null, "choices": null, "data": null, "output": null}'
+        )
         return Canned(status=200, body=junk)
     return _CANNED.get(kind)
 
 
-async def misbehave(kind: str, request: web.Request, answer: bytes, hang: float) -> web.StreamResponse:
+async def misbehave(
+    kind: str, request: web.Request, answer: bytes, hang: float
+) -> web.StreamResponse:
     """Act out a fault that `canned` has no answer for; `answer` is the true body, `hang` seconds of silence."""
     if kind == "truncated":
         return web.Response(body=answer[: len(answer) // 2], content_type="application/json")
@@ -99,16 +116,34 @@ def _error(status: int, message: str, kind: str, code: str | int | None, **heade
 
 _INVALID = "invalid_request_error"
 _CANNED = {
-    "429": _error(429, "Rate limit reached.", "requests", "rate_limit_exceeded", retry_after="1", retry_after_ms="100"),
-    "500": _error(500, "The server had an error while processing your request.", "server_error", None),
+    "429": _error(
+        429,
+        "Rate limit reached.",
+        "requests",
+        "rate_limit_exceeded",
+        retry_after="1",
+        retry_after_ms="100",
+    ),
+    "500": _error(
+        500, "The server had an error while processing your request.", "server_error", None
+    ),
     "503": _error(503, "The server is overloaded.", "server_error", "server_is_overloaded"),
     "empty": Canned(status=200, body=b""),
     "html": Canned(status=200, body=_LOGIN, mime="text/html"),
     "html_502": Canned(status=502, body=_BAD_GATEWAY, mime="text/html"),
     "200_error": _error(200, "The provider behind this server failed.", "server_error", 502),
-    "quota": _error(429, "You exceeded your current quota.", "insufficient_quota", "insufficient_quota"),
+    "quota": _error(
+        429, "You exceeded your current quota.", "insufficient_quota", "insufficient_quota"
+    ),
     "401": _error(401, "Incorrect API key provided.", _INVALID, "invalid_api_key"),
-    "403": _error(403, "Your country, region or territory is not supported.", _INVALID, "unsupported_country"),
-    "404_model": _error(404, "The model does not exist or you do not have access to it.", _INVALID, "model_not_found"),
+    "403": _error(
+        403, "Your country, region or territory is not supported.", _INVALID, "unsupported_country"
+    ),
+    "404_model": _error(
+        404,
+        "The model does not exist or you do not have access to it.",
+        _INVALID,
+        "model_not_found",
+    ),
     "400_policy": _error(400, "The content was refused.", _INVALID, "content_policy_violation"),
 }

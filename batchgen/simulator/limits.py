@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .refusals import Refusal
+from batchgen.simulator.refusals import RefusalError
 
 # A caller who waits exactly as long as told must get through in spite of rounding.
 _ROUNDING = 1e-6
@@ -76,13 +76,16 @@ class Limits:
         self._clock = clock
 
     def admit(self, key: str, cost: Cost) -> dict[str, str]:
-        """Charge one request to `key` and return its x-ratelimit headers; raises Refusal (429), charging nothing."""
+        """Charge one request to `key` and return its x-ratelimit headers; raises RefusalError (429), charging nothing."""
         if not self._per_minute:
             return {}
         now = self._clock()
         buckets = self._buckets_of(key, now)
         amounts = {"requests": 1, "tokens": cost.tokens, "images": cost.images}
-        waits = {name: self._wait(name, bucket, amounts[name], cost, now) for name, bucket in buckets.items()}
+        waits = {
+            name: self._wait(name, bucket, amounts[name], cost, now)
+            for name, bucket in buckets.items()
+        }
         slowest = max(waits, key=waits.__getitem__)
         if waits[slowest] > 0:
             raise _reached(slowest, waits[slowest], cost, buckets, now)
@@ -92,7 +95,9 @@ class Limits:
 
     def _buckets_of(self, key: str, now: float) -> dict[str, Bucket]:
         if key not in self._buckets:
-            self._buckets[key] = {name: Bucket(limit, now) for name, limit in self._per_minute.items()}
+            self._buckets[key] = {
+                name: Bucket(limit, now) for name, limit in self._per_minute.items()
+            }
         return self._buckets[key]
 
     def _wait(self, name: str, bucket: Bucket, amount: int, cost: Cost, now: float) -> float:
@@ -123,7 +128,9 @@ def _headers(buckets: dict[str, Bucket], now: float) -> dict[str, str]:
     return headers
 
 
-def _reached(name: str, wait: float, cost: Cost, buckets: dict[str, Bucket], now: float) -> Refusal:
+def _reached(
+    name: str, wait: float, cost: Cost, buckets: dict[str, Bucket], now: float
+) -> RefusalError:
     headers = _headers(buckets, now)
     headers[f"x-ratelimit-remaining-{name}"] = "0"
     headers["retry-after"] = str(max(1, math.ceil(wait)))
@@ -132,15 +139,15 @@ def _reached(name: str, wait: float, cost: Cost, buckets: dict[str, Bucket], now
         f"Rate limit reached for {cost.model} on {_dimension(name)}: Limit {buckets[name].per_minute:.0f}. "
         f"Please try again in {go_duration(max(wait, 0.001))}. (simulated)"
     )
-    return Refusal(429, message, kind=name, code="rate_limit_exceeded", headers=headers)
+    return RefusalError(429, message, kind=name, code="rate_limit_exceeded", headers=headers)
 
 
-def _too_large(name: str, bucket: Bucket, amount: int, cost: Cost) -> Refusal:
+def _too_large(name: str, bucket: Bucket, amount: int, cost: Cost) -> RefusalError:
     message = (
         f"Request too large for {cost.model} on {_dimension(name)}: "
         f"Limit {bucket.per_minute:.0f}, Requested {amount}. (simulated)"
     )
-    return Refusal(429, message, kind=name, code="rate_limit_exceeded")
+    return RefusalError(429, message, kind=name, code="rate_limit_exceeded")
 
 
 def _dimension(name: str) -> str:

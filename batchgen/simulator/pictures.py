@@ -16,7 +16,13 @@ _MOST_LETTERS = 600  # of the prompt are drawn
 
 
 def draw(
-    prompt: str, *, size: tuple[int, int], seed: int, transparent: bool, form: str, compression: int | None = None
+    prompt: str,
+    *,
+    size: tuple[int, int],
+    seed: int,
+    transparent: bool,
+    form: str,
+    compression: int | None = None,
 ) -> bytes:
     """A picture of `prompt` as encoded bytes, the same for the same arguments.
 
@@ -48,7 +54,8 @@ def draw_edit(
     if mask is not None:
         opened = ImageOps.invert(mask.convert("RGBA").getchannel("A"))
         picture.paste(
-            Image.new("RGBA", picture.size, (*_pastel(seed + 180, 0.7), 255)), mask=opened.point(lambda a: a // 2)
+            Image.new("RGBA", picture.size, (*_pastel(seed + 180, 0.7), 255)),
+            mask=opened.point(lambda a: a // 2),
         )
     fitted = ImageOps.contain(picture, size)
     corner = ((size[0] - fitted.width) // 2, (size[1] - fitted.height) // 2)
@@ -97,7 +104,9 @@ def _write(picture: Image.Image, prompt: str, *, top: int, outlined: bool) -> No
 @lru_cache(maxsize=64)
 def _font(size: int) -> ImageFont.FreeTypeFont:
     font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont), "Pillow is built with FreeType on every platform we name"
+    assert isinstance(font, ImageFont.FreeTypeFont), (
+        "Pillow is built with FreeType on every platform we name"
+    )
     return font
 
 
@@ -108,7 +117,11 @@ def _drawable(prompt: str) -> str:
     machine; what no font can draw (control characters, lone surrogates) becomes a question mark.
     """
     words = " ".join(prompt[:_MOST_LETTERS].split()).replace("ß", "ss")
-    bare = (letter for letter in unicodedata.normalize("NFKD", words) if not unicodedata.combining(letter))
+    bare = (
+        letter
+        for letter in unicodedata.normalize("NFKD", words)
+        if not unicodedata.combining(letter)
+    )
     return "".join(letter if letter.isprintable() else "?" for letter in bare)
 
 

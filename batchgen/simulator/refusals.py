@@ -8,7 +8,7 @@ from collections.abc import Mapping
 INVALID = "invalid_request_error"
 
 
-class Refusal(Exception):  # noqa: N818 - the API's word to the caller, not a fault of the simulator
+class RefusalError(Exception):
     """An official error answer: HTTP `status`, extra `headers`, and a `body` ready to send."""
 
     def __init__(
@@ -29,44 +29,53 @@ class Refusal(Exception):  # noqa: N818 - the API's word to the caller, not a fa
         self.body = json.dumps({"error": error}).encode()
 
 
-def missing(param: str) -> Refusal:
+def missing(param: str) -> RefusalError:
     """400: a required parameter is not there."""
-    return Refusal(400, f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
+    return RefusalError(
+        400,
+        f"Missing required parameter: '{param}'.",
+        param=param,
+        code="missing_required_parameter",
+    )
 
 
-def invalid(param: str, message: str, code: str = "invalid_value") -> Refusal:
+def invalid(param: str, message: str, code: str = "invalid_value") -> RefusalError:
     """400: `param` has a value that the API does not take; `message` says what it takes."""
-    return Refusal(400, f"Invalid '{param}': {message}", param=param, code=code)
+    return RefusalError(400, f"Invalid '{param}': {message}", param=param, code=code)
 
 
-def not_json(message: str) -> Refusal:
+def not_json(message: str) -> RefusalError:
     """400: the body cannot be read."""
-    return Refusal(400, f"We could not parse the body of your request: {message}")
+    return RefusalError(400, f"We could not parse the body of your request: {message}")
 
 
-def no_model(model: str) -> Refusal:
+def no_model(model: str) -> RefusalError:
     """404: the model is unknown."""
     message = f"The model `{model}` does not exist or you do not have access to it."
-    return Refusal(404, message, code="model_not_found")
+    return RefusalError(404, message, code="model_not_found")
 
 
-def policy(*, picture: bool = False) -> Refusal:
+def policy(*, picture: bool = False) -> RefusalError:
     """400: the content is refused; image endpoints name it differently."""
     message = "Your request was rejected by the safety system (simulated)."
     if picture:
-        return Refusal(400, message, kind="image_generation_user_error", code="moderation_blocked")
-    return Refusal(400, message, code="content_policy_violation")
+        return RefusalError(
+            400, message, kind="image_generation_user_error", code="moderation_blocked"
+        )
+    return RefusalError(400, message, code="content_policy_violation")
 
 
-def no_key() -> Refusal:
+def no_key() -> RefusalError:
     """401: no bearer key was sent."""
-    message = "You didn't provide an API key. Send it in an Authorization header as Bearer YOUR_KEY."
-    return Refusal(401, message)
+    message = (
+        "You didn't provide an API key. Send it in an Authorization header as Bearer YOUR_KEY."
+    )
+    return RefusalError(401, message)
 
 
-def wrong_key(key: str) -> Refusal:
+def wrong_key(key: str) -> RefusalError:
     """401: the key is not the right one; the message shows it masked, as the API does."""
-    return Refusal(401, f"Incorrect API key provided: {_masked(key)}.", code="invalid_api_key")
+    return RefusalError(401, f"Incorrect API key provided: {_masked(key)}.", code="invalid_api_key")
 
 
 def _masked(key: str) -> str:

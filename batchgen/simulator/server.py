@@ -17,18 +17,27 @@ from typing import Any
 
 from aiohttp import web
 
-from ..errors import InputError
-from . import answers, checks
-from .batches import Batches, FateOf, Reply
-from .calls import Body, Call, Pictures, call_of, open_pictures, read_form, read_json, read_references
-from .faults import FAULTS, SPOILING, Dice, canned, misbehave, roll
-from .files import File, Files
-from .limits import Cost, Limits
-from .refusals import INVALID, Refusal, no_key, wrong_key
-from .resources import Resources, methods
-from .settings import Settings
-from .stats import Received, RequestInfo, Stats
-from .texts import UNBOUNDED_ANSWER, most_tokens, prompt_tokens
+from batchgen.errors import InputError
+from batchgen.simulator import answers, checks
+from batchgen.simulator.batches.files import File, Files
+from batchgen.simulator.batches.lifecycle import Batches, FateOf, Reply
+from batchgen.simulator.batches.resources import Resources, methods
+from batchgen.simulator.calls import (
+    Body,
+    Call,
+    Pictures,
+    call_of,
+    open_pictures,
+    read_form,
+    read_json,
+    read_references,
+)
+from batchgen.simulator.faults import FAULTS, SPOILING, Dice, canned, misbehave, roll
+from batchgen.simulator.limits import Cost, Limits
+from batchgen.simulator.refusals import INVALID, RefusalError, no_key, wrong_key
+from batchgen.simulator.settings import Settings
+from batchgen.simulator.stats import Received, RequestInfo, Stats
+from batchgen.simulator.texts import UNBOUNDED_ANSWER, most_tokens, prompt_tokens
 
 # Sixteen pictures of 50 MB and their form.
 LARGEST_BODY = 17 * 50 * 1024 * 1024
@@ -97,7 +106,9 @@ class Simulator:
         self.requests = Stats()
         self.log: list[Received] = []
         files = Files(clock)
-        batches = Batches(files, answer=self._answer_line, endpoints=tuple(_ENDPOINTS), clock=clock, fate=fate)
+        batches = Batches(
+            files, answer=self._answer_line, endpoints=tuple(_ENDPOINTS), clock=clock, fate=fate
+        )
         self._resources = Resources(files, batches, self.requests)
 
     @property
@@ -122,17 +133,23 @@ class Simulator:
         app = web.Application(client_max_size=LARGEST_BODY)
         app.router.add_route("*", "/{path:.*}", self._handle)
         # A request whose client has gone must not go on counting as in flight.
-        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.05)
+        runner = web.AppRunner(
+            app, access_log=None, handler_cancellation=True, shutdown_timeout=0.05
+        )
         await runner.setup()
         try:
             site = web.TCPSite(runner, host, port, backlog=4096)
             await site.start()
         except (OSError, OverflowError) as error:
             await runner.cleanup()
-            raise InputError(f"cannot listen on {host} port {port} ({error}); choose another port") from error
+            raise InputError(
+                f"cannot listen on {host} port {port} ({error}); choose another port"
+            ) from error
         self._runner = runner
         address = runner.addresses[0]
-        self._url = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}/v1"
+        self._url = (
+            f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}/v1"
+        )
 
     async def stop(self) -> None:
         """Close every connection at once, answered or not, and forget files and batches. Does nothing when not started."""
@@ -146,7 +163,10 @@ class Simulator:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         await self.stop()
 
@@ -156,12 +176,14 @@ class Simulator:
         headers = {"x-request-id": f"{self._request_prefix}{self.requests.received:08x}"}
         try:
             response = await self._reply(request, headers)
-        except Refusal as refusal:
+        except RefusalError as refusal:
             response = self._refused(refusal, headers)
         finally:
             self.requests.in_flight -= 1
         if not response.prepared:
-            response.headers["openai-processing-ms"] = str(round((time.monotonic() - started) * 1000))
+            response.headers["openai-processing-ms"] = str(
+                round((time.monotonic() - started) * 1000)
+            )
             response.headers.update(headers)
         return response
 
@@ -184,7 +206,9 @@ class Simulator:
             if endpoint is not None:
                 endpoint.check(call.body)
                 uploads = await open_pictures(call) if endpoint.kind == _EDIT else None
-                return await self._act(request, call, partial(_answer, endpoint, call, uploads), settings)
+                return await self._act(
+                    request, call, partial(_answer, endpoint, call, uploads), settings
+                )
             answer = partial(self._resources.answer, request.method, call, settings)
             return await self._act(request, call, answer, settings)
         finally:
@@ -192,7 +216,7 @@ class Simulator:
                 # Gone already when it was taken.
                 call.spooled.path.unlink(missing_ok=True)
 
-    async def _read(self, request: web.Request) -> tuple[Call | None, Refusal | None]:
+    async def _read(self, request: web.Request) -> tuple[Call | None, RefusalError | None]:
         """The call, or why it cannot be read; recorded either way."""
         call, refusal = None, None
         try:
@@ -201,19 +225,28 @@ class Simulator:
                 call = await _read_call(request, endpoint)
             elif request.method in methods(request.path):
                 call = await self._resources.read(request)
-        except Refusal as error:
+        except RefusalError as error:
             refusal = error
         except web.HTTPRequestEntityTooLarge:
-            refusal = Refusal(413, "The request body is too large.")
+            refusal = RefusalError(413, "The request body is too large.")
         if self._record:
             named = {name.lower(): value for name, value in request.headers.items()}
             self.log.append(
-                Received(method=request.method, path=request.path, headers=named, body=call.body if call else None)
+                Received(
+                    method=request.method,
+                    path=request.path,
+                    headers=named,
+                    body=call.body if call else None,
+                )
             )
         return call, refusal
 
     async def _act(
-        self, request: web.Request, call: Call, answer: Callable[[], Awaitable[Body | File]], settings: Settings
+        self,
+        request: web.Request,
+        call: Call,
+        answer: Callable[[], Awaitable[Body | File]],
+        settings: Settings,
     ) -> web.StreamResponse:
         """Wait as long as an answer takes, then give it or the fault that this request meets."""
         seen = self._count(call, settings)
@@ -229,7 +262,10 @@ class Simulator:
         faulty = canned(fault, seen)
         if faulty is not None:
             return web.Response(
-                status=faulty.status, body=faulty.body, content_type=faulty.mime, headers=faulty.headers
+                status=faulty.status,
+                body=faulty.body,
+                content_type=faulty.mime,
+                headers=faulty.headers,
             )
         # What a spoiled answer tells of has happened all the same.
         body = _begun(await answer()) if fault in SPOILING else b""
@@ -249,7 +285,7 @@ class Simulator:
             call = read_references(path, body) if endpoint.kind == _EDIT else call_of(path, body)
             endpoint.check(call.body)
             uploads = await open_pictures(call) if endpoint.kind == _EDIT else None
-        except Refusal as refusal:
+        except RefusalError as refusal:
             return Reply(status=refusal.status, body=json.loads(refusal.body))
         seen = self._count(call, settings)
         fault = self._fault("POST", call, seen, roll(settings.seed, call.digest, seen), settings)
@@ -259,9 +295,14 @@ class Simulator:
         faulty = canned(fault, seen)
         if faulty is not None and faulty.body.startswith(b"{"):
             return Reply(status=faulty.status, body=json.loads(faulty.body))
-        return Reply(status=0, body={"code": "server_error", "message": f"The request failed: {fault} (simulated)."})
+        return Reply(
+            status=0,
+            body={"code": "server_error", "message": f"The request failed: {fault} (simulated)."},
+        )
 
-    def _fault(self, method: str, call: Call, seen: int, dice: Dice, settings: Settings) -> str | None:
+    def _fault(
+        self, method: str, call: Call, seen: int, dice: Dice, settings: Settings
+    ) -> str | None:
         """The fault that a call meets, if any."""
         fault = self._scripted(method, call, seen)
         if fault is None and dice.fault < settings.faults and settings.fault_kinds:
@@ -280,18 +321,24 @@ class Simulator:
         number = next(self._admitted)
         if self._script is None:
             return None
-        fault = self._script(RequestInfo(n=number, method=method, path=call.path, body=call.body, seen=seen))
+        fault = self._script(
+            RequestInfo(n=number, method=method, path=call.path, body=call.body, seen=seen)
+        )
         if fault is not None and fault not in FAULTS:
-            raise ValueError(f"the script named an unknown fault {fault!r}; known are {', '.join(FAULTS)}")
+            raise ValueError(
+                f"the script named an unknown fault {fault!r}; known are {', '.join(FAULTS)}"
+            )
         return fault
 
-    def _refused(self, refusal: Refusal, headers: dict[str, str]) -> web.Response:
+    def _refused(self, refusal: RefusalError, headers: dict[str, str]) -> web.Response:
         if refusal.status == 429:
             self.requests.limited += 1
         else:
             self.requests.refused += 1
         headers.update(refusal.headers)
-        return web.Response(status=refusal.status, body=refusal.body, content_type="application/json")
+        return web.Response(
+            status=refusal.status, body=refusal.body, content_type="application/json"
+        )
 
 
 async def serve(settings: Settings, port: int, ready: Callable[[str], None] | None = None) -> None:
@@ -323,7 +370,7 @@ def _check_loopback(host: str) -> None:
 
 
 def _checked_key(request: web.Request, wanted: str | None) -> str:
-    """The bearer key that the request came with, '' without one; raises Refusal when another is wanted."""
+    """The bearer key that the request came with, '' without one; raises RefusalError when another is wanted."""
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     key = key.strip() if scheme.lower() == "bearer" else ""
     if wanted is None or secrets.compare_digest(key.encode("utf-8", "replace"), wanted.encode()):
@@ -332,14 +379,18 @@ def _checked_key(request: web.Request, wanted: str | None) -> str:
 
 
 def _routed(request: web.Request) -> _Endpoint | None:
-    """The endpoint that a request goes to; None for models, files and batches. Raises Refusal for any other place."""
+    """The endpoint that a request goes to; None for models, files and batches. Raises RefusalError for any other place."""
     path, method = request.path, request.method
     endpoint = _ENDPOINTS.get(path)
     wanted = ("POST",) if endpoint is not None else ("GET",) if path == _MODELS else methods(path)
     if not wanted:
-        raise Refusal(404, f"Invalid URL ({method} {path})")
+        raise RefusalError(404, f"Invalid URL ({method} {path})")
     if method not in wanted:
-        raise Refusal(405, f"Not allowed to {method} on {path} (HINT: use {' or '.join(wanted)})", kind=INVALID)
+        raise RefusalError(
+            405,
+            f"Not allowed to {method} on {path} (HINT: use {' or '.join(wanted)})",
+            kind=INVALID,
+        )
     return endpoint
 
 
@@ -358,7 +409,7 @@ def _cost(endpoint: _Endpoint, call: Call | None) -> Cost:
 
 
 async def _read_call(request: web.Request, endpoint: _Endpoint) -> Call:
-    """What is asked: JSON, for an edit of pictures a form or JSON; raises Refusal."""
+    """What is asked: JSON, for an edit of pictures a form or JSON; raises RefusalError."""
     if endpoint.kind == _EDIT and request.content_type != "application/json":
         return await read_form(request.path, request)
     call = read_json(request.path, await request.read())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..errors import InputError, nearest
-from .faults import DEFAULT_FAULTS, FAULTS
+from batchgen.errors import InputError, nearest
+from batchgen.simulator.faults import DEFAULT_FAULTS, FAULTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,14 +44,23 @@ class Settings:
             _bounded(name, getattr(self, name), "0 seconds or more", lowest=0)
         for name in ("rpm", "tpm", "ipm"):
             if getattr(self, name) is not None:
-                _bounded(name, getattr(self, name), "a number above 0, or None for no limit", lowest=math.ulp(0))
+                _bounded(
+                    name,
+                    getattr(self, name),
+                    "a number above 0, or None for no limit",
+                    lowest=math.ulp(0),
+                )
         if self.batch_speed is not None:
-            _bounded("batch_speed", self.batch_speed, "0 seconds or more, or None for 5 to 15", lowest=0)
+            _bounded(
+                "batch_speed", self.batch_speed, "0 seconds or more, or None for 5 to 15", lowest=0
+            )
         if self.batch_tokens is not None:
             _bounded("batch_tokens", self.batch_tokens, "1 or more, or None for no limit", lowest=1)
         for kind in self.fault_kinds:
             if kind not in FAULTS:
-                raise InputError(f"unknown fault {kind!r}{nearest(kind, FAULTS)}; known are {', '.join(FAULTS)}")
+                raise InputError(
+                    f"unknown fault {kind!r}{nearest(kind, FAULTS)}; known are {', '.join(FAULTS)}"
+                )
 
 
 def _bounded(name: str, value: float, wanted: str, *, lowest: float) -> None:

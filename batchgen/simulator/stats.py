@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .calls import Body
+from batchgen.simulator.calls import Body
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

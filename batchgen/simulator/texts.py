@@ -82,7 +82,10 @@ def reply(body: dict[str, Any], digest: str, *, prompt: str | None = None, numbe
     if wanted.get("type") == "json_schema":
         return json.dumps(_filled_schema(wanted, asked), ensure_ascii=False)
     if wanted.get("type") == "json_object":
-        return json.dumps({"simulated": True, "answers_to": asked[:_QUOTED], "choice": number + 1}, ensure_ascii=False)
+        return json.dumps(
+            {"simulated": True, "answers_to": asked[:_QUOTED], "choice": number + 1},
+            ensure_ascii=False,
+        )
     return _prose(body["model"], asked, digest, number)
 
 
@@ -135,7 +138,9 @@ def _plainest(schema: dict[str, Any], root: dict[str, Any], words: str, depth: i
     if kind == "array":
         least = schema.get("minItems")
         length = max(least if isinstance(least, int) else 0, 1 if depth < _DEEPEST else 0)
-        return [_fill(schema.get("items"), root, words, depth + 1) for _ in range(min(length, _LONGEST))]
+        return [
+            _fill(schema.get("items"), root, words, depth + 1) for _ in range(min(length, _LONGEST))
+        ]
     if kind in ("integer", "number"):
         return schema.get("minimum", 0)
     return {"boolean": True, "null": None}.get(kind, words)
@@ -176,7 +181,10 @@ def _text_of(content: Any) -> Iterator[str]:
 
 def _token_ids(content: Any) -> int:
     """How many token ids stand in a prompt or input made of ids instead of text."""
-    return sum(_token_ids(part) if isinstance(part, list) else isinstance(part, int) for part in _list(content))
+    return sum(
+        _token_ids(part) if isinstance(part, list) else isinstance(part, int)
+        for part in _list(content)
+    )
 
 
 def _size(text: str) -> int:

@@ -20,20 +20,40 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from batchgen.disk import Look, look_of
+from batchgen.disk import FileStamp, file_stamp
 from batchgen.errors import InputError, Problem
+from batchgen.job import REQUESTS, Job
 from batchgen.journal import Journal, Recorded, Row
 from batchgen.journal.records import digest_of
 from batchgen.journal.schema import LAST_RUN
-from batchgen.kinds import KINDS, Answer, Unreadable
-from batchgen.ledger import rendered
+from batchgen.kinds import KINDS
 from batchgen.pricing import dollars
-from batchgen.requests import Renderer, RequestFault, canonical, own_messages
-from batchgen.spec import REQUESTS, Job
+from batchgen.recorder.recorder import rendered
+from batchgen.replies import Answer, UnreadableReplyError
+from batchgen.requests import Renderer, RequestError, canonical, own_messages
 from batchgen.tables.batchfiles import answer_of, batch_writer, custom_id, failure_of
-from batchgen.tables.formats import Note, Record, Write, WriteResult, csv_writer, frame, jsonl_writer, parquet_writer
+from batchgen.tables.formats import (
+    Note,
+    Record,
+    Write,
+    WriteResult,
+    csv_writer,
+    frame,
+    jsonl_writer,
+    parquet_writer,
+)
 
-__all__ = ["LEADING", "TRAILING", "Layout", "Tables", "conflicts", "frame", "layout", "reason_of", "tables_need"]
+__all__ = [
+    "LEADING",
+    "TRAILING",
+    "TableLayout",
+    "Tables",
+    "conflicts",
+    "frame",
+    "layout",
+    "reason_of",
+    "tables_need",
+]
 
 # batchgen's own columns: before and after those of output.columns, with the Parquet type of each.
 LEADING = {"choice": int, "status": str, "output": str}
@@ -74,7 +94,7 @@ _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class TableLayout:
     """How the tables of a job look. Of the results `inputs` (the prompts' columns and the axes) come first, of the errors
     `named` (the row's id and the axes); what batchgen adds to either follows (`own`, `errors`). Then the CSV's dialect."""
 
@@ -88,16 +108,22 @@ class Layout:
     safe: bool
 
 
-def layout(job: Job, header: Sequence[str], *, delimiter: str = ",", bom: bool = False) -> Layout:
+def layout(
+    job: Job, header: Sequence[str], *, delimiter: str = ",", bom: bool = False
+) -> TableLayout:
     """The layout of a job's tables over prompts with these columns."""
     absent = {"choice"} if job.request.get("n", 1) == 1 and not job.rows_choose("n") else set()
     # An axis that chooses the model says it already, in the words of the job.
     absent |= {"model"} & set(job.matrix) if not job.output.prefix else set()
     absent |= {"messages"} if not (job.conversation and job.conversation.turns) else set()
     computed = dict.fromkeys(job.output.columns, str)
-    columns = {name: kind for name, kind in {**LEADING, **computed, **TRAILING}.items() if name not in absent}
+    columns = {
+        name: kind
+        for name, kind in {**LEADING, **computed, **TRAILING}.items()
+        if name not in absent
+    }
     prefix = job.output.prefix
-    return Layout(
+    return TableLayout(
         inputs=(*header, *job.matrix),
         own={prefix + name: kind for name, kind in columns.items()},
         named=(prefix + "id", *job.matrix),
@@ -114,23 +140,29 @@ def conflicts(job: Job, header: Sequence[str]) -> list[Problem]:
     look = layout(job, header)
     named = [name for name in header if name in look.own]
     # The axes stand in the errors table too.
-    crossed = [name for name in job.matrix if name in {**look.own, **look.errors} or name == look.named[0]]
+    crossed = [
+        name for name in job.matrix if name in {**look.own, **look.errors} or name == look.named[0]
+    ]
     doubled = [name for name in job.output.columns if name in (*LEADING, *TRAILING)]
     hint = "set output.prefix, for example `prefix: bg_`"
     return [
         *(
-            job.problem(("output",), f"the prompts' column {name!r} is also a column of the table; {hint}")
+            job.problem(
+                ("output",), f"the prompts' column {name!r} is also a column of the table; {hint}"
+            )
             for name in named
         ),
         *(
             job.problem(
-                ("matrix", name), f"matrix.{name}: batchgen's tables have a column of this name; rename it, or {hint}"
+                ("matrix", name),
+                f"matrix.{name}: batchgen's tables have a column of this name; rename it, or {hint}",
             )
             for name in crossed
         ),
         *(
             job.problem(
-                ("output", "columns", name), f"output.columns.{name}: batchgen has a column of this name; rename it"
+                ("output", "columns", name),
+                f"output.columns.{name}: batchgen has a column of this name; rename it",
             )
             for name in doubled
         ),
@@ -148,7 +180,9 @@ def tables_need(job: Job) -> None:
 
 
 def _code() -> str:
-    found = hashlib.blake2b(canonical([version("batchgen"), version("jinja2")]).encode(), digest_size=16)
+    found = hashlib.blake2b(
+        canonical([version("batchgen"), version("jinja2")]).encode(), digest_size=16
+    )
     for path in sorted(Path(__file__).parent.parent.rglob("*.py")):
         found.update(path.read_bytes())
     return found.hexdigest()
@@ -165,11 +199,11 @@ Line = list[tuple[Row, Recorded | None]]
 class Tables:
     """Makes a job's records from its journal."""
 
-    def __init__(self, job: Job, journal: Journal, renderer: Renderer, look: Layout) -> None:
+    def __init__(self, job: Job, journal: Journal, renderer: Renderer, look: TableLayout) -> None:
         self._job, self._journal, self._renderer, self._look = job, journal, renderer, look
         self._by_turns = job.conversation is not None and job.conversation.turns is not None
         self.disarmed = 0
-        self._files: dict[str, Look] = {}
+        self._files: dict[str, FileStamp] = {}
 
     def results(self) -> Iterator[Record]:
         """One record a line of the results table, in the prompts file's order."""
@@ -180,13 +214,19 @@ class Tables:
         found = self._journal.answered()
         if not self._by_turns:
             return ([each] for each in found)
-        return (list(group) for _, group in groupby(found, key=lambda each: (each[0].n, each[0].axes)))
+        return (
+            list(group) for _, group in groupby(found, key=lambda each: (each[0].n, each[0].axes))
+        )
 
     def are_in(self, folder: Path) -> bool:
         """Whether the folder's tables are what would be written: the journal knows them (`known`), and each file is still
         what was written. An edit that leaves both its size and its mtime is not seen."""
         kept = self._journal.meta("tables")
-        if kept is None or kept["recipe"] != self._recipe() or not _are_there(folder, kept["files"]):
+        if (
+            kept is None
+            or kept["recipe"] != self._recipe()
+            or not _are_there(folder, kept["files"])
+        ):
             return False
         self.disarmed, self._files = kept["disarmed"], kept["files"]
         return True
@@ -196,14 +236,20 @@ class Tables:
         """What the journal is to keep, until it changes, of the tables that were written or found: what they were made of
         beside it, how each file looks, and how many cells were disarmed. None where that cannot be told."""
         recipe = self._recipe()
-        return {"recipe": recipe, "files": self._files, "disarmed": self.disarmed} if recipe and self._files else None
+        return (
+            {"recipe": recipe, "files": self._files, "disarmed": self.disarmed}
+            if recipe and self._files
+            else None
+        )
 
     def _recipe(self) -> str | None:
         """A digest of everything that tables are made of, the journal excepted; None where that cannot be told."""
         columns = self._renderer.columns_signature()
         if columns is None:
             return None
-        return digest_of(canonical([_CODE, columns, self._job.output.model_dump(), repr(self._look)])).hex()
+        return digest_of(
+            canonical([_CODE, columns, self._job.output.model_dump(), repr(self._look)])
+        ).hex()
 
     def paths(self, folder: Path, which: str = "results") -> list[Path]:
         """Where the results tables are, or the errors tables."""
@@ -211,7 +257,7 @@ class Tables:
             return [self._job.together] if which == "results" else []
         return [folder / _name(which, form) for form in self._job.output.tables]
 
-    def _note(self, folder: Path, path: Path, look: Look) -> None:
+    def _note(self, folder: Path, path: Path, look: FileStamp) -> None:
         self._files[os.path.relpath(path, folder)] = look
 
     def write(self, folder: Path) -> list[Path]:
@@ -219,10 +265,20 @@ class Tables:
         look = self._look
         note = partial(self._note, folder)
         with ExitStack() as stack:
-            forms = [form for form in self._job.output.tables if form != REQUESTS and self._job.together is None]
+            forms = [
+                form
+                for form in self._job.output.tables
+                if form != REQUESTS and self._job.together is None
+            ]
             results, errors = (
-                [stack.enter_context(self._writer(folder / _name(which, form), form, *of, note)) for form in forms]
-                for which, of in (("results", (look.inputs, look.own)), ("errors", (look.named, look.errors)))
+                [
+                    stack.enter_context(self._writer(folder / _name(which, form), form, *of, note))
+                    for form in forms
+                ]
+                for which, of in (
+                    ("results", (look.inputs, look.own)),
+                    ("errors", (look.named, look.errors)),
+                )
             )
             answers, failures = self._batch_writers(folder, stack, note)
             for line in self._lines():
@@ -254,12 +310,20 @@ class Tables:
         return answers, failures
 
     def _tell(
-        self, row: Row, recorded: Recorded | None, folder: Path, answers: WriteResult, failures: WriteResult
+        self,
+        row: Row,
+        recorded: Recorded | None,
+        folder: Path,
+        answers: WriteResult,
+        failures: WriteResult,
     ) -> None:
         """Write what became of a request, if it has ended."""
         name = custom_id(self._job, row)
         if row.status == "failed":
-            failures(row.seq, failure_of(name, row, recorded, reason_of(recorded) if recorded else "input"))
+            failures(
+                row.seq,
+                failure_of(name, row, recorded, reason_of(recorded) if recorded else "input"),
+            )
         elif row.status in ("succeeded", "incomplete") and recorded is not None:
             answer = answer_of(name, row, recorded, self._renderer, folder)
             if answer is not None:
@@ -274,7 +338,14 @@ class Tables:
             # Text of batchgen's own columns is what a model or a server wrote, or made of it.
             texts = frozenset(name for name, kind in own.items() if kind is str)
             disarm = partial(self._disarm, texts) if look.safe else None
-            return csv_writer(path, list(columns), delimiter=look.delimiter, bom=look.bom, disarm=disarm, note=note)
+            return csv_writer(
+                path,
+                list(columns),
+                delimiter=look.delimiter,
+                bom=look.bom,
+                disarm=disarm,
+                note=note,
+            )
         if form == "jsonl":
             return jsonl_writer(path, list(columns), note=note)
         return parquet_writer(path, columns, note=note)
@@ -344,7 +415,7 @@ class Tables:
         body = {"input": [""] * len(data)} if isinstance(data, list) else {}
         own = self._renderer.kind_of(row.columns)
         for kind in (*([own] if own else []), *KINDS.values()):
-            with suppress(Unreadable):
+            with suppress(UnreadableReplyError):
                 return kind.read(response, body)
         return None
 
@@ -353,7 +424,7 @@ class Tables:
             return {}
         try:
             request = rendered(self._job, self._renderer, row).body
-        except RequestFault:
+        except RequestError:
             request = {}
         return self._renderer.columns({**row.columns, **row.axes}, request, response, output)
 
@@ -365,7 +436,7 @@ class Tables:
                 break
             try:
                 given = rendered(self._job, self._renderer, row).body["messages"]
-            except RequestFault:
+            except RequestError:
                 break
             answer = self._answer(row, json.loads(found.response))
             if answer is None:
@@ -375,7 +446,12 @@ class Tables:
         return json.dumps(messages, ensure_ascii=False) if messages else None
 
     def _error(self, row: Row, recorded: Recorded | None) -> Record:
-        cells: Record = {"id": row.id, "turn": row.turn or None, "status": row.status, "reason": "input"}
+        cells: Record = {
+            "id": row.id,
+            "turn": row.turn or None,
+            "status": row.status,
+            "reason": "input",
+        }
         if recorded is not None:
             failed = row.status == "failed"
             cells |= {
@@ -398,7 +474,7 @@ def _name(which: str, form: str) -> str:
 
 def _are_there(folder: Path, files: Mapping[str, Sequence[int]]) -> bool:
     """Whether each of these files of a folder looks as it did."""
-    return all(look_of(folder / name) == tuple(look) for name, look in files.items())
+    return all(file_stamp(folder / name) == tuple(look) for name, look in files.items())
 
 
 def _why(shown: Line) -> str | None:
@@ -429,8 +505,18 @@ def _whole(found: list[Recorded]) -> Recorded:
     """What all turns of a line took together, in the place of the last one's."""
     if len(found) == 1:
         return found[0]
-    amounts = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "cost", "attempts", "elapsed")
-    return found[-1]._replace(**{name: _sum(getattr(each, name) for each in found) for name in amounts})
+    amounts = (
+        "input_tokens",
+        "cached_tokens",
+        "output_tokens",
+        "reasoning_tokens",
+        "cost",
+        "attempts",
+        "elapsed",
+    )
+    return found[-1]._replace(
+        **{name: _sum(getattr(each, name) for each in found) for name in amounts}
+    )
 
 
 def _sum(values: Iterator[Any]) -> Any:

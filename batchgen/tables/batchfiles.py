@@ -8,13 +8,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from batchgen.batchlines import Result, result_line
+from batchgen.batch_format import Result, result_line
 from batchgen.disk import writing
 from batchgen.images import restored
+from batchgen.job import Job
 from batchgen.journal import Recorded, Row
-from batchgen.kinds import Kind, Unreadable, in_numbers
+from batchgen.kinds import Kind
+from batchgen.replies import UnreadableReplyError, in_numbers
 from batchgen.requests import Renderer, canonical
-from batchgen.spec import Job
 from batchgen.tables.formats import Note, WriteResult
 
 
@@ -38,22 +39,30 @@ def custom_id(job: Job, row: Row) -> str:
     return canonical([name, *parts]) if parts else name
 
 
-def answer_of(name: str, row: Row, recorded: Recorded, renderer: Renderer, folder: Path) -> Result | None:
+def answer_of(
+    name: str, row: Row, recorded: Recorded, renderer: Renderer, folder: Path
+) -> Result | None:
     """A recorded answer as the API gave it: what batchgen keeps or asks for otherwise is as if it did not. `folder` holds
     the pictures; None where one of them is not what was written."""
     kind, body = renderer.kind_of(row.columns), json.loads(recorded.response)
     if kind is not None:
         body = _as_given(kind, body, renderer, row, folder)
-    return Result(custom_id=name, status=200, request_id=recorded.request_id, body=body) if body is not None else None
+    return (
+        Result(custom_id=name, status=200, request_id=recorded.request_id, body=body)
+        if body is not None
+        else None
+    )
 
 
-def _as_given(kind: Kind, body: dict[str, Any], renderer: Renderer, row: Row, folder: Path) -> dict[str, Any] | None:
+def _as_given(
+    kind: Kind, body: dict[str, Any], renderer: Renderer, row: Row, folder: Path
+) -> dict[str, Any] | None:
     if kind.draws:
         items = [restored(folder, item) for item in body["data"]]
         return None if None in items else {**body, "data": items}
     if "encoding_format" in kind.defaults and not renderer.says(row.columns, "encoding_format"):
         # What was recorded is told, whoever can read it.
-        with suppress(Unreadable):
+        with suppress(UnreadableReplyError):
             return in_numbers(body)
     return body
 
@@ -67,4 +76,6 @@ def failure_of(name: str, row: Row, recorded: Recorded | None, reason: str) -> R
     if status is None or 200 <= status < 300:
         return Result(custom_id=name, error={"code": recorded.code or reason, "message": message})
     error = {"message": message, "type": reason, "param": None, "code": recorded.code}
-    return Result(custom_id=name, status=status, request_id=recorded.request_id, body={"error": error})
+    return Result(
+        custom_id=name, status=status, request_id=recorded.request_id, body={"error": error}
+    )

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchgen.batchlines import Result
-from batchgen.disk import Look, writing
+from batchgen.batch_format import Result
+from batchgen.disk import FileStamp, writing
 from batchgen.journal.records import encodable
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ GROUP = 1000
 Record = dict[str, Any]
 Write = Callable[[Record], None]
 WriteResult = Callable[[int, Result], None]
-Note = Callable[[Path, Look], None]
+Note = Callable[[Path, FileStamp], None]
 Disarm = Callable[[str, str], str]
 
 
@@ -41,7 +41,13 @@ def cell(value: Any) -> str:
 
 @contextmanager
 def csv_writer(
-    path: Path, columns: Sequence[str], *, delimiter: str, bom: bool, disarm: Disarm | None, note: Note | None = None
+    path: Path,
+    columns: Sequence[str],
+    *,
+    delimiter: str,
+    bom: bool,
+    disarm: Disarm | None,
+    note: Note | None = None,
 ) -> Iterator[Write]:
     """A CSV; `disarm`, if any, has the last word on each cell, given its column."""
     with writing(path, encoding="utf-8-sig" if bom else "utf-8", note=note) as file:
@@ -59,7 +65,13 @@ def csv_writer(
             (quoted if "\r" in line else plain).writerow(cells)
 
         def write_record(record: Record) -> None:
-            write([value if type(value := record.get(name)) is str else cell(value) for name in columns], disarm)
+            write(
+                [
+                    value if type(value := record.get(name)) is str else cell(value)
+                    for name in columns
+                ],
+                disarm,
+            )
 
         # The job names the columns, and no model does.
         write(list(columns), None)
@@ -67,7 +79,9 @@ def csv_writer(
 
 
 @contextmanager
-def jsonl_writer(path: Path, columns: Sequence[str], *, note: Note | None = None) -> Iterator[Write]:
+def jsonl_writer(
+    path: Path, columns: Sequence[str], *, note: Note | None = None
+) -> Iterator[Write]:
     """JSON Lines: every cell keeps its JSON type."""
     with writing(path, note=note) as file:
 
@@ -84,7 +98,9 @@ def _json_line(record: Record) -> str:
 
 
 @contextmanager
-def parquet_writer(path: Path, columns: Mapping[str, type], *, note: Note | None = None) -> Iterator[Write]:
+def parquet_writer(
+    path: Path, columns: Mapping[str, type], *, note: Note | None = None
+) -> Iterator[Write]:
     """Parquet: text, int64 and float64 columns; a cell of the prompts is text."""
     import pyarrow
     from pyarrow import parquet
@@ -93,13 +109,21 @@ def parquet_writer(path: Path, columns: Mapping[str, type], *, note: Note | None
     schema = pyarrow.schema([(name, types[kind]) for name, kind in columns.items()])
 
     def flush(writer: Any, records: list[Record]) -> None:
-        arrays = [[_typed(record.get(name), kind) for record in records] for name, kind in columns.items()]
+        arrays = [
+            [_typed(record.get(name), kind) for record in records] for name, kind in columns.items()
+        ]
         writer.write_batch(
-            pyarrow.record_batch([pyarrow.array(a, f.type) for a, f in zip(arrays, schema, strict=True)], schema=schema)
+            pyarrow.record_batch(
+                [pyarrow.array(a, f.type) for a, f in zip(arrays, schema, strict=True)],
+                schema=schema,
+            )
         )
         records.clear()
 
-    with writing(path, binary=True, note=note) as file, parquet.ParquetWriter(file, schema) as writer:
+    with (
+        writing(path, binary=True, note=note) as file,
+        parquet.ParquetWriter(file, schema) as writer,
+    ):
         pending: list[Record] = []
 
         def write(record: Record) -> None:

@@ -35,7 +35,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python tests/bench", description=__doc__)
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(SCENARIOS))
     parser.add_argument("--rows", type=int, help="in place of each scenario's own number of rows")
-    parser.add_argument("--rounds", type=int, help="in place of each scenario's own number of rounds")
+    parser.add_argument(
+        "--rounds", type=int, help="in place of each scenario's own number of rounds"
+    )
     given = parser.parse_args()
     if unknown := set(given.scenarios) - set(SCENARIOS):
         parser.error(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")

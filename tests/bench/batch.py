@@ -11,7 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from life import wrong_lines
-from measure import HERE, Line, Ran, Target, batching, folder, note, ran, staged, stats, write_job, write_rows
+from measure import (
+    HERE,
+    Line,
+    Ran,
+    Target,
+    batching,
+    folder,
+    note,
+    ran,
+    staged,
+    stats,
+    write_job,
+    write_rows,
+)
 
 ROWS = 200_000
 PICTURES = 400
@@ -58,7 +71,10 @@ def _lived(rows: int, *, size: int = 0) -> Lived:
 def _strayed(results: Path) -> int:
     """Answers that are another row's."""
     with results.open(encoding="utf-8", newline="") as file:
-        return sum(line["output"].partition(":")[0] != line["text"].partition(":")[0] for line in csv.DictReader(file))
+        return sum(
+            line["output"].partition(":")[0] != line["text"].partition(":")[0]
+            for line in csv.DictReader(file)
+        )
 
 
 def _lost(results: Path) -> int:
@@ -70,7 +86,9 @@ def _lost(results: Path) -> int:
 def _script(rows: int) -> dict[str, Any]:
     """The yardstick's CPU seconds by step, and its `peak` in MiB."""
     with folder() as place, folder() as files, batching(files) as url:
-        done = ran(sys.executable, HERE / "batchscript.py", url, write_rows(place / "prompts.csv", rows))
+        done = ran(
+            sys.executable, HERE / "batchscript.py", url, write_rows(place / "prompts.csv", rows)
+        )
     return {**json.loads(done.out), "peak": done.peak}
 
 
@@ -96,19 +114,34 @@ def batch(rows: int | None, rounds: int | None) -> Iterator[Line]:
         yield Line("its peak", [life.runs[name].peak for life in lives], "MiB", Target(most=120))
         growth = [life.runs[name].peak / tenth.runs[name].peak for life in lives]
         yield Line(f"its peak beside that of {rows // 10:,} rows", growth, "x", Target(most=1.1))
-    own = {name: [(life.dispatch[name] - one.dispatch[name]) / rows * 1e6 for life in lives] for name in STEPS}
+    own = {
+        name: [(life.dispatch[name] - one.dispatch[name]) / rows * 1e6 for life in lives]
+        for name in STEPS
+    }
     own["both"] = [sum(pair) for pair in zip(own["submit"], own["collect"], strict=True)]
     by_hand = {name: [script[name] / rows * 1e6 for script in scripts] for name in STEPS}
-    by_hand["both"] = [sum(pair) for pair in zip(by_hand["submit"], by_hand["collect"], strict=True)]
+    by_hand["both"] = [
+        sum(pair) for pair in zip(by_hand["submit"], by_hand["collect"], strict=True)
+    ]
     for name, values in own.items():
-        yield Line(f"{name}: CPU of the dispatch", values, "us a row", Target(most=200) if name == "both" else None)
+        yield Line(
+            f"{name}: CPU of the dispatch",
+            values,
+            "us a row",
+            Target(most=200) if name == "both" else None,
+        )
     for name, values in by_hand.items():
         yield Line(f"{name}: CPU of the script", values, "us a row")
     for name, values in own.items():
         ratios = [mine / other for mine, other in zip(values, by_hand[name], strict=True)]
         yield Line(f"{name}: dispatch / script", ratios, "x")
     yield Line("peak of the script", [script["peak"] for script in scripts], "MiB")
-    yield Line("lines of results.csv that are wrong", [max(life.wrong for life in lives)], "", Target(most=0))
+    yield Line(
+        "lines of results.csv that are wrong",
+        [max(life.wrong for life in lives)],
+        "",
+        Target(most=0),
+    )
 
 
 def pictures(rows: int | None, rounds: int | None) -> Iterator[Line]:
@@ -125,5 +158,10 @@ def pictures(rows: int | None, rounds: int | None) -> Iterator[Line]:
     yield Line("collect: wall", [collect.wall], "s")
     yield Line("its CPU", [collect.cpu / rows * 1000], "ms a picture")
     yield Line("its peak", [collect.peak], "MiB")
-    yield Line(f"its peak beside that of {half:,} pictures", [collect.peak / before.peak], "x", Target(most=1.1))
+    yield Line(
+        f"its peak beside that of {half:,} pictures",
+        [collect.peak / before.peak],
+        "x",
+        Target(most=1.1),
+    )
     yield Line("lines of results.csv that are wrong", [life.wrong], "", Target(most=0))

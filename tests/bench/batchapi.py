@@ -35,7 +35,8 @@ def png(size: int) -> bytes:
     head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     parts = ((b"IHDR", head), (b"IDAT", zlib.compress(lines, 1)), (b"IEND", b""))
     chunks = (
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in parts
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in parts
     )
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
@@ -51,7 +52,11 @@ class Api:
 
     def __init__(self, folder: Path, picture: bytes | None) -> None:
         self._folder = folder
-        self._drawn = json.dumps({"created": 1, "data": [{"b64_json": b64encode(picture).decode()}]}) if picture else ""
+        self._drawn = (
+            json.dumps({"created": 1, "data": [{"b64_json": b64encode(picture).decode()}]})
+            if picture
+            else ""
+        )
         self._batches: list[dict[str, Any]] = []
         self._files = self._uploaded = 0
 
@@ -66,7 +71,9 @@ class Api:
                         self._uploaded += file.write(piece)
             else:
                 await part.release()
-        return web.json_response({"id": f"file-{self._files}", "object": "file", "purpose": "batch"})
+        return web.json_response(
+            {"id": f"file-{self._files}", "object": "file", "purpose": "batch"}
+        )
 
     async def create(self, request: web.Request) -> web.Response:
         """POST /batches."""
@@ -92,7 +99,9 @@ class Api:
 
     async def look(self, request: web.Request) -> web.Response:
         """GET /batches/{id}."""
-        return web.json_response(self._batches[int(request.match_info["id"].removeprefix("batch_"))])
+        return web.json_response(
+            self._batches[int(request.match_info["id"].removeprefix("batch_"))]
+        )
 
     async def content(self, request: web.Request) -> web.StreamResponse:
         """GET /files/{id}/content."""
@@ -128,7 +137,11 @@ def completion(text: str) -> dict[str, Any]:
         "created": 1_700_000_000,
         "model": "gpt-5.6-luna",
         "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 60, "completion_tokens": ANSWER_TOKENS, "total_tokens": 60 + ANSWER_TOKENS},
+        "usage": {
+            "prompt_tokens": 60,
+            "completion_tokens": ANSWER_TOKENS,
+            "total_tokens": 60 + ANSWER_TOKENS,
+        },
         "service_tier": "default",
     }
 

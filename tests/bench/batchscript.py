@@ -29,14 +29,21 @@ def submit(client: openai.OpenAI, prompts: Path) -> list[str]:
         tasks = 0
         with path.open("w", encoding="utf-8") as file:
             for body in islice(left, MOST):
-                task = {"custom_id": str(next(numbers)), "method": "POST", "url": "/v1/chat/completions", "body": body}
+                task = {
+                    "custom_id": str(next(numbers)),
+                    "method": "POST",
+                    "url": "/v1/chat/completions",
+                    "body": body,
+                }
                 file.write(json.dumps(task) + "\n")
                 tasks += 1
         if not tasks:
             return batches
         with path.open("rb") as upload:
             sent = client.files.create(file=upload, purpose="batch")
-        order = client.batches.create(input_file_id=sent.id, endpoint="/v1/chat/completions", completion_window="24h")
+        order = client.batches.create(
+            input_file_id=sent.id, endpoint="/v1/chat/completions", completion_window="24h"
+        )
         batches.append(order.id)
 
 
@@ -53,7 +60,11 @@ def collect(client: openai.OpenAI, batches: list[str], prompts: Path) -> None:
                 body = told["response"]["body"]
                 choice = body["choices"][0]
                 tokens = body["usage"]["completion_tokens"]
-                answers[int(told["custom_id"])] = choice["message"]["content"], tokens, choice["finish_reason"]
+                answers[int(told["custom_id"])] = (
+                    choice["message"]["content"],
+                    tokens,
+                    choice["finish_reason"],
+                )
             writer.writerows((number, *answers[number]) for number in sorted(answers))
 
 

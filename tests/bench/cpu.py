@@ -7,7 +7,19 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 
-from measure import HERE, Line, Target, folder, note, ran, serving, staged, write_job, write_rows, yardstick
+from measure import (
+    HERE,
+    Line,
+    Target,
+    folder,
+    note,
+    ran,
+    serving,
+    staged,
+    write_job,
+    write_rows,
+    yardstick,
+)
 from yardsticks import NAMES, installed
 
 WORKERS = 64
@@ -42,7 +54,12 @@ def cpu(rows: int | None, rounds: int | None) -> Iterator[Line]:
     for stage, what in {"dispatch": "batchgen's dispatch", "whole": "batchgen"}.items():
         for name in names:
             ratios = [own / other for own, other in zip(times[stage], times[name], strict=True)]
-            yield Line(f"{what} / {NAMES[name]}", ratios, "x", targets.get(name) if stage == "dispatch" else None)
+            yield Line(
+                f"{what} / {NAMES[name]}",
+                ratios,
+                "x",
+                targets.get(name) if stage == "dispatch" else None,
+            )
     for name in NAMES.keys() - names:
         note(f"{NAMES[name]}: not installed")
 
@@ -54,7 +71,9 @@ def parts(rows: int | None, rounds: int | None) -> Iterator[Line]:
         with folder() as place:
             prompts = write_rows(place / "prompts.csv", rows)
             job = write_job(prompts, "http://127.0.0.1:1/v1", {})
-            for name, value in json.loads(ran(sys.executable, HERE / "parts.py", prompts, job).out).items():
+            for name, value in json.loads(
+                ran(sys.executable, HERE / "parts.py", prompts, job).out
+            ).items():
                 times[name].append(value)
         note(f"parts, round {number + 1} of {rounds or 3}")
     for name, values in times.items():
@@ -66,7 +85,9 @@ def _batchgen(url: str, rows: int) -> dict[str, float]:
     spent = []
     for size in (1, rows):
         with folder() as place:
-            done, stages = staged(write_job(write_rows(place / "prompts.csv", size), url, {"concurrency": WORKERS}))
+            done, stages = staged(
+                write_job(write_rows(place / "prompts.csv", size), url, {"concurrency": WORKERS})
+            )
             spent.append({"whole": done.cpu, **stages})
     start, run = spent
     return {name: (run[name] - start[name]) / (rows - 1) * 1000 for name in run}

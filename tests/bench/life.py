@@ -74,7 +74,10 @@ def _journal(output: Path) -> float:
 
 def wrong_lines(prompts: Path, results: Path) -> int:
     """Lines that differ from the prompts in number, order, id, text, or have no answer."""
-    with prompts.open(encoding="utf-8", newline="") as asked, results.open(encoding="utf-8", newline="") as told:
+    with (
+        prompts.open(encoding="utf-8", newline="") as asked,
+        results.open(encoding="utf-8", newline="") as told,
+    ):
         wanted = csv.DictReader(asked) if prompts.suffix == ".csv" else map(json.loads, asked)
         return sum(not _fits(*pair) for pair in zip_longest(wanted, csv.DictReader(told)))
 
@@ -97,12 +100,21 @@ def memory(rows: int | None, rounds: int | None) -> Iterator[Line]:
     for suffix in FORMATS:
         lives = {size: life(suffix, size) for size in (most // 100, most // 10, most)}
         for size, found in lives.items():
-            yield Line(f"{suffix}, {size:,} rows: peak of the run", [found.run.peak], "MiB", _if_million(size, 120))
+            yield Line(
+                f"{suffix}, {size:,} rows: peak of the run",
+                [found.run.peak],
+                "MiB",
+                _if_million(size, 120),
+            )
         growth = lives[most].run.peak / lives[most // 100].run.peak
-        yield Line(f"{suffix}: {most:,} rows beside {most // 100:,}", [growth], "x", _if_million(most, 1.1))
+        yield Line(
+            f"{suffix}: {most:,} rows beside {most // 100:,}", [growth], "x", _if_million(most, 1.1)
+        )
         for size, found in lives.items():
             limit = _if_million(size, 400)
-            yield Line(f"{suffix}, {size:,} rows: journal after pass 1", [found.intake_mb], "MB", limit)
+            yield Line(
+                f"{suffix}, {size:,} rows: journal after pass 1", [found.intake_mb], "MB", limit
+            )
             yield Line(f"{suffix}, {size:,} rows: journal in the end", [found.run_mb], "MB")
 
 
@@ -111,7 +123,12 @@ def million(rows: int | None, rounds: int | None) -> Iterator[Line]:
     rows = rows or ROWS
     for suffix in FORMATS:
         found = life(suffix, rows)
-        yield Line(f"{suffix}, {rows:,} rows: plan of a new job, CPU", [found.plan.cpu], "s", _if_million(rows, 60))
+        yield Line(
+            f"{suffix}, {rows:,} rows: plan of a new job, CPU",
+            [found.plan.cpu],
+            "s",
+            _if_million(rows, 60),
+        )
         yield Line("its peak", [found.plan.peak], "MiB", _if_million(rows, 120))
         yield Line("pass 1 into the journal, CPU", [found.intake.cpu], "s", _if_million(rows, 60))
         yield Line("its peak", [found.intake.peak], "MiB", _if_million(rows, 120))

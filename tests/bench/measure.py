@@ -66,7 +66,11 @@ class Line:
     def cells(self) -> tuple[str, str, str, str]:
         """What, measured, target, verdict."""
         middle = statistics.median(self.values)
-        spread = f" ({_short(min(self.values))} to {_short(max(self.values))})" if len(self.values) > 1 else ""
+        spread = (
+            f" ({_short(min(self.values))} to {_short(max(self.values))})"
+            if len(self.values) > 1
+            else ""
+        )
         measured = f"{_short(middle)}{spread} {self.unit}".rstrip()
         target = self.target
         return (
@@ -86,7 +90,8 @@ def show(name: str, lines: Sequence[Line]) -> None:
     rows = [(name, "measured", "target", ""), *(line.cells() for line in lines)]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     drawn = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in rows
     ]
     drawn.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     print("\n".join(["", *drawn]), flush=True)
@@ -98,7 +103,9 @@ def note(text: str) -> None:
 
 
 @contextmanager
-def serving(latency: float = 0.0, *, requests: float | None = None, tokens: float | None = None) -> Iterator[str]:
+def serving(
+    latency: float = 0.0, *, requests: float | None = None, tokens: float | None = None
+) -> Iterator[str]:
     """The base URL of a new server in a process of its own: seconds for an answer, and its limits a minute."""
     words = [str(word) if word is not None else "-" for word in (latency, requests, tokens)]
     with _started("server.py", *words) as url:
@@ -114,7 +121,9 @@ def batching(folder: Path, size: int = 0) -> Iterator[str]:
 
 @contextmanager
 def _started(script: str, *words: str | Path) -> Iterator[str]:
-    process = subprocess.Popen([sys.executable, HERE / script, *words], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, HERE / script, *words], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     try:
         yield process.stdout.readline().strip()
@@ -188,10 +197,16 @@ def ran(*command: str | Path, code: int = 0, key: str | None = KEY) -> Ran:
         out.seek(0)
         err.seek(0)
         said = Ran(
-            cpu=usage.ru_utime + usage.ru_stime, wall=wall, peak=usage.ru_maxrss / MIB, out=out.read(), err=err.read()
+            cpu=usage.ru_utime + usage.ru_stime,
+            wall=wall,
+            peak=usage.ru_maxrss / MIB,
+            out=out.read(),
+            err=err.read(),
         )
     if process.returncode != code:
-        raise SystemExit(f"{' '.join(map(str, command))} ended with {process.returncode}:\n{said.out}{said.err}")
+        raise SystemExit(
+            f"{' '.join(map(str, command))} ended with {process.returncode}:\n{said.out}{said.err}"
+        )
     return said
 
 
@@ -203,4 +218,8 @@ def staged(job: Path, *, code: int = 0) -> tuple[Ran, Mapping[str, float]]:
 
 def yardstick(name: str, url: str, prompts: Path, workers: int) -> dict[str, float]:
     """Run a yardstick; its `cpu` and `wall` seconds."""
-    return dict(json.loads(ran(sys.executable, HERE / "yardsticks.py", name, url, prompts, str(workers)).out))
+    return dict(
+        json.loads(
+            ran(sys.executable, HERE / "yardsticks.py", name, url, prompts, str(workers)).out
+        )
+    )

@@ -11,7 +11,19 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from measure import BATCHGEN, Line, Target, folder, note, ran, serving, stats, write_job, write_rows, yardstick
+from measure import (
+    BATCHGEN,
+    Line,
+    Target,
+    folder,
+    note,
+    ran,
+    serving,
+    stats,
+    write_job,
+    write_rows,
+    yardstick,
+)
 from yardsticks import MOST, NAMES
 
 # What a server far away takes, and workers enough to hide it.
@@ -35,10 +47,16 @@ def inflight(rows: int | None, rounds: int | None) -> Iterator[Line]:
         seen["batchgen"].append(rows / took)
         seen["open"].append(told["open_seconds"] / took)
         with serving(FAR) as url, folder() as place:
-            seen["raw"].append(rows / yardstick("raw", url, write_rows(place / "prompts.csv", rows), MANY)["wall"])
+            seen["raw"].append(
+                rows / yardstick("raw", url, write_rows(place / "prompts.csv", rows), MANY)["wall"]
+            )
         note(f"inflight, round {number + 1} of {rounds}")
     ideal = MANY / FAR
-    yield Line(f"batchgen, {MANY} workers, {FAR * 1000:.0f} ms: ideal {ideal:,.0f}", seen["batchgen"], "rows/s")
+    yield Line(
+        f"batchgen, {MANY} workers, {FAR * 1000:.0f} ms: ideal {ideal:,.0f}",
+        seen["batchgen"],
+        "rows/s",
+    )
     yield Line("its share of the ideal", _percent(seen["batchgen"], ideal), "%", Target(least=80))
     yield Line("its mean of open requests at the server", seen["open"])
     yield Line(NAMES["raw"], seen["raw"], "rows/s")
@@ -65,7 +83,11 @@ class Pace:
 PACES = (
     Pace(what="6,000 requests", unequal=False, limits={"requests": 6_000}),
     Pace(what="600,000 tokens, prompts of 50 to 4,000", unequal=True, limits={"tokens": 600_000}),
-    Pace(what="6,000 requests and 6,000,000 tokens", unequal=True, limits={"requests": 6_000, "tokens": 6_000_000}),
+    Pace(
+        what="6,000 requests and 6,000,000 tokens",
+        unequal=True,
+        limits={"requests": 6_000, "tokens": 6_000_000},
+    ),
 )
 
 
@@ -92,17 +114,27 @@ def _paced(pace: Pace) -> dict[str, float]:
     """One run under limits, as the server saw it."""
     with serving(LATENCY, **pace.limits) as url, folder() as place:
         prompts = _write_paced(place / "prompts.csv", pace)
-        job = write_job(prompts, url, {f"{name}_per_minute": limit for name, limit in pace.limits.items()})
+        job = write_job(
+            prompts, url, {f"{name}_per_minute": limit for name, limit in pace.limits.items()}
+        )
         ran(*BATCHGEN, "run", job, "--quiet")
         told = stats(url)
     sent = [(when, row, tokens) for when, row, tokens, admitted in told["log"] if admitted]
     shares = _shares(pace, sent)
-    return {**shares, "used": max(shares.values()), "late": _latest(sent), "refused": told["refused"]}
+    return {
+        **shares,
+        "used": max(shares.values()),
+        "late": _latest(sent),
+        "refused": told["refused"],
+    }
 
 
 def _write_paced(path: Path, pace: Pace) -> Path:
     """Rows for SECONDS under every limit of a pace."""
-    lots, left = random.Random(0), {name: limit / 60 * SECONDS for name, limit in pace.limits.items()}
+    lots, left = (
+        random.Random(0),
+        {name: limit / 60 * SECONDS for name, limit in pace.limits.items()},
+    )
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(("id", "text"))
@@ -121,8 +153,16 @@ def _shares(pace: Pace, sent: list[Any]) -> dict[str, float]:
     """Percent of each limit that was used from START to the last request."""
     begin, end = sent[0][0] + START, sent[-1][0]
     steady = [(1, tokens) for when, _, tokens in sent if begin < when <= end]
-    used = dict(zip(("requests", "tokens"), (sum(amounts) for amounts in zip(*steady, strict=True)), strict=True))
-    return {name: 100 * used[name] / (limit / 60 * (end - begin)) for name, limit in pace.limits.items()}
+    used = dict(
+        zip(
+            ("requests", "tokens"),
+            (sum(amounts) for amounts in zip(*steady, strict=True)),
+            strict=True,
+        )
+    )
+    return {
+        name: 100 * used[name] / (limit / 60 * (end - begin)) for name, limit in pace.limits.items()
+    }
 
 
 def _latest(sent: list[Any]) -> float:

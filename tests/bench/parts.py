@@ -17,13 +17,14 @@ from typing import Any
 
 from batchgen import load_job
 from batchgen.dispatch import Attempt, Outcome
-from batchgen.dispatch.admission import Admission
+from batchgen.dispatch.limits.admission import Admission
 from batchgen.journal import Journal
 from batchgen.journal.writer import Writer
-from batchgen.kinds import KINDS, Usage
-from batchgen.place import Place
+from batchgen.kinds import KINDS
 from batchgen.prompts import open_prompts
+from batchgen.replies import Usage
 from batchgen.requests import Request
+from batchgen.workspace import Place
 
 ROUNDS = 5
 
@@ -34,7 +35,11 @@ REPLY = json.dumps(
         "created": 1,
         "model": "gpt-5.6-luna",
         "choices": [
-            {"index": 0, "message": {"role": "assistant", "content": "A calm answer. " * 20}, "finish_reason": "stop"}
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "A calm answer. " * 20},
+                "finish_reason": "stop",
+            }
         ],
         "usage": {"prompt_tokens": 60, "completion_tokens": 80, "total_tokens": 140},
     }
@@ -65,23 +70,33 @@ def parts(prompts: Path, place: Place) -> dict[str, float]:
 
     found["read a row of CSV"] = least(size, read)
     render = place.renderer.request
-    found["render a request, and its key"] = least(size, lambda: [render(columns, {}) for columns in rows])
+    found["render a request, and its key"] = least(
+        size, lambda: [render(columns, {}) for columns in rows]
+    )
     with place.locked(), place.open() as journal:
         before = time.process_time()
         place.take_in(journal, capped=False)
         found["pass 1 as a whole"] = (time.process_time() - before) / size * 1e6
         found["read a page of rows again"] = least(size, lambda: pages(journal))
-        requests = [render(row.columns, row.axes, name=row.id, ident=row.ident) for row, _ in journal.answered()]
+        requests = [
+            render(row.columns, row.axes, name=row.id, ident=row.ident)
+            for row, _ in journal.answered()
+        ]
         for name, limit in {"no limit": None, "three limits": 1e9}.items():
             found[f"admit, {name}"] = least(size, partial(admitted, place, requests, limit))
         kind, model = KINDS["chat"], place.prices
         found["read a reply, and its cost"] = least(
-            size, lambda: [model.cost("gpt-5.6-luna", kind.read(json.loads(REPLY), {}).usage) for _ in rows]
+            size,
+            lambda: [
+                model.cost("gpt-5.6-luna", kind.read(json.loads(REPLY), {}).usage) for _ in rows
+            ],
         )
         for group in (1, 16, 64):
             before = time.process_time()
             run(record(journal, requests, group))
-            found[f"record an answer and its attempt, {group} at once"] = (time.process_time() - before) / size * 1e6
+            found[f"record an answer and its attempt, {group} at once"] = (
+                (time.process_time() - before) / size * 1e6
+            )
         found["read rows and answers for a table"] = least(size, lambda: list(journal.answered()))
         found["tables as a whole"] = least(size, lambda: place.tables(journal).write(place.folder))
     return found
@@ -107,7 +122,12 @@ def pages(journal: Journal) -> None:
 async def admit(place: Place, requests: list[Request], limit: float | None) -> None:
     """Admit all requests, and settle them."""
     admission = Admission(
-        requests=limit, tokens=limit, pictures=limit, purses=[], prices=place.prices, clock=time.monotonic
+        requests=limit,
+        tokens=limit,
+        pictures=limit,
+        purses=[],
+        prices=place.prices,
+        clock=time.monotonic,
     )
     usage = Usage(input_tokens=60, output_tokens=80)
     for request in requests:
@@ -120,12 +140,26 @@ async def record(journal: Journal, requests: list[Request], group: int) -> None:
     """Commit an answer and an attempt for every request, so many at once."""
     writer = Writer(journal.path, journal.begin_run({}, ""))
     answer = KINDS["chat"].read(json.loads(REPLY), {})
-    attempt = Attempt(number=1, started_at=1.0, wait=0.0, elapsed=0.1, status=200, input_tokens=60, output_tokens=80)
+    attempt = Attempt(
+        number=1,
+        started_at=1.0,
+        wait=0.0,
+        elapsed=0.1,
+        status=200,
+        input_tokens=60,
+        output_tokens=80,
+    )
     for at in range(0, len(requests), group):
         waiting = []
         for request in requests[at : at + group]:
             outcome = Outcome(
-                request=request, attempts=1, elapsed=0.1, answered_at=1.0, answer=answer, reply=REPLY, request_id="r"
+                request=request,
+                attempts=1,
+                elapsed=0.1,
+                answered_at=1.0,
+                answer=answer,
+                reply=REPLY,
+                request_id="r",
             )
             waiting.append(writer.put(writer.attempt(request.ident, request.key, attempt)))
             waiting.append(writer.put(writer.outcome(request.ident, b"", outcome)))

@@ -73,9 +73,7 @@ def response(status: str, body: object, headers: str = "") -> bytes:
 
 def answer(prompt_tokens: int) -> bytes:
     """A chat completion with its usage."""
-    text = (
-        "A short and useful answer that a model might have written to the prompt it was given, and no more than that."
-    )
+    text = "A short and useful answer that a model might have written to the prompt it was given, and no more than that."
     usage = {"prompt_tokens": prompt_tokens, "completion_tokens": ANSWER_TOKENS}
     message = {"role": "assistant", "content": text, "refusal": None}
     body = {
@@ -92,7 +90,12 @@ def answer(prompt_tokens: int) -> bytes:
 
 def refusal(seconds: float) -> bytes:
     """A 429 that says when to come again."""
-    error = {"message": "Rate limit reached.", "type": "requests", "param": None, "code": "rate_limit_exceeded"}
+    error = {
+        "message": "Rate limit reached.",
+        "type": "requests",
+        "param": None,
+        "code": "rate_limit_exceeded",
+    }
     wait = f"retry-after: {max(1, ceil(seconds))}\r\nretry-after-ms: {max(1, ceil(seconds * 1000))}\r\n"
     return response("429 Too Many Requests", {"error": error}, wait)
 
@@ -117,7 +120,11 @@ class Service:
         # Charged as the API does: what is sent, and the most that may come back.
         tokens = prompt_tokens + asked["max_completion_tokens"]
         now = time.monotonic()
-        wanted = [(limit, amount) for limit, amount in ((self._requests, 1), (self._tokens, tokens)) if limit]
+        wanted = [
+            (limit, amount)
+            for limit, amount in ((self._requests, 1), (self._tokens, tokens))
+            if limit
+        ]
         wait = max(limit.lacking(amount, now) for limit, amount in wanted)
         self.stats.log.append((now, int(text.partition(":")[0]), tokens, wait == 0))
         if wait > 0:
@@ -165,7 +172,9 @@ class Connection(asyncio.Protocol):
             self._transport.write(response("200 OK", asdict(service.stats)))
         else:
             # Whoever sends in chunks, or asks for something else, would measure nothing: it should be seen.
-            self._transport.write(response("404 Not Found", {"error": {"message": line.decode("latin-1")}}))
+            self._transport.write(
+                response("404 Not Found", {"error": {"message": line.decode("latin-1")}})
+            )
 
     def _send(self) -> None:
         self._service.stats.change(-1)
@@ -175,11 +184,16 @@ class Connection(asyncio.Protocol):
 async def serve(latency: float, requests: float | None, tokens: float | None) -> None:
     """Serve until the process ends."""
     service = Service(latency, requests, tokens)
-    server = await asyncio.get_running_loop().create_server(lambda: Connection(service), "127.0.0.1", 0, backlog=4096)
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Connection(service), "127.0.0.1", 0, backlog=4096
+    )
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", flush=True)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    given = [None if word == "-" else float(word) for word in [*sys.argv[1:], *"---"[len(sys.argv) - 1 :]]]
+    given = [
+        None if word == "-" else float(word)
+        for word in [*sys.argv[1:], *"---"[len(sys.argv) - 1 :]]
+    ]
     asyncio.run(serve(given[0] or 0.0, given[1], given[2]))

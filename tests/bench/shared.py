@@ -53,13 +53,23 @@ class Strict:
             self.refused[body["model"]] += 1
             wait = {"retry-after-ms": str(round((units - self.level) / rate * 1000) + 1)}
             return web.json_response(
-                {"error": {"message": "slower", "code": "rate_limit_exceeded"}}, status=429, headers=wait
+                {"error": {"message": "slower", "code": "rate_limit_exceeded"}},
+                status=429,
+                headers=wait,
             )
         self.level -= units
         self.calls.append((now, body["model"], units))
         await asyncio.sleep(LATENCY)
-        usage = {"prompt_tokens": round(asked), "completion_tokens": 2, "total_tokens": round(asked) + 2}
-        choice = {"index": 0, "message": {"role": "assistant", "content": "yes"}, "finish_reason": "stop"}
+        usage = {
+            "prompt_tokens": round(asked),
+            "completion_tokens": 2,
+            "total_tokens": round(asked) + 2,
+        }
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": "yes"},
+            "finish_reason": "stop",
+        }
         return web.json_response({"model": body["model"], "choices": [choice], "usage": usage})
 
     @asynccontextmanager
@@ -96,7 +106,10 @@ SCENES: dict[str, tuple[bool, list[Run]]] = {
     "late-and-killed": (False, [Run("a"), Run("killed", killed=0.5), Run("late", starts=0.33)]),
     "lower": (False, [Run("a"), Run("lower", limit=600)]),
     "tokens": (True, [Run("small", words=(10, 200)), Run("large", words=(500, 3000))]),
-    "tokens-three": (True, [Run("a", words=(10, 2000)), Run("b", words=(10, 2000)), Run("c", words=(10, 200))]),
+    "tokens-three": (
+        True,
+        [Run("a", words=(10, 2000)), Run("b", words=(10, 2000)), Run("c", words=(10, 200))],
+    ),
 }
 
 
@@ -128,11 +141,20 @@ async def play(name: str, seconds: float) -> None:
         async with server.serving() as url:
 
             async def one(run: Run) -> None:
-                job = write_job(Path(folder), url, run, int(REQUESTS / 60 * seconds), {unit: run.limit or server.limit})
+                job = write_job(
+                    Path(folder),
+                    url,
+                    run,
+                    int(REQUESTS / 60 * seconds),
+                    {unit: run.limit or server.limit},
+                )
                 await asyncio.sleep(run.starts * seconds)
                 command = [sys.executable, "-m", "batchgen", "run", str(job), "--quiet"]
                 process = await asyncio.create_subprocess_exec(
-                    *command, env=environ, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+                    *command,
+                    env=environ,
+                    stdout=asyncio.subprocess.DEVNULL,
+                    stderr=asyncio.subprocess.DEVNULL,
                 )
                 with suppress(TimeoutError):
                     async with asyncio.timeout(((run.killed or 1) - run.starts) * seconds):

@@ -16,7 +16,7 @@ from typing import Any
 
 from batchgen import runner
 from batchgen.cli import main
-from batchgen.place import Place
+from batchgen.workspace import Place
 
 spent: dict[str, float] = defaultdict(float)
 

@@ -12,7 +12,9 @@ from measure import BATCHGEN, Line, Target, folder, note, ran, serving, write_jo
 
 def startup(rows: int | None, rounds: int | None) -> Iterator[Line]:
     """ms CPU of a fresh process, in turns, on a job of one row that is done."""
-    names = re.findall(r"^  (\w+)", ran(*BATCHGEN, "--help").out.partition("Commands:")[2], flags=re.MULTILINE)
+    names = re.findall(
+        r"^  (\w+)", ran(*BATCHGEN, "--help").out.partition("Commands:")[2], flags=re.MULTILINE
+    )
     with serving() as url, folder() as place:
         job = str(write_job(write_rows(place / "prompts.csv", 1), url, {}))
         ran(*BATCHGEN, "run", job)
@@ -21,7 +23,10 @@ def startup(rows: int | None, rounds: int | None) -> Iterator[Line]:
             "python -c 'import click'": (sys.executable, "-c", "import click"),
             "--help": (*BATCHGEN, "--help"),
             **{f"{name} --help": (*BATCHGEN, name, "--help") for name in names},
-            **{f"{name}, nothing to do": (*BATCHGEN, name, job) for name in ("plan", "status", "run")},
+            **{
+                f"{name}, nothing to do": (*BATCHGEN, name, job)
+                for name in ("plan", "status", "run")
+            },
         }
         spent = defaultdict[str, list[float]](list)
         for number in range(rounds or 7):
@@ -30,5 +35,8 @@ def startup(rows: int | None, rounds: int | None) -> Iterator[Line]:
             note(f"startup, round {number + 1} of {rounds or 7}")
     for what, values in spent.items():
         yield Line(what, values, "ms")
-    above = [own - click for own, click in zip(spent["--help"], spent["python -c 'import click'"], strict=True)]
+    above = [
+        own - click
+        for own, click in zip(spent["--help"], spent["python -c 'import click'"], strict=True)
+    ]
     yield Line("--help above import click", above, "ms", Target(most=40))

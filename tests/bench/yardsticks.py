@@ -30,7 +30,11 @@ def bodies(prompts: Path) -> Iterator[Body]:
         rows = csv.reader(file)
         next(rows)
         for _, text in rows:
-            yield {"model": MODEL, "messages": [{"role": "user", "content": text}], "max_completion_tokens": MOST}
+            yield {
+                "model": MODEL,
+                "messages": [{"role": "user", "content": text}],
+                "max_completion_tokens": MOST,
+            }
 
 
 async def bounded(send: Send, prompts: Path, workers: int) -> None:
@@ -87,7 +91,9 @@ async def litellm(url: str, workers: int) -> AsyncIterator[Send]:
     """litellm's acompletion()."""
     from litellm import acompletion  # type: ignore[import-not-found,unused-ignore]
 
-    yield lambda body: acompletion(**{**body, "model": f"openai/{MODEL}"}, api_base=url, api_key=KEY)
+    yield lambda body: acompletion(
+        **{**body, "model": f"openai/{MODEL}"}, api_base=url, api_key=KEY
+    )
 
 
 async def cookbook(url: str, prompts: Path, workers: int) -> None:
@@ -109,7 +115,9 @@ async def cookbook(url: str, prompts: Path, workers: int) -> None:
         async def call(body: Body) -> None:
             try:
                 headers = {"Authorization": f"Bearer {KEY}"}
-                async with session.post(url=f"{url}/chat/completions", headers=headers, json=body) as reply:
+                async with session.post(
+                    url=f"{url}/chat/completions", headers=headers, json=body
+                ) as reply:
                     answer = await reply.json()
             except aiohttp.ClientError:
                 again.put_nowait(body)
@@ -125,9 +133,14 @@ async def cookbook(url: str, prompts: Path, workers: int) -> None:
             room_for_tokens = min(room_for_tokens + limit * (now - last) / 60, limit)
             last = now
             if ahead is not None:
-                tokens = MOST + sum(len(message["content"]) // 4 + 4 for message in ahead["messages"])
+                tokens = MOST + sum(
+                    len(message["content"]) // 4 + 4 for message in ahead["messages"]
+                )
                 if room_for_requests >= 1 and room_for_tokens >= tokens:
-                    room_for_requests, room_for_tokens = room_for_requests - 1, room_for_tokens - tokens
+                    room_for_requests, room_for_tokens = (
+                        room_for_requests - 1,
+                        room_for_tokens - tokens,
+                    )
                     task = asyncio.create_task(call(ahead))
                     open_tasks.add(task)
                     task.add_done_callback(open_tasks.discard)
@@ -167,4 +180,8 @@ async def timed(name: str, url: str, prompts: Path, workers: int) -> dict[str, f
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(timed(sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])))))
+    print(
+        json.dumps(
+            asyncio.run(timed(sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])))
+        )
+    )

@@ -13,9 +13,20 @@ from pathlib import Path
 from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
-_OWN = ("runner", "tables", *(f"dispatch.{name}" for name in ("online", "batch_api", "shared", "transport")))
+_OWN = (
+    "runner",
+    "tables",
+    *(f"dispatch.{name}" for name in ("online", "batch_api", "shared", "transport")),
+)
 # What a run imports only when it needs it, too.
-_OTHERS = ("genai_prices.data", "httpcore2", "h11", "anyio.streams.tls", "encodings.utf_8_sig", "encodings.ascii")
+_OTHERS = (
+    "genai_prices.data",
+    "httpcore2",
+    "h11",
+    "anyio.streams.tls",
+    "encodings.utf_8_sig",
+    "encodings.ascii",
+)
 CONTEXT.set_forkserver_preload([*(f"batchgen.{name}" for name in _OWN), *_OTHERS])
 
 
@@ -27,7 +38,13 @@ def child(job: Path, *, key: str, room: int | None = None) -> BaseProcess:
 
 
 def killed_at(
-    step: int, job: Path, *, key: str, command: str = "run", shard: int | None = None, room: int | None = None
+    step: int,
+    job: Path,
+    *,
+    key: str,
+    command: str = "run",
+    shard: int | None = None,
+    room: int | None = None,
 ) -> int | None:
     """Run a command (run or cancel) of a job in a process that kills itself at its step `step`, counted from 1: before and
     after each exchange, each commit, each file of requests that comes or goes. `shard`: requests in a file at the most;
@@ -42,9 +59,11 @@ def _run(job: str, key: str, room: int | None) -> None:
     _go(job, key, "run", room)
 
 
-def _stepped(job: str, key: str, step: int, command: str, shard: int | None, room: int | None) -> None:
-    from batchgen.dispatch import batch_api, batchserver, collect, shards
-    from batchgen.dispatch.transport import Client
+def _stepped(
+    job: str, key: str, step: int, command: str, shard: int | None, room: int | None
+) -> None:
+    from batchgen.dispatch.api.client import Client
+    from batchgen.dispatch.batches import backend, client, collect, input_file
     from batchgen.journal.writer import Writer
 
     count = itertools.count(1)
@@ -53,21 +72,23 @@ def _stepped(job: str, key: str, step: int, command: str, shard: int | None, roo
         if next(count) == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    batchserver.BETWEEN_LOOKS = batch_api.FIRST_LOOK = collect.BETWEEN_FETCHES = 0.0
-    shards.MOST_REQUESTS = shard or shards.MOST_REQUESTS
+    client.BETWEEN_LOOKS = backend.FIRST_LOOK = collect.BETWEEN_FETCHES = 0.0
+    input_file.MOST_REQUESTS = shard or input_file.MOST_REQUESTS
     for owner, name in ((Client, "ask"), (Client, "upload"), (Client, "download")):
         setattr(owner, name, _awaited(getattr(owner, name), pass_step))
     for other, name in (
         (Writer, "_commit"),
-        (shards.Shard, "__init__"),
-        (shards.Shard, "finish"),
-        (shards.Shard, "discard"),
+        (input_file.BatchInputFile, "__init__"),
+        (input_file.BatchInputFile, "finish"),
+        (input_file.BatchInputFile, "discard"),
     ):
         setattr(other, name, _called(getattr(other, name), pass_step))
     _go(job, key, command, room)
 
 
-def _awaited(whole: Callable[..., Awaitable[Any]], pass_step: Callable[[], None]) -> Callable[..., Awaitable[Any]]:
+def _awaited(
+    whole: Callable[..., Awaitable[Any]], pass_step: Callable[[], None]
+) -> Callable[..., Awaitable[Any]]:
     async def stepped(*args: Any, **options: Any) -> Any:
         pass_step()
         result = await whole(*args, **options)

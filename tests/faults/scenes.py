@@ -27,19 +27,28 @@ SLACK = 16
 Cells = list[tuple[str, ...]]
 
 
-def write_job(lab: Lab, url: str, kind: str, *, rows: int, concurrency: int = 4, **parts: Any) -> Path:
+def write_job(
+    lab: Lab, url: str, kind: str, *, rows: int, concurrency: int = 4, **parts: Any
+) -> Path:
     """A job of a kind over `rows` rows: chat, conversation (three turns a row) or image."""
-    parts = {"limits": {"concurrency": concurrency}, "retry": {"attempts": 6, "max_wait": 0.01}, **parts}
+    parts = {
+        "limits": {"concurrency": concurrency},
+        "retry": {"attempts": 6, "max_wait": 0.01},
+        **parts,
+    }
     if kind == "chat":
         return lab.job(url, rows=rows, **parts)
     if kind == "conversation":
         lines = [
-            json.dumps({"id": f"r{n}", "turns": [f"Question {n}.{turn}" for turn in (1, 2, 3)]}) for n in range(rows)
+            json.dumps({"id": f"r{n}", "turns": [f"Question {n}.{turn}" for turn in (1, 2, 3)]})
+            for n in range(rows)
         ]
         (lab.folder / "prompts.jsonl").write_text("\n".join(lines), encoding="utf-8")
         request = {"model": "gpt-5.6-luna", "messages": [{"role": "user", "content": "{{ turn }}"}]}
         prompts = {"path": "prompts.jsonl", "id": "id"}
-        return lab.job(url, prompts=prompts, request=request, conversation={"turns": "turns"}, **parts)
+        return lab.job(
+            url, prompts=prompts, request=request, conversation={"turns": "turns"}, **parts
+        )
     lab.prompts(rows)
     request = {"model": "gpt-image-2", "prompt": "{{ text }}", "size": "256x256"}
     return lab.job(url, rows=None, kind="image", request=request, **parts)
@@ -56,7 +65,11 @@ def cells(lab: Lab, name: str = "job") -> Cells:
     found = []
     for row in lab.table(name):
         picture = lab.output(name) / row["output"]
-        digest = hashlib.sha256(picture.read_bytes()).hexdigest() if row["output"].startswith("images/") else ""
+        digest = (
+            hashlib.sha256(picture.read_bytes()).hexdigest()
+            if row["output"].startswith("images/")
+            else ""
+        )
         found.append((row["id"], row["status"], row["output"], row.get("messages", ""), digest))
     return found
 

@@ -15,12 +15,12 @@ from children import child, killed_at
 from conftest import KEY, Lab, serving
 
 import batchgen
-from batchgen import BusyError, review, runner, signals
-from batchgen.dispatch import batch_api, batchserver, collect
+from batchgen import BusyError, maintenance, queries, runner, signals
+from batchgen.dispatch.batches import backend, client, collect
+from batchgen.job import with_mode
 from batchgen.journal import Journal
 from batchgen.journal.batches import open_batches
 from batchgen.simulator import BatchInfo, Fate, RequestInfo, Settings, Simulator
-from batchgen.spec import with_mode
 
 ROWS = 5
 
@@ -56,9 +56,9 @@ def opened() -> Iterator[tuple[World, Simulator]]:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits between two looks."""
-    monkeypatch.setattr(batchserver, "BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(client, "BETWEEN_LOOKS", 0.0)
     monkeypatch.setattr(collect, "BETWEEN_FETCHES", 0.0)
-    monkeypatch.setattr(batch_api, "FIRST_LOOK", 0.01)
+    monkeypatch.setattr(backend, "FIRST_LOOK", 0.01)
 
 
 def written(lab: Lab, api: Simulator, rows: int = ROWS, **parts: Any) -> Path:
@@ -85,7 +85,7 @@ def assert_done(lab: Lab, api: Simulator, rows: int = ROWS) -> None:
     assert {row["status"] for row in lab.table()} == {"succeeded"}
     assert paid(api) == rows
     assert not list(lab.output().glob(".*.tmp"))
-    assert review.verify(lab.load(lab.folder / "job.yaml")) == []
+    assert maintenance.verify(lab.load(lab.folder / "job.yaml")) == []
 
 
 # -- signals ---------------------------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ def test_sigterm_while_a_create_is_answered(lab: Lab) -> None:
         world.meet = ("POST /v1/batches", None, lambda: os.kill(os.getpid(), signal.SIGTERM))
         ended = lab.go(job)
         assert (ended.exit_code, len(ended.batches), ended.in_batches) == (143, 1, ROWS)
-        (batch,) = review.status(lab.load(job))["batches"]
+        (batch,) = queries.status(lab.load(job))["batches"]
         assert batch["id"] is not None
         assert finished(lab, job) == 0
         assert_done(lab, api)
@@ -221,13 +221,16 @@ def test_a_disk_that_is_full_of_requests(lab: Lab) -> None:
     """P03 P12 No room for the file of requests: exit 74, nothing was sent; the same command goes on with room."""
     with opened() as (world, api):
         # Long, and the same in each request: it is in the file of requests and not in the journal.
-        messages = [{"role": "system", "content": "x" * 50_000}, {"role": "user", "content": "{{ text }}"}]
+        messages = [
+            {"role": "system", "content": "x" * 50_000},
+            {"role": "user", "content": "{{ text }}"},
+        ]
         job = written(lab, api, 60, request={"model": "gpt-5.6-luna", "messages": messages})
         process = child(job, key=KEY, room=1_500_000)
         process.join(60)
         assert (process.exitcode, world.sent, api.requests.by_path["/v1/files"]) == (74, [], 0)
         assert not list(lab.output().glob(".*.tmp"))
-        assert review.status(lab.load(job))["batches"] == []
+        assert queries.status(lab.load(job))["batches"] == []
         assert finished(lab, job) == 0
         assert world.sent == [60]
         assert_done(lab, api, 60)
@@ -236,7 +239,11 @@ def test_a_disk_that_is_full_of_requests(lab: Lab) -> None:
 def test_a_disk_that_is_full_of_answers(lab: Lab) -> None:
     """P03 P12 No room for the file of answers: exit 74, the batch stays open; the same command goes on with room."""
     with opened() as (world, api):
-        request = {"model": "gpt-5.6-luna", "n": 100, "messages": [{"role": "user", "content": "{{ text }}"}]}
+        request = {
+            "model": "gpt-5.6-luna",
+            "n": 100,
+            "messages": [{"role": "user", "content": "{{ text }}"}],
+        }
         job = written(lab, api, 60, request=request)
         assert lab.go(job).exit_code == 6
         for room in (100_000, 300_000):
@@ -244,7 +251,7 @@ def test_a_disk_that_is_full_of_answers(lab: Lab) -> None:
             process.join(60)
             assert process.exitcode == 74
             assert not list(lab.output().glob(".*.tmp"))
-        (batch,) = review.status(lab.load(job))["batches"]
+        (batch,) = queries.status(lab.load(job))["batches"]
         assert batch["status"] == "completed"
         assert finished(lab, job) == 0
         assert world.sent == [60]

@@ -16,15 +16,19 @@ import pytest
 from children import child, killed_at
 from conftest import KEY, Lab, serving
 
-from batchgen import review, runner
-from batchgen.dispatch import batchserver, collect, shards
+from batchgen import maintenance, runner
+from batchgen.dispatch.batches import client, collect, input_file
 from batchgen.journal import Journal
 from batchgen.journal.batches import open_batches
 from batchgen.simulator import BatchInfo, Fate, RequestInfo, Settings, Simulator
 
 # Requests of a file at the most. Two files, each for a model of its own; one row is refused.
 SHARD = 2
-ROWS = [("a", "gpt-5.6-luna", "ECHO:1"), ("b", "gpt-5.6-luna", "wrong"), ("c", "gpt-6-sol", "ECHO:3")]
+ROWS = [
+    ("a", "gpt-5.6-luna", "ECHO:1"),
+    ("b", "gpt-5.6-luna", "wrong"),
+    ("c", "gpt-6-sol", "ECHO:3"),
+]
 BATCHES = Counter({("gpt-5.6-luna", 2): 1, ("gpt-6-sol", 1): 1})
 DIFFERS = ("elapsed_s", "answered_at", "request_id", "run", "cost", "when")
 
@@ -74,8 +78,8 @@ def api(world: World) -> Iterator[Simulator]:
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
     """Small files, and nobody waits between two looks."""
-    monkeypatch.setattr(shards, "MOST_REQUESTS", SHARD)
-    monkeypatch.setattr(batchserver, "BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(input_file, "MOST_REQUESTS", SHARD)
+    monkeypatch.setattr(client, "BETWEEN_LOOKS", 0.0)
     monkeypatch.setattr(collect, "BETWEEN_FETCHES", 0.0)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     world.forget()
@@ -101,7 +105,10 @@ def finished(lab: Lab, job: Path) -> int:
 def tables(lab: Lab, name: str = "job") -> list[list[dict[str, str]]]:
     """The tables without what two runs of one job never share."""
     return [
-        [{name: cell for name, cell in row.items() if name not in DIFFERS} for row in lab.table(name, which)]
+        [
+            {name: cell for name, cell in row.items() if name not in DIFFERS}
+            for row in lab.table(name, which)
+        ]
         for which in ("results", "errors")
     ]
 
@@ -110,7 +117,7 @@ def assert_whole(lab: Lab, job: Path, whole: list[list[dict[str, str]]], step: i
     """The tables are those of an unbroken run, nothing is left over, the journal is sound."""
     assert tables(lab) == whole, f"step {step}"
     assert not list(lab.output().glob(".*.tmp")), f"step {step}"
-    assert review.verify(lab.load(job)) == [], f"step {step}"
+    assert maintenance.verify(lab.load(job)) == [], f"step {step}"
     with Journal.peek(lab.output()) as journal:
         assert not journal.lines("members", "1 = 1"), f"step {step}"
         assert not open_batches(journal), f"step {step}"
@@ -151,7 +158,9 @@ def test_killed_at_every_step_of_sending(
         assert finished(lab, job) == 3, f"step {step}"
         assert api.requests.lines - before == len(ROWS), f"step {step}"
         assert created(world) == BATCHES, f"step {step}"
-        assert len({batch.metadata["batchgen"] for batch in world.created}) == len(world.created), f"step {step}"
+        assert len({batch.metadata["batchgen"] for batch in world.created}) == len(world.created), (
+            f"step {step}"
+        )
         assert_whole(lab, job, whole, step)
         if code != -9:
             break
@@ -244,6 +253,8 @@ def test_killed_at_one_step_after_the_other(
         assert code in (-9, 6), f"step {step}"
     assert code == 3
     assert api.requests.lines - before == len(ROWS)
-    assert sum(created(world).values()) == len({batch.metadata["batchgen"] for batch in world.created})
+    assert sum(created(world).values()) == len(
+        {batch.metadata["batchgen"] for batch in world.created}
+    )
     assert sum(batch.lines for batch in world.created) == len(ROWS)
     assert_whole(lab, job, whole, step)

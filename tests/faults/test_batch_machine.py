@@ -14,12 +14,12 @@ from hypothesis.stateful import precondition, rule
 from test_machine import Life
 
 import batchgen
-from batchgen import Job, load_job, review, runner
-from batchgen.dispatch import batchserver, collect, shards
+from batchgen import Job, load_job, maintenance, runner
+from batchgen.dispatch.batches import client, collect, input_file
+from batchgen.job import with_mode
 from batchgen.journal import Journal
 from batchgen.journal.batches import open_batches
 from batchgen.simulator import BatchInfo, Fate, RequestInfo, Settings, Simulator
-from batchgen.spec import with_mode
 
 SHARD = 2
 MANY = 10_000
@@ -51,8 +51,8 @@ class BatchLife(Life):
         self.line_faults: list[str] = []
         # Batches are made, and nobody hears of them.
         self.losing = False
-        self._kept = shards.MOST_REQUESTS, batchserver.BETWEEN_LOOKS, collect.BETWEEN_FETCHES
-        shards.MOST_REQUESTS, batchserver.BETWEEN_LOOKS, collect.BETWEEN_FETCHES = SHARD, 0.0, 0.0
+        self._kept = input_file.MOST_REQUESTS, client.BETWEEN_LOOKS, collect.BETWEEN_FETCHES
+        input_file.MOST_REQUESTS, client.BETWEEN_LOOKS, collect.BETWEEN_FETCHES = SHARD, 0.0, 0.0
         super().__init__()
 
     def simulator(self) -> Simulator:
@@ -62,7 +62,7 @@ class BatchLife(Life):
         try:
             super().teardown()
         finally:
-            shards.MOST_REQUESTS, batchserver.BETWEEN_LOOKS, collect.BETWEEN_FETCHES = self._kept
+            input_file.MOST_REQUESTS, client.BETWEEN_LOOKS, collect.BETWEEN_FETCHES = self._kept
 
     def fate(self, batch: BatchInfo) -> Fate:
         self.tags.append(batch.metadata["batchgen"])
@@ -94,7 +94,7 @@ class BatchLife(Life):
         self.write()
         self.finish()
         runner.cancel(self.loaded)
-        review.redo(self.loaded, statuses={"failed"})
+        maintenance.redo(self.loaded, statuses={"failed"})
         self.redone += 1
         assert self.finish() == 0
         asked = self.api.requests.received
@@ -103,12 +103,14 @@ class BatchLife(Life):
         assert [(row["id"], row["text"], row["output"]) for row in self.lab.table()] == [
             (name, text, text.removeprefix("ECHO:")) for name, text in self.rows.items()
         ]
-        assert review.verify(self.loaded) == []
+        assert maintenance.verify(self.loaded) == []
         with Journal.peek(self.lab.output()) as journal:
             assert not open_batches(journal)
             assert not journal.lines("members", "1 = 1")
         # The simulator works when it is asked: a batch that nobody knows of would be paid for all the same.
-        httpx2.get(f"{self.api.url}/batches?limit=100", headers={"Authorization": f"Bearer {KEY}"}).raise_for_status()
+        httpx2.get(
+            f"{self.api.url}/batches?limit=100", headers={"Authorization": f"Bearer {KEY}"}
+        ).raise_for_status()
         self.check()
 
     def finish(self) -> int:
@@ -196,7 +198,7 @@ class BatchLife(Life):
     @precondition(lambda self: self.tabled)
     @rule(status=st.sampled_from(["succeeded", "failed"]))
     def redo(self, status: str) -> None:
-        review.redo(self.loaded, statuses={status})
+        maintenance.redo(self.loaded, statuses={status})
         self.redone += 1
 
 

@@ -21,7 +21,12 @@ LOUD = {"OPENAI_LOG": "debug", "PYTHONASYNCIODEBUG": "1", "PYTHONWARNINGS": "def
 
 def quoting(status: int, key: str, code: str | None = None, **headers: str) -> web.Response:
     """An error that quotes the key everywhere a server could."""
-    error = {"message": f"Incorrect API key provided: {key}. See {key}", "type": key, "param": key, "code": code or key}
+    error = {
+        "message": f"Incorrect API key provided: {key}. See {key}",
+        "type": key,
+        "param": key,
+        "code": code or key,
+    }
     return web.Response(
         status=status,
         text=json.dumps({"error": error}),
@@ -41,13 +46,25 @@ def replies(key: str) -> list[web.Response]:
         quoting(200, key),
         web.Response(text=page, content_type="text/html"),
         web.Response(status=502, text=page, content_type="text/html"),
-        *(web.Response(text="x" * (edge - 16) + key, content_type="text/plain") for edge in (300, 500)),
+        *(
+            web.Response(text="x" * (edge - 16) + key, content_type="text/plain")
+            for edge in (300, 500)
+        ),
         *(web.Response(status=500, text="x" * (edge - 16) + key) for edge in (300, 500)),
         web.Response(text=json.dumps({"choices": key}), content_type="application/json"),
         web.Response(text=json.dumps([key]), content_type="application/json"),
-        web.Response(status=400, text=json.dumps({"detail": "y" * 484 + key}), content_type="application/json"),
-        web.Response(status=400, text=json.dumps({"object": "error", "message": "z" * 284 + key, "code": 40001})),
-        web.Response(status=422, text=json.dumps({"detail": [{"msg": key, "input": {"authorization": key}}]})),
+        web.Response(
+            status=400,
+            text=json.dumps({"detail": "y" * 484 + key}),
+            content_type="application/json",
+        ),
+        web.Response(
+            status=400,
+            text=json.dumps({"object": "error", "message": "z" * 284 + key, "code": 40001}),
+        ),
+        web.Response(
+            status=422, text=json.dumps({"detail": [{"msg": key, "input": {"authorization": key}}]})
+        ),
         # In the end: a throttle slows the job for a while.
         quoting(429, key, **{"retry-after-ms": "1"}),
     ]
@@ -156,7 +173,11 @@ def test_a_malformed_key_is_nowhere(lab: Lab, spoiled: str, code: int) -> None:
 
 def test_a_key_in_the_job_is_nowhere(lab: Lab) -> None:
     """P39 P40 A literal key in the job file is refused without quoting it."""
-    job = lab.job("http://127.0.0.1:9/v1", rows=2, provider={"base_url": "http://127.0.0.1:9/v1", "api_key": CANARY})
+    job = lab.job(
+        "http://127.0.0.1:9/v1",
+        rows=2,
+        provider={"base_url": "http://127.0.0.1:9/v1", "api_key": CANARY},
+    )
     done = lab.run("run", job, env=lab.environ(**LOUD))
     assert done.returncode == 2
     assert_absent(lab.output(), done.stdout, done.stderr)
@@ -181,7 +202,9 @@ def test_a_request_id_is_no_place_for_it(lab: Lab) -> None:
         return web.Response(status=400, text="{}", headers={"x-request-id": f"req_{key}"})
 
     with answering(handle) as url:
-        done = lab.run("run", write_job(lab, url, "chat", rows=3), env=lab.environ(OPENAI_API_KEY=CANARY))
+        done = lab.run(
+            "run", write_job(lab, url, "chat", rows=3), env=lab.environ(OPENAI_API_KEY=CANARY)
+        )
     assert done.returncode == 3, done.stderr
     assert "req_[key]" in (lab.output() / "errors.csv").read_text(encoding="utf-8")
     assert_absent(lab.folder, done.stdout, done.stderr)

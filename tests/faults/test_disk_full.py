@@ -41,7 +41,9 @@ def test_a_journal_that_may_not_grow(lab: Lab, api: Simulator) -> None:
     assert called - kept <= 4 + 16
     assert run(job).exit_code == 0
     assert api.requests.answered == called + rows - kept
-    assert [row[:3] for row in cells(lab)] == [(f"r{n}", "succeeded", f"answer {n}") for n in range(1, rows + 1)]
+    assert [row[:3] for row in cells(lab)] == [
+        (f"r{n}", "succeeded", f"answer {n}") for n in range(1, rows + 1)
+    ]
 
 
 def test_tables_that_do_not_fit(lab: Lab, api: Simulator) -> None:
@@ -50,7 +52,9 @@ def test_tables_that_do_not_fit(lab: Lab, api: Simulator) -> None:
     assert run(job).exit_code == 0
     table = lab.output() / "results.csv"
     before, called = table.read_bytes(), api.requests.received
-    job = write_job(lab, api.url, "chat", rows=300, output={"columns": {"length": "{{ output | length }}"}})
+    job = write_job(
+        lab, api.url, "chat", rows=300, output={"columns": {"length": "{{ output | length }}"}}
+    )
     done = lab.start("run", job, preexec_fn=at_most(len(before) // 2))
     _, told = done.communicate(timeout=60)
     assert done.returncode == 74, told
@@ -74,7 +78,9 @@ def small(lab: Lab) -> Path:
 
 
 @pytest.mark.parametrize(("kind", "rows", "size"), [("chat", 300, "1200k"), ("image", 40, "700k")])
-def test_a_full_file_system(lab: Lab, api: Simulator, small: Path, kind: str, rows: int, size: str) -> None:
+def test_a_full_file_system(
+    lab: Lab, api: Simulator, small: Path, kind: str, rows: int, size: str
+) -> None:
     """P03 A file system that fills up: exit 74, nothing recorded is lost, and the same folder goes on once it is larger."""
     with tmpfs(small, size):
         job = write_job(lab, api.url, kind, rows=rows, output={"dir": str(small / "job")})

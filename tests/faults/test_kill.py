@@ -27,7 +27,9 @@ def unbroken(folder: Path, api: Simulator, kind: str, rows: int) -> Cells:
     return cells(lab)
 
 
-@pytest.mark.parametrize(("kind", "rows", "calls"), [("chat", 60, 60), ("conversation", 14, 42), ("image", 16, 16)])
+@pytest.mark.parametrize(
+    ("kind", "rows", "calls"), [("chat", 60, 60), ("conversation", 14, 42), ("image", 16, 16)]
+)
 def test_killed_at_random_instants(
     lab: Lab, tmp_path_factory: pytest.TempPathFactory, kind: str, rows: int, calls: int
 ) -> None:
@@ -53,7 +55,17 @@ def why_no_strace() -> str:
     """Why system calls cannot be tampered with here, or ''."""
     if STRACE is None:
         return "strace is not installed"
-    command = [STRACE, "-f", "-o", "/dev/null", "-e", "trace=fsync", "-e", "inject=fsync:error=EIO", "true"]
+    command = [
+        STRACE,
+        "-f",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=fsync",
+        "-e",
+        "inject=fsync:error=EIO",
+        "true",
+    ]
     tried = subprocess.run(command, capture_output=True, check=False)
     return "" if tried.returncode == 0 else "ptrace is not allowed here"
 
@@ -66,7 +78,9 @@ def tampered(lab: Lab, job: Path, calls: str, what: str) -> subprocess.Completed
     trace = ["-f", "-qq", "-o", "/dev/null", "-e", f"trace={calls}", "-e", f"inject={calls}:{what}"]
     command = [STRACE, *trace, sys.executable, "-m", "batchgen", "run", str(job)]
     env = lab.environ(PYTHONDONTWRITEBYTECODE="1")
-    return subprocess.run(command, cwd=lab.folder, env=env, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, cwd=lab.folder, env=env, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 # strace counts for each thread; with one row done before, these fall into the opening, the sending and the end of a run.

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from scenes import Killer, run
 
-from batchgen import load_job, review
+from batchgen import load_job, maintenance, queries
 from batchgen.simulator import RequestInfo, Settings, Simulator
 
 # What a server may do to a request that passes when it is tried again, and what ends its row.
@@ -61,7 +61,7 @@ class Life(RuleBasedStateMachine):
         self.killer.arm(0)
         self.write()
         run(self.job)
-        review.redo(load_job(self.job), statuses={"failed"})
+        maintenance.redo(load_job(self.job), statuses={"failed"})
         assert run(self.job).rows == {"succeeded": len(self.rows)}
         called = self.api.requests.received
         assert run(self.job).exit_code == 0
@@ -69,13 +69,16 @@ class Life(RuleBasedStateMachine):
         assert [(row["id"], row["text"], row["output"]) for row in self.lab.table()] == [
             (name, text, text.removeprefix("ECHO:")) for name, text in self.rows.items()
         ]
-        assert review.verify(load_job(self.job)) == []
+        assert maintenance.verify(load_job(self.job)) == []
 
     def write(self, **parts: Any) -> None:
         """The job and its prompts as they are now."""
         with open(self.folder / "prompts.csv", "w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([("id", "text"), *self.rows.items()])
-        messages = [{"role": "system", "content": self.words}, {"role": "user", "content": "{{ text }}"}]
+        messages = [
+            {"role": "system", "content": self.words},
+            {"role": "user", "content": "{{ text }}"},
+        ]
         self.job = self.lab.job(
             self.api.url,
             rows=None,
@@ -130,7 +133,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.tabled)
     @rule(status=st.sampled_from(["succeeded", "failed"]))
     def redo(self, status: str) -> None:
-        review.redo(load_job(self.job), statuses={status})
+        maintenance.redo(load_job(self.job), statuses={status})
 
     # -- what happens to runs ----------------------------------------------------------------------------------------
 
@@ -194,7 +197,7 @@ class Life(RuleBasedStateMachine):
         """Every row has one status, they sum up, and no row is in both tables."""
         if not self.tabled:
             return
-        found = review.status(load_job(self.job))
+        found = queries.status(load_job(self.job))
         assert sum(found["rows"].values()) == found["total"]
         results, errors = self.lab.table(), self.lab.table(which="errors")
         assert len({row["id"] for row in results}) == len(results)
@@ -202,7 +205,9 @@ class Life(RuleBasedStateMachine):
         assert done.isdisjoint(row["id"] for row in errors)
         # The echo of the row's own text, whatever was asked under that id before.
         assert all(
-            row["output"] == row["text"].removeprefix("ECHO:") for row in results if row["status"] == "succeeded"
+            row["output"] == row["text"].removeprefix("ECHO:")
+            for row in results
+            if row["status"] == "succeeded"
         )
 
     @invariant()
@@ -211,11 +216,11 @@ class Life(RuleBasedStateMachine):
             return
         tables = [self.lab.output() / name for name in ("results.csv", "errors.csv")]
         job = load_job(self.job)
-        review.export(job)
+        maintenance.export(job)
         before = [table.read_bytes() for table in tables]
         for table in tables:
             table.unlink()
-        review.export(job)
+        maintenance.export(job)
         assert [table.read_bytes() for table in tables] == before
 
     @invariant()
@@ -228,7 +233,12 @@ class Life(RuleBasedStateMachine):
                 # A process that is killed may leave what it was about to rename, and SQLite's log.
                 assert name in KNOWN or name.startswith(("journal.db-", ".")), name
             else:
-                assert place in (("prompts.csv",), ("job.yaml",), ("outputs",), ("outputs", "job")), place
+                assert place in (
+                    ("prompts.csv",),
+                    ("job.yaml",),
+                    ("outputs",),
+                    ("outputs", "job"),
+                ), place
             if path.is_file():
                 assert KEY.encode() not in path.read_bytes()
 

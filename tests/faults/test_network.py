@@ -12,7 +12,9 @@ from scenes import write_job
 
 from batchgen.simulator import Simulator
 
-DEAD = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
+DEAD = dict.fromkeys(
+    ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9"
+)
 
 
 def test_a_simulated_run_without_a_network(lab: Lab) -> None:
@@ -48,6 +50,8 @@ def test_a_dead_proxy_and_a_simulated_run(lab: Lab) -> None:
 @pytest.mark.parametrize("spared", ["127.0.0.1", "*"])
 def test_a_dead_proxy_and_no_proxy(lab: Lab, api: Simulator, spared: str) -> None:
     """NO_PROXY is honoured: a local server is reached whatever the proxy is."""
-    done = lab.run("run", lab.job(api.url, rows=3), env=lab.environ(**DEAD, NO_PROXY=spared, no_proxy=spared))
+    done = lab.run(
+        "run", lab.job(api.url, rows=3), env=lab.environ(**DEAD, NO_PROXY=spared, no_proxy=spared)
+    )
     assert done.returncode == 0, done.stderr
     assert api.requests.answered == 3

@@ -18,7 +18,7 @@ import pytest
 from conftest import Lab, serving
 from scenes import Killer, at_most, run, write_job
 
-from batchgen import BusyError, Interrupted, Options, load_job, runner, signals
+from batchgen import BusyError, Options, RunInterruptedError, load_job, runner, signals
 from batchgen import run as run_job
 from batchgen.simulator import RequestInfo, Settings, Simulator
 from batchgen.tables import Tables
@@ -173,7 +173,9 @@ def test_a_signal_while_the_prompts_are_read(lab: Lab, api: Simulator) -> None:
     assert [row["output"] for row in lab.table()] == ["yes"]
 
 
-def test_a_signal_while_a_row_is_rendered(lab: Lab, api: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_while_a_row_is_rendered(
+    lab: Lab, api: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """P14 A signal inside a template, or inside anything that catches what goes wrong there, is no fault of the row."""
     first_thread()
     job = write_job(lab, api.url, "chat", rows=5)
@@ -190,14 +192,16 @@ def test_a_signal_while_a_row_is_rendered(lab: Lab, api: Simulator, monkeypatch:
         return whole(*args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Renderer, "request", interrupted)
-    with pytest.raises(Interrupted) as caught:
+    with pytest.raises(RunInterruptedError) as caught:
         run_job(loaded, Options())
     assert caught.value.exit_code == 130
     monkeypatch.undo()
     assert run(job).exit_code == 0
 
 
-def test_a_signal_while_the_tables_are_written(lab: Lab, api: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_while_the_tables_are_written(
+    lab: Lab, api: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """P14 A signal while the tables are written: they are written, and the exit says that it came."""
     first_thread()
     job, whole = write_job(lab, api.url, "chat", rows=5), Tables.write
@@ -212,7 +216,9 @@ def test_a_signal_while_the_tables_are_written(lab: Lab, api: Simulator, monkeyp
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def test_two_signals_while_the_tables_are_written(lab: Lab, api: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_signals_while_the_tables_are_written(
+    lab: Lab, api: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """P14 P04 The second signal while the tables are written ends the run at once; no half table is left."""
     first_thread()
     job, whole = write_job(lab, api.url, "chat", rows=5), Tables._result
@@ -222,7 +228,7 @@ def test_two_signals_while_the_tables_are_written(lab: Lab, api: Simulator, monk
         return whole(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Tables, "_result", interrupted)
-    with pytest.raises(Interrupted):
+    with pytest.raises(RunInterruptedError):
         run(job)
     assert [path.name for path in lab.output().iterdir() if path.suffix in (".csv", ".tmp")] == []
     monkeypatch.undo()
@@ -230,7 +236,9 @@ def test_two_signals_while_the_tables_are_written(lab: Lab, api: Simulator, monk
     assert api.requests.received == 5
 
 
-def test_a_signal_before_anything_is_sent(lab: Lab, api: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_before_anything_is_sent(
+    lab: Lab, api: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """P14 A signal between the run's beginning and its first call: nothing is sent, tables are written."""
     first_thread()
     whole = runner.append_line
@@ -252,7 +260,9 @@ def test_a_hangup_that_is_ignored(lab: Lab) -> None:
     killer.arm(3)
     with serving(Settings(latency=0.1), killer) as api:
         job = write_job(lab, api.url, "chat", rows=20)
-        process = lab.start("run", job, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+        process = lab.start(
+            "run", job, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        )
         assert killer.reached.wait(30)
         process.send_signal(signal.SIGHUP)
         process.communicate(timeout=60)
@@ -333,11 +343,18 @@ def test_stopped_and_continued(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("step", [-86_400.0, 86_400.0])
-def test_a_clock_that_jumps(lab: Lab, api: Simulator, monkeypatch: pytest.MonkeyPatch, step: float) -> None:
+def test_a_clock_that_jumps(
+    lab: Lab, api: Simulator, monkeypatch: pytest.MonkeyPatch, step: float
+) -> None:
     """P16 A wall clock that jumps by a day at every look breaks neither limits nor time-outs nor the order of things."""
     clock, jumps = time.time, itertools.count()
     monkeypatch.setattr(time, "time", lambda: clock() + step * next(jumps) % 1e9)
-    limits = {"concurrency": 4, "requests_per_minute": 60_000, "tokens_per_minute": 10_000_000, "max_time": "1h"}
+    limits = {
+        "concurrency": 4,
+        "requests_per_minute": 60_000,
+        "tokens_per_minute": 10_000_000,
+        "max_time": "1h",
+    }
     job = write_job(lab, api.url, "chat", rows=40, limits=limits)
     assert run(job, limit=20).exit_code == 0
     assert run(job).exit_code == 0

@@ -1,0 +1,240 @@
+"""What a failure means, decided in data: the error code before the HTTP status, never the message.
+
+The tables follow the API's error guide and what compatible servers send (OpenRouter's numeric codes and 402, Groq's 498,
+vLLM's top-level errors, Ollama's error strings, Gemini's lists, FastAPI's detail).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from batchgen.dispatch import Failure, Meaning
+from batchgen.dispatch.api.headers import named
+from batchgen.errors import AccountError
+
+# Bytes of a reply that is no JSON that are looked at: far more than are shown, so that a key is redacted before a cut
+# could leave a half of it.
+QUOTED = 65_536
+
+
+Rule = tuple[Meaning, str]
+
+
+_CODES: dict[str, Rule] = {
+    **dict.fromkeys(
+        ("rate_limit_exceeded", "rate_limit_error", "slow_down"), ("throttled", "throttled")
+    ),
+    **dict.fromkeys(
+        (
+            "insufficient_quota",
+            "credit_balance_exhausted",
+            "organization_spend_limit_exceeded",
+            "project_spend_limit_exceeded",
+            "organization_usage_limit_exceeded",
+            "billing_hard_limit_reached",
+            "billing_not_active",
+            "budget_exceeded",
+        ),
+        ("account", "quota"),
+    ),
+    **dict.fromkeys(
+        ("invalid_api_key", "account_deactivated", "incorrect_api_key"), ("account", "key")
+    ),
+    **dict.fromkeys(
+        (
+            "content_policy_violation",
+            "moderation_blocked",
+            "content_filter",
+            "invalid_prompt",
+            "bio_policy",
+            "misalignment_policy_violation",
+            "image_content_policy_violation",
+        ),
+        ("row", "policy"),
+    ),
+    # A response with status "failed" names these in place of an HTTP status.
+    **dict.fromkeys(
+        (
+            "data_residency_mismatch",
+            "invalid_image",
+            "invalid_image_format",
+            "invalid_base64_image",
+            "invalid_image_url",
+            "image_too_large",
+            "image_too_small",
+            "image_parse_error",
+            "invalid_image_mode",
+            "image_file_too_large",
+            "unsupported_image_media_type",
+            "empty_image_file",
+            "failed_to_download_image",
+            "image_file_not_found",
+        ),
+        ("row", "bad_request"),
+    ),
+    **dict.fromkeys(("context_length_exceeded", "string_above_max_length"), ("row", "too_long")),
+    **dict.fromkeys(
+        ("server_error", "server_is_overloaded", "overloaded_error", "vector_store_timeout"),
+        ("transient", "server"),
+    ),
+    "model_not_found": ("account", "model"),
+}
+
+
+_STATUSES: dict[int, Rule] = {
+    400: ("row", "bad_request"),
+    401: ("account", "key"),
+    402: ("account", "quota"),
+    403: ("account", "permission"),
+    404: ("row", "not_found"),
+    407: ("account", "proxy"),
+    408: ("transient", "server"),
+    409: ("transient", "server"),
+    413: ("row", "too_long"),
+    422: ("row", "bad_request"),
+    429: ("throttled", "throttled"),
+    498: ("transient", "server"),
+}
+
+
+_GATEWAY_TIMEOUTS = frozenset({504, 524})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Complaint:
+    """An error as a server words it, wherever in the body it stood."""
+
+    message: str = ""
+    code: str | None = None
+    type: str | None = None
+    param: str | None = None
+
+
+def complaint(body: Any) -> Complaint | None:
+    """The error inside a reply's JSON: at `error`, in a list's first item, at the top (vLLM) or in `detail`; or None."""
+    if isinstance(body, list) and body:
+        body = body[0]
+    if not isinstance(body, Mapping):
+        return None
+    inner = body.get("error")
+    if isinstance(inner, str) and inner:
+        return Complaint(message=inner)
+    if isinstance(inner, Mapping):
+        return _worded(inner)
+    if body.get("object") == "error":
+        return _worded(body)
+    if body.get("detail"):
+        return Complaint(message=str(body["detail"]))
+    return None
+
+
+def _worded(error: Mapping[str, Any]) -> Complaint:
+    def text(name: str) -> str | None:
+        value = error.get(name)
+        return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+    return Complaint(
+        message=text("message") or "", code=text("code"), type=text("type"), param=text("param")
+    )
+
+
+def classify(status: int, body: bytes, headers: Mapping[str, str]) -> Failure:
+    """What an HTTP answer that is no success means.
+
+    A status-200 reply with an error inside is classified by the error's code, as the status it names.
+    """
+    error = complaint(_json(body)) or Complaint(message=body[:QUOTED].decode("utf-8", "replace"))
+    if status == 200:
+        status = int(error.code) if error.code and re.fullmatch(r"[45]\d\d", error.code) else 502
+    wait = retry_after(headers)
+    meaning, reason = _meaning(status, error, wait)
+    return Failure(
+        meaning=meaning,
+        reason=reason,
+        message=error.message or f"HTTP {status}",
+        status=status,
+        code=error.code or error.type,
+        request_id=headers.get("x-request-id"),
+        retry_after=wait,
+        ceiling=named(headers).requests,
+        # A gateway that stopped waiting knows nothing of what the server behind it still did.
+        unknown=status in _GATEWAY_TIMEOUTS,
+    )
+
+
+def _meaning(status: int, error: Complaint, wait: float | None) -> Rule:
+    for word in (error.code, error.type):
+        rule = _CODES.get(word or "")
+        if rule is not None:
+            # The API has no code of its own for a request that no wait makes small enough; its words are all there is.
+            too_large = rule[0] == "throttled" and error.message.startswith("Request too large")
+            return ("row", "too_long") if too_large else rule
+    if status == 402 and wait is not None:
+        return "throttled", "throttled"
+    if status == 400 and error.param == "service_tier":
+        return "account", "service_tier"
+    if 300 <= status < 400:
+        return "account", "redirect"
+    if status >= 500:
+        return "transient", "server"
+    return _STATUSES.get(status, ("row", "bad_request"))
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the server asks to wait (RFC 9110 10.2.3, and OpenAI's retry-after-ms); None for none or nonsense."""
+    milliseconds = _seconds(headers.get("retry-after-ms"), 0.001)
+    if milliseconds is not None:
+        return milliseconds
+    value = headers.get("retry-after")
+    seconds = _seconds(value, 1.0)
+    if seconds is not None or value is None:
+        return seconds
+    due, now = _date(value), _date(headers.get("date"))
+    # By the server's own clock where it tells: this machine's may be wrong.
+    return None if due is None else max(0.0, due - (time.time() if now is None else now))
+
+
+def _date(value: str | None) -> float | None:
+    try:
+        return parsedate_to_datetime(value).timestamp() if value else None
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _seconds(value: str | None, unit: float) -> float | None:
+    try:
+        number = float(value) * unit if value is not None else math.nan
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+_ACCOUNT = {
+    "key": "{host} refused the key: {message}; check the variable that provider.api_key_env names",
+    "quota": "the account's quota or budget is used up: {message}; top it up or raise it",
+    "permission": "{host} does not permit this: {message}; check the key's project, region and permissions",
+    "model": "the model {model!r} does not exist at {host} or is not for this key: {message}; mend request.model",
+    "proxy": "the proxy before {host} wants a name and a password: {message}; put them into HTTPS_PROXY",
+    "redirect": "{host} redirects elsewhere, and batchgen sends prompts nowhere else; set provider.base_url",
+    "service_tier": "{host} refused request.service_tier: {message}",
+}
+
+
+def account_error(failure: Failure, host: str, model: object) -> AccountError:
+    """What stops the job for an account failure, and what the reader can do."""
+    text = _ACCOUNT[failure.reason].format(host=host, message=failure.message, model=model)
+    return AccountError(f"{text}, then run again")

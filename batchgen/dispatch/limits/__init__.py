@@ -1,0 +1,1 @@
+"""When a call may leave: limits a minute, money, retries, and the rate that the server allows."""

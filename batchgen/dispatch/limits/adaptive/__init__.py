@@ -1,0 +1,1 @@
+"""How fast the server allows a job to go, learned from its replies."""

@@ -1,0 +1,1 @@
+"""Requests sent one by one."""

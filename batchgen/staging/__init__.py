@@ -1,0 +1,1 @@
+"""Pass 1: the prompts file becomes the journal's rows."""

@@ -1,0 +1,369 @@
+"""The command as people and scripts meet it: what goes to stdout and stderr, and what never does."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from conftest import KEY, Lab, serving
+
+from batchgen.cli import main, progress, terminal
+from batchgen.dispatch import Progress
+from batchgen.simulator import Settings, Simulator
+
+
+def parsed(text: str) -> Any:
+    """The one JSON object that a text is."""
+    return json.loads(text)
+
+
+def on_a_terminal(
+    lab: Lab,
+    *args: str | Path,
+    env: dict[str, str] | None = None,
+    size: tuple[int, int] = (24, 100),
+) -> tuple[int, str]:
+    """Run a command on a pseudo-terminal of these lines and columns; its exit code and all that it drew there."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+    with lab.start(
+        *args, stdin=theirs, stdout=theirs, stderr=theirs, env=env or lab.environ(TERM="xterm")
+    ) as run:
+        os.close(theirs)
+        drawn = bytearray()
+        while True:
+            try:
+                drawn += os.read(ours, 65536) or b""
+            except OSError:  # how Linux says that the other side has closed
+                break
+    os.close(ours)
+    return run.returncode, drawn.decode()
+
+
+def test_results_and_messages_are_kept_apart(lab: Lab, api: Simulator) -> None:
+    """The summary goes to stdout, and nothing else does; what is said on the way goes to stderr."""
+    job = lab.job(api.url)
+    done = lab.run("run", job)
+    assert done.stdout.count("\n") == 1
+    assert re.match(r"job: 5 rows: 5 succeeded; 5 calls; ", done.stdout)
+    assert done.stderr == ""
+    lab.job(
+        api.url, request={"model": "other", "messages": [{"role": "user", "content": "{{ text }}"}]}
+    )
+    changed = lab.run("run", job)
+    assert "5 answered rows to run again because of a change in the job" in changed.stderr
+    assert changed.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "status"])
+def test_json_is_one_object(lab: Lab, api: Simulator, command: str) -> None:
+    """--json prints one object on stdout and nothing else there, whether it went well or not."""
+    job = lab.job(api.url)
+    lab.run("run", job)
+    assert parsed(lab.run(command, job, "--json").stdout)
+    (lab.folder / "bad.yaml").write_text("kind: chat\n", encoding="utf-8")
+    done = lab.run(command, "bad.yaml", "--json")
+    assert done.returncode == 2
+    assert parsed(done.stdout)["exit_code"] == 2
+    assert parsed(done.stdout)["error"] in done.stderr
+    for wrong in ([command, "--json"], [command, "--no-such-option", "--json", job]):
+        done = lab.run(*wrong)
+        assert (done.returncode, parsed(done.stdout)["exit_code"]) == (2, 2)
+        assert parsed(done.stdout)["error"] in done.stderr
+
+
+def test_json_of_several_jobs(lab: Lab, api: Simulator) -> None:
+    """Several jobs are one object too, with one entry each in their order, also for a job that could not start."""
+    jobs = [lab.job(api.url, name=name) for name in ("a", "b")]
+    (lab.folder / "outputs").mkdir()
+    (lab.folder / "outputs" / "a").write_text("in the way", encoding="utf-8")
+    done = lab.run("run", *jobs, "--json")
+    first, second = parsed(done.stdout)["jobs"]
+    assert (done.returncode, first["name"], first["exit_code"]) == (74, "a", 74)
+    assert second["job"]["rows"] == {"succeeded": 5}
+    assert second["run"]["exit_code"] == 0
+
+
+def test_the_way_on_from_failed_rows_is_named(lab: Lab) -> None:
+    """A run that can do nothing about failed rows says what can."""
+    with serving(
+        script=lambda request: "400_policy" if "answer 2" in str(request.body) else None
+    ) as api:
+        job = lab.job(api.url)
+        assert "redo" not in lab.run("run", job).stderr
+        again = lab.run("run", job)
+    assert (again.returncode, "no call made" in again.stdout) == (3, True)
+    assert f"batchgen redo {job} --failed" in again.stderr
+
+
+def test_quiet(lab: Lab) -> None:
+    """--quiet is silent when every row succeeded, and tells what did not."""
+    with serving(
+        script=lambda request: "400_policy" if "answer 2" in str(request.body) else None
+    ) as api:
+        done = lab.run("run", lab.job(api.url, rows=1), "--quiet")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        done = lab.run("run", lab.job(api.url, rows=3), "--quiet")
+    assert done.returncode == 3
+    assert "1 failed" in done.stdout
+
+
+def test_a_limit_is_the_files_first_rows(lab: Lab, api: Simulator) -> None:
+    """--limit N runs and counts the file's first N rows, and plan sees the same ones."""
+    job = lab.job(api.url, rows=9)
+    assert parsed(lab.run("plan", job, "--limit", "3", "--json").stdout)["calls"] == 3
+    assert parsed(lab.run("run", job, "--limit", "3", "--json").stdout)["run"]["rows"] == {
+        "succeeded": 3
+    }
+    assert api.requests.received == 3
+
+
+def test_where_and_from_what(lab: Lab, api: Simulator) -> None:
+    """--output and --prompts, relative to the working directory, hold for every command that takes a job."""
+    job = lab.job(api.url)
+    lab.prompts(2, "other.csv")
+    where = ("--output", "there", "--prompts", "other.csv")
+    for command in ("plan", "run", "status", "export", "verify"):
+        done = lab.run(command, job, *where)
+        assert done.returncode == 0, (command, done.stderr)
+    assert parsed(lab.run("show", job, "r2", *where).stdout)[0]["status"] == "succeeded"
+    assert lab.run("redo", job, "r2", *where).stdout.startswith("job: 1 marked")
+    assert parsed(lab.run("status", job, *where, "--json").stdout)["rows"] == {
+        "outdated": 1,
+        "succeeded": 1,
+    }
+    assert (lab.folder / "there" / "job" / "results.csv").exists()
+    assert not lab.output().exists()
+
+
+def test_redo_from_a_file(lab: Lab, api: Simulator) -> None:
+    """P07 redo marks the ids of a file, with BOM and CRLF as Windows writes it, and exactly those; - is stdin."""
+    job = lab.job(api.url)
+    lab.run("run", job)
+    (lab.folder / "ids.txt").write_bytes("\ufeffr1\r\n\r\nr3\r\n".encode())
+    assert "2 marked" in lab.run("redo", job, "--from", "ids.txt").stdout
+    assert "1 marked" in lab.run("redo", job, "--from", "-", stdin=b"r5\n").stdout
+    lab.run("run", job)
+    assert api.requests.received == 8
+    (lab.folder / "ids.txt").write_bytes(b"\xff\xfe\n")
+    assert "ids.txt: is not UTF-8" in lab.run("redo", job, "--from", "ids.txt").stderr
+
+
+def test_jobs_that_share_a_folder_are_refused(lab: Lab, api: Simulator) -> None:
+    """P08 Two jobs of one command that would write to the same folder are refused before either starts, both files named;
+    the same file twice as well."""
+    one = lab.job(api.url, name="one", output={"dir": "shared"})
+    two = lab.job(api.url, name="two", rows=None, output={"dir": "shared"})
+    done = lab.run("run", one, two)
+    assert done.returncode == 2
+    assert re.search(
+        r"two\.yaml: has the output folder of .*one\.yaml .*shared.*set name:", done.stderr
+    )
+    assert lab.run("run", two, two).returncode == 2
+    assert api.requests.received == 0
+    assert lab.run("run", one, lab.job(api.url, name="three", rows=None)).returncode == 0
+
+
+def test_redo_tells_that_later_turns_are_counted(lab: Lab, api: Simulator) -> None:
+    """P13 The count that redo prints includes the later turns of the conversation, and says so."""
+    (lab.folder / "prompts.csv").write_text(
+        "id,thread,text\na,t,ECHO:x\nb,t,ECHO:y\n", encoding="utf-8"
+    )
+    job = lab.job(api.url, rows=None, conversation={"id": "thread"})
+    lab.run("run", job)
+    assert "job: 2 marked, later turns included; batchgen run" in lab.run("redo", job, "a").stdout
+
+
+def test_an_unknown_id_is_named(lab: Lab, api: Simulator) -> None:
+    """show and redo say which id there is not, and mark nothing."""
+    job = lab.job(api.url)
+    lab.run("run", job)
+    for command in (["show", job, "r11"], ["redo", job, "r1", "r11"]):
+        done = lab.run(*command)
+        assert done.returncode == 2
+        assert "r11" in done.stderr
+        assert "did you mean" in done.stderr
+    assert parsed(lab.run("status", job, "--json").stdout)["rows"] == {"succeeded": 5}
+
+
+def test_errors_come_all_at_once(lab: Lab) -> None:
+    """Everything wrong with a job is told in one go, each as file:line:column with the nearest name."""
+    text = "kind: chatt\nprompts: {path: p.csv, idd: x}\nlimits:\n  request_per_minute: 5\nrequest: {model: m}\n"
+    (lab.folder / "bad.yaml").write_text(text, encoding="utf-8")
+    lines = lab.run("plan", "bad.yaml").stderr.splitlines()
+    assert [line.split(": ")[0] for line in lines] == [
+        "bad.yaml:1:7",
+        "bad.yaml:2:24",
+        "bad.yaml:4:3",
+    ]
+    assert "did you mean 'requests_per_minute'?" in lines[2]
+
+
+@pytest.mark.parametrize(
+    "command", [["--help"], ["schema"], ["run", "job.yaml"], ["plan", "job.yaml"], ["nonsense"]]
+)
+def test_a_reader_that_goes_away(lab: Lab, api: Simulator, command: list[str]) -> None:
+    """P14 A closed stdout is no crash, and no exit code of its own."""
+    lab.job(api.url)
+    read, write = os.pipe()
+    os.close(read)
+    with lab.start(*command, stdout=write) as run:
+        os.close(write)
+        said = run.communicate(timeout=60)[1]
+    assert run.returncode == (2 if command == ["nonsense"] else 0), said
+    assert "Traceback" not in said
+    assert "BrokenPipe" not in said
+
+
+def test_a_full_stdout_is_told(lab: Lab, api: Simulator) -> None:
+    """P03 Where stdout goes to a full disk, the exit says so; the job itself is done all the same."""
+    job = lab.job(api.url)
+    with (
+        open("/dev/full", "w", encoding="utf-8") as full,
+        lab.start("run", job, stdout=full) as run,
+    ):
+        said = run.communicate(timeout=60)[1]
+    assert run.returncode == 74, said
+    assert "stdout cannot be written" in said
+    assert len(lab.table()) == 5
+
+
+EVIL = "\x1b[2J\x1b]0;owned\x07 \x9b31m \u202egnp.exe \x7f"
+
+
+def test_replies_do_not_steer_the_terminal(lab: Lab, api: Simulator) -> None:
+    """P44 Control characters of a row, a reply or a server's message reach no stream of any command as they are."""
+    lab.job(api.url, rows=None)
+    (lab.folder / "prompts.csv").write_text(f'id,text\n"{EVIL}","ECHO:{EVIL}"\n', encoding="utf-8")
+    job = lab.job(api.url, rows=None)
+    for args in (
+        ["plan", job],
+        ["run", job],
+        ["status", job],
+        ["show", job, EVIL],
+        ["redo", job, f"{EVIL}x"],
+    ):
+        done = lab.run(*args)
+        for letter in "\x1b\x07\x9b\u202e\x7f":
+            assert letter not in done.stdout + done.stderr, args
+    assert lab.table()[0]["output"] == EVIL  # the table has what came
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("a\x1bb", "a\\x1bb"), ("a\u202eb", "a\\u202eb"), ("a\tb\nc ä 商", "a\tb\nc ä 商")],
+)
+def test_plain(text: str, shown: str) -> None:
+    """P44 What steers is spelled out; what is text stays."""
+    assert terminal.plain(text) == shown
+    assert json.loads(terminal.as_json({"a": text})) == {"a": text}
+
+
+def test_a_bug_names_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P40 A bug exits 1 and shows where it is, but never its message, which may hold a key or a customer's text."""
+
+    def broken() -> None:
+        raise RuntimeError(f"with {KEY} inside")
+
+    monkeypatch.setattr("batchgen.job.json_schema", broken)
+    done = CliRunner().invoke(main, ["schema"])
+    assert done.exit_code == 1
+    assert "a bug: RuntimeError" in done.output
+    assert "broken" in done.output
+    assert KEY not in done.output
+
+
+@pytest.mark.parametrize("size", [(24, 100), (0, 0)])
+def test_the_bar(lab: Lab, size: tuple[int, int]) -> None:
+    """On a terminal, also on one that does not tell its size, there is a bar with done, total, rate and what goes on, gone at
+    the end; no colours at all."""
+    with serving(Settings(latency=0.2)) as api:
+        job = lab.job(api.url, rows=12, limits={"concurrency": 2})
+        code, drawn = on_a_terminal(
+            lab, "run", job, env=lab.environ(TERM="xterm", NO_COLOR="1"), size=size
+        )
+    assert code == 0, drawn
+    assert re.search(r"job: +\d+%\|.*\| \d+/12 \[.*row.*in flight", drawn)
+    assert re.search(r"job: 12 rows: 12 succeeded; 12 calls", drawn.rsplit("\r", 2)[-2])
+    assert not re.search(r"\x1b\[[\d;]*m", drawn)
+
+
+def test_no_bar_for_nothing(lab: Lab, api: Simulator) -> None:
+    """A run that has nothing to do draws no bar, and neither does --quiet."""
+    job = lab.job(api.url)
+    assert on_a_terminal(lab, "run", job, "--quiet") == (0, "")
+    assert "%|" not in on_a_terminal(lab, "run", job)[1]
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, times: list[float]) -> list[str]:
+    """What a progress line watcher says when it looks at these times."""
+    said: list[str] = []
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(progress, "say", said.append)
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda: False))
+    state = Progress(
+        done=1200,
+        failed=2,
+        incomplete=1,
+        in_flight=5,
+        cost=1_234_000_000,
+        waiting_for="requests_per_minute",
+    )
+    with progress.watching("job", quiet=False) as (watch, every):
+        assert watch is not None
+        assert every == 30
+        for time in times:
+            clock.now = time
+            watch(state, {"succeeded": 34, "pending": 4966})
+    return said
+
+
+def test_lines_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere than on a terminal there is a line every 30 seconds, and none for a run that is over before."""
+    line = "job: 1,234 of 5,000 succeeded; 3 failed or incomplete, $1.2340, 5 in flight, waiting for requests_per_minute"
+    # What is as it was is not said again.
+    assert watched(monkeypatch, [0.0, 30.0, 60.0, 61.0]) == [line]
+
+
+def test_version_and_module() -> None:
+    """`batchgen --version` is the package's, however it is called."""
+    import batchgen
+
+    done = subprocess.run(
+        [sys.executable, "-m", "batchgen", "--version"],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=True,
+    )
+    assert done.stdout == f"batchgen {batchgen.__version__}\n"
+
+
+def test_the_simulator_as_a_server(lab: Lab) -> None:
+    """`batchgen simulate` serves until it is told to end, then ends with 0; a port that is taken is an input error."""
+    with serving() as api:
+        port = api.url.split(":")[2].split("/")[0]
+        done = lab.run("simulate", "--port", port)
+    assert done.returncode == 2
+    assert "choose another" in done.stderr
+    assert "is at" not in done.stderr
+    options = ("--latency", "0.01", "--rpm", "600", "--tpm", "90000", "--batch-speed", "0")
+    with lab.start("simulate", "--port", port, *options) as server:
+        assert server.stderr is not None
+        assert f"http://127.0.0.1:{port}/v1" in server.stderr.readline()
+        server.terminate()
+        assert server.wait(30) == 0
+        server.communicate()

@@ -1,0 +1,818 @@
+"""Batch objects, lists and files of answers that lie: each ends in a sentence, and nothing is lost or paid twice for it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from aiohttp import web
+from conftest import KEY, Lab, Server, serving
+
+import batchgen
+from batchgen import InputError, Options, maintenance, queries, runner
+from batchgen.dispatch.batches import backend, client, collect, input_file
+from batchgen.job import with_mode
+from batchgen.simulator import BatchInfo, Fate, RequestInfo, Settings, Simulator
+
+ROWS = 5
+
+# What a server that lies says in place of the truth (JSON, or the bytes of a file), asked for so: "GET /v1/batches".
+Lie = Callable[[str, Any], Any]
+
+
+class Liar(Simulator):
+    """A simulator whose answers to what succeeds go through `lie`; `asked` are the calls, with their queries."""
+
+    def __init__(self) -> None:
+        super().__init__(Settings(batch_speed=0), script=self._lose)
+        self.lie: Lie | None = None
+        self.asked: list[str] = []
+        self.lose = 0
+        # What is refused, and with which status; files that the simulator does not have.
+        self.refuse: tuple[str, int] | None = None
+        self.files: dict[str, bytes] = {}
+        # So many looks at a batch find the server busy.
+        self.busy = 0
+
+    def _lose(self, request: RequestInfo) -> str | None:
+        """Answers to `POST /batches` are lost while there are any to lose."""
+        lost = (request.method, request.path) == ("POST", "/v1/batches") and self.lose > 0
+        self.lose -= lost
+        return "reset_body" if lost else None
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        asked = f"{request.method} {request.raw_path}"
+        self.asked.append(asked)
+        if self.refuse is not None and asked.startswith(self.refuse[0]):
+            return web.Response(status=self.refuse[1], body=b'{"error": {"message": "no"}}')
+        if self.busy and asked.startswith("GET /v1/batches/"):
+            self.busy -= 1
+            return web.Response(status=503, body=b'{"error": {"message": "busy"}}')
+        if request.raw_path in self.files:
+            return web.Response(body=self.files[request.raw_path])
+        response = await super()._handle(request)
+        if self.lie is None or response.status != 200 or response.prepared:
+            return response
+        told: Any
+        if isinstance(response, web.FileResponse):
+            told = response._path.read_bytes()
+        else:
+            assert isinstance(response, web.Response)
+            assert isinstance(response.body, bytes)
+            told = json.loads(response.body)
+        lied = self.lie(asked, told)
+        return web.Response(body=lied if isinstance(lied, bytes) else json.dumps(lied).encode())
+
+
+@contextmanager
+def lying() -> Iterator[Liar]:
+    """A liar that runs, honest until it is told what to say."""
+    liar = Liar()
+    server = Server(liar.start, liar.stop)
+    try:
+        yield liar
+    finally:
+        server.close()
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits between two looks."""
+    monkeypatch.setattr(client, "BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(collect, "BETWEEN_FETCHES", 0.0)
+
+
+def written(lab: Lab, api: Simulator, **parts: Any) -> Path:
+    return lab.job(
+        api.url, rows=ROWS, mode="batch", retry={"attempts": 2, "max_wait": 0.01}, **parts
+    )
+
+
+def paid(api: Simulator) -> int:
+    """Requests that were executed."""
+    return api.requests.lines + api.requests.by_path["/v1/chat/completions"]
+
+
+def assert_done(lab: Lab, api: Simulator) -> None:
+    """Every row has its answer, each was paid once, the journal is sound, the key is nowhere."""
+    assert [row["output"] for row in lab.table()] == [f"answer {n}" for n in range(1, ROWS + 1)]
+    assert paid(api) == ROWS
+    assert maintenance.verify(lab.load(lab.folder / "job.yaml")) == []
+    assert not list(lab.output().glob(".*.tmp"))
+    assert not [
+        path
+        for path in lab.output().rglob("*")
+        if path.is_file() and KEY.encode() in path.read_bytes()
+    ]
+
+
+def about_a_batch(**said: Any) -> Lie:
+    """The batch object says something else, whenever it is looked at."""
+    return lambda asked, told: {**told, **said} if "GET /v1/batches/" in asked else told
+
+
+def without(*names: str) -> Lie:
+    """The batch object lacks something."""
+
+    def lie(asked: str, told: Any) -> Any:
+        is_batch = "GET /v1/batches/" in asked
+        return {name: told[name] for name in told if name not in names} if is_batch else told
+
+    return lie
+
+
+def in_files(make: Callable[[bytes], bytes]) -> Lie:
+    """The files of answers are others."""
+    return lambda asked, told: make(told) if isinstance(told, bytes) else told
+
+
+def each_line(change: Callable[[dict[str, Any]], Any]) -> Lie:
+    """Each line of a file of answers is another."""
+    return in_files(
+        lambda data: b"".join(
+            json.dumps(change(json.loads(line))).encode() + b"\n" for line in data.splitlines()
+        )
+    )
+
+
+def only(**said: Any) -> Lie:
+    """Nothing else is said of a batch."""
+    return lambda asked, told: said if "GET /v1/batches/" in asked else told
+
+
+LOGIN = b"<!doctype html><html><title>Log in</title></html>"
+UNFINISHED = {"output_file_id": None, "error_file_id": None}
+
+# What is said of a batch, and brings nothing that could be taken for its end: it is looked at again.
+HARMLESS: dict[str, Lie] = {
+    "a status of 10 MB": about_a_batch(status="x" * 10_000_000),
+    "a status that steers": about_a_batch(status="\x1b[2J\n\ud800 done"),
+    "a status that is none": about_a_batch(status=["completed"]),
+    "no status": without("status"),
+    "an error": only(error={"message": f"no, {KEY}", "code": 500}),
+    "nothing": only(),
+    "ids elsewhere": about_a_batch(output_file_id="../../../../etc/passwd"),
+    "ids of ten thousand": about_a_batch(output_file_id="f" * 10_000),
+    "ids that nobody can write": about_a_batch(output_file_id="file-\ud800"),
+    "files of null": about_a_batch(**UNFINISHED),
+    "files of numbers": about_a_batch(output_file_id=7, error_file_id=[1]),
+    "a login page": in_files(lambda data: LOGIN),
+    "no bytes": in_files(lambda data: b""),
+    "half of the file": in_files(lambda data: data[: len(data) // 2]),
+    "the first lines": in_files(lambda data: b"".join(data.splitlines(True)[:2])),
+    "binary junk": in_files(lambda data: bytes(range(256)) * 4000),
+    "JSON that is no result": in_files(lambda data: b'[1]\n{}\n"x"\n{"custom_id": "1"}\n'),
+    "the lines of others": each_line(
+        lambda line: {**line, "custom_id": f"other-{line['custom_id']}"}
+    ),
+    "no ids": each_line(lambda line: {**line, "custom_id": None}),
+    "ids written otherwise": each_line(lambda line: {**line, "custom_id": f"0{line['custom_id']}"}),
+    "ids of other scripts": each_line(
+        lambda line: {**line, "custom_id": chr(0x660 + int(line["custom_id"]))}
+    ),
+    "ids beyond any number": each_line(lambda line: {**line, "custom_id": "9" * 5000}),
+}
+
+# Lies beside the answers, which are all there.
+BESIDE: dict[str, Lie] = {
+    "counts that are none": about_a_batch(
+        request_counts={"total": float("nan"), "completed": 1e400, "failed": "x"}
+    ),
+    "counts beyond any number": about_a_batch(
+        request_counts={"total": 10**4200, "completed": int("9" * 4299), "failed": int("9" * 4299)}
+    ),
+    "counts below nothing": about_a_batch(
+        request_counts={"total": -1, "completed": -5, "failed": -7}
+    ),
+    "counts of null": about_a_batch(request_counts=None),
+    "times to come": about_a_batch(created_at=4e9, completed_at=4e9, expires_at=1e14),
+    "times of the stone age": about_a_batch(created_at=-1e14, completed_at=-1e14, expires_at=-1e14),
+    "times in milliseconds": about_a_batch(completed_at=1_790_000_000_000),
+    "times as texts": about_a_batch(
+        created_at="now", completed_at="2026-11-23T00:00:00Z", expires_at="never"
+    ),
+    "no metadata": about_a_batch(metadata=None),
+    "another name": about_a_batch(id="batch_other"),
+    "errors that are none": about_a_batch(errors={"data": [None, 7, {"line": "x"}]}),
+    "errors of no line": about_a_batch(
+        errors={"data": [{"line": 10**30, "code": ["x"]}, {"line": -1}]}
+    ),
+    "lines twice": in_files(lambda data: data + data),
+    "lines of others, too": in_files(
+        lambda data: data.replace(b'"custom_id": "', b'"custom_id": "x') + data
+    ),
+    "blank lines and carriage returns": in_files(
+        lambda data: b"\r\n\r\n" + data.replace(b"\n", b"\r\n")
+    ),
+    "no newline at the end": in_files(lambda data: data.rstrip()),
+    "a byte-order mark in front": in_files(lambda data: b"\xef\xbb\xbf\n" + data),
+    "the key": each_line(
+        lambda line: {**line, "response": {**line["response"], "request_id": KEY, "echo": KEY}}
+    ),
+    "a name that nobody can write": each_line(
+        lambda line: {**line, "response": {**line["response"], "request_id": "req\ud800\n"}}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_a_lie_is_no_end(lab: Lab, name: str) -> None:
+    """P12 P18 What cannot be the end of a batch, nor all that it brought, ends the run in a sentence; the batch stays open, and
+    the run after the lie brings everything. Nothing is sent twice, however often the lie is told."""
+    with lying() as api:
+        job = written(lab, api)
+        assert lab.go(job).exit_code == 6
+        api.lie = HARMLESS[name]
+        for _ in range(4):
+            lied = lab.go(job)
+            assert lied.exit_code in (4, 5, 6), lied.stopped
+            assert len(lied.batches) == 1
+        assert lied.stopped is None or KEY not in lied.stopped
+        queries.status(lab.load(job))
+        assert all(asked.split()[1].startswith(("/v1/batches", "/v1/files")) for asked in api.asked)
+        api.lie = None
+        assert lab.go(job).exit_code == 0
+        assert_done(lab, api)
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_a_lie_beside_the_answers(lab: Lab, name: str) -> None:
+    """P12 P18 Junk beside the answers changes none of them."""
+    with lying() as api:
+        job = written(lab, api)
+        assert lab.go(job).exit_code == 6
+        api.lie = BESIDE[name]
+        assert lab.go(job).exit_code == 0
+        assert_done(lab, api)
+    assert all(row["answered_at"] <= "2100" for row in lab.table())
+
+
+# -- the list, where a batch is looked for by its tag ------------------------------------------------------------------
+
+
+def somebodys(number: int) -> dict[str, Any]:
+    """A batch of somebody else."""
+    return {
+        "id": f"batch_{number}",
+        "created_at": 4_000_000_000 - number,
+        "metadata": {"batchgen": "batchgen-other"},
+    }
+
+
+def endless() -> Lie:
+    """Pages without end, each with new batches."""
+    numbers = itertools.count()
+    return lists(
+        lambda told: {"data": [somebodys(next(numbers)) for _ in range(100)], "has_more": True}
+    )
+
+
+def lists(make: Callable[[Any], Any]) -> Lie:
+    """The list of batches is another."""
+    return lambda asked, told: make(told) if "GET /v1/batches?limit=100" in asked else told
+
+
+# Lists that do not say whether there is a batch with a tag.
+LISTS: dict[str, Lie] = {
+    "no list": lists(lambda told: {**told, "data": None}),
+    "an object for a list": lists(lambda told: {**told, "data": {"0": told["data"]}}),
+    "an error": lists(lambda told: {"error": {"message": f"no, {KEY}"}}),
+    "a login page": lists(lambda told: LOGIN),
+    "the same page again and again": lists(lambda told: {"data": [somebodys(1)], "has_more": True}),
+    "pages without end": endless(),
+    "an empty page before others": lists(lambda told: {"data": [], "has_more": True}),
+    "batches without names": lists(
+        lambda told: {"data": [{**told["data"][0], "id": None}], "has_more": True}
+    ),
+    "junk": lists(
+        lambda told: {"data": [None, 7, "x", [], {}, {"id": "\ud800"}], "has_more": True}
+    ),
+}
+
+# Lists that have it, among other things.
+FOUND: dict[str, Lie] = {
+    "metadata of others": lists(
+        lambda told: {
+            **told,
+            "data": [
+                *(
+                    {"id": f"b{n}", "metadata": junk}
+                    for n, junk in enumerate((None, 7, [], {"batchgen": ["x"]}, "batchgen"))
+                ),
+                *told["data"],
+            ],
+        }
+    ),
+    "junk in front": lists(
+        lambda told: {**told, "data": [None, 7, "x", [], {}, {"id": "\ud800"}, *told["data"]]}
+    ),
+    "times of the stone age": lists(
+        lambda told: {**told, "data": [{**each, "created_at": 0} for each in told["data"]]}
+    ),
+    "times beyond any number": lists(
+        lambda told: {**told, "data": [{**each, "created_at": 10**400} for each in told["data"]]}
+    ),
+}
+
+
+def half_sent(lab: Lab, api: Liar) -> Path:
+    """A job whose batch was made, and whose run heard nothing of it."""
+    job = written(lab, api)
+    api.lose, api.lie = 1, lists(lambda told: LOGIN)
+    assert lab.go(job).exit_code in (4, 5)
+    return job
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_that_does_not_say(lab: Lab, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P12 P18 While nobody can say whether a batch was made, no other is: the runs end in a sentence, and the list that tells
+    the truth at last is believed."""
+    monkeypatch.setattr(client, "MOST_PAGES", 20)
+    with lying() as api:
+        job = half_sent(lab, api)
+        api.lie = LISTS[name]
+        for _ in range(2):
+            lied = lab.go(job)
+            assert lied.exit_code in (4, 5), lied.stopped
+            assert KEY not in (lied.stopped or "")
+        api.lie = None
+        assert lab.go(job).exit_code == 0
+        assert_done(lab, api)
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_a_batch_is_found_among_junk(lab: Lab, name: str) -> None:
+    """P12 P18 What else is in the list, and how, does not hide a batch."""
+    with lying() as api:
+        job = half_sent(lab, api)
+        api.lie = FOUND[name]
+        assert lab.go(job).exit_code == 0
+        assert_done(lab, api)
+
+
+def test_a_list_with_the_oldest_first(lab: Lab) -> None:
+    """P12 A list in another order is read to its end: old batches on its first page do not hide the new one on its last."""
+    old = [{"id": f"old_{n}", "created_at": 1_000_000_000 + n, "metadata": {}} for n in range(100)]
+
+    def lie(asked: str, told: Any) -> Any:
+        if not asked.startswith("GET /v1/batches?limit=100"):
+            return told
+        api.files["/v1/batches?limit=100&after=old_99"] = json.dumps(told).encode()
+        return {"data": old, "has_more": True}
+
+    with lying() as api:
+        job = half_sent(lab, api)
+        api.lie = lie
+        assert lab.go(job).exit_code == 0
+        assert_done(lab, api)
+
+
+@pytest.mark.parametrize("status", [404, 405, 400])
+def test_a_server_without_a_list(lab: Lab, status: int) -> None:
+    """P12 A server without a list of batches gets none: nobody could tell whether one was made. Where it loses its list later,
+    a create whose answer is lost is not tried again: the run ends with 4, until the batch is given up on purpose."""
+    with lying() as api:
+        job = written(lab, api)
+        api.refuse = ("GET /v1/batches?limit=1", status)
+        assert lab.go(job).exit_code == 4
+        assert not any(asked.startswith("POST") for asked in api.asked)
+        api.refuse = ("GET /v1/batches?limit=100", status)
+        api.lose = 1
+        for _ in range(2):
+            stopped = lab.go(job)
+            assert stopped.exit_code == 4
+            assert "batchgen cancel" in (stopped.stopped or "")
+        assert api.requests.by_path["/v1/files"] == 1
+        given_up = runner.cancel(lab.load(job))
+        assert (given_up.exit_code, given_up.rows, given_up.batches) == (0, {"failed": ROWS}, ())
+
+
+# -- creating ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [None, "", ".", "..", 7, ["x"], "\ud800", "b\n1", "x" * 5000])
+def test_a_batch_without_a_name(lab: Lab, name: Any) -> None:
+    """P12 P18 Ids that are none, of files and of batches: a file is sent again, which costs nothing, and a batch is found in
+    the list by its tag."""
+    with lying() as api:
+        job = written(lab, api)
+        named = iter([name])
+
+        def lie(asked: str, told: Any) -> Any:
+            if asked == "POST /v1/files":
+                return {**told, "id": next(named, told["id"])}
+            return {**told, "id": name} if asked == "POST /v1/batches" else told
+
+        api.lie = lie
+        assert lab.go(job).exit_code == 6
+        assert lab.go(job).exit_code == 0
+        assert_done(lab, api)
+
+
+@pytest.mark.parametrize(
+    "name", ["../models", "a/../../b", "x?y=1", "x#y", "%2e%2e", "a b", "\u00fc"]
+)
+def test_a_name_that_leads_elsewhere(lab: Lab, name: str) -> None:
+    """P12 P18 A server's name for a batch is no way: what is asked for stays below /batches, the run ends with 4, and the
+    batch is not made again."""
+    with lying() as api:
+        job = written(lab, api)
+        api.lie = lambda asked, told: {**told, "id": name} if asked == "POST /v1/batches" else told
+        assert lab.go(job).exit_code == 6
+        before = len(api.asked)
+        assert lab.go(job).exit_code in (4, 5)
+        assert all(asked.startswith("GET /v1/batches/") for asked in api.asked[before:])
+
+
+# -- failing -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "errors",
+    [None, {}, {"data": []}, {"data": [7]}, {"data": [{"line": 0}]}, {"data": [{"line": 10**30}]}],
+)
+def test_a_batch_that_failed_for_no_reason(lab: Lab, errors: Any) -> None:
+    """P23 A batch that failed and does not say of which rows stops the run: with --wait it would be sent again for ever."""
+    with lying() as api:
+        job = written(lab, api)
+        assert lab.go(job).exit_code == 6
+        api.lie = about_a_batch(
+            status="failed", errors=errors, output_file_id=None, request_counts=None
+        )
+        stopped = lab.go(job, wait=True)
+        assert (stopped.exit_code, stopped.rows, stopped.batches) == (4, {"pending": ROWS}, ())
+
+
+# -- the answers -------------------------------------------------------------------------------------------------------
+
+
+def test_a_line_without_an_end(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P20 A line beyond the largest reply is passed over in pieces, and the lines after it are read."""
+    monkeypatch.setattr(collect, "MAX_TEXT_REPLY", 2000)
+    with lying() as api:
+        job = written(lab, api)
+        assert lab.go(job).exit_code == 6
+        api.lie = in_files(lambda data: b"x" * 100_000 + b"\n" + data + b"y" * 100_000)
+        assert lab.go(job).exit_code == 0
+        assert_done(lab, api)
+
+
+def test_two_files_claim_a_row(lab: Lab) -> None:
+    """P12 P18 A row that the output file answers and the error file too has its answer, once."""
+    with lying() as api:
+        job = written(lab, api)
+        assert lab.go(job).exit_code == 6
+        errors = b"".join(
+            json.dumps(
+                {
+                    "custom_id": str(n),
+                    "response": None,
+                    "error": {"code": "server_error", "message": "no"},
+                }
+            ).encode()
+            + b"\n"
+            for n in range(1, ROWS + 1)
+        )
+        api.files["/v1/files/file-errors/content"] = errors
+        api.lie = about_a_batch(error_file_id="file-errors")
+        assert lab.go(job).exit_code == 0
+        assert_done(lab, api)
+
+
+def strange(response: Any) -> Callable[[dict[str, Any]], Any]:
+    """The second line's response, or its error, is another."""
+    return lambda line: {**line, **response} if line["custom_id"] == "2" else line
+
+
+ODD: dict[str, Any] = {
+    "a status beyond any number": {
+        "response": {"status_code": 10**30, "request_id": "r", "body": {}}
+    },
+    "a status of nothing": {"response": {"status_code": 0, "body": {}}},
+    "an error with a list for a code": {
+        "response": None,
+        "error": {"code": ["x"], "message": {"a": 1}},
+    },
+    "an error with half a character": {
+        "response": None,
+        "error": {"code": "\ud800", "message": "\ud800"},
+    },
+    "a body of null": {"response": {"status_code": 200, "request_id": None, "body": None}},
+    "a body that is deep": {
+        "response": {"status_code": 200, "body": json.loads("[" * 900 + "]" * 900)}
+    },
+    "an error with the key": {"response": None, "error": {"code": "x", "message": f"Bearer {KEY}"}},
+    "a refusal with the key": {
+        "response": {"status_code": 400, "body": {"error": {"message": f"no, {KEY}", "code": KEY}}}
+    },
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_answer_that_is_none(lab: Lab, name: str) -> None:
+    """P18 A line whose response is junk fails its row alone, or keeps the batch open; the others have their answers."""
+    with lying() as api:
+        job = written(lab, api)
+        assert lab.go(job).exit_code == 6
+        api.lie = each_line(strange(ODD[name]))
+        assert lab.go(job).exit_code in (3, 4, 6)
+        rows = {row["id"]: row["status"] for row in lab.table()}
+        assert rows.pop("r2") in ("pending", "failed")
+        assert set(rows.values()) == {"succeeded"}
+        assert not [
+            path
+            for path in lab.output().rglob("*")
+            if path.is_file() and KEY.encode() in path.read_bytes()
+        ]
+
+
+def test_an_answer_with_half_a_character(lab: Lab) -> None:
+    """P28 P18 Half a surrogate pair in an answer is no end of the run: it stands in the table as U+FFFD."""
+
+    def spoil(line: dict[str, Any]) -> Any:
+        line["response"]["body"]["choices"][0]["message"]["content"] = "a \ud83d b"
+        return line
+
+    with lying() as api:
+        job = written(lab, api)
+        assert lab.go(job).exit_code == 6
+        api.lie = each_line(spoil)
+        assert lab.go(job).exit_code == 0
+    assert {row["output"] for row in lab.table()} == {"a \ufffd b"}
+
+
+def test_one_batch_that_is_gone_keeps_no_other(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P12 A batch that the server does not know any more stops the run, but not before the others are collected."""
+    monkeypatch.setattr(input_file, "MOST_REQUESTS", 2)
+    with lying() as api:
+        job = written(lab, api)
+        assert lab.go(job).exit_code == 6
+        first = queries.status(lab.load(job))["batches"][0]["id"]
+        api.refuse = (f"GET /v1/batches/{first}", 404)
+        stopped = lab.go(job)
+        assert (stopped.exit_code, stopped.rows) == (4, {"succeeded": 3, "pending": 2})
+        assert "batchgen cancel" in (stopped.stopped or "")
+        api.refuse = None
+        assert lab.go(job).exit_code == 0
+        assert_done(lab, api)
+
+
+# -- giving up, and waiting --------------------------------------------------------------------------------------------
+
+
+def test_what_is_given_up_counts_as_paid(lab: Lab) -> None:
+    """P25 A batch that the server does not know any more may have been executed: given up, its requests count at their highest,
+    so that the cap holds, and their rows may be asked again."""
+    pricing = {"gpt-5.6-luna": {"input": 1000, "output": 2000}}
+    with lying() as api:
+        job = written(lab, api, pricing=pricing, limits={"max_cost": 100})
+        most = batchgen.plan(lab.load(job)).cost_at_most
+        assert lab.go(job).exit_code == 6
+        api.refuse = ("GET /v1/batches/", 404)
+        stopped = lab.go(job)
+        assert (stopped.exit_code, len(stopped.batches)) == (4, 1)
+        assert "does not know the batch" in (stopped.stopped or "")
+        (batch,) = stopped.batches
+        with pytest.raises(InputError, match="no-such: is no open batch"):
+            runner.cancel(lab.load(job), ids=["no-such"])
+        given_up = runner.cancel(lab.load(job), ids=[batch["id"]])
+        assert (given_up.exit_code, given_up.batches) == (0, ())
+        assert given_up.job.tally.cost == pytest.approx(most)
+        assert {row["reason"] for row in lab.table(which="errors")} == {"invalid_response"}
+        api.refuse = None
+        assert [lab.go(job).exit_code, lab.go(job).exit_code] == [6, 0]
+
+
+def test_cancel_takes_the_batches_that_it_is_told(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P12 `cancel JOB BATCH` ends one batch and leaves the others alone."""
+    monkeypatch.setattr(input_file, "MOST_REQUESTS", 2)
+    monkeypatch.setattr(backend, "FIRST_LOOK", 0.0)
+    with serving(
+        Settings(batch_speed=0), fate=lambda batch: Fate(ends="in_progress", answers=0)
+    ) as api:
+        job = lab.job(api.url, rows=6, mode="batch")
+        first, *others = lab.go(job).batches
+        ended = lab.run("cancel", job, first["id"])
+        assert ended.returncode == 6
+        left = queries.status(lab.load(job))["batches"]
+        assert [batch["id"] for batch in left] == [batch["id"] for batch in others]
+        shown = queries.show(lab.load(job), "r6")[0]
+        assert shown["batch"]["id"] == others[-1]["id"]
+
+
+def test_who_waits_survives_an_outage(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P24 A run that waits for its batches does not end because the server fails for a while; with retry.give_up it does."""
+    monkeypatch.setattr(backend, "FIRST_LOOK", 0.01)
+    with lying() as api:
+        job = written(lab, api)
+        api.busy = 9
+        assert lab.go(job, wait=True).exit_code == 0
+        assert api.busy == 0
+        assert_done(lab, api)
+        api.busy = 10_000
+        retry = {"attempts": 1, "max_wait": 0.01, "give_up": 0.05}
+        gave_up = lab.go(lab.job(api.url, name="hopeless", mode="batch", retry=retry), wait=True)
+        assert (gave_up.exit_code, len(gave_up.batches)) == (5, 1)
+
+
+def test_a_queue_that_others_fill_is_left_alone(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P12 Where batches of others fill the queue of a model, a run that waits tries again ever more seldom; when they have
+    ended, all goes through, in few batches."""
+    pauses: list[float] = []
+    monkeypatch.setattr(backend, "FIRST_LOOK", 0.0)
+    monkeypatch.setattr(backend, "FULL_AT_LAST", 240.0)
+
+    def fate(batch: BatchInfo) -> Fate:
+        return Fate(ends="in_progress") if batch.metadata["job"] == "others" else Fate()
+
+    with serving(Settings(batch_speed=0), fate=fate) as api:
+
+        async def sleep(self: Any, seconds: float) -> None:
+            pauses.extend([seconds] if seconds >= backend.FULL_AT_FIRST else [])
+            if len(pauses) == 4:
+                url = f"{api.url}/batches/{others.batches[0]['id']}/cancel"
+                httpx2.post(url, headers={"Authorization": "Bearer sk-x"})
+            self.go_on()
+
+        monkeypatch.setattr(client.BatchClient, "sleep", sleep)
+        others = lab.go(lab.job(api.url, name="others", rows=40, mode="batch"))
+        api.settings = Settings(batch_speed=0, batch_tokens=100)
+        done = lab.go(lab.job(api.url, rows=30, mode="batch"), wait=True)
+        assert done.exit_code == 0
+        assert pauses[:4] == [60.0, 120.0, 240.0, 240.0]
+        assert api.requests.batches < 20
+
+
+def test_a_batch_that_expired_with_nothing_answered(lab: Lab) -> None:
+    """P12 A batch of which nothing was answered in its whole time is not sent again unasked: the run that notices ends with 4,
+    the next one sends it."""
+    fates = iter([Fate(ends="expired", answers=0), Fate()])
+    with serving(Settings(batch_speed=0), fate=lambda batch: next(fates)) as api:
+        job = lab.job(api.url, mode="batch")
+        assert [lab.go(job).exit_code for _ in range(4)] == [6, 4, 6, 0]
+
+
+def test_what_no_batch_takes_is_sent_online(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P12 A row that is too large for any batch stays pending, with the reason and what to do; the others are sent, and --mode
+    online sends it too."""
+    monkeypatch.setattr(input_file, "MOST_BYTES", 400)
+    with serving(Settings(batch_speed=0)) as api:
+        job = lab.job(api.url, rows=None, mode="batch")
+        (lab.folder / "prompts.csv").write_text(
+            f"id,text\na,ECHO:one\nb,ECHO:{'x' * 300}\nc,ECHO:three\n", encoding="utf-8"
+        )
+        assert lab.go(job).exit_code == 6
+        done = lab.go(job)
+        assert (done.exit_code, done.rows) == (5, {"succeeded": 2, "pending": 1})
+        assert "b: it is" in (done.stopped or "")
+        assert "--mode online" in (done.stopped or "")
+        assert batchgen.run(with_mode(lab.load(job), "online")).exit_code == 0
+
+
+def test_edits_while_a_batch_is_open(lab: Lab) -> None:
+    """P08 P12 What is in a batch is answered as it was sent: an edit is sent again, plan and run say what is out for nothing,
+    no run ends with 0 while it is, and undoing the edit is free."""
+    with serving(
+        Settings(batch_speed=0), fate=lambda batch: Fate(shows=("in_progress",) * 4)
+    ) as api:
+        job = lab.job(api.url, rows=3, mode="batch")
+        assert lab.go(job).exit_code == 6
+        original = (lab.folder / "prompts.csv").read_text(encoding="utf-8")
+        (lab.folder / "prompts.csv").write_text(
+            original.replace("ECHO:answer 2", "ECHO:other 2"), encoding="utf-8"
+        )
+        assert batchgen.plan(lab.load(job)).strays == 1
+        said: list[str] = []
+        online = batchgen.run(with_mode(lab.load(job), "online"), Options(say=said.append))
+        assert "1 request in batches are of rows that have changed since" in "".join(said)
+        assert (online.exit_code, online.run.calls, len(online.batches)) == (6, 1, 1)
+        while lab.go(job).exit_code == 6:
+            pass
+        assert [row["output"] for row in lab.table()] == ["answer 1", "other 2", "answer 3"]
+        (lab.folder / "prompts.csv").write_text(original, encoding="utf-8")
+        assert lab.go(job).run.calls == 0
+        assert [row["output"] for row in lab.table()] == ["answer 1", "answer 2", "answer 3"]
+
+
+def test_a_file_that_comes_short_once_is_fetched_again(lab: Lab) -> None:
+    """P12 P18 A login page in place of the answers, once, costs nothing: the file is fetched again by the same run."""
+    with lying() as api:
+        job = written(lab, api)
+        assert lab.go(job).exit_code == 6
+        pages = iter([LOGIN])
+        api.lie = lambda asked, told: next(pages, told) if "/content" in asked else told
+        assert lab.go(job).exit_code == 0
+        assert_done(lab, api)
+
+
+def test_a_batch_that_cannot_be_asked_for_keeps_no_other(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P12 A batch that the server never shows again keeps no other from being collected; named, it can be given up."""
+    monkeypatch.setattr(input_file, "MOST_REQUESTS", 3)
+    with lying() as api:
+        job = written(lab, api)
+        broken, _ = lab.go(job).batches
+        api.refuse = (f"GET /v1/batches/{broken['id']}", 500)
+        silent = lab.go(job)
+        assert (silent.exit_code, silent.rows) == (5, {"succeeded": 2, "pending": 3})
+        assert runner.cancel(lab.load(job)).exit_code == 5
+        given_up = runner.cancel(lab.load(job), ids=[broken["id"]])
+        assert (given_up.exit_code, given_up.batches) == (0, ())
+
+
+def test_a_cancel_that_was_not_heard_is_asked_for_again(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P12 A batch that somebody wanted cancelled is asked to end again by every look, until it is."""
+    monkeypatch.setattr(backend, "FIRST_LOOK", 0.0)
+    with lying() as api:
+        job = written(lab, api)
+        (batch,) = lab.go(job).batches
+        api.lie = about_a_batch(status="in_progress", output_file_id=None)
+        asked = f"POST /v1/batches/{batch['id']}/cancel"
+        api.refuse = (asked, 400)
+        unheard = runner.cancel(lab.load(job))
+        assert (unheard.exit_code, unheard.batches[0]["cancelling"]) == (6, True)
+        before = api.asked.count(asked)
+        lab.go(job)
+        assert api.asked.count(asked) > before
+
+
+def test_a_list_without_metadata(lab: Lab) -> None:
+    """P12 A server that leaves out what it was told of a batch is known by the batch's file."""
+    with lying() as api:
+        job = half_sent(lab, api)
+        api.lie = lists(
+            lambda told: {**told, "data": [{**each, "metadata": None} for each in told["data"]]}
+        )
+        assert lab.go(job).exit_code == 0
+        assert_done(lab, api)
+
+
+def test_no_trouble_with_a_row_ends_the_waiting(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P12 A run that waits stays until its batches have ended, whatever row no batch takes; that ends it last, with 5."""
+    monkeypatch.setattr(input_file, "MOST_BYTES", 400)
+    monkeypatch.setattr(backend, "FIRST_LOOK", 0.0)
+    with serving(
+        Settings(batch_speed=0), fate=lambda batch: Fate(shows=("in_progress",) * 2)
+    ) as api:
+        job = lab.job(api.url, rows=None, mode="batch")
+        (lab.folder / "prompts.csv").write_text(
+            f"id,text\na,ECHO:one\nb,ECHO:{'x' * 300}\n", encoding="utf-8"
+        )
+        done = lab.go(job, wait=True)
+        assert (done.exit_code, done.rows, done.batches) == (5, {"succeeded": 1, "pending": 1}, ())
+
+
+def test_a_batch_that_may_be_of_another_project(lab: Lab) -> None:
+    """P12 Where a create is in doubt, and neither the batch nor its file is known to the key that asks now, another is not
+    made: the run ends with 4; with the right key the batch is found."""
+    with lying() as api:
+        job = half_sent(lab, api)
+        api.lie = lists(lambda told: {**told, "data": []})
+        api.refuse = ("GET /v1/files/", 404)
+        stopped = lab.go(job)
+        assert stopped.exit_code == 4
+        assert "whether a batch was made" in (stopped.stopped or "")
+        api.lie, api.refuse = None, None
+        assert lab.go(job).exit_code == 0
+        assert_done(lab, api)
+
+
+def test_lines_that_validation_refuses_are_rows(lab: Lab) -> None:
+    """P12 P18 A batch that failed because of some of its lines fails these rows, with the server's words, and the next run
+    sends the others, and only them."""
+    wrong = {"code": "invalid_request", "message": "line 2 is too odd", "param": "body", "line": 2}
+    with lying() as api:
+        job = written(lab, api)
+        assert lab.go(job).exit_code == 6
+        api.lie = about_a_batch(
+            status="failed", errors={"data": [wrong]}, output_file_id=None, request_counts=None
+        )
+        assert lab.go(job).exit_code == 6
+        api.lie = None
+        assert lab.go(job).exit_code == 3
+        (error,) = lab.table(which="errors")
+        assert (error["id"], error["reason"], error["message"]) == (
+            "r2",
+            "bad_request",
+            "line 2 is too odd",
+        )
+        assert [row["status"] for row in lab.table()] == [
+            "succeeded",
+            "failed",
+            "succeeded",
+            "succeeded",
+            "succeeded",
+        ]
+        # The batch that was told to have failed was executed by this liar all the same.
+        assert api.requests.lines == ROWS + ROWS - 1

@@ -1,0 +1,84 @@
+"""The lines of the Batch API's files, in and out."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchgen.batch_format import Result, result_line, result_of, task_line
+
+_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(codec="utf-8")),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner),
+    max_leaves=8,
+)
+_TEXT = st.text(st.characters(codec="utf-8"))
+
+
+@given(_TEXT, st.dictionaries(_TEXT, _JSON))
+def test_a_request_is_one_line(custom_id: str, body: dict[str, object]) -> None:
+    """Whatever a body holds, line separators of Unicode included, its request is one line that says what was asked."""
+    line = task_line(custom_id, "/chat/completions", body)
+    assert line.count(b"\n") == 1
+    assert line.endswith(b"\n")
+    expected = {
+        "custom_id": custom_id,
+        "method": "POST",
+        "url": "/v1/chat/completions",
+        "body": body,
+    }
+    assert json.loads(line) == expected
+
+
+@given(
+    st.builds(
+        Result,
+        custom_id=_TEXT,
+        status=st.integers(100, 599),
+        request_id=st.text("ab1", min_size=1),
+        body=_JSON,
+    )
+    | st.builds(
+        Result, custom_id=_TEXT, error=st.fixed_dictionaries({"code": _TEXT, "message": _TEXT})
+    )
+)
+def test_a_result_comes_back_as_it_was(result: Result) -> None:
+    """What is written as a line of an output or error file is read as the same."""
+    assert result_of(result_line("batch_req_1", result)) == result
+
+
+def test_half_a_character_stays_half() -> None:
+    """P28 Half a surrogate pair, as a reply may hold, is written as JSON's escape: the file stays UTF-8."""
+    line = result_line("x", Result(custom_id="é", status=200, body={"text": "\ud83d"}))
+    assert result_of(line.decode().encode()).body == {"text": "\ud83d"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"\xff\xfe",
+        b"null",
+        b"[]",
+        b"{}",
+        b'{"custom_id": 7, "response": {"status_code": 200, "body": {}}}',
+        b'{"custom_id": "7"}',
+        b'{"custom_id": "7", "response": null, "error": null}',
+        b'{"custom_id": "7", "response": {"status_code": true, "body": {}}}',
+        b'{"custom_id": "7", "response": {"status_code": "200", "body": {}}}',
+        b'{"custom_id": "7", "response": {"body": {}}, "error": "text"}',
+        b'{"custom_id": "7", "response": {"status_code": 200, "bo',
+        b'{"custom_id": ' + b"[" * 100_000,
+    ],
+)
+def test_what_is_no_result(line: bytes) -> None:
+    """P18 A line that is no result is refused, and nothing else happens."""
+    with pytest.raises(ValueError, match=r"\S"):
+        result_of(line)
