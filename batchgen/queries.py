@@ -72,19 +72,24 @@ def show(
         place.staged(journal)
         rows = rows_named(journal, [identity])
         calls = defaultdict(list)
-        for each in journal.attempts({row.ident for row in rows}):
+        for each in journal.attempts({row.outcome_id for row in rows}):
             calls[each["ident"], each["key"]].append({**each, "cost": dollars(each["cost"])})
-        return [_detail(place, journal, row, calls[row.ident, row.key]) for row in rows]
+        return [
+            _detail(place, journal, row, calls[row.outcome_id, row.fingerprint]) for row in rows
+        ]
 
 
 # What a row's outcome holds for batchgen alone.
-_PRIVATE = ("ident", "key", "columns_digest", "packed", "redo", "lost")
+_PRIVATE = ("outcome_id", "fingerprint", "columns_digest", "packed", "redo", "lost")
 
 
 def _detail(
     place: Workspace, journal: Journal, row: Row, attempts: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    recorded, batch = journal.recorded(row.ident, row.key), batch_of(journal, row.ident, row.key)
+    recorded, batch = (
+        journal.recorded(row.outcome_id, row.fingerprint),
+        batch_of(journal, row.outcome_id, row.fingerprint),
+    )
     outcome = None
     if recorded is not None:
         outcome = {
@@ -100,7 +105,7 @@ def _detail(
         "axes": row.axes,
         "turn": row.turn or None,
         "status": row.status,
-        "key": row.key.hex(),
+        "key": row.fingerprint.hex(),
         "error": row.error,
         "request": shown_request(place, row) if row.error is None else None,
         "outcome": outcome,

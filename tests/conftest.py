@@ -185,7 +185,7 @@ def renderings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def counting(self: Renderer, *args: Any, **kwargs: Any) -> Request:
         request = render(self, *args, **kwargs)
-        made.append(request.key)
+        made.append(request.fingerprint)
         return request
 
     monkeypatch.setattr(Renderer, "request", counting)

@@ -14,7 +14,7 @@ from conftest import Lab, serving
 import batchgen
 from batchgen import maintenance, queries
 from batchgen.simulator import RequestInfo, Simulator
-from batchgen.workspace import Place
+from batchgen.workspace import Workspace
 
 NOWHERE = "http://127.0.0.1:9/v1"
 
@@ -221,7 +221,7 @@ def test_the_second_of_two_at_once_is_busy(lab: Lab, api: Simulator) -> None:
     """P06 redo takes the job's lock like run does: while another holds it, it ends at once with 75; reading needs no lock."""
     job = lab.load(lab.job(api.url, rows=2))
     batchgen.run(job)
-    with Place.of(job).locked():
+    with Workspace.of(job).locked():
         for ask in (lambda: maintenance.redo(job, ["r1"]), lambda: batchgen.run(job)):
             with pytest.raises(batchgen.BusyError) as caught:
                 ask()
@@ -254,8 +254,8 @@ def test_nothing_simulated_stands_for_an_answer(lab: Lab) -> None:
     """P08 One row's simulated request and its real one have two keys, wherever their journals are."""
     job = lab.load(lab.job("http://127.0.0.1:9/v1"))
     real, simulated = (
-        Place.of(job, simulate=each).renderer.request({"id": "r1", "text": "x"}, {})
+        Workspace.of(job, simulate=each).renderer.request({"id": "r1", "text": "x"}, {})
         for each in (False, True)
     )
     assert real.body == simulated.body
-    assert real.key != simulated.key
+    assert real.fingerprint != simulated.fingerprint

@@ -35,7 +35,7 @@ def request(
         "pictures": pictures,
         "brings_in": brings_in,
     }
-    return Request(key="k", endpoint="/x", body={"model": model}, **bounds)
+    return Request(fingerprint=b"k", endpoint="/x", body={"model": model}, **bounds)
 
 
 def usage(inside: int | None = 1000, outside: int | None = 100, **more: int) -> Usage:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchgen import kinds
+from batchgen import replies
 from batchgen.dispatch import LARGE_REPLY
 from batchgen.kinds import KINDS
 from batchgen.recorder import recorder
@@ -263,7 +263,12 @@ def test_large_replies_are_read_off_the_event_loop(
     nothing: Any = None
     books = recorder.JournalRecorder(job, nothing, nothing, nothing, nothing, None)
     request = Request(
-        key="k", endpoint="/spied", body={"input": "a"}, input_bound=1, answer_bound=0, pictures=0
+        fingerprint=b"k",
+        endpoint="/spied",
+        body={"input": "a"},
+        input_bound=1,
+        answer_bound=0,
+        pictures=0,
     )
     received = asyncio.run(books.receive(request, {"data": [{"embedding": [1]}]}, b" " * size))
     assert received.answer.choices[0].text == "[1]"
@@ -279,7 +284,7 @@ def test_many_embeddings_are_written_one_by_one(monkeypatch: pytest.MonkeyPatch)
         largest.append(len(value) * (len(value[0]) if isinstance(value[0], list) else 1))
         return dumps(value, **options)
 
-    monkeypatch.setattr(kinds.json, "dumps", spied)
+    monkeypatch.setattr(replies.json, "dumps", spied)
     vectors = {"data": [{"embedding": [0.5] * 64}] * 200}
     text = read("embedding", vectors, input=["a"] * 200).choices[0].text
     assert json.loads(text) == [[0.5] * 64] * 200

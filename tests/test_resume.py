@@ -17,7 +17,7 @@ from batchgen import maintenance, queries
 from batchgen.journal import Journal
 from batchgen.report import STATUSES
 from batchgen.simulator import RequestInfo, Simulator
-from batchgen.workspace import Place
+from batchgen.workspace import Workspace
 
 ROWS = [("a", "ECHO:one"), ("b", "ECHO:two"), ("c", "ECHO:three")]
 SOME = {"path": "prompts.csv"}
@@ -106,7 +106,7 @@ def test_without_ids_a_column_that_no_template_uses_may_change(lab: Lab, api: Si
 
 
 def _ids(lab: Lab, job: Path) -> list[str]:
-    with Place.of(lab.load(job)).peek() as journal:
+    with Workspace.of(lab.load(job)).peek() as journal:
         return [row.id for row, _ in journal.answered()]
 
 
@@ -447,7 +447,7 @@ def test_a_run_that_dies_over_its_tables_leaves_nothing_taken_for_them(
             patched.setattr("batchgen.tables._whole", crash)
         with pytest.raises(Crash):
             lab.go(finished)
-    with Place.of(lab.load(finished)).peek() as journal:
+    with Workspace.of(lab.load(finished)).peek() as journal:
         assert journal.meta("tables") is None
     assert lab.go(finished).run.calls == 0
     assert texts(lab) == wanted

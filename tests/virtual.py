@@ -70,14 +70,14 @@ def now() -> float:
 def request(name: str, **parts: Any) -> Request:
     """A chat request."""
     defaults: dict[str, Any] = {
-        "key": name.encode(),
+        "fingerprint": name.encode(),
         "endpoint": "/chat/completions",
         "body": {"model": "m", "messages": []},
         "input_bound": 100,
         "answer_bound": 100,
         "pictures": 0,
     }
-    return Request(id=name, ident=name, **{**defaults, **parts})
+    return Request(id=name, outcome_id=name, **{**defaults, **parts})
 
 
 def answer(text: str = "yes", **parts: Any) -> Reply:

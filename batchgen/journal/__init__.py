@@ -220,8 +220,8 @@ class Journal(Counts):
 
     def _row(self, line: sqlite3.Row, same: Row | None) -> Row:
         """A row from its own cells, its prompt's and its state; `same` is one of the same prompt, read already."""
-        seq, n, identity, axes, conversation, turn, ident, key, _, error, *_ = self._checked(
-            "rows", line[:_PROMPT]
+        seq, n, identity, axes, conversation, turn, outcome_id, fingerprint, _, error, *_ = (
+            self._checked("rows", line[:_PROMPT])
         )
         if same is None:
             _, number, text, *_ = self._checked("prompts", line[_PROMPT:_WIDTH])
@@ -236,8 +236,8 @@ class Journal(Counts):
             axes={} if axes == "{}" else json.loads(axes),
             conversation=conversation,
             turn=turn,
-            ident=ident,
-            key=key,
+            outcome_id=outcome_id,
+            fingerprint=fingerprint,
             error=error,
             columns=columns,
             text=text,
@@ -247,21 +247,21 @@ class Journal(Counts):
 
     # -- the outcomes ----------------------------------------------------------------------------------------------
 
-    def recorded(self, ident: str, key: bytes) -> Recorded | None:
+    def recorded(self, outcome_id: str, fingerprint: bytes) -> Recorded | None:
         """The outcome under an identity and key. Raises DamagedError."""
-        return self._first_recorded("ident = ? AND key = ?", ident, key)
+        return self._first_recorded("ident = ? AND key = ?", outcome_id, fingerprint)
 
-    def last_answer(self, ident: str) -> Recorded | None:
+    def last_answer(self, outcome_id: str) -> Recorded | None:
         """The latest answer under an identity, whatever its key: what an outdated row shows. Raises DamagedError."""
-        if not ident.startswith("="):
+        if not outcome_id.startswith("="):
             return None
         newest = "ident = ? AND status <> 'failed' ORDER BY answered_at DESC LIMIT 1"
-        return self._first_recorded(newest, ident)
+        return self._first_recorded(newest, outcome_id)
 
     def shown(self, row: Row, recorded: Recorded | None) -> Recorded | None:
         """What a table shows of a row: its outcome, or of an outdated row its last answer. Raises DamagedError."""
         return (
-            self.last_answer(row.ident)
+            self.last_answer(row.outcome_id)
             if recorded is None and row.status == "outdated"
             else recorded
         )
@@ -284,7 +284,9 @@ class Journal(Counts):
 
     def files_of(self, recorded: Recorded) -> list[dict[str, Any]]:
         """The pictures of one answer. Raises DamagedError."""
-        return self.lines("files", "ident = ? AND key = ?", recorded.ident, recorded.key)
+        return self.lines(
+            "files", "ident = ? AND key = ?", recorded.outcome_id, recorded.fingerprint
+        )
 
     def owns(self, path: str) -> bool:
         """Whether a picture's path belongs to a recorded answer."""
@@ -436,13 +438,13 @@ class Journal(Counts):
         again = {"redo": 1, "tries": 0}
         with self.transaction() as connection:
             marked = {
-                (row.ident, row.key, row.conversation, canonical(row.axes), row.turn)
+                (row.outcome_id, row.fingerprint, row.conversation, canonical(row.axes), row.turn)
                 for row in rows
             }
             for status in statuses:
                 sql = f"{state()} SELECT ident, key, conversation, axes, turn FROM state WHERE status = ?"
                 marked |= {tuple(found) for found in self.query(sql, status)}
-            wanted = {(ident, key) for ident, key, *_ in marked}
+            wanted = {(outcome_id, fingerprint) for outcome_id, fingerprint, *_ in marked}
             first: dict[tuple[str, str], int] = {}
             for _, _, conversation, axes, turn in marked:
                 if conversation is not None:
@@ -450,12 +452,21 @@ class Journal(Counts):
             later = "SELECT ident, key FROM rows WHERE conversation = ? AND axes = ? AND turn > ?"
             for (conversation, axes), turn in first.items():
                 wanted |= {tuple(found) for found in self.query(later, conversation, axes, turn)}
-            return sum(self._mark(connection, ident, key, again) for ident, key in wanted)
+            return sum(
+                self._mark(connection, outcome_id, fingerprint, again)
+                for outcome_id, fingerprint in wanted
+            )
 
     def _mark(
-        self, connection: sqlite3.Connection, ident: str, key: bytes, changes: Mapping[str, Any]
+        self,
+        connection: sqlite3.Connection,
+        outcome_id: str,
+        fingerprint: bytes,
+        changes: Mapping[str, Any],
     ) -> int:
-        found = self.query("SELECT rowid FROM outcomes WHERE ident = ? AND key = ?", ident, key)
+        found = self.query(
+            "SELECT rowid FROM outcomes WHERE ident = ? AND key = ?", outcome_id, fingerprint
+        )
         for each in found:
             update(connection, "outcomes", each["rowid"], changes)
         return len(found)

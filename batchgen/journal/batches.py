@@ -43,10 +43,13 @@ def recent_batches(journal: Journal) -> list[Batch]:
     return _batches(journal, "closed_at IS NULL OR closed_at > ?", time.time() - RECENT)
 
 
-def batch_of(journal: Journal, ident: str, key: bytes) -> Batch | None:
+def batch_of(journal: Journal, outcome_id: str, fingerprint: bytes) -> Batch | None:
     """The batch that a request is in, or None. Raises DamagedError."""
     found = _batches(
-        journal, "batch = (SELECT batch FROM members WHERE ident = ? AND key = ?)", ident, key
+        journal,
+        "batch = (SELECT batch FROM members WHERE ident = ? AND key = ?)",
+        outcome_id,
+        fingerprint,
     )
     return found[0] if found else None
 
@@ -109,7 +112,8 @@ def noted(batch: Batch) -> Change:
 def ended(requests: Sequence[Request]) -> Change:
     """Requests are in their batches no more."""
     return Change(
-        also=partial(_leave, [(request.ident, request.key) for request in requests]), shown=False
+        also=partial(_leave, [(request.outcome_id, request.fingerprint) for request in requests]),
+        shown=False,
     )
 
 
@@ -172,8 +176,8 @@ def _enlisted(number: int, member: Member) -> tuple[Any, ...]:
     request = member.request
     about = (request.id, canonical(request.axes), canonical(outline(request.body)))
     return (
-        request.ident,
-        request.key,
+        request.outcome_id,
+        request.fingerprint,
         number,
         member.line,
         *about,
@@ -187,9 +191,9 @@ def _member(batch: Batch, line: dict[str, Any]) -> Member:
     asked = body.get("n", 1) if AT[batch.endpoint].draws else 0
     request = Request(
         id=line["id"],
-        ident=line["ident"],
+        outcome_id=line["ident"],
         axes=json.loads(line["axes"]),
-        key=line["key"],
+        fingerprint=line["key"],
         endpoint=batch.endpoint,
         body=body,
         input_bound=0,

@@ -38,8 +38,8 @@ class Row:
     axes: dict[str, Any]
     conversation: str | None
     turn: int
-    ident: str
-    key: bytes
+    outcome_id: str
+    fingerprint: bytes
     error: str | None
     columns: dict[str, Any]
     text: str
@@ -55,8 +55,8 @@ class Row:
 class Recorded(NamedTuple):
     """A recorded outcome as its table holds it, less its seal; `cost` in nano-dollars, `packed` its response as stored."""
 
-    ident: str
-    key: bytes
+    outcome_id: str
+    fingerprint: bytes
     status: str
     finish_reason: str | None
     model: str | None

@@ -154,12 +154,14 @@ class Writer:
 
     # -- what a run records --------------------------------------------------------------------------------------
 
-    def reserve(self, ident: str, key: bytes, number: int, at: float, cost: int) -> Change:
+    def reserve(
+        self, outcome_id: str, fingerprint: bytes, number: int, at: float, cost: int
+    ) -> Change:
         """A call is about to be sent that may cost up to `cost` nano-dollars."""
-        self._reserved.add((ident, key))
+        self._reserved.add((outcome_id, fingerprint))
         cells = {
-            "ident": ident,
-            "key": key,
+            "ident": outcome_id,
+            "key": fingerprint,
             "run": self._run,
             "number": number,
             "at": at,
@@ -167,27 +169,27 @@ class Writer:
         }
         return Change(also=partial(_reserve, cells))
 
-    def attempt(self, ident: str, key: bytes, attempt: Attempt) -> Change:
+    def attempt(self, outcome_id: str, fingerprint: bytes, attempt: Attempt) -> Change:
         """A call has ended."""
-        audit = ("attempts", partial(_audit, ident, key, self._run, attempt))
-        if (ident, key) not in self._reserved:
+        audit = ("attempts", partial(_audit, outcome_id, fingerprint, self._run, attempt))
+        if (outcome_id, fingerprint) not in self._reserved:
             return Change(lines=(audit,))
-        self._reserved.discard((ident, key))
-        return Change(lines=(audit,), also=partial(_settle, ident, key))
+        self._reserved.discard((outcome_id, fingerprint))
+        return Change(lines=(audit,), also=partial(_settle, outcome_id, fingerprint))
 
-    def withdraw(self, ident: str, key: bytes) -> Change:
+    def withdraw(self, outcome_id: str, fingerprint: bytes) -> Change:
         """A failure that this run recorded says nothing of its row after all."""
-        return Change(also=partial(_withdraw, ident, key, self._run))
+        return Change(also=partial(_withdraw, outcome_id, fingerprint, self._run))
 
-    def outcome(self, ident: str, columns_digest: bytes, outcome: Outcome) -> Change:
+    def outcome(self, outcome_id: str, columns_digest: bytes, outcome: Outcome) -> Change:
         """A request has ended in this run. A failure never replaces an answer that is still whole."""
-        line = partial(_recorded, ident, columns_digest, outcome, self._run)
+        line = partial(_recorded, outcome_id, columns_digest, outcome, self._run)
         if outcome.failure is not None:
             return Change(also=partial(_fail, line))
         if outcome.files:
             return Change(
                 lines=(("outcomes", line),),
-                also=partial(_own, ident, outcome.request.key, outcome.files),
+                also=partial(_own, outcome_id, outcome.request.fingerprint, outcome.files),
             )
         return Change(lines=(("outcomes", line),))
 
@@ -225,28 +227,35 @@ def _reserve(cells: Mapping[str, Any], connection: sqlite3.Connection) -> None:
     insert(connection, "reserved", cells, replace=True)
 
 
-def _settle(ident: str, key: bytes, connection: sqlite3.Connection) -> None:
-    connection.execute("DELETE FROM reserved WHERE ident = ? AND key = ?", (ident, key))
+def _settle(outcome_id: str, fingerprint: bytes, connection: sqlite3.Connection) -> None:
+    connection.execute(
+        "DELETE FROM reserved WHERE ident = ? AND key = ?", (outcome_id, fingerprint)
+    )
 
 
-def _withdraw(ident: str, key: bytes, run: int, connection: sqlite3.Connection) -> None:
+def _withdraw(
+    outcome_id: str, fingerprint: bytes, run: int, connection: sqlite3.Connection
+) -> None:
     sql = "DELETE FROM outcomes WHERE ident = ? AND key = ? AND run = ? AND status = 'failed'"
-    connection.execute(sql, (ident, key, run))
+    connection.execute(sql, (outcome_id, fingerprint, run))
 
 
 def _own(
-    ident: str, key: bytes, files: Sequence[Mapping[str, Any]], connection: sqlite3.Connection
+    outcome_id: str,
+    fingerprint: bytes,
+    files: Sequence[Mapping[str, Any]],
+    connection: sqlite3.Connection,
 ) -> None:
     """The pictures of an answer, in place of those of an earlier one."""
-    connection.execute("DELETE FROM files WHERE ident = ? AND key = ?", (ident, key))
+    connection.execute("DELETE FROM files WHERE ident = ? AND key = ?", (outcome_id, fingerprint))
     for file in files:
-        insert(connection, "files", {**file, "ident": ident, "key": key}, replace=True)
+        insert(connection, "files", {**file, "ident": outcome_id, "key": fingerprint}, replace=True)
 
 
 def _fail(line: Callable[[], Recorded], connection: sqlite3.Connection) -> None:
     failed = line()
     sql = "SELECT rowid, status, passing, tries, lost FROM outcomes WHERE ident = ? AND key = ?"
-    old = connection.execute(sql, (failed.ident, failed.key)).fetchone()
+    old = connection.execute(sql, (failed.outcome_id, failed.fingerprint)).fetchone()
     counted = old is not None and (old["passing"] or old["status"] != "failed")
     tries = (old["tries"] if counted else 0) + 1 if failed.passing else 0
     if old and old["status"] != "failed" and not old["lost"]:
@@ -254,24 +263,24 @@ def _fail(line: Callable[[], Recorded], connection: sqlite3.Connection) -> None:
         update(connection, "outcomes", old["rowid"], {"redo": int(again), "tries": tries})
         return
     connection.execute(_INSERTIONS["outcomes"], sealed(failed._replace(tries=tries)))
-    _own(failed.ident, failed.key, (), connection)
+    _own(failed.outcome_id, failed.fingerprint, (), connection)
 
 
-def _audit(ident: str, key: bytes, run: int, attempt: Attempt) -> Cells:
+def _audit(outcome_id: str, fingerprint: bytes, run: int, attempt: Attempt) -> Cells:
     """An attempt as its table holds it."""
     told = (attempt.status, attempt.code, attempt.reason, attempt.request_id)
     took = (attempt.input_tokens, attempt.output_tokens, fitting(attempt.cost))
     lasted = (attempt.wait, attempt.elapsed, attempt.batch)
-    return (ident, key, run, attempt.number, attempt.started_at, *told, *took, *lasted)
+    return (outcome_id, fingerprint, run, attempt.number, attempt.started_at, *told, *took, *lasted)
 
 
-def _recorded(ident: str, columns_digest: bytes, outcome: Outcome, run: int) -> Recorded:
+def _recorded(outcome_id: str, columns_digest: bytes, outcome: Outcome, run: int) -> Recorded:
     """An outcome as its table holds it, tried in one run."""
     answer, failure = outcome.answer, outcome.failure
     usage = answer.usage if answer else None
     return Recorded(
-        ident=ident,
-        key=outcome.request.key,
+        outcome_id=outcome_id,
+        fingerprint=outcome.request.fingerprint,
         status="failed" if answer is None else "succeeded" if answer.ended else "incomplete",
         finish_reason=answer.finish_reason if answer else None,
         model=answer.model if answer else None,

@@ -68,9 +68,11 @@ class JournalBatchRecorder:
         changes = [batches.ended([each.outcome.request for each in endings])]
         for each in endings:
             request = each.outcome.request
-            changes.append(self._writer.attempt(request.ident, request.key, each.attempt))
             changes.append(
-                self._writer.outcome(request.ident, each.member.columns_digest, each.outcome)
+                self._writer.attempt(request.outcome_id, request.fingerprint, each.attempt)
+            )
+            changes.append(
+                self._writer.outcome(request.outcome_id, each.member.columns_digest, each.outcome)
             )
         await self._writer.commit(together(*changes))
 

@@ -71,7 +71,7 @@ class JournalRecorder:
             request = rendered(self._job, self._renderer, row, previous)
         except RequestError as fault:
             return fault
-        if request.key != row.key:
+        if request.fingerprint != row.fingerprint:
             return RequestError(
                 ("request",), "a file that it is made of has changed since the run began; run again"
             )
@@ -98,7 +98,7 @@ class JournalRecorder:
 
     async def checked(self, row: Row, made: Request | RequestError) -> Request | None:
         """A row's request on its way to be sent; None, when that is recorded, for one that could not be made."""
-        self._digests[row.ident, row.key] = row.columns_digest
+        self._digests[row.outcome_id, row.fingerprint] = row.columns_digest
         if isinstance(made, RequestError):
             await self._unmade(row, str(made))
             return None
@@ -107,7 +107,7 @@ class JournalRecorder:
     def said(self, row: Row, previous: bytes, *, first: bool) -> History:
         """What an answered turn adds to its conversation: its own messages, then the reply to it."""
         given = rendered(self._job, self._renderer, row, previous).body["messages"]
-        recorded = self._journal.recorded(row.ident, row.key)
+        recorded = self._journal.recorded(row.outcome_id, row.fingerprint)
         assert recorded is not None  # a turn is sent only after the turns before it have succeeded
         return [*(given if first else own_messages(given)), _reply(json.loads(recorded.response))]
 
@@ -115,8 +115,8 @@ class JournalRecorder:
         failure = Failure(meaning="transient", reason="input", message=message)
         request = Request(
             id=row.id,
-            ident=row.ident,
-            key=row.key,
+            outcome_id=row.outcome_id,
+            fingerprint=row.fingerprint,
             endpoint="",
             body={},
             input_bound=0,
@@ -130,7 +130,7 @@ class JournalRecorder:
     async def reserve(self, request: Request, number: int, at: float, cost: int) -> None:
         """A call that may cost up to `cost` nano-dollars is about to be sent."""
         await self._writer.commit(
-            self._writer.reserve(request.ident, request.key, number, at, cost)
+            self._writer.reserve(request.outcome_id, request.fingerprint, number, at, cost)
         )
 
     async def receive(self, request: Request, body: Mapping[str, Any], reply: bytes) -> Received:
@@ -156,32 +156,36 @@ class JournalRecorder:
 
     async def attempt(self, request: Request, attempt: Attempt) -> None:
         """A call failed and its request has not ended."""
-        await self._writer.commit(self._writer.attempt(request.ident, request.key, attempt))
+        await self._writer.commit(
+            self._writer.attempt(request.outcome_id, request.fingerprint, attempt)
+        )
 
     def abandoned(self, request: Request, attempt: Attempt) -> None:
         """A call was given up while it was in flight; the writer records it before it ends."""
-        self._writer.put(self._writer.attempt(request.ident, request.key, attempt))
+        self._writer.put(self._writer.attempt(request.outcome_id, request.fingerprint, attempt))
 
     async def outcome(self, outcome: Outcome, attempt: Attempt) -> None:
         """The last call of a request in this run: the commit point."""
         request = outcome.request
-        audit = self._writer.attempt(request.ident, request.key, attempt)
+        audit = self._writer.attempt(request.outcome_id, request.fingerprint, attempt)
         await self._writer.commit(together(audit, self._change(outcome)))
 
     async def withdraw(self, request: Request) -> None:
         """A failure that was recorded in this run says nothing of its row: it is pending again."""
-        await self._writer.commit(self._writer.withdraw(request.ident, request.key))
+        await self._writer.commit(self._writer.withdraw(request.outcome_id, request.fingerprint))
 
     async def unsent(self, outcome: Outcome) -> None:
         """A request that ended without being sent."""
         await self._writer.commit(self._change(outcome))
 
     def _change(self, outcome: Outcome) -> Change:
-        return self._writer.outcome(outcome.request.ident, self.asked_of(outcome.request), outcome)
+        return self._writer.outcome(
+            outcome.request.outcome_id, self.asked_of(outcome.request), outcome
+        )
 
     def asked_of(self, request: Request) -> bytes:
         """The digest of the cells that a request was made of, once: it is on its way out of this run."""
-        return self._digests.pop((request.ident, request.key))
+        return self._digests.pop((request.outcome_id, request.fingerprint))
 
 
 class _Head(NamedTuple):
@@ -238,7 +242,7 @@ class _Conversation:
         self._history += await asyncio.to_thread(
             self._ledger.said, turn, self._previous, first=not self._history
         )
-        self._previous = turn.key
+        self._previous = turn.fingerprint
 
 
 def _turn(row: Row, column: str) -> Any:
@@ -261,7 +265,7 @@ def rendered(job: Job, renderer: Renderer, row: Row, previous: bytes = b"") -> R
         turn=_turn(row, column) if column else None,
         previous=previous,
         name=row.id,
-        ident=row.ident,
+        outcome_id=row.outcome_id,
         number=row.turn,
     )
 

@@ -73,7 +73,7 @@ Axes = Mapping[str, Any]
 class Request:
     """One call to the API, ready to send; plain data.
 
-    `id` is the identity that people see, `ident` that of its outcome in the journal. `body` is exactly what the API gets
+    `id` is the identity that people see, `outcome_id` that of its outcome in the journal. `body` is exactly what the API gets
     (for a later turn, with the conversation so far). `input_bound` is an upper bound of input tokens (UTF-8 bytes, 16 a
     message, 50,000 for each of `shown` pictures), `answer_bound` of all answers' tokens together or None without a cap,
     `pictures` how many are asked for. `brings_in` names a field that makes the server read more than the body, beyond any
@@ -81,10 +81,10 @@ class Request:
     """
 
     id: str = ""
-    ident: str = ""
+    outcome_id: str = ""
     axes: Axes = field(default_factory=dict)
     turn: int = 0
-    key: bytes
+    fingerprint: bytes
     endpoint: str
     body: Mapping[str, Any]
     uploads: tuple[Upload, ...] = ()
@@ -270,7 +270,7 @@ class Renderer:
         turn: Any = None,
         previous: bytes = b"",
         name: str = "",
-        ident: str = "",
+        outcome_id: str = "",
         number: int = 0,
     ) -> Request:
         """The request of one row and combination; `turn` is the element of a `turns` column, `previous` the key of the
@@ -288,7 +288,7 @@ class Renderer:
         )
         try:
             text = canonical(body)
-            key = hashlib.sha256(
+            fingerprint = hashlib.sha256(
                 f"{self._recipe(kind, uploads, previous)}\n{text}".encode()
             ).digest()
         except (TypeError, ValueError, RecursionError) as error:
@@ -299,10 +299,10 @@ class Renderer:
         input_bound, shown = _input(body, text)
         return Request(
             id=name,
-            ident=ident,
+            outcome_id=outcome_id,
             axes=axes,
             turn=number,
-            key=key,
+            fingerprint=fingerprint,
             endpoint=kind.endpoint,
             body={**kind.defaults, **body},
             uploads=uploads,

@@ -85,7 +85,7 @@ class _Held(NamedTuple):
     axes: str
     thread: tuple[str | None, int]
     named: _Named | None
-    key: bytes
+    fingerprint: bytes
     error: str | None
     expected: Expected
 
@@ -137,7 +137,7 @@ class StagingTables:
             _named(identity, request.axes, thread[1]),
             request.axes,
             thread,
-            request.key,
+            request.fingerprint,
             None,
             expected,
         )
@@ -175,11 +175,11 @@ class StagingTables:
         named: _Named | None,
         axes: Mapping[str, Any],
         thread: tuple[str | None, int],
-        key: bytes,
+        fingerprint: bytes,
         error: str | None,
         expected: Expected,
     ) -> None:
-        self._rows.append(_Held(n, canonical(axes), thread, named, key, error, expected))
+        self._rows.append(_Held(n, canonical(axes), thread, named, fingerprint, error, expected))
 
     def flush(self) -> None:
         """Write what is held."""
@@ -199,12 +199,12 @@ class StagingTables:
 
     def _occurrences(self) -> list[int]:
         """Which one of the rows with the same key each held row is, from 1."""
-        keys = [row.key for row in self._rows]
+        keys = [row.fingerprint for row in self._rows]
         last = self._found(_LAST_OCCURRENCES, keys)
         found = []
-        for key in keys:
-            last[key] = last.get(key, 0) + 1
-            found.append(last[key])
+        for fingerprint in keys:
+            last[fingerprint] = last.get(fingerprint, 0) + 1
+            found.append(last[fingerprint])
         return found
 
     def _found(self, sql: str, values: Sequence[Any]) -> dict[Any, int]:
@@ -238,10 +238,10 @@ class StagingTables:
             return
         for statement in _ADOPTION:
             self._connection.execute(statement)
-        for seq, ident in self._connection.execute(
+        for seq, outcome_id in self._connection.execute(
             "SELECT seq, ident FROM temp.adopted ORDER BY seq"
         ):
-            update(self._connection, "rows", seq, {"ident": ident})
+            update(self._connection, "rows", seq, {"ident": outcome_id})
         self._connection.execute("DROP TABLE temp.adopted")
         self._connection.execute("DROP TABLE temp.orphans")
 
@@ -252,8 +252,8 @@ def _named(identity: str | None, axes: Mapping[str, Any], turn: int) -> _Named |
 
 def _line(row: _Held, occurrence: int) -> tuple[Any, ...]:
     """A row as its table holds it."""
-    shown = row.key.hex()[:SHOWN_KEY] + (f"-{occurrence}" if occurrence > 1 else "")
-    identity, ident = row.named or (shown, None)
+    shown = row.fingerprint.hex()[:SHOWN_KEY] + (f"-{occurrence}" if occurrence > 1 else "")
+    identity, outcome_id = row.named or (shown, None)
     expected = row.expected
     takes = map(fitting, (expected.tokens, expected.cost, expected.cost_bound))
     return sealed(
@@ -262,8 +262,8 @@ def _line(row: _Held, occurrence: int) -> tuple[Any, ...]:
             identity,
             row.axes,
             *row.thread,
-            ident or f"#{occurrence}",
-            row.key,
+            outcome_id or f"#{occurrence}",
+            row.fingerprint,
             occurrence,
             row.error,
             *takes,

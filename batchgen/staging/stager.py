@@ -332,12 +332,12 @@ class Stager:
         previous = b""
         for number, turn in enumerate(turns, 1):
             name = f"row {prompt.n}"
-            key = self._request(
+            fingerprint = self._request(
                 prompt, identity, axes, staging, thread=(name, number), turn=turn, previous=previous
             )
-            if key is None:
+            if fingerprint is None:
                 break
-            previous = key
+            previous = fingerprint
         if identity is None:
             staging.name_thread(f"row {prompt.n}", axes)
 
@@ -373,7 +373,7 @@ class Stager:
         if self._capped and expected.cost_bound is None:
             self._unbounded(request)
         staging.row(prompt.n, identity, request, thread[0] if thread else None, expected)
-        return request.key
+        return request.fingerprint
 
     def _expected(self, request: Request) -> Expected:
         inside = request.text_bytes // BYTES_PER_TOKEN + request.shown * USUAL_PICTURE

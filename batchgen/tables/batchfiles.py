@@ -33,7 +33,9 @@ def batch_writer(path: Path, *, note: Note | None = None) -> Iterator[WriteResul
 def custom_id(job: Job, row: Row) -> str:
     """What names a row's request in the files, and no other: its id; where the id alone does not, a JSON list of the id,
     the values of the axes in the job's order, and the turn. A broken row whose id could not be read has its line."""
-    nameless = job.prompts.id is not None and row.error is not None and row.ident.startswith("#")
+    nameless = (
+        job.prompts.id is not None and row.error is not None and row.outcome_id.startswith("#")
+    )
     name = f"(line {row.line})" if nameless else row.id
     parts = [row.axes.get(axis) for axis in job.matrix] + ([row.turn] if job.conversation else [])
     return canonical([name, *parts]) if parts else name

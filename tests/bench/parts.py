@@ -24,7 +24,7 @@ from batchgen.kinds import KINDS
 from batchgen.prompts import open_prompts
 from batchgen.replies import Usage
 from batchgen.requests import Request
-from batchgen.workspace import Place
+from batchgen.workspace import Workspace
 
 ROUNDS = 5
 
@@ -56,7 +56,7 @@ def least(rows: int, work: Callable[[], object]) -> float:
     return min(spent) / rows * 1e6
 
 
-def parts(prompts: Path, place: Place) -> dict[str, float]:
+def parts(prompts: Path, place: Workspace) -> dict[str, float]:
     """The parts in the order of the flow."""
     found: dict[str, float] = {}
     with open_prompts(prompts, shown=prompts.name, bad_rows="refuse") as file:
@@ -79,7 +79,7 @@ def parts(prompts: Path, place: Place) -> dict[str, float]:
         found["pass 1 as a whole"] = (time.process_time() - before) / size * 1e6
         found["read a page of rows again"] = least(size, lambda: pages(journal))
         requests = [
-            render(row.columns, row.axes, name=row.id, ident=row.ident)
+            render(row.columns, row.axes, name=row.id, outcome_id=row.outcome_id)
             for row, _ in journal.answered()
         ]
         for name, limit in {"no limit": None, "three limits": 1e9}.items():
@@ -102,7 +102,7 @@ def parts(prompts: Path, place: Place) -> dict[str, float]:
     return found
 
 
-def admitted(place: Place, requests: list[Request], limit: float | None) -> None:
+def admitted(place: Workspace, requests: list[Request], limit: float | None) -> None:
     """Admit all requests, and settle them."""
     run(admit(place, requests, limit))
 
@@ -119,7 +119,7 @@ def pages(journal: Journal) -> None:
         after = page[-1].seq
 
 
-async def admit(place: Place, requests: list[Request], limit: float | None) -> None:
+async def admit(place: Workspace, requests: list[Request], limit: float | None) -> None:
     """Admit all requests, and settle them."""
     admission = Admission(
         requests=limit,
@@ -161,11 +161,13 @@ async def record(journal: Journal, requests: list[Request], group: int) -> None:
                 reply=REPLY,
                 request_id="r",
             )
-            waiting.append(writer.put(writer.attempt(request.ident, request.key, attempt)))
-            waiting.append(writer.put(writer.outcome(request.ident, b"", outcome)))
+            waiting.append(
+                writer.put(writer.attempt(request.outcome_id, request.fingerprint, attempt))
+            )
+            waiting.append(writer.put(writer.outcome(request.outcome_id, b"", outcome)))
         await asyncio.gather(*waiting)
     await writer.close()
 
 
 if __name__ == "__main__":
-    print(json.dumps(parts(Path(sys.argv[1]), Place.of(load_job(Path(sys.argv[2]))))))
+    print(json.dumps(parts(Path(sys.argv[1]), Workspace.of(load_job(Path(sys.argv[2]))))))

@@ -16,7 +16,7 @@ from typing import Any
 
 from batchgen import runner
 from batchgen.cli import main
-from batchgen.workspace import Place
+from batchgen.workspace import Workspace
 
 spent: dict[str, float] = defaultdict(float)
 
@@ -35,7 +35,7 @@ def clocked(owner: Any, name: str, stage: str) -> None:
     setattr(owner, name, outer)
 
 
-clocked(Place, "take_in", "intake")
+clocked(Workspace, "take_in", "intake")
 clocked(runner, "_completed", "dispatch")
 clocked(runner, "_finish", "tables")
 atexit.register(lambda: print(json.dumps(spent), file=sys.stderr))

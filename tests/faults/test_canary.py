@@ -213,7 +213,7 @@ def test_a_request_id_is_no_place_for_it(lab: Lab) -> None:
 def test_a_bug_tells_nothing(lab: Lab) -> None:
     """P40 A bug exits with 1 and tells where it is, not what the key or the prompts were."""
     (lab.folder / "sitecustomize.py").write_text(
-        "import batchgen.dispatch.transport as transport\n"
+        "import batchgen.dispatch.api.client as transport\n"
         "async def broken(self, request):\n"
         "    raise ZeroDivisionError(self._key + str(request.body))\n"
         "transport.Client.post = broken\n",

@@ -899,7 +899,7 @@ def test_jobs_are_frozen(tmp_path: Path) -> None:
 def test_imports_stay_light() -> None:
     """Reading a job imports none of the packages that cost seconds of start-up."""
     heavy = ("openai", "pandas", "jinja2", "dotenv", "aiohttp", "genai_prices", "numpy")
-    code = f"import sys, batchgen.spec; print([name for name in {heavy!r} if name in sys.modules])"
+    code = f"import sys, batchgen.job; print([name for name in {heavy!r} if name in sys.modules])"
     root = Path(__file__).parent.parent.parent
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True

@@ -28,8 +28,8 @@ from batchgen.journal.writer import Change, Writer
 from batchgen.kinds import KINDS
 from batchgen.requests import Request
 from batchgen.simulator import Settings, Simulator
-from batchgen.staging.rows import GROUP_ROWS, Staging
-from batchgen.workspace import Place
+from batchgen.staging.rows import GROUP_ROWS, StagingTables
+from batchgen.workspace import Workspace
 
 MADE = ("results.csv", "errors.csv", "report.json")
 
@@ -108,7 +108,7 @@ def test_a_flipped_byte_in_every_text_that_is_kept_is_found(lab: Lab, sound: Job
     """P02 A flipped byte inside a value, which SQLite's own check misses, is named: in an answer, in the prompts' cells, in
     a row, in an attempt's cost, in the report."""
     path = lab.output() / "journal.db"
-    with Place.of(sound).open() as journal:
+    with Workspace.of(sound).open() as journal:
         journal.forget_tables()
     for table, column, named in (
         ("outcomes", "response", "the outcome of"),
@@ -216,7 +216,7 @@ def test_a_damaged_note_of_the_tables_is_found(lab: Lab) -> None:
 
 def test_every_line_of_every_table_is_sealed(lab: Lab, sound: Job) -> None:
     """P02 Every table has a seal, and what a run leaves fits it, whatever the types it was given."""
-    with Place.of(sound).peek() as journal:
+    with Workspace.of(sound).peek() as journal:
         for table in TABLES:
             assert list(COLUMNS[table])[-1] == "seal"
             lines = [tuple(found) for found in journal.query(f"SELECT * FROM {table}")]
@@ -277,15 +277,15 @@ def test_responses_are_packed_where_that_pays() -> None:
         unpacked(b"znonsense")
 
 
-def staged(lab: Lab, rows: int, **parts: Any) -> Place:
+def staged(lab: Lab, rows: int, **parts: Any) -> Workspace:
     """A place with a journal in which so many rows are staged."""
-    place = Place.of(lab.load(lab.job("http://127.0.0.1:9/v1", rows=rows, **parts)))
+    place = Workspace.of(lab.load(lab.job("http://127.0.0.1:9/v1", rows=rows, **parts)))
     with place.locked(), place.open() as journal:
         place.take_in(journal, capped=False)
     return place
 
 
-def record(place: Place, which: Callable[[int], bool]) -> None:
+def record(place: Workspace, which: Callable[[int], bool]) -> None:
     """An answer for the rows whose number `which` holds of."""
 
     async def fill(journal: Journal) -> None:
@@ -297,8 +297,8 @@ def record(place: Place, which: Callable[[int], bool]) -> None:
                 reply = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
                 request = Request(
                     id=row.id,
-                    ident=row.ident,
-                    key=row.key,
+                    outcome_id=row.outcome_id,
+                    fingerprint=row.fingerprint,
                     endpoint="",
                     body={},
                     input_bound=0,
@@ -314,7 +314,7 @@ def record(place: Place, which: Callable[[int], bool]) -> None:
                     reply=json.dumps(reply).encode(),
                 )
                 waiting.append(
-                    writer.commit(writer.outcome(row.ident, row.columns_digest, outcome))
+                    writer.commit(writer.outcome(row.outcome_id, row.columns_digest, outcome))
                 )
         await asyncio.gather(*waiting)
         await writer.close()
@@ -351,8 +351,8 @@ def test_every_lookup_uses_an_index(lab: Lab) -> None:
             "find": plans(journal, lambda: journal.find("r1")),
             "thread": plans(journal, lambda: journal.thread(row)),
             "again": plans(journal, lambda: journal.again(row)),
-            "last": plans(journal, lambda: journal.last_answer(row.ident)),
-            "attempts": plans(journal, lambda: journal.attempts([row.ident])),
+            "last": plans(journal, lambda: journal.last_answer(row.outcome_id)),
+            "attempts": plans(journal, lambda: journal.attempts([row.outcome_id])),
         }
     # A page is a few rows that an index found, and `talks` are their conversations.
     steps = {
@@ -380,7 +380,7 @@ def test_whatever_changes_a_row_or_an_answer_forgets_the_tables(lab: Lab) -> Non
     with place.locked(), place.open() as journal:
         row = journal.first()
         assert row is not None
-        one = [(row.ident, row.key)]
+        one = [(row.outcome_id, row.fingerprint)]
 
         def known() -> bool:
             return journal.meta("tables") is not None
@@ -403,8 +403,10 @@ def test_whatever_changes_a_row_or_an_answer_forgets_the_tables(lab: Lab) -> Non
             lambda: journal.mark_redo([row]),
             lambda: journal.mark_lost(one),
             lambda: journal.mark_lost([]),
-            lambda: written(lambda writer: writer.withdraw(row.ident, row.key)),
-            lambda: written(lambda writer: writer.attempt(row.ident, row.key, attempt)),
+            lambda: written(lambda writer: writer.withdraw(row.outcome_id, row.fingerprint)),
+            lambda: written(
+                lambda writer: writer.attempt(row.outcome_id, row.fingerprint, attempt)
+            ),
             journal.forget_tables,
         ):
             journal.end_run(1, 0, {}, {"recipe": "", "files": {}, "disarmed": 0})
@@ -429,7 +431,7 @@ def test_many_conversations_are_read_in_one_go(lab: Lab) -> None:
         path.write_text("id,thread,text\n" + "".join(lines))
         name = f"talk{conversations}"
         job = lab.job("http://127.0.0.1:9/v1", name=name, rows=None, conversation={"id": "thread"})
-        place = Place.of(lab.load(job))
+        place = Workspace.of(lab.load(job))
         counted = 0
 
         def tick() -> int:
@@ -462,7 +464,7 @@ def test_a_long_conversation_is_read_once(lab: Lab) -> None:
         )
         name = f"talk{turns}"
         job = lab.job("http://127.0.0.1:9/v1", name=name, rows=None, conversation={"id": "thread"})
-        place = Place.of(lab.load(job))
+        place = Workspace.of(lab.load(job))
         counted = 0
 
         def tick() -> int:
@@ -496,7 +498,7 @@ def test_the_turns_of_a_row_share_its_cells(lab: Lab) -> None:
     job = lab.job(
         "http://127.0.0.1:9/v1", **parts, request={"model": "gpt-5.6-luna", "messages": messages}
     )
-    place = Place.of(lab.load(job))
+    place = Workspace.of(lab.load(job))
     with place.locked(), place.open() as journal:
         place.take_in(journal, capped=False)
         (head,) = journal.heads(0, None)
@@ -510,13 +512,13 @@ def test_the_turns_of_a_row_share_its_cells(lab: Lab) -> None:
 def test_rows_are_not_held_back_without_end(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """P31 Of prompts with a matrix of many combinations, pass 1 holds a few thousand rows, whatever their number."""
     held = []
-    flush = Staging.flush
+    flush = StagingTables.flush
 
-    def looking(self: Staging) -> None:
+    def looking(self: StagingTables) -> None:
         held.append(len(self._rows))
         flush(self)
 
-    monkeypatch.setattr(Staging, "flush", looking)
+    monkeypatch.setattr(StagingTables, "flush", looking)
     batchgen.plan(
         lab.load(lab.job("http://127.0.0.1:9/v1", rows=30, matrix={"axis": list(range(500))}))
     )
@@ -531,7 +533,7 @@ def test_equal_requests_change_their_names_in_one_go(lab: Lab) -> None:
     def steps(rows: int) -> int:
         path = lab.folder / "prompts.csv"
         job = lab.job("http://127.0.0.1:9/v1", name=f"same{rows}", rows=None)
-        place = Place.of(lab.load(job))
+        place = Workspace.of(lab.load(job))
         counted = 0
 
         def tick() -> int:
@@ -580,7 +582,7 @@ def test_a_journal_whose_log_was_left_behind_is_read_whole(lab: Lab, api: Simula
     """P01 A process that died left commits in the write-ahead log: readers see them, and the next run goes on."""
     job = lab.job(api.url, rows=6)
     lab.go(job, limit=2)
-    place = Place.of(lab.load(job))
+    place = Workspace.of(lab.load(job))
     with place.open() as journal:
         journal.begin_run({"died": True}, "")
         folder = lab.folder / "crashed" / "job"
@@ -603,7 +605,7 @@ def test_a_call_in_flight_when_the_process_died_counts_as_spent(lab: Lab) -> Non
 
         async def reserve() -> None:
             writer = Writer(journal.path, 1)
-            await writer.commit(writer.reserve(row.ident, row.key, 1, 5.0, 700))
+            await writer.commit(writer.reserve(row.outcome_id, row.fingerprint, 1, 5.0, 700))
             await writer.close()
 
         journal.begin_run({}, "")
@@ -613,7 +615,8 @@ def test_a_call_in_flight_when_the_process_died_counts_as_spent(lab: Lab) -> Non
         journal.begin_run({}, "")
         assert journal.spent() == 700
         assert [
-            (each["reason"], each["cost"], each["run"]) for each in journal.attempts([row.ident])
+            (each["reason"], each["cost"], each["run"])
+            for each in journal.attempts([row.outcome_id])
         ] == [("interrupted", 700, 1)]
         assert list(journal.damage()) == []
 
@@ -682,12 +685,12 @@ def test_hostile_texts_of_a_server_are_kept(lab: Lab) -> None:
         async def use() -> None:
             writer = Writer(journal.path, journal.begin_run({}, ""))
             attempt = Attempt(number=1, started_at=1.0, wait=0.0, elapsed=0.1, code="\udc00")
-            await writer.commit(writer.attempt(row.ident, row.key, attempt))
+            await writer.commit(writer.attempt(row.outcome_id, row.fingerprint, attempt))
             message = {"role": "assistant", "content": "\ud83d"}
             reply = {"choices": [{"message": message, "finish_reason": "stop"}], "model": "m\ud800"}
             request = Request(
-                ident=row.ident,
-                key=row.key,
+                outcome_id=row.outcome_id,
+                fingerprint=row.fingerprint,
                 endpoint="",
                 body={},
                 input_bound=0,
@@ -703,14 +706,14 @@ def test_hostile_texts_of_a_server_are_kept(lab: Lab) -> None:
                 reply=json.dumps(reply).encode(),
                 request_id="\ud800",
             )
-            await writer.commit(writer.outcome(row.ident, row.columns_digest, outcome))
+            await writer.commit(writer.outcome(row.outcome_id, row.columns_digest, outcome))
             await writer.close()
 
         asyncio.run(use())
-        recorded = journal.recorded(row.ident, row.key)
+        recorded = journal.recorded(row.outcome_id, row.fingerprint)
         assert recorded is not None
         assert recorded.model == "m\ufffd"
-        assert journal.attempts([row.ident])[0]["code"] == "\ufffd"
+        assert journal.attempts([row.outcome_id])[0]["code"] == "\ufffd"
         assert list(journal.damage()) == []
 
 
@@ -733,7 +736,7 @@ def test_the_log_gives_its_room_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) 
     (lab.folder / "prompts.csv").write_text(
         "\n".join(["id,text", *(f"r{n},{'x' * 2500}" for n in range(2500))])
     )
-    place = Place.of(lab.load(job))
+    place = Workspace.of(lab.load(job))
     log = place.folder / "journal.db-wal"
     with place.locked(), place.open() as journal:
         place.take_in(journal, capped=False)

@@ -212,7 +212,7 @@ def key(
     made = renderer(folder, provider=provider, **parts).request(
         row or {"text": "hi"}, axes or {}, previous=previous
     )
-    return made.key.hex()
+    return made.fingerprint.hex()
 
 
 def test_golden_keys(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_what_is_out_of_the_key(tmp_path: Path) -> None:
     text = renderer(tmp_path, "text", {"model": "m", "input": "x"}).request({}, {})
     assert text.body["store"] is False
     assert (
-        text.key
+        text.fingerprint
         == hashlib.sha256(b'[1,"openai","/responses",[],""]\n{"input":"x","model":"m"}').digest()
     )
 
@@ -338,7 +338,7 @@ def test_history(tmp_path: Path) -> None:
         "1" * 500,
         "two",
     ]
-    assert whole.key == second.key
+    assert whole.fingerprint == second.fingerprint
     assert whole.input_bound >= second.input_bound + 400
     assert own_messages([system, {"role": "user"}, system]) == [{"role": "user"}, system]
     assert own_messages([system]) == []

@@ -36,7 +36,7 @@ def link(api: Simulator, **parts: Any) -> Connection:
 def request(**parts: Any) -> Request:
     """A chat request; `parts` replace its fields."""
     fields = {
-        "key": "k",
+        "fingerprint": b"k",
         "endpoint": "/chat/completions",
         "body": BODY,
         "input_bound": 1,

@@ -13,7 +13,7 @@ from conftest import Lab
 import batchgen
 from batchgen import Options, maintenance, queries
 from batchgen.simulator import Simulator
-from batchgen.workspace import Place
+from batchgen.workspace import Workspace
 
 NOWHERE = "http://127.0.0.1:9/v1"
 
@@ -215,7 +215,7 @@ def test_other_prices_are_another_pass(
     job = lab.job(provider=known, limits={"max_cost": 1}, request=request)
 
     def stage() -> None:
-        place = Place.of(lab.load(job))
+        place = Workspace.of(lab.load(job))
         with place.locked(), place.open() as journal:
             place.take_in(journal, capped=True)
 
@@ -329,13 +329,13 @@ def test_columns_that_the_job_names_must_be_there(lab: Lab) -> None:
 def test_two_rows_with_equal_requests_are_two_rows(lab: Lab) -> None:
     """P07 Without ids the identity of a row is its request and the occurrence of it, shown as -2 for the second."""
     csv_of(lab, "text\nsame\nother\nsame\nsame\n")
-    place = Place.of(lab.load(lab.job(NOWHERE, rows=None, prompts={"path": "prompts.csv"})))
+    place = Workspace.of(lab.load(lab.job(NOWHERE, rows=None, prompts={"path": "prompts.csv"})))
     with place.locked(), place.open() as journal:
         place.take_in(journal, capped=False)
         rows = [row for row, _ in journal.answered()]
-    assert rows[0].key == rows[2].key == rows[3].key
+    assert rows[0].fingerprint == rows[2].fingerprint == rows[3].fingerprint
     assert [row.id for row in rows[2:]] == [f"{rows[0].id}-2", f"{rows[0].id}-3"]
-    assert [row.ident for row in rows] == ["#1", "#1", "#2", "#3"]
+    assert [row.outcome_id for row in rows] == ["#1", "#1", "#2", "#3"]
     assert len(rows[0].id) == 12
 
 

@@ -33,7 +33,7 @@ from batchgen.kinds import AT
 from batchgen.prompts import open_prompts
 from batchgen.requests import Renderer
 from batchgen.simulator import RequestInfo, Settings, Simulator
-from batchgen.workspace import Place
+from batchgen.workspace import Workspace
 
 PICTURES = Path(__file__).parent.parent.parent / "jobs" / "pictures"
 MUG = f"data:image/png;base64,{base64.b64encode((PICTURES / 'mug.png').read_bytes()).decode()}"
@@ -701,7 +701,7 @@ def test_the_key_is_that_of_the_endpoint(lab: Lab) -> None:
     renderer = _renderer(lab.folder)
     body = {"model": "m", "input": "x"}
     keys = {
-        renderer.request({"custom_id": "a", "url": f"/v1{endpoint}", "body": body}, {}).key
+        renderer.request({"custom_id": "a", "url": f"/v1{endpoint}", "body": body}, {}).fingerprint
         for endpoint in ("/responses", "/embeddings", "/moderations")
     }
     assert len(keys) == 3
@@ -719,6 +719,6 @@ def test_only_what_draws_needs_a_folder(lab: Lab, api: Simulator) -> None:
     (lab.output() / "images").symlink_to(lab.folder)
     with pytest.raises(batchgen.OutputError, match="images"):
         lab.go(job(lab, api.url))
-    place = Place.of(lab.load(job(lab, api.url)))
+    place = Workspace.of(lab.load(job(lab, api.url)))
     with place.peek() as journal:
         assert place.staged(journal).draws

@@ -171,9 +171,9 @@ class HttpClient(httpx2.AsyncClient):
     def _init_transport(self, **options: Any) -> httpx2.AsyncBaseTransport:  # type: ignore[override]
         return _Transport(None, options)
 
-    def _init_proxy_transport(
+    def _init_proxy_transport(  # type: ignore[override]
         self, proxy: httpx2.Proxy, **options: Any
-    ) -> httpx2.AsyncBaseTransport:  # type: ignore[override]
+    ) -> httpx2.AsyncBaseTransport:
         return _Transport(proxy, options)
 
 
