@@ -47,7 +47,7 @@ _TEMPORARY = re.compile(r"\..*\.(\d+)-\d+\.tmp", re.DOTALL)
 
 
 @contextmanager
-def telling(path: Path) -> Iterator[None]:
+def translating_errors(path: Path) -> Iterator[None]:
     """Turn an OSError about `path` into an OutputError that says what to do."""
     try:
         yield
@@ -70,16 +70,16 @@ def make_folder(path: Path) -> None:
 
     Raises OutputError, before anything is paid for.
     """
-    with telling(path):
+    with translating_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         if not stat.S_ISDIR(path.lstat().st_mode):
             raise OutputError(
                 f"{path}: is a link or a file where a folder is needed; remove it and run again"
             )
     probe = path / f".probe.{os.getpid()}-0.tmp"
-    with writing(probe, binary=True) as file:
+    with atomic_write(probe, binary=True) as file:
         file.write(b"batchgen")
-    with telling(path):
+    with translating_errors(path):
         probe.unlink()
     kind = file_system(path)
     if kind in NETWORK:
@@ -91,7 +91,7 @@ def make_folder(path: Path) -> None:
 def sweep(folder: Path, name: str = "") -> None:
     """Remove what writers that are gone left half written, before this process writes to the folder; with a `name` only what
     would have become the file of that name."""
-    with telling(folder):
+    with translating_errors(folder):
         for path in folder.iterdir():
             found = _TEMPORARY.fullmatch(path.name)
             ours = not name or path.name.startswith(f".{name[:100]}.")
@@ -135,33 +135,33 @@ def file_system(path: Path) -> str:
     return kind
 
 
-def scratch(folder: Path, name: str) -> Path:
+def temporary_path(folder: Path, name: str) -> Path:
     """A path for a file that is there only in passing: `sweep` removes it when this process is gone. Each has its own, as
     threads write pictures whose names may begin alike."""
     return folder / f".{name[:100]}.{os.getpid()}-{next(_numbers)}.tmp"
 
 
 @contextmanager
-def writing(
+def atomic_write(
     path: Path,
     *,
     binary: bool = False,
     encoding: str = "utf-8",
     errors: str = "strict",
-    note: Callable[[Path, FileStamp], None] | None = None,
+    on_written: Callable[[Path, FileStamp], None] | None = None,
 ) -> Iterator[IO[Any]]:
-    """Write `path` whole: what the block wrote replaces it when the block ends well, else it stays as it was. `note` is told
+    """Write `path` whole: what the block wrote replaces it when the block ends well, else it stays as it was. `on_written` is told
     how what the block wrote looks, whatever another process may put in its place at once.
 
     Raises OutputError for a disk that is full or a folder that cannot be written.
     """
-    temporary = scratch(path.parent, path.name)
-    with telling(path):
+    temporary = temporary_path(path.parent, path.name)
+    with translating_errors(path):
         with suppress(FileNotFoundError):
             temporary.unlink()
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
     try:
-        with telling(path):
+        with translating_errors(path):
             file: IO[Any] | BinaryIO = (
                 os.fdopen(descriptor, "wb")
                 if binary
@@ -172,8 +172,8 @@ def writing(
                 file.flush()
                 os.fsync(file.fileno())
                 about = os.fstat(file.fileno())
-            if note is not None:
-                note(path, (about.st_size, about.st_mtime_ns))
+            if on_written is not None:
+                on_written(path, (about.st_size, about.st_mtime_ns))
             os.replace(temporary, path)
             sync_folder(path.parent)
     except BaseException:
@@ -203,7 +203,7 @@ def sync_folder(path: Path) -> None:
 def append_line(path: Path, text: str) -> None:
     """Add one line with the time (UTC) to a log; a link in its place is not followed."""
     refuse_link(path)
-    with telling(path):
+    with translating_errors(path):
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
         with os.fdopen(os.open(path, flags, 0o666), "a", encoding="utf-8") as file:
             file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")

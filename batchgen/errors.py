@@ -113,7 +113,7 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:LISTED])}{more}"
 
 
-def nearest(word: str, known: Sequence[str]) -> str:
+def did_you_mean(word: str, known: Sequence[str]) -> str:
     """`; did you mean 'x'?` for the known word nearest to `word`, or the empty string when none is near."""
     matches = get_close_matches(word, known, n=1)
     return f"; did you mean {matches[0]!r}?" if matches else ""

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
-from batchgen.disk import make_folder, sweep, writing
+from batchgen.disk import atomic_write, make_folder, sweep
 from batchgen.errors import OutputError
 from batchgen.replies import UnreadableReplyError, sniff
 
@@ -331,7 +331,7 @@ class PictureFolder:
     def _write(self, data: bytes, stem: str, extension: str) -> Picture:
         digest = hashlib.sha256(data).hexdigest()
         path = self._free(stem, extension, digest)
-        with writing(path, binary=True) as file:
+        with atomic_write(path, binary=True) as file:
             file.write(data)
         try:
             mtime = path.stat().st_mtime_ns
@@ -355,7 +355,7 @@ class PictureFolder:
         return self._folder / name
 
 
-def is_whole(output: Path, file: Mapping[str, Any], *, rehash: bool = False) -> bool:
+def is_intact(output: Path, file: Mapping[str, Any], *, rehash: bool = False) -> bool:
     """Whether a stored picture is still what was written: by size and mtime, else (or with `rehash`) by its sha256."""
     path = output / file["path"]
     try:

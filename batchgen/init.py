@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from batchgen.disk import writing
+from batchgen.disk import atomic_write
 from batchgen.errors import InputError, Problem
 from batchgen.job import load_job
 from batchgen.prompts import open_prompts
@@ -43,13 +43,13 @@ def write_job(prompts: Path | None) -> Path:
         path = prompts.with_suffix(".yaml")
         _refuse_existing(prompts, path)
         prompts.parent.mkdir(exist_ok=True)
-        with writing(prompts) as file:
+        with atomic_write(prompts) as file:
             file.write(EXAMPLE)
     else:
         path = prompts.parent / f"{_stem(prompts)}.yaml"
         _refuse_existing(path)
     text = _job(prompts, path)
-    with writing(path) as file:
+    with atomic_write(path) as file:
         file.write(text)
     load_job(path)
     return path

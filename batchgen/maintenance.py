@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchgen.errors import DamagedError
-from batchgen.images import is_whole
+from batchgen.images import is_intact
 from batchgen.job import Job
-from batchgen.report import as_json, state, write_report
+from batchgen.report import as_json, job_totals, write_report
 from batchgen.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def export(job: Job, *, simulate: bool = False, output: Path | None = None) -> l
         for trouble in journal.damage(("attempts", "runs")):
             raise DamagedError(trouble)
         paths = place.tables(journal).write(place.folder)
-        about = state(journal, journal.standing(None, by_turns=place.by_turns))
+        about = job_totals(journal, journal.standing(None, by_turns=place.by_turns))
         write_report(
             place.folder, as_json(job.name, about, journal.last_report(), simulated=simulate)
         )
@@ -66,5 +66,5 @@ def verify(job: Job, *, simulate: bool = False, output: Path | None = None) -> l
             for recorded in shown
             if recorded is not None
             for file in journal.files_of(recorded)
-            if not is_whole(place.folder, file, rehash=True)
+            if not is_intact(place.folder, file, rehash=True)
         ]

@@ -13,7 +13,7 @@ from batchgen.job import Job
 from batchgen.journal import Journal
 from batchgen.journal.batches import open_batches, set_aside, strays
 from batchgen.pricing import dollars, in_batch
-from batchgen.report import again
+from batchgen.report import rerun_reasons
 from batchgen.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def plan(
         capped = job.limits.max_cost is not None
         if not place.is_current(journal, stdin, capped=capped):
             journal = stack.enter_context(place.peek(shadow=True))
-            place.take_in(journal, stdin, capped=capped)
+            place.stage(journal, stdin, capped=capped)
         journal.miss(place.missing(journal))
         return _plan(place, journal, limit)
 
@@ -90,7 +90,7 @@ def _plan(place: Workspace, journal: Journal, limit: int | None) -> Plan:
         tokens=standing.tokens,
         cost=dollars(cost),
         cost_at_most=dollars(bound),
-        again=again(standing),
+        again=rerun_reasons(standing),
         # Batches have limits of their own.
         seconds=None if batch else _seconds(place.job, standing.to_send, standing.tokens),
         simulated=place.simulate,

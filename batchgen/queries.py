@@ -9,13 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchgen.errors import InputError, Problem, nearest
+from batchgen.errors import InputError, Problem, did_you_mean
 from batchgen.job import Job
 from batchgen.journal import Journal, Row
 from batchgen.journal.batches import batch_of, open_batches
 from batchgen.pricing import dollars
 from batchgen.recorder.recorder import rendered
-from batchgen.report import batch_json, tally
+from batchgen.report import batch_json, run_totals
 from batchgen.requests import RequestError
 from batchgen.tables import frame
 from batchgen.workspace import Workspace
@@ -59,7 +59,7 @@ def status(job: Job, *, simulate: bool = False, output: Path | None = None) -> d
             "in_batches": standing.in_batches,
             "batches": [batch_json(batch) for batch in open_batches(journal)],
             "last_run": {name: last[name] for name in _RUN} if last else None,
-            **asdict(tally(journal, None)),
+            **asdict(run_totals(journal, None)),
         }
 
 
@@ -124,7 +124,7 @@ def rows_named(journal: Journal, identities: Sequence[str]) -> list[Row]:
         found = journal.find(identity)
         rows += found
         if not found:
-            near = nearest(
+            near = did_you_mean(
                 identity,
                 [each[0] for each in journal.query("SELECT DISTINCT id FROM rows LIMIT 5000")],
             )

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from batchgen.disk import writing
+from batchgen.disk import atomic_write
 from batchgen.dispatch import Learned
 from batchgen.dispatch.batches.records import ASKED, Batch, counts_of
 from batchgen.journal import Journal, RowCounts
@@ -37,7 +37,7 @@ NOTHING = RunTotals(calls=0, input_tokens=0, output_tokens=0, cost=0.0, unpriced
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class State:
+class JobTotals:
     """What is true of a job as its journal stands: table lines by status (they sum to `total`), the failed and
     incomplete ones by reason, the models that answered, and what all runs took."""
 
@@ -45,12 +45,12 @@ class State:
     total: int
     failures: Mapping[str, int]
     models: tuple[str, ...]
-    tally: RunTotals
+    totals: RunTotals
 
     def as_json(self) -> dict[str, Any]:
         """The state as report.json has it."""
         counts = {"rows": dict(self.rows), "total": self.total, "failures": dict(self.failures)}
-        return {**counts, "models": list(self.models), **asdict(self.tally)}
+        return {**counts, "models": list(self.models), **asdict(self.totals)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ class Report:
     rows: Mapping[str, int]
     total: int
     run: RunTotals
-    job: State
+    job: JobTotals
     models: tuple[str, ...]
     elapsed: float
     simulated: bool
@@ -130,19 +130,19 @@ class Report:
         counts = ", ".join(
             f"{self.rows[status]:,} {status}" for status in STATUSES if self.rows.get(status)
         )
-        calls = counted(self.run.calls, "call") if self.run.calls else "no call made"
-        told = [f"{self.name}: {counted(self.total, 'row')}: {counts or 'nothing'}", calls]
+        calls = pluralize(self.run.calls, "call") if self.run.calls else "no call made"
+        told = [f"{self.name}: {pluralize(self.total, 'row')}: {counts or 'nothing'}", calls]
         if self.run.calls:
             tokens = self.run.input_tokens + self.run.output_tokens
-            told += [f"{tokens:,} tokens", money(self.run), f"{self.elapsed:.1f} s"]
+            told += [f"{tokens:,} tokens", describe_cost(self.run), f"{self.elapsed:.1f} s"]
         if self.batches:
             asked = all(batch["cancelling"] for batch in self.batches)
             told.append(
-                f"{in_batches(self.in_batches, len(self.batches))}{CANCELLED if asked else COLLECT}"
+                f"{describe_batches(self.in_batches, len(self.batches))}{CANCELLED if asked else COLLECT}"
             )
         if self.held:
             told.append(
-                f"{counted(self.held, 'request')} held back until batches have ended: run again later"
+                f"{pluralize(self.held, 'request')} held back until batches have ended: run again later"
             )
         if self.disarmed:
             told.append(f"{self.disarmed:,} cells made safe for spreadsheets")
@@ -169,17 +169,17 @@ def batch_json(batch: Batch) -> dict[str, Any]:
     }
 
 
-def in_batches(requests: int, batches: int) -> str:
+def describe_batches(requests: int, batches: int) -> str:
     """`1,000 requests in 1 batch`."""
-    return f"{counted(requests, 'request')} in {batches:,} batch{'es' * (batches != 1)}"
+    return f"{pluralize(requests, 'request')} in {batches:,} batch{'es' * (batches != 1)}"
 
 
-def strayed(requests: int) -> str:
+def describe_stale_requests(requests: int) -> str:
     """What to say of requests in batches that no row wants any more."""
-    return f"{counted(requests, 'request')} in batches are of rows that have changed since, and cost all the same"
+    return f"{pluralize(requests, 'request')} in batches are of rows that have changed since, and cost all the same"
 
 
-def again(standing: RowCounts) -> dict[str, int]:
+def rerun_reasons(standing: RowCounts) -> dict[str, int]:
     """Why answered rows run again, as a plan and a run say it, and how many."""
     reasons = {
         "of a change in the job or in an earlier turn": standing.changed_job,
@@ -189,13 +189,13 @@ def again(standing: RowCounts) -> dict[str, int]:
     return {why: count for why, count in reasons.items() if count}
 
 
-def counted(number: int, word: str) -> str:
+def pluralize(number: int, word: str) -> str:
     """`1 call`, `2,000 calls`."""
     return f"{number:,} {word}{'s' * (number != 1)}"
 
 
 def as_json(
-    name: str, job: State, run: Mapping[str, Any] | None, *, simulated: bool
+    name: str, job: JobTotals, run: Mapping[str, Any] | None, *, simulated: bool
 ) -> dict[str, Any]:
     """report.json: what is true of the job, and what is true of its last run (None: none has ended)."""
     return {"job": {"name": name, "simulated": simulated, **job.as_json()}, "run": run}
@@ -203,31 +203,33 @@ def as_json(
 
 def write_report(folder: Path, content: Mapping[str, Any]) -> None:
     """Write report.json, whole."""
-    with writing(folder / "report.json") as file:
+    with atomic_write(folder / "report.json") as file:
         json.dump(content, file, indent=2, ensure_ascii=False)
         file.write("\n")
 
 
-def state(journal: Journal, whole: RowCounts) -> State:
+def job_totals(journal: Journal, whole: RowCounts) -> JobTotals:
     """The state of a whole job, all of whose rows stand so."""
-    return State(
+    return JobTotals(
         rows=whole.lines,
         total=sum(whole.lines.values()),
         failures=whole.failures,
         models=journal.models(),
-        tally=tally(journal, None),
+        totals=run_totals(journal, None),
     )
 
 
-def money(tally: RunTotals) -> str:
+def describe_cost(totals: RunTotals) -> str:
     """A cost as people read it: with enough digits to tell, and what is unknown said to be unknown."""
-    if tally.unpriced and not tally.cost:
+    if totals.unpriced and not totals.cost:
         return "cost unknown"
-    text = f"${tally.cost:.2f}" if tally.cost >= 1 else f"${tally.cost:.6f}".rstrip("0").rstrip(".")
-    return f"{text} and {tally.unpriced:,} calls of unknown cost" if tally.unpriced else text
+    text = (
+        f"${totals.cost:.2f}" if totals.cost >= 1 else f"${totals.cost:.6f}".rstrip("0").rstrip(".")
+    )
+    return f"{text} and {totals.unpriced:,} calls of unknown cost" if totals.unpriced else text
 
 
-def tally(journal: Journal, run: int | None) -> RunTotals:
+def run_totals(journal: Journal, run: int | None) -> RunTotals:
     """What one run, or (None) all runs, took."""
     totals = journal.totals(run)
     return RunTotals(

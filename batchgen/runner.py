@@ -14,7 +14,7 @@ from importlib.metadata import version
 from typing import Any
 
 from batchgen.disk import append_line
-from batchgen.errors import BatchgenError, InputError, OutputError, Problem, nearest
+from batchgen.errors import BatchgenError, InputError, OutputError, Problem, did_you_mean
 from batchgen.images import PictureFolder
 from batchgen.job import Job, api_key
 from batchgen.journal import Journal, RowCounts
@@ -23,17 +23,17 @@ from batchgen.pricing import NANO, dollars, in_batch
 from batchgen.report import (
     NOTHING,
     Report,
-    again,
     batch_json,
-    counted,
-    state,
-    strayed,
-    tally,
+    describe_stale_requests,
+    job_totals,
+    pluralize,
+    rerun_reasons,
+    run_totals,
     write_report,
 )
 from batchgen.session import Options, Session
 from batchgen.signals import Signals
-from batchgen.tables import tables_need
+from batchgen.tables import check_formats
 from batchgen.workspace import Workspace
 
 __all__ = ["Options", "cancel", "run"]
@@ -52,10 +52,10 @@ def run(job: Job, options: Options | None = None) -> Report:
     run that has begun is in the report instead.
     """
     options = options or Options()
-    tables_need(job)
+    check_formats(job)
     place = Workspace.of(job, simulate=options.simulate, output=options.output)
     with Signals() as signals, place.locked(), place.open() as journal:
-        place.take_in(
+        place.stage(
             journal, options.stdin, capped=_cap(place.job, options) is not None, say=options.say
         )
         return _run(place, journal, options, signals, Session.send, sends=True)
@@ -66,13 +66,13 @@ def cancel(job: Job, options: Options | None = None, *, ids: Sequence[str] = ())
     report: exit code 0 when none of them is left. Sends nothing, and reads no prompts. Raises what `run` raises, and
     InputError for an id of none."""
     options = options or Options()
-    tables_need(job)
+    check_formats(job)
     place = Workspace.of(job, simulate=options.simulate, output=options.output)
     with place.peek() as journal:
         place.staged(journal)
         known = [batch.id for batch in open_batches(journal) if batch.id]
         if unknown := [
-            Problem(path=each, message=f"is no open batch{nearest(each, known)}")
+            Problem(path=each, message=f"is no open batch{did_you_mean(each, known)}")
             for each in ids
             if each not in known
         ]:
@@ -94,7 +94,7 @@ def _run(
     if todo:
         _announce(place, before, options)
     if sends and (stray := strays(journal)):
-        options.say(f"{place.job.name}: {strayed(stray)}")
+        options.say(f"{place.job.name}: {describe_stale_requests(stray)}")
     busy = bool(todo or open_batches(journal))
     key = _key(place) if busy else None
     signals.end_in_order()
@@ -117,14 +117,14 @@ def _run(
 def _announce(place: Workspace, before: RowCounts, options: Options) -> None:
     """Say before anything is paid for what runs again, and why."""
     changes = [
-        f"{counted(count, 'answered row')} to run again because {why}"
-        for why, count in again(before).items()
+        f"{pluralize(count, 'answered row')} to run again because {why}"
+        for why, count in rerun_reasons(before).items()
     ]
     if changes:
         cost = in_batch(before.cost) if place.job.mode == "batch" else before.cost
         about = "of unknown cost" if cost is None else f"about ${cost / NANO:.4f}"
         options.say(
-            f"{place.job.name}: {'; '.join(changes)}; {counted(before.to_send, 'call')}, {about}"
+            f"{place.job.name}: {'; '.join(changes)}; {pluralize(before.to_send, 'call')}, {about}"
         )
 
 
@@ -186,8 +186,8 @@ def _finish(
             exit_code=why.exit_code if why else code,
             rows=now.lines,
             total=sum(now.lines.values()),
-            run=tally(journal, number) if busy else NOTHING,
-            job=state(journal, whole),
+            run=run_totals(journal, number) if busy else NOTHING,
+            job=job_totals(journal, whole),
             models=journal.models(number) if busy else (),
             elapsed=time.monotonic() - began,
             simulated=place.simulate,

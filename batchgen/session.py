@@ -139,12 +139,12 @@ class Session:
                     metadata={"job": job.name, "run": str(self.number)},
                     tell=self._warn,
                 )
-                self.signals.attend(batches.stop)
+                self.signals.set_stop(batches.stop)
                 async with self._watched():
                     with _swept():
                         yield ledger, client, batches
         finally:
-            self.signals.attend(None)
+            self.signals.set_stop(None)
             await writer.close()
 
     async def _send_online(self, client: Client, ledger: JournalRecorder) -> BatchgenError | None:
@@ -164,7 +164,7 @@ class Session:
             # A simulated API is the run's own, limits and all.
             buckets=own_bucket if self.place.simulate else shared.bucket,
         )
-        self.signals.attend(online.stop)
+        self.signals.set_stop(online.stop)
         try:
             return await online.run(ledger.threads())
         finally:

@@ -51,7 +51,7 @@ class Signals:
         """The run begins: from now on the first signal does not keep it from ending as it should."""
         self._in_order = True
 
-    def attend(self, stop: Callable[..., None] | None) -> None:
+    def set_stop(self, stop: Callable[..., None] | None) -> None:
         """Who is told of a signal from now on, on the running loop; of one that came before, at once."""
         self._loop = asyncio.get_running_loop() if stop else None
         self._stop = stop

@@ -10,10 +10,9 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
-from batchgen.disk import make_folder, refuse_link, sweep
-from batchgen.disk import telling as telling_disk
+from batchgen.disk import make_folder, refuse_link, sweep, translating_errors
 from batchgen.errors import BusyError, InputError
-from batchgen.images import is_whole
+from batchgen.images import is_intact
 from batchgen.job import Connection, Job, connection
 from batchgen.journal import Journal
 from batchgen.pricing import Prices
@@ -70,7 +69,7 @@ class Workspace:
         path = self.folder / ".lock"
         refuse_link(path)
         lock = FileLock(path, timeout=0)
-        with telling_disk(path):
+        with translating_errors(path):
             try:
                 lock.acquire()
             except Timeout:  # an OSError too
@@ -114,7 +113,7 @@ class Workspace:
     def _signature(self) -> str:
         return signature_of(self.job, self.renderer, self.connection.base_url)
 
-    def take_in(
+    def stage(
         self,
         journal: Journal,
         stream: BinaryIO | None = None,
@@ -159,7 +158,7 @@ class Workspace:
         return [
             (file["ident"], file["key"])
             for file in journal.files()
-            if not is_whole(self.folder, file)
+            if not is_intact(self.folder, file)
         ]
 
     def layout(self, journal: Journal) -> TableLayout:

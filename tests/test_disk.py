@@ -13,7 +13,7 @@ import pytest
 from conftest import Lab
 
 from batchgen import disk
-from batchgen.disk import append_line, file_system, make_folder, refuse_link, sweep, writing
+from batchgen.disk import append_line, atomic_write, file_system, make_folder, refuse_link, sweep
 from batchgen.errors import OutputError
 from batchgen.simulator import Simulator
 
@@ -22,7 +22,7 @@ def test_a_file_appears_whole(tmp_path: Path) -> None:
     """P04 While it is written the old file stands; when the block ends well the new one does, with nothing beside it."""
     path = tmp_path / "a.csv"
     path.write_text("old", encoding="utf-8")
-    with writing(path) as file:
+    with atomic_write(path) as file:
         file.write("new\r\n中")
         file.flush()
         assert path.read_text(encoding="utf-8") == "old"
@@ -40,7 +40,7 @@ def test_a_broken_writing_leaves_the_old_file(tmp_path: Path, error: BaseExcepti
     wanted = OutputError if isinstance(error, OSError) else type(error)
 
     def half() -> None:
-        with writing(path) as file:
+        with atomic_write(path) as file:
             file.write("half")
             raise error
 
@@ -59,7 +59,7 @@ def test_a_failed_fsync_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(os, "fsync", fails)
-    with pytest.raises(OutputError, match="Input/output error"), writing(path) as file:
+    with pytest.raises(OutputError, match="Input/output error"), atomic_write(path) as file:
         file.write("new")
     assert path.read_text(encoding="utf-8") == "old"
     assert os.listdir(tmp_path) == ["a.csv"]
@@ -80,7 +80,7 @@ def test_file_and_folder_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "replace", rename)
-    with writing(tmp_path / "a", binary=True) as file:
+    with atomic_write(tmp_path / "a", binary=True) as file:
         file.write(b"x")
     assert steps == ["file", "rename", "folder"]
 
@@ -88,9 +88,9 @@ def test_file_and_folder_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 FULL = """
 import resource, sys
 from pathlib import Path
-from batchgen.disk import writing
+from batchgen.disk import atomic_write
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-with writing(Path(sys.argv[1])) as file:
+with atomic_write(Path(sys.argv[1])) as file:
     file.write("x" * 100_000)
 """
 
@@ -123,7 +123,7 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
 )
 def test_errors_say_what_to_do(tmp_path: Path, number: int, words: str) -> None:
     """P05 Each way in which a disk fails has its sentence, with the path."""
-    with pytest.raises(OutputError, match=words) as caught, disk.telling(tmp_path):
+    with pytest.raises(OutputError, match=words) as caught, disk.translating_errors(tmp_path):
         raise OSError(number, os.strerror(number))
     assert str(caught.value).startswith(f"{tmp_path}: ")
 
@@ -175,7 +175,7 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="link or no regular file"):
             append_line(tmp_path / name, "x")
     (tmp_path / "a.csv").symlink_to(target)
-    with writing(tmp_path / "a.csv") as file:
+    with atomic_write(tmp_path / "a.csv") as file:
         file.write("table")
     assert target.read_text(encoding="utf-8") == "kept"
     assert not (tmp_path / "a.csv").is_symlink()

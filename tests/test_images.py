@@ -30,7 +30,7 @@ from batchgen.images import (
     PictureFolder,
     decode,
     file_stem,
-    is_whole,
+    is_intact,
     slug,
     stored,
     verify,
@@ -380,14 +380,14 @@ def test_pictures_are_written_and_known_again(tmp_path: Path) -> None:
         hashlib.sha256(data).hexdigest(),
     )
     about = asdict(picture)
-    assert is_whole(tmp_path, about)
-    assert is_whole(tmp_path, about, rehash=True)
+    assert is_intact(tmp_path, about)
+    assert is_intact(tmp_path, about, rehash=True)
     os.utime(tmp_path / picture.path)
-    assert is_whole(tmp_path, about)
+    assert is_intact(tmp_path, about)
     (tmp_path / picture.path).write_bytes(data[:-1] + b"x")
-    assert not is_whole(tmp_path, about)
+    assert not is_intact(tmp_path, about)
     (tmp_path / picture.path).unlink()
-    assert not is_whole(tmp_path, about)
+    assert not is_intact(tmp_path, about)
     assert stored({"b64_json": "x", "revised_prompt": "p"}, picture) == {
         "revised_prompt": "p",
         **{name: about[name] for name in ("path", "sha256", "size")},
@@ -415,10 +415,10 @@ def test_owned_pictures_are_never_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "images" / "old.png").read_bytes() == b"paid for"
     (left,) = pictures.save([encoded(drawn())], "left")
     assert left.path == "images/left.png"
-    assert is_whole(tmp_path, asdict(left), rehash=True)
+    assert is_intact(tmp_path, asdict(left), rehash=True)
     (other,) = pictures.save([encoded(drawn(shade=9))], "left")
     assert other.path != left.path
-    assert is_whole(tmp_path, asdict(left), rehash=True)
+    assert is_intact(tmp_path, asdict(left), rehash=True)
 
 
 def test_long_names_written_at_once(tmp_path: Path) -> None:
@@ -438,7 +438,7 @@ def test_long_names_written_at_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert len(found) == len(data)
-    assert all(is_whole(tmp_path, picture, rehash=True) for picture in found)
+    assert all(is_intact(tmp_path, picture, rehash=True) for picture in found)
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from conftest import Lab, serving
 
 import batchgen
 from batchgen import maintenance
-from batchgen.report import STATUSES, RunTotals, money
+from batchgen.report import STATUSES, RunTotals, describe_cost
 from batchgen.simulator import RequestInfo, Settings, Simulator
 
 PRICING = {"gpt-5.6-luna": {"input": 1, "output": 2}}
@@ -88,14 +88,14 @@ def test_the_report_counts_rows_calls_tokens_and_money(lab: Lab) -> None:
     with serving(script=script) as api:
         job = lab.job(api.url, rows=6, pricing=PRICING)
         one, two = lab.go(job, limit=4), lab.go(job)
-        assert one.run.calls + two.run.calls == two.job.tally.calls == api.requests.received
+        assert one.run.calls + two.run.calls == two.job.totals.calls == api.requests.received
     assert two.rows == {"succeeded": 5, "failed": 1}
     assert sum(two.rows.values()) == two.total == 6
     assert set(two.rows) <= set(STATUSES)
     assert two.job.failures == {"policy": 1}
     assert two.job.models == ("gpt-5.6-luna",)
-    assert one.run.cost + two.run.cost == pytest.approx(two.job.tally.cost)
-    assert two.job.tally.cost == pytest.approx(sum(float(row["cost"] or 0) for row in lab.table()))
+    assert one.run.cost + two.run.cost == pytest.approx(two.job.totals.cost)
+    assert two.job.totals.cost == pytest.approx(sum(float(row["cost"] or 0) for row in lab.table()))
     written = json.loads((lab.output() / "report.json").read_text(encoding="utf-8"))
     assert written == two.as_json()
     assert written["run"]["run"] == 2
@@ -124,7 +124,9 @@ def test_the_line_says_what_happened(lab: Lab, api: Simulator) -> None:
 def test_an_unknown_cost_is_unknown(cost: float, unpriced: int, text: str) -> None:
     """P45 What is unknown is never counted as nothing."""
     assert (
-        money(RunTotals(calls=1, input_tokens=0, output_tokens=0, cost=cost, unpriced=unpriced))
+        describe_cost(
+            RunTotals(calls=1, input_tokens=0, output_tokens=0, cost=cost, unpriced=unpriced)
+        )
         == text
     )
 

@@ -784,7 +784,7 @@ def test_a_call_that_has_ended_is_not_counted_again(lab: Lab) -> None:
     with serving(script=lambda request: "500" if request.seen == 1 else None) as api:
         job = lab.job(api.url, rows=3, limits={"max_cost": 1}, **PRICING)
         first = lab.go(job)
-        assert lab.go(job).job.tally == first.job.tally
+        assert lab.go(job).job.totals == first.job.totals
     assert first.run.calls == 6
 
 
@@ -855,7 +855,7 @@ def test_the_cap_of_a_job_holds_over_all_its_runs(lab: Lab, api: Simulator) -> N
     job = lab.job(api.url, rows=100, limits={"max_cost": 0.002, "concurrency": 4}, **prices)
     reports = [lab.go(job) for _ in range(3)]
     assert [report.exit_code for report in reports] == [5, 5, 5]
-    assert 0 < reports[0].job.tally.cost == reports[-1].job.tally.cost <= 0.002
+    assert 0 < reports[0].job.totals.cost == reports[-1].job.totals.cost <= 0.002
 
 
 def test_the_line_counts_every_status(lab: Lab) -> None:

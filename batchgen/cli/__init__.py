@@ -581,7 +581,7 @@ def status(job: Job, simulate: bool, output: Path | None, as_object: bool) -> No
     From the journal of JOB alone, also while a run is going.
     """
     from batchgen import queries
-    from batchgen.report import RunTotals, counted, money
+    from batchgen.report import RunTotals, describe_cost, pluralize
 
     found = queries.status(job, simulate=simulate, output=output)
     if as_object:
@@ -590,7 +590,7 @@ def status(job: Job, simulate: bool, output: Path | None, as_object: bool) -> No
     counts = ", ".join(f"{count:,} {name}" for name, count in sorted(found["rows"].items()))
     took = RunTotals(**{each.name: found[each.name] for each in fields(RunTotals)})
     tell(
-        f"{found['name']}: {counted(found['total'], 'row')}: {counts}; {counted(took.calls, 'call')}, {money(took)}"
+        f"{found['name']}: {pluralize(found['total'], 'row')}: {counts}; {pluralize(took.calls, 'call')}, {describe_cost(took)}"
     )
     for reason, count in found["failures"].items():
         tell(plain(f"  {count:,} x {reason}"))

@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 def planned(found: Plan, job: Job) -> Iterator[str]:
     """What `plan` says, a line each."""
-    from batchgen.report import counted, in_batches, strayed
+    from batchgen.report import describe_batches, describe_stale_requests, pluralize
 
     limits = job.limits
     yield f"{found.name}: {found.kind} at {found.host} -> {found.output}"
     counts = ", ".join(f"{count:,} {status}" for status, count in sorted(found.rows.items()))
     yield f"rows:   {found.total:,} ({counts})"
     for why, count in found.again.items():
-        yield f"        {counted(count, 'answered row')} to run again because {why}"
+        yield f"        {pluralize(count, 'answered row')} to run again because {why}"
     if found.batches:
         command = f"batchgen cancel {shlex.quote(job.shown)}{' --simulate' * found.simulated}"
         most = f", at most ${found.set_aside:,.4f}" if found.set_aside else ""
-        yield f"        {in_batches(found.in_batches, found.batches)}{most};"
+        yield f"        {describe_batches(found.in_batches, found.batches)}{most};"
         yield f"        {command} ends that, and --mode online then sends the rest"
     if found.strays:
-        yield f"        {strayed(found.strays)}"
+        yield f"        {describe_stale_requests(found.strays)}"
     shards = (
         f", in {found.shards:,} batch{'es' * (found.shards != 1)} or more" if found.shards else ""
     )

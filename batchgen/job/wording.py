@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from batchgen.errors import SHOWN, Problem, nearest
+from batchgen.errors import SHOWN, Problem, did_you_mean
 from batchgen.job.model import (
     Conversation,
     Job,
@@ -126,4 +126,4 @@ def _unknown(loc: Loc) -> str:
 
 def _near(word: Any, known: list[str]) -> str:
     # Comparing is quadratic in the length, and no key is that long.
-    return nearest(word, known) if isinstance(word, str) and len(word) <= 60 else ""
+    return did_you_mean(word, known) if isinstance(word, str) and len(word) <= 60 else ""

@@ -11,7 +11,7 @@ from json.decoder import WHITESPACE  # type: ignore[attr-defined]  # as the deco
 from typing import Any
 
 from batchgen.batch_format import VERSION
-from batchgen.errors import nearest
+from batchgen.errors import did_you_mean
 from batchgen.kinds import AT
 from batchgen.prompts.lines import Lines
 from batchgen.prompts.records import json_row
@@ -48,7 +48,7 @@ def _wrong(columns: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if method != "POST":
         yield "method", 'must be "POST"'
     if not isinstance(url, str) or url not in URLS:
-        near = nearest(url, URLS) if isinstance(url, str) and len(url) <= 60 else ""
+        near = did_you_mean(url, URLS) if isinstance(url, str) and len(url) <= 60 else ""
         yield "url", f"must be one of {', '.join(URLS)}{near}"
     if not isinstance(body, dict):
         yield "body", "must be an object: the request's own JSON"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.batch_format import VERSION
-from batchgen.errors import Problem, listed, nearest
+from batchgen.errors import Problem, did_you_mean, listed
 from batchgen.job import Job, unsendable
 from batchgen.kinds import AT, KINDS, Kind
 from batchgen.replies import how_many
@@ -458,13 +458,13 @@ _OF_AN_ANSWER = frozenset({"row", "request", "response", "output", "json"})
 
 def no_column(name: str, columns: Sequence[str]) -> str:
     """What to say of a name that is no column: the columns that there are, and the nearest of them."""
-    return f"{name!r} is not a column (columns: {listed(columns)}){nearest(name, columns)}"
+    return f"{name!r} is not a column (columns: {listed(columns)}){did_you_mean(name, columns)}"
 
 
 def _no_part(name: str, columns: Sequence[str]) -> str:
     """A bare name in a template of output.columns, where columns are reached by `row` only."""
     known = sorted(_OF_AN_ANSWER)
-    hint = f'; a column is written row["{name}"]' if name in columns else nearest(name, known)
+    hint = f'; a column is written row["{name}"]' if name in columns else did_you_mean(name, known)
     return f"{name!r} is not one of {', '.join(known)}{hint}"
 
 

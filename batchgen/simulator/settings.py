@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from batchgen.errors import InputError, nearest
+from batchgen.errors import InputError, did_you_mean
 from batchgen.simulator.faults import DEFAULT_FAULTS, FAULTS
 
 
@@ -59,7 +59,7 @@ class Settings:
         for kind in self.fault_kinds:
             if kind not in FAULTS:
                 raise InputError(
-                    f"unknown fault {kind!r}{nearest(kind, FAULTS)}; known are {', '.join(FAULTS)}"
+                    f"unknown fault {kind!r}{did_you_mean(kind, FAULTS)}; known are {', '.join(FAULTS)}"
                 )
 
 

@@ -48,11 +48,11 @@ __all__ = [
     "TRAILING",
     "TableLayout",
     "Tables",
+    "check_formats",
     "conflicts",
     "frame",
     "layout",
     "reason_of",
-    "tables_need",
 ]
 
 # batchgen's own columns: before and after those of output.columns, with the Parquet type of each.
@@ -169,7 +169,7 @@ def conflicts(job: Job, header: Sequence[str]) -> list[Problem]:
     ]
 
 
-def tables_need(job: Job) -> None:
+def check_formats(job: Job) -> None:
     """Raise InputError when a table's format needs a package that is not installed."""
     if "parquet" in job.output.tables:
         try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.batch_format import Result, result_line
-from batchgen.disk import writing
+from batchgen.disk import atomic_write
 from batchgen.images import restored
 from batchgen.job import Job
 from batchgen.journal import Recorded, Row
@@ -22,7 +22,7 @@ from batchgen.tables.formats import Note, WriteResult
 @contextmanager
 def batch_writer(path: Path, *, note: Note | None = None) -> Iterator[WriteResult]:
     """A file of results, one a line."""
-    with writing(path, binary=True, note=note) as file:
+    with atomic_write(path, binary=True, on_written=note) as file:
 
         def write(number: int, result: Result) -> None:
             file.write(result_line(f"batch_req_{number}", result))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchgen.batch_format import Result
-from batchgen.disk import FileStamp, writing
+from batchgen.disk import FileStamp, atomic_write
 from batchgen.journal.records import encodable
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def csv_writer(
     note: Note | None = None,
 ) -> Iterator[Write]:
     """A CSV; `disarm`, if any, has the last word on each cell, given its column."""
-    with writing(path, encoding="utf-8-sig" if bom else "utf-8", note=note) as file:
+    with atomic_write(path, encoding="utf-8-sig" if bom else "utf-8", on_written=note) as file:
         plain = csv.writer(file, delimiter=delimiter, lineterminator="\n")
         # Python's writer leaves a lone CR unquoted, and readers take it for a line's end.
         quoted = csv.writer(file, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
@@ -83,7 +83,7 @@ def jsonl_writer(
     path: Path, columns: Sequence[str], *, note: Note | None = None
 ) -> Iterator[Write]:
     """JSON Lines: every cell keeps its JSON type."""
-    with writing(path, note=note) as file:
+    with atomic_write(path, on_written=note) as file:
 
         def write(record: Record) -> None:
             file.write(_json_line({name: record.get(name) for name in columns}))
@@ -121,7 +121,7 @@ def parquet_writer(
         records.clear()
 
     with (
-        writing(path, binary=True, note=note) as file,
+        atomic_write(path, binary=True, on_written=note) as file,
         parquet.ParquetWriter(file, schema) as writer,
     ):
         pending: list[Record] = []

@@ -75,7 +75,7 @@ def parts(prompts: Path, place: Workspace) -> dict[str, float]:
     )
     with place.locked(), place.open() as journal:
         before = time.process_time()
-        place.take_in(journal, capped=False)
+        place.stage(journal, capped=False)
         found["pass 1 as a whole"] = (time.process_time() - before) / size * 1e6
         found["read a page of rows again"] = least(size, lambda: pages(journal))
         requests = [

@@ -185,7 +185,7 @@ def test_what_was_spent_before_there_was_a_price_counts(lab: Lab, api: Simulator
     """P25 `limits.max_cost` holds over all runs: calls of earlier ones whose cost was unknown are counted at today's price."""
     job = lab.job(api.url, rows=20)
     assert lab.go(job, limit=10).exit_code == 0
-    assert lab.go(job, limit=10).job.tally.unpriced == 10
+    assert lab.go(job, limit=10).job.totals.unpriced == 10
     lab.job(
         api.url,
         rows=20,

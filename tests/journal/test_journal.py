@@ -281,7 +281,7 @@ def staged(lab: Lab, rows: int, **parts: Any) -> Workspace:
     """A place with a journal in which so many rows are staged."""
     place = Workspace.of(lab.load(lab.job("http://127.0.0.1:9/v1", rows=rows, **parts)))
     with place.locked(), place.open() as journal:
-        place.take_in(journal, capped=False)
+        place.stage(journal, capped=False)
     return place
 
 
@@ -395,7 +395,7 @@ def test_whatever_changes_a_row_or_an_answer_forgets_the_tables(lab: Lab) -> Non
 
         def again() -> None:
             lab.prompts(2)
-            place.take_in(journal, capped=False)
+            place.stage(journal, capped=False)
 
         attempt = Attempt(number=1, started_at=1.0, wait=0.0, elapsed=0.1)
         for change in (
@@ -413,7 +413,7 @@ def test_whatever_changes_a_row_or_an_answer_forgets_the_tables(lab: Lab) -> Non
             for harmless in (lambda: journal.begin_run({}, ""), lambda: journal.end_run(2, 0, {})):
                 harmless()
                 assert known()
-            place.take_in(journal, capped=False)
+            place.stage(journal, capped=False)
             marked = journal.query("SELECT ident, key FROM outcomes WHERE lost")
             journal.mark_lost(tuple(found) for found in marked)
             assert known()
@@ -440,7 +440,7 @@ def test_many_conversations_are_read_in_one_go(lab: Lab) -> None:
             return 0
 
         with place.locked(), place.open() as journal:
-            place.take_in(journal, capped=False)
+            place.stage(journal, capped=False)
             journal._connection.set_progress_handler(tick, 1000)
             after, heads = 0, 0
             while page := journal.heads(after, None):
@@ -473,7 +473,7 @@ def test_a_long_conversation_is_read_once(lab: Lab) -> None:
             return 0
 
         with place.locked(), place.open() as journal:
-            place.take_in(journal, capped=False)
+            place.stage(journal, capped=False)
             journal._connection.set_progress_handler(tick, 100)
             found = journal.standing(None, by_turns=False)
             assert (found.to_send, found.again, found.lines) == (turns, 0, {"pending": turns})
@@ -500,7 +500,7 @@ def test_the_turns_of_a_row_share_its_cells(lab: Lab) -> None:
     )
     place = Workspace.of(lab.load(job))
     with place.locked(), place.open() as journal:
-        place.take_in(journal, capped=False)
+        place.stage(journal, capped=False)
         (head,) = journal.heads(0, None)
         for rows in (journal.thread(head), [row for row, _ in journal.answered()]):
             assert len(rows) == 250
@@ -546,7 +546,7 @@ def test_equal_requests_change_their_names_in_one_go(lab: Lab) -> None:
             path.write_text("id,text\n" + "".join(lines), encoding="utf-8")
             with place.locked(), place.open() as journal:
                 journal._connection.set_progress_handler(tick if prefix == "new" else None, 100)
-                place.take_in(journal, capped=False)
+                place.stage(journal, capped=False)
             if prefix == "old":
                 record(place, lambda n: True)
         with place.peek() as journal:
@@ -739,7 +739,7 @@ def test_the_log_gives_its_room_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) 
     place = Workspace.of(lab.load(job))
     log = place.folder / "journal.db-wal"
     with place.locked(), place.open() as journal:
-        place.take_in(journal, capped=False)
+        place.stage(journal, capped=False)
         assert log.stat().st_size > 4_000_000
         journal.begin_run({}, "")
         assert log.stat().st_size <= 50_000

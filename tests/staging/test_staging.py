@@ -217,7 +217,7 @@ def test_other_prices_are_another_pass(
     def stage() -> None:
         place = Workspace.of(lab.load(job))
         with place.locked(), place.open() as journal:
-            place.take_in(journal, capped=True)
+            place.stage(journal, capped=True)
 
     stage()
     stage()
@@ -331,7 +331,7 @@ def test_two_rows_with_equal_requests_are_two_rows(lab: Lab) -> None:
     csv_of(lab, "text\nsame\nother\nsame\nsame\n")
     place = Workspace.of(lab.load(lab.job(NOWHERE, rows=None, prompts={"path": "prompts.csv"})))
     with place.locked(), place.open() as journal:
-        place.take_in(journal, capped=False)
+        place.stage(journal, capped=False)
         rows = [row for row, _ in journal.answered()]
     assert rows[0].fingerprint == rows[2].fingerprint == rows[3].fingerprint
     assert [row.id for row in rows[2:]] == [f"{rows[0].id}-2", f"{rows[0].id}-3"]

@@ -28,7 +28,7 @@ import httpx2
 import openai
 from openai._types import omit
 
-from batchgen.disk import telling, writing
+from batchgen.disk import atomic_write, translating_errors
 from batchgen.dispatch import Failure, Meaning
 from batchgen.dispatch.api.errors import classify
 from batchgen.dispatch.api.http import HttpClient, Reply, ReplyTooLargeError, Route, route
@@ -122,7 +122,7 @@ class Client:
             if not limit.expired():
                 limit.reschedule(loop.time() + idle)
 
-        with telling(path):
+        with translating_errors(path):
             file = _Noted(path, taken)
         with file:
             try:
@@ -226,7 +226,7 @@ class _Noted(io.FileIO):
 
 async def _store(path: Path, pieces: AsyncIterator[bytes]) -> None:
     """Write a file whole, off the event loop: a disk may take its time. Raises OutputError."""
-    with writing(path, binary=True) as file:
+    with atomic_write(path, binary=True) as file:
         async for piece in pieces:
             await asyncio.to_thread(file.write, piece)
         await asyncio.to_thread(_sync, file)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from batchgen.batch_format import Result, encoded, result_of
-from batchgen.disk import scratch, telling
+from batchgen.disk import temporary_path, translating_errors
 from batchgen.dispatch import Attempt, Failure, Outcome, Progress, Received
 from batchgen.dispatch.api.errors import classify
 from batchgen.dispatch.api.http import MAX_PICTURE_REPLY, MAX_TEXT_REPLY, Reply
@@ -123,7 +123,7 @@ class Collector:
         return self._meant(_complaint(error)).message
 
     async def _bring(self, batch: Batch, file: str) -> None:
-        path = scratch(self._folder, "answers")
+        path = temporary_path(self._folder, "answers")
         most = MAX_PICTURE_REPLY if AT[batch.endpoint].draws else MAX_TEXT_REPLY
         try:
             await self._server.download(file, path)
@@ -139,7 +139,7 @@ class Collector:
                     ]
                 )
         finally:
-            with telling(path):
+            with translating_errors(path):
                 path.unlink(missing_ok=True)
 
     async def _ending(self, batch: Batch, member: Member, told: _Told) -> MemberResult | None:
@@ -199,7 +199,7 @@ def _groups(
 ) -> Iterator[dict[int, _Told]]:
     """What the lines of a file say, by request, of which there are so many; as many at a time as are recorded together. A line
     beyond `most` bytes says nothing."""
-    with telling(path), path.open("rb") as file:
+    with translating_errors(path), path.open("rb") as file:
         while lines := _lines(file, most):
             group: dict[int, _Told] = {}
             for line in lines:

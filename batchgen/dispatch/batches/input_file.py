@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.batch_format import task_line
-from batchgen.disk import telling
+from batchgen.disk import translating_errors
 from batchgen.dispatch.batches.records import Batch, Member
 from batchgen.kinds import AT
 from batchgen.replies import how_many
@@ -63,7 +63,7 @@ class BatchInputFile:
         self.requests = self.size = self.tokens = self._inputs = 0
         # What is written and not yet enlisted.
         self.held: list[Member] = []
-        with telling(path):
+        with translating_errors(path):
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
             self._file = os.fdopen(os.open(path, flags, 0o666), "wb")
 
@@ -91,7 +91,7 @@ class BatchInputFile:
 
     def add(self, request: Request, line: bytes, digest: bytes, cost: int | None) -> None:
         """Write the line of a request that the file takes; the cells it is made of have `digest`."""
-        with telling(self.path):
+        with translating_errors(self.path):
             self._file.write(line)
         self.requests += 1
         self.size += len(line)
@@ -103,11 +103,11 @@ class BatchInputFile:
 
     def finish(self) -> None:
         """Have the whole file on disk."""
-        with telling(self.path):
+        with translating_errors(self.path):
             self._file.close()
 
     def discard(self) -> None:
         """Remove the file."""
-        with telling(self.path):
+        with translating_errors(self.path):
             self._file.close()
             self.path.unlink(missing_ok=True)

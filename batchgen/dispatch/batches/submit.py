@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from batchgen.disk import scratch
+from batchgen.disk import temporary_path
 from batchgen.dispatch import Failure, Outcome, Progress, Rules, Thread
 from batchgen.dispatch.batches.client import BatchClient, RequestRejectedError
 from batchgen.dispatch.batches.input_file import BatchInputFile, body_of, tokens_of
@@ -158,7 +158,7 @@ class Submitter:
             await self._send(max(self._shards.values(), key=lambda shard: shard.size))
         batch = await self._ledger.begin(endpoint, model)
         shard = self._shards[endpoint, model] = BatchInputFile(
-            batch, scratch(self._folder, "batch")
+            batch, temporary_path(self._folder, "batch")
         )
         return shard
 

@@ -401,7 +401,7 @@ def test_money_in_batches_counts_as_spent(lab: Lab) -> None:
         assert first.held > 0
         assert batchgen.run(with_mode(lab.load(job), "online")).run.cost <= 0.5
         while lab.go(job).exit_code in (5, 6):
-            assert lab.go(job).job.tally.cost <= 0.5
+            assert lab.go(job).job.totals.cost <= 0.5
         assert {row["status"] for row in lab.table()} <= {"succeeded", "pending"}
 
 
