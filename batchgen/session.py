@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from batchgen.disk import append_line
-from batchgen.dispatch import Progress, Rules
+from batchgen.dispatch import Progress
 from batchgen.errors import BatchgenError
 from batchgen.images import PictureFolder
 from batchgen.job import Job
@@ -120,7 +120,7 @@ class Session:
             async with (
                 self._server() as link,
                 Client(
-                    link, self.key, connections=self._rules.concurrency, direct=place.simulate
+                    link, self.key, connections=self._concurrency, direct=place.simulate
                 ) as client,
             ):
                 ledger = JournalRecorder(
@@ -129,7 +129,8 @@ class Session:
                 batches = BatchBackend(
                     client=client,
                     ledger=JournalBatchRecorder(ledger, self.journal, writer, self.number),
-                    rules=self._rules,
+                    job=job,
+                    failures_left=_failures_left(job, self.before),
                     prices=place.prices,
                     purses=self._purses,
                     capped=self._capped,
@@ -156,7 +157,9 @@ class Session:
         online = OnlineBackend(
             client=client,
             ledger=ledger,
-            rules=self._rules,
+            job=self.place.job,
+            concurrency=self._concurrency,
+            failures_left=_failures_left(self.place.job, self.before),
             prices=self.place.prices,
             purses=self._purses(),
             progress=self.progress,
@@ -230,25 +233,11 @@ class Session:
         return purses
 
     @cached_property
-    def _rules(self) -> Rules:
+    def _concurrency(self) -> int:
+        """The workers that the job asks for, as far as the file-descriptor limit allows."""
         from batchgen.dispatch.api.client import affordable
 
-        job, limits, retry = self.place.job, self.place.job.limits, self.place.job.retry
-        return Rules(
-            concurrency=affordable(limits.concurrency),
-            attempts=retry.attempts,
-            max_wait=retry.max_wait,
-            timeout=job.timeout,
-            give_up=retry.give_up,
-            requests_per_minute=limits.requests_per_minute,
-            tokens_per_minute=limits.tokens_per_minute,
-            images_per_minute=limits.images_per_minute,
-            max_time=limits.max_time,
-            failures_left=_failures_left(job, self.before),
-            own_model=job.rows_choose("model"),
-            own_tier=job.rows_choose("service_tier"),
-            accept=frozenset(job.output.accept),
-        )
+        return affordable(self.place.job.limits.concurrency)
 
 
 @contextmanager

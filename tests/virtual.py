@@ -17,13 +17,13 @@ from collections.abc import (
 from dataclasses import dataclass, field
 from typing import Any
 
-from batchgen.dispatch import Attempt, Failure, Outcome, Progress, Received, Rules
+from batchgen.dispatch import Attempt, Failure, Outcome, Progress, Received
 from batchgen.dispatch.api.http import Reply
 from batchgen.dispatch.limits.admission import Buckets, own_bucket
 from batchgen.dispatch.limits.budgets import CostBudget
 from batchgen.dispatch.online.backend import OnlineBackend
 from batchgen.errors import BatchgenError
-from batchgen.job import Price
+from batchgen.job import Job, Limits, Price
 from batchgen.kinds import KINDS
 from batchgen.pricing import Prices
 from batchgen.requests import Request
@@ -200,6 +200,22 @@ class Turns:
 PRICES = Prices({"m": Price(input=1, output=1)}, "http://localhost/v1")
 
 
+def job(*, request: Mapping[str, Any] | None = None, **options: Any) -> Job:
+    """A job with these options of its sections `limits` and `retry`."""
+    limits = {name: value for name, value in options.items() if name in Limits.model_fields}
+    retry = {name: value for name, value in options.items() if name not in limits}
+    return Job.model_validate(
+        {
+            "name": "job",
+            "kind": "chat",
+            "prompts": {"path": "p.csv"},
+            "request": {"model": "m", **(request or {})},
+            "limits": {"concurrency": 8, **limits},
+            "retry": retry,
+        }
+    )
+
+
 async def work(
     threads: Iterable[Request | Sequence[Request]],
     answering: Answering,
@@ -208,21 +224,23 @@ async def work(
     caps: Sequence[int] = (),
     during: Callable[[OnlineBackend], Awaitable[None]] | None = None,
     buckets: Buckets = own_bucket,
-    **rules: Any,
+    failures_left: int | None = None,
+    **options: Any,
 ) -> Run:
-    """Run the backend over requests (a sequence is a conversation); `caps` in nano-dollars; `during` runs beside it."""
+    """Run the backend over requests (a sequence is a conversation).
+
+    caps: nano-dollars that may be spent.
+    during: runs beside the backend.
+    options: of the job: see `job`.
+    """
     run = Run() if run is None else run
-    defaults = {
-        "concurrency": 8,
-        "attempts": 6,
-        "max_wait": 60.0,
-        "timeout": 600.0,
-        "give_up": 900.0,
-    }
+    settings = job(**options)
     backend = OnlineBackend(
         client=Scripted(run, answering),
         ledger=Memory(run),
-        rules=Rules(**{**defaults, **rules}),
+        job=settings,
+        concurrency=settings.limits.concurrency,
+        failures_left=failures_left,
         prices=PRICES,
         purses=[CostBudget(cap, name="limits.max_cost") for cap in caps],
         progress=Progress(),

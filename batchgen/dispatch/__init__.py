@@ -138,29 +138,6 @@ class Recorder(ReplyReader, Protocol):
         """A request that ended without another call."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """The numbers of a run: ceilings (None: none), seconds, and how many more rows may fail before the job stops.
-
-    `own_model` and `own_tier` say that rows choose them (a template or an axis): a wrong one is then the row's fault, not
-    the job's. `accept` are the finish reasons that count as success.
-    """
-
-    concurrency: int
-    attempts: int
-    max_wait: float
-    timeout: float
-    give_up: float
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-    images_per_minute: float | None = None
-    max_time: float | None = None
-    failures_left: int | None = None
-    own_model: bool = False
-    own_tier: bool = False
-    accept: frozenset[str] = frozenset()
-
-
 class Backend(Protocol):
     """Something that turns requests into outcomes: the online API, the Batch API, later other machines."""
 

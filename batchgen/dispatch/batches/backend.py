@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from batchgen.dispatch import Failure, Progress, Rules, Thread
+from batchgen.dispatch import Failure, Progress, Thread
 from batchgen.dispatch.api.errors import account_error
 from batchgen.dispatch.batches.client import (
     BatchClient,
@@ -38,6 +38,7 @@ from batchgen.dispatch.batches.registry import GIVEN_UP, BatchRegistry, errors_o
 from batchgen.dispatch.batches.submit import Submitter
 from batchgen.dispatch.limits.budgets import CostBudget
 from batchgen.errors import AccountError, BatchgenError, LimitError, OutputError
+from batchgen.job import Job
 from batchgen.pricing import Prices
 
 # Seconds between two looks, at first, by how much they grow, and at the most; and after a batch was asked to end.
@@ -62,7 +63,8 @@ class BatchBackend:
         *,
         client: BatchTransport,
         ledger: BatchRecorder,
-        rules: Rules,
+        job: Job,
+        failures_left: int | None,
         prices: Prices,
         purses: Callable[[], Sequence[CostBudget]],
         capped: bool,
@@ -72,9 +74,9 @@ class BatchBackend:
         metadata: Mapping[str, str],
         tell: Callable[[str], None],
     ) -> None:
-        self._rules, self._progress, self._host, self._tell = rules, progress, host, tell
+        self._job, self._progress, self._host, self._tell = job, progress, host, tell
         self._server = BatchClient(
-            client, host=host, attempts=rules.attempts, max_wait=rules.max_wait
+            client, host=host, attempts=job.retry.attempts, max_wait=job.retry.max_wait
         )
         self._known = BatchRegistry(ledger, progress)
         self._collector = Collector(
@@ -84,7 +86,7 @@ class BatchBackend:
             prices=prices,
             progress=progress,
             folder=folder,
-            accept=rules.accept,
+            accept=frozenset(job.output.accept),
             capped=capped,
             judge=self._judge,
         )
@@ -92,7 +94,8 @@ class BatchBackend:
             server=self._server,
             ledger=ledger,
             known=self._known,
-            rules=rules,
+            job=job,
+            failures_left=failures_left,
             prices=prices,
             purses=purses,
             progress=progress,
@@ -146,12 +149,12 @@ class BatchBackend:
             asyncio.get_running_loop().call_later(drain, self._task.cancel)
 
     async def _told(self, work: Coroutine[Any, Any, None]) -> BatchgenError | None:
-        if self._timer is None and self._rules.max_time is not None:
+        if self._timer is None and self._job.limits.max_time is not None:
             over = LimitError(
-                f"limits.max_time ({self._rules.max_time:g} s) is over; run again to go on"
+                f"limits.max_time ({self._job.limits.max_time:g} s) is over; run again to go on"
             )
             self._timer = asyncio.get_running_loop().call_later(
-                self._rules.max_time, self.stop, over
+                self._job.limits.max_time, self.stop, over
             )
         self._task = asyncio.ensure_future(work)
         try:
@@ -193,7 +196,7 @@ class BatchBackend:
                 heard = time.monotonic()
             except ServerUnresponsiveError:
                 # Whoever waits for a day does not mind an hour without a network, or a server that is busy.
-                if time.monotonic() - heard > self._rules.give_up:
+                if time.monotonic() - heard > self._job.retry.give_up:
                     raise
             if len(self._known.open) < before:
                 break
@@ -312,10 +315,9 @@ class BatchBackend:
 
     def _judge(self, failure: Failure, batch: Batch) -> Failure | None:
         """What a failure means for its row; None where it means the account."""
-        own = {"model": self._rules.own_model, "service_tier": self._rules.own_tier}
         if failure.meaning != "account":
             return failure
-        if own.get(failure.reason):
+        if failure.reason in ("model", "service_tier") and self._job.rows_choose(failure.reason):
             return replace(failure, meaning="row")
         self._known.stop_with(account_error(failure, self._host, batch.model))
         return None

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from batchgen.disk import temporary_path
-from batchgen.dispatch import Failure, Outcome, Progress, Rules, Thread
+from batchgen.dispatch import Failure, Outcome, Progress, Thread
 from batchgen.dispatch.batches.client import BatchClient, RequestRejectedError
 from batchgen.dispatch.batches.input_file import BatchInputFile, body_of, tokens_of
 from batchgen.dispatch.batches.records import Batch, BatchRecorder
@@ -21,6 +21,7 @@ from batchgen.dispatch.batches.registry import BatchRegistry
 from batchgen.dispatch.failure_limit import FailureLimit
 from batchgen.dispatch.limits.budgets import CostBudget
 from batchgen.errors import AccountError, BatchgenError, LimitError, OutputError
+from batchgen.job import Job
 from batchgen.pricing import Prices, in_batch
 from batchgen.requests import Request, RequestError
 
@@ -41,7 +42,8 @@ class Submitter:
         server: BatchClient,
         ledger: BatchRecorder,
         known: BatchRegistry,
-        rules: Rules,
+        job: Job,
+        failures_left: int | None,
         prices: Prices,
         purses: Callable[[], Sequence[CostBudget]],
         progress: Progress,
@@ -50,7 +52,8 @@ class Submitter:
         metadata: Mapping[str, str],
         tell: Callable[[str], None],
     ) -> None:
-        self._server, self._ledger, self._known, self._rules = server, ledger, known, rules
+        self._server, self._ledger, self._known = server, ledger, known
+        self._job, self._failures_left = job, failures_left
         self._prices, self._purses, self._progress, self._host = prices, purses, progress, host
         self._folder, self._metadata, self._tell = folder, metadata, tell
         self._shards: dict[tuple[str, str], BatchInputFile] = {}
@@ -81,7 +84,7 @@ class Submitter:
 
     def _exceeded(self) -> BatchgenError | None:
         """What stops the run when too many rows have failed."""
-        left = self._rules.failures_left
+        left = self._failures_left
         if left is not None:
             left -= self._progress.failed + self._progress.incomplete
         return FailureLimit(left, self._host).exceeded()
@@ -97,7 +100,7 @@ class Submitter:
         if not self._known.has_room(model, tokens_of(request), self._going(model)):
             self._hold(request)
             # Other models have queues of their own.
-            return self._rules.own_model
+            return self._job.rows_choose("model")
         shard = self._shards.get((request.endpoint, model)) or await self._begin(
             request.endpoint, model
         )

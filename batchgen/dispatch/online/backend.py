@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from batchgen.dispatch import Attempt, Failure, Outcome, Progress, Received, Recorder, Rules, Thread
+from batchgen.dispatch import Attempt, Failure, Outcome, Progress, Received, Recorder, Thread
 from batchgen.dispatch.api.errors import account_error
 from batchgen.dispatch.api.replies import Transport
 from batchgen.dispatch.failure_limit import AllRefusedError, FailureLimit
@@ -32,6 +32,7 @@ from batchgen.dispatch.online.attempts import AttemptRunner
 from batchgen.dispatch.online.watchdog import GaveUpError, Watchdog
 from batchgen.dispatch.retry import FEW_THROTTLES, LONGEST_WAIT, Policy, Spent
 from batchgen.errors import BatchgenError, LimitError
+from batchgen.job import Job
 from batchgen.pricing import Prices
 from batchgen.requests import Request
 
@@ -64,7 +65,9 @@ class OnlineBackend:
         *,
         client: Transport,
         ledger: Recorder,
-        rules: Rules,
+        job: Job,
+        concurrency: int,
+        failures_left: int | None,
         prices: Prices,
         purses: Sequence[CostBudget],
         progress: Progress,
@@ -72,17 +75,13 @@ class OnlineBackend:
         buckets: Buckets = own_bucket,
         clock: Clock = time.monotonic,
     ) -> None:
-        self._ledger, self._rules, self._progress, self._host, self._clock = (
-            ledger,
-            rules,
-            progress,
-            host,
-            clock,
-        )
+        self._ledger, self._job, self._concurrency = ledger, job, concurrency
+        self._progress, self._host, self._clock = progress, host, clock
+        limits, retry = job.limits, job.retry
         self._admission = Admission(
-            requests=rules.requests_per_minute,
-            tokens=rules.tokens_per_minute,
-            pictures=rules.images_per_minute,
+            requests=limits.requests_per_minute,
+            tokens=limits.tokens_per_minute,
+            pictures=limits.images_per_minute,
             purses=purses,
             prices=prices,
             clock=clock,
@@ -90,11 +89,11 @@ class OnlineBackend:
         )
         self._governor = self._admission.governor
         self._budget = RetryBudget(clock)
-        self._policy = Policy(attempts=rules.attempts, max_wait=rules.max_wait)
+        self._policy = Policy(attempts=retry.attempts, max_wait=retry.max_wait)
         self._watch = Watchdog(
-            timeout=rules.timeout,
-            give_up=rules.give_up,
-            max_time=rules.max_time,
+            timeout=job.timeout,
+            give_up=retry.give_up,
+            max_time=limits.max_time,
             governor=self._governor,
             host=host,
             in_flight=lambda: progress.in_flight,
@@ -121,7 +120,7 @@ class OnlineBackend:
         self._why: BatchgenError | None = None
         # What ends a run that has done all the rest: a row that no limit lets through.
         self._unfit: BatchgenError | None = None
-        self._tolerance = FailureLimit(rules.failures_left, host)
+        self._tolerance = FailureLimit(failures_left, host)
         self._models: set[str] = set()
         # What failed while the first answers may be all the same refusal.
         self._refused: list[Request] = []
@@ -131,7 +130,7 @@ class OnlineBackend:
         self._threads = threads
         if why := self._tolerance.exceeded():
             return why
-        names = (f"worker {n}" for n in range(self._rules.concurrency))
+        names = (f"worker {n}" for n in range(self._concurrency))
         self._workers = [asyncio.create_task(self._work(), name=name) for name in names]
         try:
             async with self._watch:
@@ -210,10 +209,7 @@ class OnlineBackend:
                 return heapq.heappop(self._waiting)[2]
             if self._ready:
                 return self._ready.popleft()
-            if (
-                not self._ended
-                and len(self._waiting) < WAITING_PER_WORKER * self._rules.concurrency
-            ):
+            if not self._ended and len(self._waiting) < WAITING_PER_WORKER * self._concurrency:
                 work = await self._begin()
                 if work is not None:
                     return work
@@ -282,7 +278,7 @@ class OnlineBackend:
         self._models.add(str(work.request.body.get("model")))
         outcome = self._outcome(work, attempt.elapsed, received=received, attempt=attempt)
         await self._ledger.outcome(outcome, attempt)
-        ended = received.answer.ended or received.answer.finish_reason in self._rules.accept
+        ended = received.answer.ended or received.answer.finish_reason in self._job.output.accept
         self._progress.done += ended
         self._progress.incomplete += not ended
         self._stop_for(self._tolerance.answered(ended=ended))
@@ -337,8 +333,8 @@ class OnlineBackend:
 
     def _own(self, failure: Failure) -> Failure:
         """A wrong model or tier that the row itself chose is the row's failure."""
-        own = {"model": self._rules.own_model, "service_tier": self._rules.own_tier}
-        return replace(failure, meaning="row") if own.get(failure.reason) else failure
+        own = failure.reason in ("model", "service_tier") and self._job.rows_choose(failure.reason)
+        return replace(failure, meaning="row") if own else failure
 
     def _keep(self, work: _Work) -> None:
         """Among those that wait to be sent again."""
