@@ -21,7 +21,7 @@ UNANSWERED = ("batch_expired", "batch_cancelled")
 _STATUSES = range(100, 600)
 
 # What a line's url has before the endpoint, whatever the server's own base is.
-VERSION = "/v1"
+URL_PREFIX = "/v1"
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 _encode_ascii = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
@@ -43,10 +43,10 @@ class Result:
         return self.error is None or self.error.get("code") not in UNANSWERED
 
 
-def task_line(custom_id: str, endpoint: str, body: Mapping[str, Any]) -> bytes:
+def request_line(custom_id: str, endpoint: str, body: Mapping[str, Any]) -> bytes:
     """A request as a line of an input file; `endpoint` such as /chat/completions."""
     return _line(
-        {"custom_id": custom_id, "method": "POST", "url": VERSION + endpoint, "body": body}
+        {"custom_id": custom_id, "method": "POST", "url": URL_PREFIX + endpoint, "body": body}
     )
 
 
@@ -77,7 +77,7 @@ def encoded(value: Any) -> bytes:
         return _encode_ascii(value).encode()
 
 
-def result_of(line: bytes) -> Result:
+def parse_result(line: bytes) -> Result:
     """A line of an output or error file. Raises ValueError for what is none."""
     try:
         told = json.loads(line)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from batchgen.dispatch.batches.input_file import MOST_REQUESTS
 from batchgen.job import Job
 from batchgen.journal import Journal
-from batchgen.journal.batches import open_batches, set_aside, strays
+from batchgen.journal.batches import open_batches, set_aside, stale_requests
 from batchgen.pricing import dollars, in_batch
 from batchgen.report import rerun_reasons
 from batchgen.workspace import Workspace
@@ -99,7 +99,7 @@ def _plan(place: Workspace, journal: Journal, limit: int | None) -> Plan:
         in_batches=standing.in_batches,
         batches=len(open_batches(journal)),
         set_aside=dollars(set_aside(journal)) or 0.0,
-        strays=strays(journal),
+        strays=stale_requests(journal),
         first=shown_request(place, first) if first else None,
     )
 

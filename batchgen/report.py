@@ -11,7 +11,7 @@ from typing import Any
 
 from batchgen.disk import atomic_write
 from batchgen.dispatch import Learned
-from batchgen.dispatch.batches.records import ASKED, Batch, counts_of
+from batchgen.dispatch.batches.records import CANCEL_REQUESTED, Batch, counts_of
 from batchgen.journal import Journal, RowCounts
 from batchgen.pricing import dollars
 
@@ -158,7 +158,7 @@ def batch_json(batch: Batch) -> dict[str, Any]:
     return {
         "id": batch.id,
         "status": batch.status,
-        "cancelling": ASKED in batch.seen,
+        "cancelling": CANCEL_REQUESTED in batch.seen,
         "endpoint": batch.endpoint,
         "model": batch.model,
         "requests": batch.requests,

@@ -18,7 +18,7 @@ from batchgen.errors import BatchgenError, InputError, OutputError, Problem, did
 from batchgen.images import PictureFolder
 from batchgen.job import Job, api_key
 from batchgen.journal import Journal, RowCounts
-from batchgen.journal.batches import committed, open_batches, strays
+from batchgen.journal.batches import committed, open_batches, stale_requests
 from batchgen.pricing import NANO, dollars, in_batch
 from batchgen.report import (
     NOTHING,
@@ -93,7 +93,7 @@ def _run(
     todo = before.to_send if sends else 0
     if todo:
         _announce(place, before, options)
-    if sends and (stray := strays(journal)):
+    if sends and (stray := stale_requests(journal)):
         options.say(f"{place.job.name}: {describe_stale_requests(stray)}")
     busy = bool(todo or open_batches(journal))
     key = _key(place) if busy else None
@@ -176,7 +176,7 @@ def _finish(
             tables.write(place.folder)
         now = journal.standing(options.limit, by_turns=place.by_turns) if busy else sending.before
         whole = now if options.limit is None else journal.standing(None, by_turns=place.by_turns)
-        left, held = open_batches(journal), now.to_send if sending.progress.held else 0
+        left, held = open_batches(journal), now.to_send if sending.progress.deferred else 0
         why = sending.signals.first(stopped)
         waits = bool(left or held)
         code = 6 if waits else _exit_code(place.job, now) if sends else 0

@@ -79,13 +79,13 @@ class Session:
             wait = self.options.wait or self.place.simulate
             while why is None:
                 why = await batches.run(ledger.threads())
-                if isinstance(why, ServerUnresponsiveError) and wait and batches.waits:
+                if isinstance(why, ServerUnresponsiveError) and wait and batches.is_waiting:
                     # What could not be sent now is sent when a batch has ended.
                     why = None
-                if why is not None or not wait or not batches.waits:
+                if why is not None or not wait or not batches.is_waiting:
                     break
                 why = await batches.wait()
-            return why or (None if batches.waits else batches.unfit)
+            return why or (None if batches.is_waiting else batches.never_fits)
 
     async def cancel(self, ids: Collection[str] = ()) -> BatchgenError | None:
         """Cancel batches of the job, those of these `ids` or all, and collect what they brought; returns what stopped it, or
@@ -93,7 +93,7 @@ class Session:
         async with self._backends() as (_, _, batches):
             # Those of another run's simulated API are gone with it.
             why = await (batches.forget() if self.place.simulate else batches.cancel(ids))
-            while why is None and self.options.wait and batches.waits:
+            while why is None and self.options.wait and batches.is_waiting:
                 why = await batches.wait()
             return why
 
@@ -102,7 +102,10 @@ class Session:
         # Those of another run's simulated API are gone with it.
         why = await (batches.forget() if self.place.simulate else batches.settle())
         while (
-            why is None and self.place.job.mode == "online" and self.options.wait and batches.waits
+            why is None
+            and self.place.job.mode == "online"
+            and self.options.wait
+            and batches.is_waiting
         ):
             why = await batches.wait()
         return why
@@ -127,18 +130,18 @@ class Session:
                     job, self.journal, writer, place.renderer, self.pictures, self.options.limit
                 )
                 batches = BatchBackend(
-                    client=client,
-                    ledger=JournalBatchRecorder(ledger, self.journal, writer, self.number),
+                    transport=client,
+                    recorder=JournalBatchRecorder(ledger, self.journal, writer, self.number),
                     job=job,
                     failures_left=_failures_left(job, self.before),
                     prices=place.prices,
-                    purses=self._purses,
+                    budgets=self._purses,
                     capped=self._capped,
                     progress=self.progress,
                     host=self._host,
                     folder=place.folder,
                     metadata={"job": job.name, "run": str(self.number)},
-                    tell=self._warn,
+                    say=self._warn,
                 )
                 self.signals.set_stop(batches.stop)
                 async with self._watched():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.batch_format import Result, result_line, result_of, task_line
+from batchgen.batch_format import Result, parse_result, request_line, result_line
 
 _JSON = st.recursive(
     st.none()
@@ -25,7 +25,7 @@ _TEXT = st.text(st.characters(codec="utf-8"))
 @given(_TEXT, st.dictionaries(_TEXT, _JSON))
 def test_a_request_is_one_line(custom_id: str, body: dict[str, object]) -> None:
     """Whatever a body holds, line separators of Unicode included, its request is one line that says what was asked."""
-    line = task_line(custom_id, "/chat/completions", body)
+    line = request_line(custom_id, "/chat/completions", body)
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
     expected = {
@@ -51,13 +51,13 @@ def test_a_request_is_one_line(custom_id: str, body: dict[str, object]) -> None:
 )
 def test_a_result_comes_back_as_it_was(result: Result) -> None:
     """What is written as a line of an output or error file is read as the same."""
-    assert result_of(result_line("batch_req_1", result)) == result
+    assert parse_result(result_line("batch_req_1", result)) == result
 
 
 def test_half_a_character_stays_half() -> None:
     """P28 Half a surrogate pair, as a reply may hold, is written as JSON's escape: the file stays UTF-8."""
     line = result_line("x", Result(custom_id="é", status=200, body={"text": "\ud83d"}))
-    assert result_of(line.decode().encode()).body == {"text": "\ud83d"}
+    assert parse_result(line.decode().encode()).body == {"text": "\ud83d"}
 
 
 @pytest.mark.parametrize(
@@ -81,4 +81,4 @@ def test_half_a_character_stays_half() -> None:
 def test_what_is_no_result(line: bytes) -> None:
     """P18 A line that is no result is refused, and nothing else happens."""
     with pytest.raises(ValueError, match=r"\S"):
-        result_of(line)
+        parse_result(line)

@@ -49,7 +49,13 @@ class _Bar:
         done = before.get("succeeded", 0)
         if self._shown is None:
             self._shown = _tqdm(self._name, done)
-        self._shown.n = done + progress.done + progress.away + progress.incomplete + progress.failed
+        self._shown.n = (
+            done
+            + progress.done
+            + progress.answered_remotely
+            + progress.incomplete
+            + progress.failed
+        )
         self._shown.total = max(sum(before.values()), self._shown.n)
         self._shown.set_postfix_str(plain(state(progress)), refresh=False)
         self._shown.refresh()

@@ -164,8 +164,8 @@ class Progress:
     have answered which have not ended, `held` says that some wait for room in a queue, or for money that batches set aside."""
 
     done: int = 0
-    away: int = 0
-    held: bool = False
+    answered_remotely: int = 0
+    deferred: bool = False
     incomplete: int = 0
     failed: int = 0
     in_flight: int = 0

@@ -83,7 +83,7 @@ def committed(journal: Journal, run: int) -> int:
     return int(spent[0][0]) + set_aside(journal, run)
 
 
-def strays(journal: Journal) -> int:
+def stale_requests(journal: Journal) -> int:
     """How many requests are in batches that no staged row wants any more."""
     wanted = "SELECT 1 FROM rows r WHERE r.ident = m.ident AND r.key = m.key"
     return int(journal.query(f"SELECT count(*) FROM members m WHERE NOT EXISTS ({wanted})")[0][0])

@@ -10,7 +10,7 @@ from json import JSONDecoder
 from json.decoder import WHITESPACE  # type: ignore[attr-defined]  # as the decoder has it, and the stubs have not
 from typing import Any
 
-from batchgen.batch_format import VERSION
+from batchgen.batch_format import URL_PREFIX
 from batchgen.errors import did_you_mean
 from batchgen.kinds import AT
 from batchgen.prompts.lines import Lines
@@ -19,7 +19,7 @@ from batchgen.prompts.rows import Layout, Row, RowError
 
 # What a line holds; whatever else stands there is a column like any other, and is not sent.
 FIELDS = ("custom_id", "method", "url", "body")
-URLS = tuple(VERSION + endpoint for endpoint in AT)
+URLS = tuple(URL_PREFIX + endpoint for endpoint in AT)
 
 _decode = JSONDecoder().raw_decode
 

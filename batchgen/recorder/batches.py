@@ -19,8 +19,10 @@ from batchgen.requests import Request
 class JournalBatchRecorder:
     """The batches of one job, in one run of it: a dispatch.BatchRecorder."""
 
-    def __init__(self, ledger: JournalRecorder, journal: Journal, writer: Writer, run: int) -> None:
-        self._ledger, self._journal, self._writer, self._run = ledger, journal, writer, run
+    def __init__(
+        self, recorder: JournalRecorder, journal: Journal, writer: Writer, run: int
+    ) -> None:
+        self._recorder, self._journal, self._writer, self._run = recorder, journal, writer, run
         self._next = batches.next_number(journal)
 
     async def batches(self) -> list[Batch]:
@@ -43,7 +45,7 @@ class JournalBatchRecorder:
 
     def withhold(self, request: Request) -> bytes:
         """A request leaves this run, in a batch or not at all: the digest of the cells that it was made of."""
-        return self._ledger.asked_of(request)
+        return self._recorder.asked_of(request)
 
     async def note(self, batch: Batch) -> None:
         """A batch as it is now."""
@@ -61,7 +63,7 @@ class JournalBatchRecorder:
 
     async def receive(self, request: Request, body: Mapping[str, Any], reply: bytes) -> Received:
         """Read a reply and store its pictures. Raises UnreadableReplyError when it is no answer, OutputError for a full disk."""
-        return await self._ledger.receive(request, body, reply)
+        return await self._recorder.receive(request, body, reply)
 
     async def ended(self, endings: Sequence[MemberResult]) -> None:
         """Requests of a batch ended: the commit point of all of them. They are in the batch no more."""
@@ -78,7 +80,7 @@ class JournalBatchRecorder:
 
     async def unsent(self, outcome: Outcome) -> None:
         """A request that ended without being sent."""
-        await self._ledger.unsent(outcome)
+        await self._recorder.unsent(outcome)
 
     async def close(self, batch: Batch) -> None:
         """All that a batch brought is on record: what is left of its requests is to be sent again."""

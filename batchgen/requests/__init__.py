@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from batchgen.batch_format import VERSION
+from batchgen.batch_format import URL_PREFIX
 from batchgen.errors import Problem, did_you_mean, listed
 from batchgen.job import Job, unsendable
 from batchgen.kinds import AT, KINDS, Kind
@@ -256,7 +256,7 @@ class Renderer:
     def kind_of(self, columns: Values) -> Kind | None:
         """The kind of a row's request: the job's, or the one that the row's own url is for. None for a row that was read
         before rows were requests."""
-        return self._kind or AT.get(str(columns.get("url")).removeprefix(VERSION))
+        return self._kind or AT.get(str(columns.get("url")).removeprefix(URL_PREFIX))
 
     def says(self, columns: Values, name: str) -> bool:
         """Whether the body of a row's request has this field by its own word."""
@@ -437,7 +437,7 @@ def _unfit(kind: Kind, body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, f"is a file of a form, and this is JSON; give {kind.in_json[name]} instead"
     for name in (kind.in_json.get(each, each) for each in kind.required):
         if name not in body:
-            yield name, f"is missing; {VERSION}{kind.endpoint} needs it"
+            yield name, f"is missing; {URL_PREFIX}{kind.endpoint} needs it"
     yield from _wrong(kind, body)
 
 

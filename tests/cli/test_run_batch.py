@@ -13,7 +13,7 @@ import pytest
 from conftest import KEY, Lab, serving
 from test_exit_codes import held
 
-from batchgen.batch_format import Result, result_of, task_line
+from batchgen.batch_format import Result, parse_result, request_line
 from batchgen.errors import InputError
 from batchgen.job import api_key, job_of_requests
 from batchgen.simulator import RequestInfo, Simulator
@@ -26,7 +26,7 @@ def requests(lab: Lab, *texts: str, name: str = "in.jsonl") -> Path:
     """A file of chat requests named a, b, c, ... with these texts."""
     path = lab.folder / name
     lines = (
-        task_line(
+        request_line(
             chr(97 + n),
             CHAT,
             {"model": "gpt-5.6-luna", "messages": [{"role": "user", "content": text}]},
@@ -38,7 +38,7 @@ def requests(lab: Lab, *texts: str, name: str = "in.jsonl") -> Path:
 
 
 def results(lab: Lab, name: str = "out.jsonl") -> list[Result]:
-    return [result_of(line) for line in (lab.folder / name).read_bytes().splitlines()]
+    return [parse_result(line) for line in (lab.folder / name).read_bytes().splitlines()]
 
 
 def said(result: Result) -> Any:

@@ -16,7 +16,10 @@ CONTEXT = multiprocessing.get_context("forkserver")
 _OWN = (
     "runner",
     "tables",
-    *(f"dispatch.{name}" for name in ("online", "batch_api", "shared", "transport")),
+    *(
+        f"dispatch.{name}"
+        for name in ("online.backend", "batches.backend", "limits.shared", "api.client")
+    ),
 )
 # What a run imports only when it needs it, too.
 _OTHERS = (
@@ -43,13 +46,15 @@ def killed_at(
     *,
     key: str,
     command: str = "run",
-    shard: int | None = None,
+    most_requests: int | None = None,
     room: int | None = None,
 ) -> int | None:
     """Run a command (run or cancel) of a job in a process that kills itself at its step `step`, counted from 1: before and
-    after each exchange, each commit, each file of requests that comes or goes. `shard`: requests in a file at the most;
+    after each exchange, each commit, each file of requests that comes or goes. `most_requests`: of a file;
     `room`: bytes beyond which no file may grow. Returns the exit code, -9 where it was killed."""
-    process = CONTEXT.Process(target=_stepped, args=(str(job), key, step, command, shard, room))
+    process = CONTEXT.Process(
+        target=_stepped, args=(str(job), key, step, command, most_requests, room)
+    )
     process.start()
     process.join(60)
     return process.exitcode
@@ -60,7 +65,7 @@ def _run(job: str, key: str, room: int | None) -> None:
 
 
 def _stepped(
-    job: str, key: str, step: int, command: str, shard: int | None, room: int | None
+    job: str, key: str, step: int, command: str, most_requests: int | None, room: int | None
 ) -> None:
     from batchgen.dispatch.api.client import Client
     from batchgen.dispatch.batches import backend, client, collect, input_file
@@ -72,8 +77,8 @@ def _stepped(
         if next(count) == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    client.BETWEEN_LOOKS = backend.FIRST_LOOK = collect.BETWEEN_FETCHES = 0.0
-    input_file.MOST_REQUESTS = shard or input_file.MOST_REQUESTS
+    client.BETWEEN_SEARCHES = backend.FIRST_POLL = collect.BETWEEN_FETCHES = 0.0
+    input_file.MOST_REQUESTS = most_requests or input_file.MOST_REQUESTS
     for owner, name in ((Client, "ask"), (Client, "upload"), (Client, "download")):
         setattr(owner, name, _awaited(getattr(owner, name), pass_step))
     for other, name in (

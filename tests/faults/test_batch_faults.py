@@ -56,9 +56,9 @@ def opened() -> Iterator[tuple[World, Simulator]]:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits between two looks."""
-    monkeypatch.setattr(client, "BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(client, "BETWEEN_SEARCHES", 0.0)
     monkeypatch.setattr(collect, "BETWEEN_FETCHES", 0.0)
-    monkeypatch.setattr(backend, "FIRST_LOOK", 0.01)
+    monkeypatch.setattr(backend, "FIRST_POLL", 0.01)
 
 
 def written(lab: Lab, api: Simulator, rows: int = ROWS, **parts: Any) -> Path:
@@ -200,7 +200,7 @@ def test_killed_while_it_writes_then_online(lab: Lab) -> None:
             folder.mkdir()
             each = Lab(folder)
             job = written(each, api)
-            code = killed_at(step, job, key=KEY, shard=2)
+            code = killed_at(step, job, key=KEY, most_requests=2)
             with Journal.peek(each.output()) as journal:
                 held, found = journal.lines("members", "1 = 1"), open_batches(journal)
             if held and all(batch.file is None for batch in found):

@@ -23,7 +23,7 @@ from batchgen.journal.batches import open_batches
 from batchgen.simulator import BatchInfo, Fate, RequestInfo, Settings, Simulator
 
 # Requests of a file at the most. Two files, each for a model of its own; one row is refused.
-SHARD = 2
+MOST_REQUESTS = 2
 ROWS = [
     ("a", "gpt-5.6-luna", "ECHO:1"),
     ("b", "gpt-5.6-luna", "wrong"),
@@ -78,8 +78,8 @@ def api(world: World) -> Iterator[Simulator]:
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
     """Small files, and nobody waits between two looks."""
-    monkeypatch.setattr(input_file, "MOST_REQUESTS", SHARD)
-    monkeypatch.setattr(client, "BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(input_file, "MOST_REQUESTS", MOST_REQUESTS)
+    monkeypatch.setattr(client, "BETWEEN_SEARCHES", 0.0)
     monkeypatch.setattr(collect, "BETWEEN_FETCHES", 0.0)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     world.forget()
@@ -151,7 +151,7 @@ def test_killed_at_every_step_of_sending(
         shutil.rmtree(lab.output(), ignore_errors=True)
         world.forget()
         before, world.fault = api.requests.lines, fault
-        code = killed_at(step, job, key=KEY, shard=SHARD)
+        code = killed_at(step, job, key=KEY, most_requests=MOST_REQUESTS)
         if world.fault:
             # Killed before it met the fault: that is the other test.
             continue
@@ -247,7 +247,7 @@ def test_killed_at_one_step_after_the_other(
     job = written(lab, api.url)
     before = api.requests.lines
     for step in range(1, MANY):
-        code = killed_at(step, job, key=KEY, shard=1)
+        code = killed_at(step, job, key=KEY, most_requests=1)
         if code == 3:
             break
         assert code in (-9, 6), f"step {step}"

@@ -21,7 +21,7 @@ from batchgen.journal import Journal
 from batchgen.journal.batches import open_batches
 from batchgen.simulator import BatchInfo, Fate, RequestInfo, Settings, Simulator
 
-SHARD = 2
+MOST_REQUESTS = 2
 MANY = 10_000
 
 # What may become of a batch; of the last but one nobody hears before somebody cancels it.
@@ -51,8 +51,12 @@ class BatchLife(Life):
         self.line_faults: list[str] = []
         # Batches are made, and nobody hears of them.
         self.losing = False
-        self._kept = input_file.MOST_REQUESTS, client.BETWEEN_LOOKS, collect.BETWEEN_FETCHES
-        input_file.MOST_REQUESTS, client.BETWEEN_LOOKS, collect.BETWEEN_FETCHES = SHARD, 0.0, 0.0
+        self._kept = input_file.MOST_REQUESTS, client.BETWEEN_SEARCHES, collect.BETWEEN_FETCHES
+        input_file.MOST_REQUESTS, client.BETWEEN_SEARCHES, collect.BETWEEN_FETCHES = (
+            MOST_REQUESTS,
+            0.0,
+            0.0,
+        )
         super().__init__()
 
     def simulator(self) -> Simulator:
@@ -62,7 +66,7 @@ class BatchLife(Life):
         try:
             super().teardown()
         finally:
-            input_file.MOST_REQUESTS, client.BETWEEN_LOOKS, collect.BETWEEN_FETCHES = self._kept
+            input_file.MOST_REQUESTS, client.BETWEEN_SEARCHES, collect.BETWEEN_FETCHES = self._kept
 
     def fate(self, batch: BatchInfo) -> Fate:
         self.tags.append(batch.metadata["batchgen"])
@@ -154,7 +158,7 @@ class BatchLife(Life):
         self.add(1)
         self.write()
         self.fates, self.call_faults, self.line_faults = fates, calls, []
-        code = killed_at(step, self.job, key=KEY, command=command, shard=SHARD)
+        code = killed_at(step, self.job, key=KEY, command=command, most_requests=MOST_REQUESTS)
         assert code in (-9, 0, 2, 3, 4, 5, 6)
         self.check()
 
@@ -191,7 +195,7 @@ class BatchLife(Life):
     def fill_the_disk(self, room: int) -> None:
         self.calm()
         self.write()
-        code = killed_at(MANY, self.job, key=KEY, shard=SHARD, room=room)
+        code = killed_at(MANY, self.job, key=KEY, most_requests=MOST_REQUESTS, room=room)
         assert code in (0, 3, 4, 6, 74)
         self.check()
 

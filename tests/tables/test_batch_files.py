@@ -27,7 +27,7 @@ from openai.types.responses import Response
 
 import batchgen
 from batchgen import InputError, Options, load_job, maintenance, plan, queries
-from batchgen.batch_format import result_of, task_line
+from batchgen.batch_format import parse_result, request_line
 from batchgen.dispatch.batches import client, collect
 from batchgen.kinds import AT
 from batchgen.prompts import open_prompts
@@ -77,7 +77,7 @@ def write(
 ) -> Path:
     """A file of requests: id, endpoint and body of each."""
     path = lab.folder / name
-    path.write_bytes(b"".join(task_line(*line) for line in lines))
+    path.write_bytes(b"".join(request_line(*line) for line in lines))
     return path
 
 
@@ -96,7 +96,7 @@ def job(lab: Lab, url: str, name: str = "job", **parts: Any) -> Path:
 def told(lab: Lab, which: str = "results", name: str = "job") -> dict[str, Any]:
     """The lines of a file of results, by custom_id; each once."""
     raw = (lab.output(name) / f"{which}.batch.jsonl").read_bytes().splitlines()
-    found = {result_of(line).custom_id: json.loads(line) for line in raw}
+    found = {parse_result(line).custom_id: json.loads(line) for line in raw}
     assert len(found) == len(raw)
     assert len({line["id"] for line in found.values()}) == len(raw)
     return found
@@ -166,7 +166,7 @@ def test_any_body_goes_out_unchanged(
     body = {**more, **chat("x")}
     renderer = _renderer(tmp_path_factory.getbasetemp())
     [prompt] = open_prompts(
-        None, stream=io.BytesIO(task_line(name, CHAT, body)), shown="p", format="openai-batch"
+        None, stream=io.BytesIO(request_line(name, CHAT, body)), shown="p", format="openai-batch"
     )
     request = renderer.request(prompt.columns, {}, name=name)
     assert prompt.columns["custom_id"] == name
@@ -262,7 +262,7 @@ def test_a_csv_job_and_its_requests_are_the_same(lab: Lab, api: Simulator) -> No
 )
 def test_lines_that_are_no_requests(line: str, said: str) -> None:
     """P30 A line that is no request is told with its line, and where that is known its column."""
-    good = task_line("good", CHAT, chat("x")).decode()
+    good = request_line("good", CHAT, chat("x")).decode()
     data = f"{good}{line}\n".encode()
     with pytest.raises(InputError) as caught:
         list(open_prompts(None, stream=io.BytesIO(data), shown="p", format="openai-batch"))
@@ -374,8 +374,8 @@ def test_a_body_that_says_it_does_not_stream(lab: Lab, api: Simulator) -> None:
 def test_broken_lines_may_fail(lab: Lab, api: Simulator) -> None:
     """P30 With bad_rows: fail a broken line is a failed row in its place, which the error file has too, and the rest runs;
     a line whose custom_id cannot be read is named by its number."""
-    good = task_line("good", CHAT, chat("ECHO:x"))
-    late = task_line("late", CHAT, chat("x", stream=True))
+    good = request_line("good", CHAT, chat("ECHO:x"))
+    late = request_line("late", CHAT, chat("x", stream=True))
     (lab.folder / "requests.jsonl").write_bytes(
         b"{nonsense\n" + good + late + b'{"custom_id": 7}\n'
     )
@@ -422,7 +422,7 @@ def test_a_file_is_taken_for_requests_only_when_the_job_says_so(lab: Lab, api: S
 def test_what_a_line_has_beside_its_request(lab: Lab, api: Simulator) -> None:
     """P28 Anything else on a line is a column of the table and is not sent; one of batchgen's own names is refused before
     anything is."""
-    line = json.loads(task_line("a", CHAT, chat("ECHO:x")))
+    line = json.loads(request_line("a", CHAT, chat("ECHO:x")))
     path = lab.folder / "requests.jsonl"
     path.write_text(json.dumps({"note": [1], **line}), encoding="utf-8")
     assert lab.go(job(lab, api.url)).exit_code == 0
@@ -459,7 +459,7 @@ def test_some_requests_have_several_choices(lab: Lab, api: Simulator) -> None:
 def test_requests_from_stdin_and_again(lab: Lab, api: Simulator) -> None:
     """Requests may be piped in, and the next run goes on without them."""
     path = job(lab, api.url, prompts={"path": "-", "format": "openai-batch"})
-    data = b"".join(task_line(name, CHAT, chat(f"ECHO:{name}")) for name in "ab")
+    data = b"".join(request_line(name, CHAT, chat(f"ECHO:{name}")) for name in "ab")
     report = batchgen.run(
         lab.load(path), Options(stdin=io.BufferedReader(io.BytesIO(data)), limit=1)
     )  # type: ignore[arg-type]
@@ -550,7 +550,7 @@ def _rounded(value: Any) -> Any:
 def test_a_mixed_file_in_batches(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """P12 In mode: batch the requests of one file are parted by endpoint and model, as the Batch API wants them, and their
     results are those of the same file sent online."""
-    monkeypatch.setattr(client, "BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(client, "BETWEEN_SEARCHES", 0.0)
     monkeypatch.setattr(collect, "BETWEEN_FETCHES", 0.0)
     write(lab, [(endpoint, endpoint, body) for endpoint, (body, _) in BODIES.items()])
     with serving(Settings(batch_speed=0)) as api:

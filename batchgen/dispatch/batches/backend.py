@@ -33,7 +33,13 @@ from batchgen.dispatch.batches.client import (
     ServerUnresponsiveError,
 )
 from batchgen.dispatch.batches.collect import Collector
-from batchgen.dispatch.batches.records import ASKED, ENDED, Batch, BatchRecorder, counts_of
+from batchgen.dispatch.batches.records import (
+    CANCEL_REQUESTED,
+    ENDED,
+    Batch,
+    BatchRecorder,
+    counts_of,
+)
 from batchgen.dispatch.batches.registry import GIVEN_UP, BatchRegistry, errors_of
 from batchgen.dispatch.batches.submit import Submitter
 from batchgen.dispatch.limits.budgets import CostBudget
@@ -42,9 +48,9 @@ from batchgen.job import Job
 from batchgen.pricing import Prices
 
 # Seconds between two looks, at first, by how much they grow, and at the most; and after a batch was asked to end.
-FIRST_LOOK = 2.0
+FIRST_POLL = 2.0
 GROWTH = 1.5
-LAST_LOOK = 60.0
+LONGEST_POLL = 60.0
 
 # So often in a row what found a queue full is sent again at once, smaller; then the queue is left alone for so many seconds,
 # twice as long each time.
@@ -54,35 +60,35 @@ FULL_AT_LAST = 1800.0
 
 
 class BatchBackend:
-    """Sends requests in batches, and collects what batches brought. `purses` gives what may be spent, as it is when a
+    """Sends requests in batches, and collects what batches brought. `budgets` gives what may be spent, as it is when a
     submission begins, and `capped` says whether there are any; `metadata` goes with each batch, `folder` holds its file until
-    it is uploaded, and `tell` is told what becomes of it."""
+    it is uploaded, and `say` is told what becomes of it."""
 
     def __init__(
         self,
         *,
-        client: BatchTransport,
-        ledger: BatchRecorder,
+        transport: BatchTransport,
+        recorder: BatchRecorder,
         job: Job,
         failures_left: int | None,
         prices: Prices,
-        purses: Callable[[], Sequence[CostBudget]],
+        budgets: Callable[[], Sequence[CostBudget]],
         capped: bool,
         progress: Progress,
         host: str,
         folder: Path,
         metadata: Mapping[str, str],
-        tell: Callable[[str], None],
+        say: Callable[[str], None],
     ) -> None:
-        self._job, self._progress, self._host, self._tell = job, progress, host, tell
+        self._job, self._progress, self._host, self._say = job, progress, host, say
         self._server = BatchClient(
-            client, host=host, attempts=job.retry.attempts, max_wait=job.retry.max_wait
+            transport, host=host, attempts=job.retry.attempts, max_wait=job.retry.max_wait
         )
-        self._known = BatchRegistry(ledger, progress)
+        self._known = BatchRegistry(recorder, progress)
         self._collector = Collector(
-            client=client,
+            transport=transport,
             server=self._server,
-            ledger=ledger,
+            recorder=recorder,
             prices=prices,
             progress=progress,
             folder=folder,
@@ -92,17 +98,17 @@ class BatchBackend:
         )
         self._submitter = Submitter(
             server=self._server,
-            ledger=ledger,
+            recorder=recorder,
             known=self._known,
             job=job,
             failures_left=failures_left,
             prices=prices,
-            purses=purses,
+            budgets=budgets,
             progress=progress,
             host=host,
             folder=folder,
             metadata=metadata,
-            tell=tell,
+            say=say,
         )
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -111,14 +117,14 @@ class BatchBackend:
         self._is_full = False
 
     @property
-    def waits(self) -> bool:
+    def is_waiting(self) -> bool:
         """Whether something is left that needs nothing but time: batches that have not ended, requests that are held."""
-        return bool(self._known.open or self._progress.held)
+        return bool(self._known.open or self._progress.deferred)
 
     @property
-    def unfit(self) -> BatchgenError | None:
+    def never_fits(self) -> BatchgenError | None:
         """What ends a run that has done all the rest: a row that no batch takes."""
-        return self._submitter.unfit
+        return self._submitter.never_fits
 
     async def settle(self) -> BatchgenError | None:
         """Look once at every batch that is not closed, and collect what has ended. Returns what stops the run. Raises
@@ -188,7 +194,7 @@ class BatchBackend:
             raise why_not
 
     async def _wait(self) -> None:
-        pause, before, heard = FIRST_LOOK, len(self._known.open), time.monotonic()
+        pause, before, heard = FIRST_POLL, len(self._known.open), time.monotonic()
         while before:
             await self._server.sleep(pause)
             try:
@@ -200,7 +206,7 @@ class BatchBackend:
                     raise
             if len(self._known.open) < before:
                 break
-            pause = min(pause * GROWTH, LAST_LOOK)
+            pause = min(pause * GROWTH, LONGEST_POLL)
         # What was too large for a queue is cut smaller at once. One that batches of others fill empties in its own time.
         again = self._fulls - FULL_AT_ONCE
         if again > 0 or not before:
@@ -243,7 +249,7 @@ class BatchBackend:
                 self._known.stop_with(self._gone(f"does not know the batch {batch.id} ({refused})"))
             return
         batch = await self._known.see(batch, told)
-        if ASKED in batch.seen and batch.status not in (*ENDED, "cancelling"):
+        if CANCEL_REQUESTED in batch.seen and batch.status not in (*ENDED, "cancelling"):
             # Asked before, and not heard.
             await self._ask_to_end(batch)
         if batch.status not in ENDED:
@@ -267,7 +273,7 @@ class BatchBackend:
     async def _give_up(self, batch: Batch) -> None:
         await self._collector.give_up(batch, "the batch was given up, and may have been executed")
         await self._known.close(replace(batch, status=GIVEN_UP))
-        self._tell(f"batch {batch.id or batch.tag}: given up")
+        self._say(f"batch {batch.id or batch.tag}: given up")
 
     async def _failed(self, batch: Batch, errors: Sequence[Json]) -> Batch:
         """Record why a batch failed: because of its rows, because the queue was full, or because of the account."""
@@ -297,12 +303,12 @@ class BatchBackend:
         full = "; the queue of its model is full, what is left is sent later" * (
             batch.room is not None
         )
-        self._tell(
+        self._say(
             f"batch {batch.id}: {batch.status}: {answered:,} of {batch.requests:,} answered{full}"
         )
         if answered:
             self._fulls = 0
-        if batch.status == "cancelled" and ASKED not in batch.seen:
+        if batch.status == "cancelled" and CANCEL_REQUESTED not in batch.seen:
             told = f"the batch {batch.id} was cancelled at {self._host}; run again to send the rest of it"
             self._known.stop_with(AccountError(told))
         elif batch.status == "expired" and not answered:
@@ -336,7 +342,7 @@ class BatchBackend:
                     await self._give_up(batch)
                 silent = silent or (why if not ids else None)
         if self._chosen(ids) and silent is None:
-            await self._server.sleep(FIRST_LOOK)
+            await self._server.sleep(FIRST_POLL)
             for batch in self._chosen(ids):
                 await self._look(batch, give_up=True)
         self._known.show()

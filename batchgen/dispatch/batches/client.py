@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 from urllib.parse import quote
 
-from batchgen.batch_format import VERSION
+from batchgen.batch_format import URL_PREFIX
 from batchgen.dispatch import Failure
 from batchgen.dispatch.api.errors import account_error
 from batchgen.dispatch.api.http import Reply
@@ -34,8 +34,8 @@ EXCHANGE = 60.0
 IDLE = 300.0
 
 # A batch that was created a moment ago may not be in the list yet: so often it is looked for, with so many seconds between.
-LOOKS = 2
-BETWEEN_LOOKS = 2.0
+SEARCHES = 2
+BETWEEN_SEARCHES = 2.0
 
 # Batches on a page of the list, the most that the API gives; and seconds by which its clock may be behind this one.
 LISTED = 100
@@ -128,7 +128,7 @@ class BatchClient:
         where nobody knows whether it was."""
         order = {
             "input_file_id": batch.file,
-            "endpoint": VERSION + batch.endpoint,
+            "endpoint": URL_PREFIX + batch.endpoint,
             "completion_window": "24h",
             "metadata": {TAG: batch.tag, **metadata},
         }
@@ -161,9 +161,9 @@ class BatchClient:
     async def find(self, batch: Batch) -> Json | None:
         """The batch object with the tag of a batch, or None where there certainly is none. Raises RequestRejectedError where that cannot be
         known."""
-        for look in range(LOOKS):
+        for look in range(SEARCHES):
             if look:
-                await self.sleep(BETWEEN_LOOKS)
+                await self.sleep(BETWEEN_SEARCHES)
             found = await self._look_for(batch)
             if found is not None:
                 return found

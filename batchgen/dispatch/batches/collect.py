@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from batchgen.batch_format import Result, encoded, result_of
+from batchgen.batch_format import Result, encoded, parse_result
 from batchgen.disk import temporary_path, translating_errors
 from batchgen.dispatch import Attempt, Failure, Outcome, Progress, Received
 from batchgen.dispatch.api.errors import classify
@@ -44,9 +44,9 @@ class Collector:
     def __init__(
         self,
         *,
-        client: BatchTransport,
+        transport: BatchTransport,
         server: BatchClient,
-        ledger: BatchRecorder,
+        recorder: BatchRecorder,
         prices: Prices,
         progress: Progress,
         folder: Path,
@@ -54,7 +54,12 @@ class Collector:
         capped: bool,
         judge: Callable[[Failure, Batch], Failure | None],
     ) -> None:
-        self._client, self._server, self._ledger, self._prices = client, server, ledger, prices
+        self._transport, self._server, self._recorder, self._prices = (
+            transport,
+            server,
+            recorder,
+            prices,
+        )
         self._progress, self._folder, self._accept, self._capped = progress, folder, accept, capped
         self._judge = judge
         self._kept = False
@@ -97,7 +102,7 @@ class Collector:
     async def give_up(self, batch: Batch, why: str) -> None:
         """Nothing more will be known of what is left of a batch: it may have been executed, and is to be asked again."""
         failure = Failure(meaning="transient", reason="invalid_response", message=why, unknown=True)
-        while left := await self._ledger.members(batch):
+        while left := await self._recorder.members(batch):
             await self._end(self._failed(batch, member, failure) for member in left.values())
 
     async def refused(self, batch: Batch, errors: Sequence[Json]) -> int:
@@ -110,7 +115,7 @@ class Collector:
         }
         lines, recorded = list(found), 0
         for at in range(0, len(lines), GROUP):
-            members = await self._ledger.members(batch, lines[at : at + GROUP])
+            members = await self._recorder.members(batch, lines[at : at + GROUP])
             await self._end(
                 self._failed(batch, member, self._meant(_complaint(found[line])))
                 for line, member in members.items()
@@ -127,11 +132,11 @@ class Collector:
         most = MAX_PICTURE_REPLY if AT[batch.endpoint].draws else MAX_TEXT_REPLY
         try:
             await self._server.download(file, path)
-            groups = _groups(path, batch.requests, most, self._client.keyless)
+            groups = _groups(path, batch.requests, most, self._transport.keyless)
             while (group := await asyncio.to_thread(next, groups, None)) is not None:
                 self._server.go_on()
                 self._brought.update(line for line, told in group.items() if told.reply is not None)
-                members = await self._ledger.members(batch, group)
+                members = await self._recorder.members(batch, group)
                 await self._end(
                     [
                         await self._ending(batch, member, group[line])
@@ -148,7 +153,9 @@ class Collector:
             return None
         if not 200 <= reply.status < 300:
             return self._failed(batch, member, self._meant(reply))
-        received = await understood(self._ledger, self._client, member.request, told.body, reply)
+        received = await understood(
+            self._recorder, self._transport, member.request, told.body, reply
+        )
         if isinstance(received, Failure):
             return self._failed(batch, member, received)
         cost = in_batch(self._prices.of_answer(member.request, received.answer))
@@ -157,7 +164,7 @@ class Collector:
         return _ended(batch, member, received, reply, cost)
 
     def _meant(self, reply: Reply) -> Failure:
-        return self._client.clean(classify(reply.status, reply.body, reply.headers))
+        return self._transport.clean(classify(reply.status, reply.body, reply.headers))
 
     def _failed(self, batch: Batch, member: Member, failure: Failure) -> MemberResult | None:
         judged = self._judge(failure, batch)
@@ -172,7 +179,7 @@ class Collector:
         found = [ending for ending in endings if ending is not None]
         if not found:
             return
-        await self._ledger.ended(found)
+        await self._recorder.ended(found)
         for ending in found:
             answer = ending.outcome.answer
             ended = answer is not None and (answer.ended or answer.finish_reason in self._accept)
@@ -204,7 +211,7 @@ def _groups(
             group: dict[int, _Told] = {}
             for line in lines:
                 with suppress(ValueError, RecursionError):
-                    result = result_of(keyless(line))
+                    result = parse_result(keyless(line))
                     number = _number(result.custom_id)
                     if number is not None and number <= requests:
                         group.setdefault(number, _told(result))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from batchgen.batch_format import task_line
+from batchgen.batch_format import request_line
 from batchgen.disk import translating_errors
 from batchgen.dispatch.batches.records import Batch, Member
 from batchgen.kinds import AT
@@ -69,7 +69,7 @@ class BatchInputFile:
 
     def line(self, request: Request, body: Mapping[str, Any]) -> bytes:
         """A request, whose body in a batch is `body`, as the file's next line: its number, from 1, is its custom_id."""
-        return task_line(str(self.requests + 1), request.endpoint, body)
+        return request_line(str(self.requests + 1), request.endpoint, body)
 
     def never(self, request: Request, line: bytes) -> str | None:
         """Why no file takes a request, or None."""

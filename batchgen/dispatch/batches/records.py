@@ -17,7 +17,7 @@ class Batch:
     tag: of its metadata, by which it is found again; made_at, closed_at: seconds since 1970
     requests: how many it has; tokens: about as many as they send
     file, id: the server's names for it, None until they are known; status: its words, `made` before
-    seen: what else the server said of it last (LOOKED_AT)
+    seen: what else the server said of it last (KEPT_FIELDS)
     room: it failed because the queue of its model was full; so many tokens may be in it
     """
 
@@ -41,7 +41,7 @@ ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 
 
 # What is kept of a batch object, beside its id and status.
-LOOKED_AT = (
+KEPT_FIELDS = (
     "created_at",
     "expires_at",
     "completed_at",
@@ -55,7 +55,7 @@ LOOKED_AT = (
 
 
 # What is said of a batch that this program was asked to cancel, beside what the server says.
-ASKED = "asked_to_cancel"
+CANCEL_REQUESTED = "asked_to_cancel"
 
 
 def counts_of(batch: Batch) -> tuple[int, int]:

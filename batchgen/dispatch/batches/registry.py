@@ -15,9 +15,9 @@ from typing import Any
 
 from batchgen.dispatch import Progress
 from batchgen.dispatch.batches.records import (
-    ASKED,
+    CANCEL_REQUESTED,
     ENDED,
-    LOOKED_AT,
+    KEPT_FIELDS,
     Batch,
     BatchRecorder,
     counts_of,
@@ -49,14 +49,14 @@ MOST = 253_402_300_800
 class BatchRegistry:
     """The batches of a job, and what stops its run when all that may be done is done."""
 
-    def __init__(self, ledger: BatchRecorder, progress: Progress) -> None:
-        self._ledger, self._progress = ledger, progress
+    def __init__(self, recorder: BatchRecorder, progress: Progress) -> None:
+        self._recorder, self._progress = recorder, progress
         self._batches: dict[int, Batch] = {}
         self.trouble: BatchgenError | None = None
 
     async def load(self) -> None:
         """Know what is on record."""
-        self._batches = {batch.number: batch for batch in await self._ledger.batches()}
+        self._batches = {batch.number: batch for batch in await self._recorder.batches()}
 
     @property
     def open(self) -> list[Batch]:
@@ -70,10 +70,12 @@ class BatchRegistry:
     async def see(self, batch: Batch, told: Json) -> Batch:
         """A batch as the server shows it; `told` is a batch object with an id."""
         seen = {
-            name: value for name in LOOKED_AT if (value := _READ[name](told.get(name))) is not None
+            name: value
+            for name in KEPT_FIELDS
+            if (value := _READ[name](told.get(name))) is not None
         }
-        if ASKED in batch.seen:
-            seen[ASKED] = True
+        if CANCEL_REQUESTED in batch.seen:
+            seen[CANCEL_REQUESTED] = True
         now = replace(
             batch,
             id=batch.id or told["id"],
@@ -81,26 +83,26 @@ class BatchRegistry:
             seen=seen,
         )
         if now != batch:
-            await self._ledger.note(now)
+            await self._recorder.note(now)
         self._batches[batch.number] = now
         return now
 
     async def ask(self, batch: Batch) -> Batch:
         """A batch is about to be cancelled because somebody asked for it."""
-        asked = replace(batch, seen={**batch.seen, ASKED: True})
-        await self._ledger.note(asked)
+        asked = replace(batch, seen={**batch.seen, CANCEL_REQUESTED: True})
+        await self._recorder.note(asked)
         self._batches[batch.number] = asked
         return asked
 
     async def forget(self, batch: Batch) -> None:
         """A batch does not exist at the server."""
-        await self._ledger.forget(batch)
+        await self._recorder.forget(batch)
         self._batches.pop(batch.number, None)
 
     async def close(self, batch: Batch) -> None:
         """All that a batch brings is on record."""
         closed = replace(batch, closed_at=time.time())
-        await self._ledger.close(closed)
+        await self._recorder.close(closed)
         self._batches[batch.number] = closed
 
     def show(self) -> None:
@@ -110,7 +112,7 @@ class BatchRegistry:
             sum(counts_of(batch)[0] for batch in found),
             sum(batch.requests for batch in found),
         )
-        self._progress.away = done
+        self._progress.answered_remotely = done
         word = "batch" if len(found) == 1 else "batches"
         self._progress.waiting_for = (
             f"{len(found)} {word} ({done:,} of {total:,} answered)" if found else ""
@@ -191,7 +193,7 @@ def _counts(value: Any) -> dict[str, int] | None:
 
 # How each part of a batch object is read.
 _READ: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(LOOKED_AT, _number),
+    **dict.fromkeys(KEPT_FIELDS, _number),
     "request_counts": _counts,
     "output_file_id": _word,
     "error_file_id": _word,

@@ -29,44 +29,44 @@ from batchgen.requests import Request, RequestError
 PAGE = 250
 
 # Files that are written at one time: one for each endpoint and model.
-MOST_SHARDS = 16
+MOST_FILES = 16
 
 
 class Submitter:
-    """Sends requests in batches. `purses` gives what may be spent, as it is when a submission begins; `metadata` goes with
-    each batch, `folder` holds its file until it is uploaded, and `tell` is told of each that was sent."""
+    """Sends requests in batches. `budgets` gives what may be spent, as it is when a submission begins; `metadata` goes with
+    each batch, `folder` holds its file until it is uploaded, and `say` is told of each that was sent."""
 
     def __init__(
         self,
         *,
         server: BatchClient,
-        ledger: BatchRecorder,
+        recorder: BatchRecorder,
         known: BatchRegistry,
         job: Job,
         failures_left: int | None,
         prices: Prices,
-        purses: Callable[[], Sequence[CostBudget]],
+        budgets: Callable[[], Sequence[CostBudget]],
         progress: Progress,
         host: str,
         folder: Path,
         metadata: Mapping[str, str],
-        tell: Callable[[str], None],
+        say: Callable[[str], None],
     ) -> None:
-        self._server, self._ledger, self._known = server, ledger, known
+        self._server, self._recorder, self._known = server, recorder, known
         self._job, self._failures_left = job, failures_left
-        self._prices, self._purses, self._progress, self._host = prices, purses, progress, host
-        self._folder, self._metadata, self._tell = folder, metadata, tell
+        self._prices, self._budgets, self._progress, self._host = prices, budgets, progress, host
+        self._folder, self._metadata, self._say = folder, metadata, say
         self._shards: dict[tuple[str, str], BatchInputFile] = {}
         self._money: Sequence[CostBudget] = ()
         self._probed = False
         # A row that no batch takes.
-        self.unfit: LimitError | None = None
+        self.never_fits: LimitError | None = None
 
     async def submit(self, threads: AsyncIterator[Thread]) -> None:
         """Send everything that may be sent now. Raises what stops the run."""
         if why := self._exceeded():
             raise why
-        self._progress.held, self._money = False, self._purses()
+        self._progress.deferred, self._money = False, self._budgets()
         try:
             async for thread in threads:
                 self._server.go_on()
@@ -107,8 +107,8 @@ class Submitter:
         line = shard.line(request, body)
         if why := shard.never(request, line):
             # It stays pending: in another mode it is sent.
-            self._ledger.withhold(request)
-            self.unfit = self.unfit or LimitError(
+            self._recorder.withhold(request)
+            self.never_fits = self.never_fits or LimitError(
                 f"{request.id}: {why}; it is sent by --mode online"
             )
             return True
@@ -120,7 +120,7 @@ class Submitter:
         if not await self._pay(cost):
             self._hold(request)
             return False
-        shard.add(request, line, self._ledger.withhold(request), cost)
+        shard.add(request, line, self._recorder.withhold(request), cost)
         if len(shard.held) >= PAGE:
             await self._enlist(shard)
         return True
@@ -130,12 +130,12 @@ class Submitter:
         return sum(shard.tokens for shard in self._shards.values() if shard.batch.model == model)
 
     def _hold(self, request: Request) -> None:
-        self._ledger.withhold(request)
-        self._progress.held = True
+        self._recorder.withhold(request)
+        self._progress.deferred = True
 
     async def _unmade(self, request: Request, message: str) -> None:
         failure = Failure(meaning="transient", reason="input", message=message)
-        await self._ledger.unsent(
+        await self._recorder.unsent(
             Outcome(
                 request=request, attempts=0, elapsed=0.0, answered_at=time.time(), failure=failure
             )
@@ -146,10 +146,10 @@ class Submitter:
         """Set aside what a request may cost, for as long as its batch is open; returns whether there was enough. Where there
         is not, batches that are open may still bring some of it back."""
         try:
-            for purse in self._money:
+            for budget in self._money:
                 # What has no price has no cap: pass 1 saw to that.
-                await purse.reserve(cost or 0)
-                purse.settle(cost or 0, cost or 0)
+                await budget.reserve(cost or 0)
+                budget.settle(cost or 0, cost or 0)
         except LimitError as error:
             if not self._known.open and not any(shard.requests for shard in self._shards.values()):
                 self._known.stop_with(error)
@@ -157,9 +157,9 @@ class Submitter:
         return True
 
     async def _begin(self, endpoint: str, model: str) -> BatchInputFile:
-        if len(self._shards) >= MOST_SHARDS:
+        if len(self._shards) >= MOST_FILES:
             await self._send(max(self._shards.values(), key=lambda shard: shard.size))
-        batch = await self._ledger.begin(endpoint, model)
+        batch = await self._recorder.begin(endpoint, model)
         shard = self._shards[endpoint, model] = BatchInputFile(
             batch, temporary_path(self._folder, "batch")
         )
@@ -167,7 +167,7 @@ class Submitter:
 
     async def _enlist(self, shard: BatchInputFile) -> None:
         held, shard.held = shard.held, []
-        await self._ledger.enlist(shard.batch, held)
+        await self._recorder.enlist(shard.batch, held)
 
     async def _send(self, shard: BatchInputFile) -> None:
         """Upload a file and create its batch."""
@@ -186,7 +186,7 @@ class Submitter:
         except RequestRejectedError as refused:
             raise self._refusal(refused) from None
         batch = replace(batch, file=file, status="uploaded")
-        await self._ledger.note(batch)
+        await self._recorder.note(batch)
         self._shards.pop((batch.endpoint, batch.model)).discard()
         await self._create(batch)
 
@@ -197,7 +197,7 @@ class Submitter:
             await self._known.forget(batch)
             raise self._refusal(refused) from None
         batch = await self._known.see(batch, told)
-        self._tell(f"batch {batch.id}: {_requests(batch)} sent")
+        self._say(f"batch {batch.id}: {_requests(batch)} sent")
         self._known.show()
 
     async def _drop(self, shard: BatchInputFile) -> None:

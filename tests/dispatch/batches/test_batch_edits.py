@@ -51,7 +51,7 @@ def opened() -> Iterator[tuple[World, Simulator]]:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits between two looks."""
-    monkeypatch.setattr(client, "BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(client, "BETWEEN_SEARCHES", 0.0)
     monkeypatch.setattr(collect, "BETWEEN_FETCHES", 0.0)
 
 

@@ -84,7 +84,7 @@ def lying() -> Iterator[Liar]:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits between two looks."""
-    monkeypatch.setattr(client, "BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(client, "BETWEEN_SEARCHES", 0.0)
     monkeypatch.setattr(collect, "BETWEEN_FETCHES", 0.0)
 
 
@@ -594,7 +594,7 @@ def test_cancel_takes_the_batches_that_it_is_told(
 ) -> None:
     """P12 `cancel JOB BATCH` ends one batch and leaves the others alone."""
     monkeypatch.setattr(input_file, "MOST_REQUESTS", 2)
-    monkeypatch.setattr(backend, "FIRST_LOOK", 0.0)
+    monkeypatch.setattr(backend, "FIRST_POLL", 0.0)
     with serving(
         Settings(batch_speed=0), fate=lambda batch: Fate(ends="in_progress", answers=0)
     ) as api:
@@ -610,7 +610,7 @@ def test_cancel_takes_the_batches_that_it_is_told(
 
 def test_who_waits_survives_an_outage(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """P24 A run that waits for its batches does not end because the server fails for a while; with retry.give_up it does."""
-    monkeypatch.setattr(backend, "FIRST_LOOK", 0.01)
+    monkeypatch.setattr(backend, "FIRST_POLL", 0.01)
     with lying() as api:
         job = written(lab, api)
         api.busy = 9
@@ -627,7 +627,7 @@ def test_a_queue_that_others_fill_is_left_alone(lab: Lab, monkeypatch: pytest.Mo
     """P12 Where batches of others fill the queue of a model, a run that waits tries again ever more seldom; when they have
     ended, all goes through, in few batches."""
     pauses: list[float] = []
-    monkeypatch.setattr(backend, "FIRST_LOOK", 0.0)
+    monkeypatch.setattr(backend, "FIRST_POLL", 0.0)
     monkeypatch.setattr(backend, "FULL_AT_LAST", 240.0)
 
     def fate(batch: BatchInfo) -> Fate:
@@ -733,7 +733,7 @@ def test_a_cancel_that_was_not_heard_is_asked_for_again(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P12 A batch that somebody wanted cancelled is asked to end again by every look, until it is."""
-    monkeypatch.setattr(backend, "FIRST_LOOK", 0.0)
+    monkeypatch.setattr(backend, "FIRST_POLL", 0.0)
     with lying() as api:
         job = written(lab, api)
         (batch,) = lab.go(job).batches
@@ -761,7 +761,7 @@ def test_a_list_without_metadata(lab: Lab) -> None:
 def test_no_trouble_with_a_row_ends_the_waiting(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """P12 A run that waits stays until its batches have ended, whatever row no batch takes; that ends it last, with 5."""
     monkeypatch.setattr(input_file, "MOST_BYTES", 400)
-    monkeypatch.setattr(backend, "FIRST_LOOK", 0.0)
+    monkeypatch.setattr(backend, "FIRST_POLL", 0.0)
     with serving(
         Settings(batch_speed=0), fate=lambda batch: Fate(shows=("in_progress",) * 2)
     ) as api:

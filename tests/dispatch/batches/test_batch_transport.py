@@ -23,7 +23,7 @@ from hostile import BROKEN, ERRORS, Behaviour, Hostile, bomb, http, raw
 from test_http import Proxy, connection
 from virtual import virtually
 
-from batchgen.batch_format import result_of, task_line
+from batchgen.batch_format import parse_result, request_line
 from batchgen.dispatch import Failure
 from batchgen.dispatch.api import client as client_module
 from batchgen.dispatch.api import http as http_module
@@ -656,7 +656,7 @@ def test_a_batch_goes_its_way(tmp_path: Path) -> None:
     """Upload, create, find again, list, download, cancel: as the API has it, by what batchgen itself sends and reads."""
     body = {"model": "gpt-5.6-luna", "messages": [{"role": "user", "content": "ECHO:hi"}]}
     (tmp_path / "shard").write_bytes(
-        b"".join(task_line(str(n), "/chat/completions", body) for n in range(3))
+        b"".join(request_line(str(n), "/chat/completions", body) for n in range(3))
     )
 
     async def run(url: str) -> None:
@@ -692,7 +692,7 @@ def test_a_batch_goes_its_way(tmp_path: Path) -> None:
 
     with serving(Settings(batch_speed=0)) as simulator:
         asyncio.run(run(simulator.url))
-    results = [result_of(line) for line in (tmp_path / "o").read_bytes().splitlines()]
+    results = [parse_result(line) for line in (tmp_path / "o").read_bytes().splitlines()]
     assert sorted((each.custom_id, each.status) for each in results) == [
         ("0", 200),
         ("1", 200),
@@ -703,7 +703,7 @@ def test_a_batch_goes_its_way(tmp_path: Path) -> None:
 def test_a_batch_is_cancelled(tmp_path: Path) -> None:
     """A batch that is under way ends when asked to; the question has no body."""
     body = {"model": "gpt-5.6-luna", "messages": [{"role": "user", "content": "ECHO:hi"}]}
-    (tmp_path / "shard").write_bytes(task_line("1", "/chat/completions", body))
+    (tmp_path / "shard").write_bytes(request_line("1", "/chat/completions", body))
 
     async def run(url: str) -> None:
         async with client(url) as there:

@@ -64,7 +64,7 @@ def until_done(lab: Lab, job: Path, runs: int = 6, **options: Any) -> list[int]:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits between two looks."""
-    monkeypatch.setattr(client, "BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(client, "BETWEEN_SEARCHES", 0.0)
     monkeypatch.setattr(collect, "BETWEEN_FETCHES", 0.0)
 
 
