@@ -148,7 +148,7 @@ class Scripted:
         finally:
             run.in_flight -= 1
 
-    def clean(self, failure: Failure) -> Failure:
+    def redact_failure(self, failure: Failure) -> Failure:
         return failure
 
 

@@ -40,15 +40,15 @@ class Failure:
     request_id: str | None = None
     retry_after: float | None = None
     ceiling: float | None = None
-    unknown: bool = False
+    may_be_billed: bool = False
 
     @property
-    def passing(self) -> bool:
+    def is_passing(self) -> bool:
         """Whether it says nothing about the row itself, so that another run tries again."""
         return self.meaning in PASSING
 
     @property
-    def outage(self) -> bool:
+    def is_outage(self) -> bool:
         """Whether a server that is down or cannot be reached fails like this."""
         return self.meaning in ("network", "timeout") or self.reason == "server"
 

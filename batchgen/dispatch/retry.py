@@ -45,17 +45,17 @@ class Policy:
         self._stop = stop_after_attempt(attempts)
         self._wait = wait_random_exponential(multiplier=1, max=max_wait)
 
-    def again(self, failure: Failure, spent: Spent) -> bool:
+    def should_retry(self, failure: Failure, spent: Spent) -> bool:
         """Whether to try again. Throttling spends no attempts; it ends a row that alone is throttled."""
         if failure.meaning == "throttled":
             return spent.throttles < OWN_THROTTLES
-        if not failure.passing:
+        if not failure.is_passing:
             return False
         if failure.meaning == "timeout" and spent.timeouts >= TIMEOUT_ATTEMPTS:
             return False
         return not self._stop(_state(spent.attempts))
 
-    def wait(self, failure: Failure, spent: Spent) -> float:
+    def delay(self, failure: Failure, spent: Spent) -> float:
         """Seconds to wait before the next attempt; what the server asked for is the least. What throttles the whole job
         needs no wait of the row's own."""
         times = spent.throttles if failure.meaning == "throttled" else max(1, spent.attempts)

@@ -299,7 +299,7 @@ def _recorded(outcome_id: str, columns_digest: bytes, outcome: Outcome, run: int
         code=failure.code if failure else None,
         message=failure.message if failure else None,
         request_id=outcome.request_id,
-        passing=int(failure is not None and failure.passing),
+        passing=int(failure is not None and failure.is_passing),
         columns_digest=columns_digest,
         packed=packed(outcome.reply),
         tries=0,

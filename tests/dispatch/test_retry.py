@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from openai.types.responses import ResponseError
 
 from batchgen.dispatch import PASSING, Failure, Meaning
-from batchgen.dispatch.api.errors import _CODES, account_error, classify, complaint, retry_after
+from batchgen.dispatch.api.errors import _CODES, account_error, classify, error_in, retry_after
 from batchgen.dispatch.retry import OWN_THROTTLES, Policy, Spent
 
 
@@ -67,7 +67,7 @@ json_values = st.recursive(
 @given(value=json_values)
 def test_any_json_is_read_for_a_complaint(value: Any) -> None:
     """P18 No shape of JSON breaks the reading of it."""
-    complaint(value)
+    error_in(value)
     classify(200, json.dumps(value).encode(), {})
 
 
@@ -80,8 +80,8 @@ def test_what_a_failed_response_names_is_known() -> None:
 
 def test_a_gateway_that_gave_up_may_have_cost_money() -> None:
     """P25 The server behind a 504 may have answered, and billed."""
-    assert classify(504, b"", {}).unknown
-    assert not classify(500, b"", {}).unknown
+    assert classify(504, b"", {}).may_be_billed
+    assert not classify(500, b"", {}).may_be_billed
 
 
 def test_details_are_kept() -> None:
@@ -183,35 +183,35 @@ def test_attempts_by_class(failure: Failure, attempts: int) -> None:
         next(
             spent
             for spent in range(1, 10)
-            if not policy.again(failure, Spent(attempts=spent, timeouts=spent))
+            if not policy.should_retry(failure, Spent(attempts=spent, timeouts=spent))
         )
         == attempts
     )
-    assert policy.again(failed("throttled"), Spent(attempts=1000, timeouts=1000))
-    assert failure.passing == (failure.meaning in PASSING)
+    assert policy.should_retry(failed("throttled"), Spent(attempts=1000, timeouts=1000))
+    assert failure.is_passing == (failure.meaning in PASSING)
 
 
 def test_time_outs_count_among_themselves() -> None:
     """P18 A row that met a 502 and a reset has not used up the one time that it is tried again after a time-out."""
     policy = Policy(attempts=6, max_wait=60)
-    assert policy.again(failed("timeout", "timeout"), Spent(attempts=5, timeouts=1))
-    assert not policy.again(failed("timeout", "timeout"), Spent(attempts=6, timeouts=1))
-    assert policy.again(failed("transient"), Spent(attempts=5, timeouts=2))
+    assert policy.should_retry(failed("timeout", "timeout"), Spent(attempts=5, timeouts=1))
+    assert not policy.should_retry(failed("timeout", "timeout"), Spent(attempts=6, timeouts=1))
+    assert policy.should_retry(failed("transient"), Spent(attempts=5, timeouts=2))
 
 
 def test_throttling_of_one_row_alone_ends_it() -> None:
     """P11 Throttled while others are answered, a row waits longer each time and ends; throttled like all, it never does."""
     policy = Policy(attempts=6, max_wait=60)
-    assert policy.again(failed("throttled"), Spent(throttles=OWN_THROTTLES - 1))
-    assert not policy.again(failed("throttled"), Spent(throttles=OWN_THROTTLES))
-    assert max(policy.wait(failed("throttled"), Spent(throttles=6)) for _ in range(200)) > 10
+    assert policy.should_retry(failed("throttled"), Spent(throttles=OWN_THROTTLES - 1))
+    assert not policy.should_retry(failed("throttled"), Spent(throttles=OWN_THROTTLES))
+    assert max(policy.delay(failed("throttled"), Spent(throttles=6)) for _ in range(200)) > 10
 
 
 def test_few_attempts_bound_every_class() -> None:
     """P18 `retry.attempts: 1` is one attempt, whatever happens; throttling spends none."""
     policy = Policy(attempts=1, max_wait=60)
     assert not any(
-        policy.again(failed(meaning), Spent(attempts=1, timeouts=1))
+        policy.should_retry(failed(meaning), Spent(attempts=1, timeouts=1))
         for meaning in ("transient", "network", "timeout", "row", "account")
     )
 
@@ -220,12 +220,12 @@ def test_waits_grow_with_full_jitter() -> None:
     """P24 Exponential, at most max_wait, anything from nothing on; what the server asks for is the least."""
     policy = Policy(attempts=100, max_wait=20)
     for spent, most in ((1, 1), (2, 2), (3, 4), (5, 16), (50, 20)):
-        waits = [policy.wait(failed("transient"), Spent(attempts=spent)) for _ in range(300)]
+        waits = [policy.delay(failed("transient"), Spent(attempts=spent)) for _ in range(300)]
         assert 0 <= min(waits) < 0.2 * most
         assert 0.8 * most < max(waits) <= most
-    assert policy.wait(failed("transient", retry_after=99.0), Spent(attempts=1)) == 99
-    assert policy.wait(failed("throttled"), Spent(attempts=5)) == 0
-    assert policy.wait(failed("throttled", retry_after=9.0), Spent()) == 9
+    assert policy.delay(failed("transient", retry_after=99.0), Spent(attempts=1)) == 99
+    assert policy.delay(failed("throttled"), Spent(attempts=5)) == 0
+    assert policy.delay(failed("throttled", retry_after=9.0), Spent()) == 9
 
 
 @pytest.mark.parametrize(

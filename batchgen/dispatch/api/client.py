@@ -93,22 +93,22 @@ class Client:
         except RequestError as fault:
             return Failure(meaning="row", reason="input", message=fault.message)
         except Exception as error:
-            return self.clean(_failure(error))
+            return self.redact_failure(_failure(error))
         if 200 <= reply.status < 300:
             return self._keepable(reply)
         if reply.status == 401:
             # What the client says of itself may have changed; it is asked again.
             self._routes.pop(request.endpoint, None)
-        return self.clean(classify(reply.status, reply.body, reply.headers))
+        return self.redact_failure(classify(reply.status, reply.body, reply.headers))
 
-    async def ask(
+    async def call(
         self, method: Literal["GET", "POST"], endpoint: str, body: Mapping[str, Any] | None = None
     ) -> Reply | Failure:
         """Ask a small thing, once, such as GET /batches?limit=100; a POST may be without a body. Raises only CancelledError."""
         try:
             response = await (self._get(endpoint) if method == "GET" else self._sdk(endpoint, body))
         except Exception as error:
-            return self.clean(_failure(error))
+            return self.redact_failure(_failure(error))
         return self._keepable(_reply(response))
 
     async def upload(self, path: Path, name: str, *, idle: float) -> Reply | Failure:
@@ -131,14 +131,16 @@ class Client:
                     reply = _reply(await self._sdk("/files", {"purpose": "batch"}, parts))
             except TimeoutError:
                 message = f"the server took nothing of {name} for {idle:g} s"
-                return Failure(meaning="timeout", reason="timeout", message=message, unknown=True)
+                return Failure(
+                    meaning="timeout", reason="timeout", message=message, may_be_billed=True
+                )
             except Exception as error:
-                return self.clean(_failure(error))
+                return self.redact_failure(_failure(error))
         return self._keepable(reply)
 
     async def download(self, endpoint: str, path: Path, *, idle: float) -> Failure | None:
         """Bring a file such as /files/{id}/content to `path`, once, in pieces of flat memory: whole, or not at all. It may be
-        of any size, and hold the key (see keyless); `idle` seconds without a byte end it. Raises CancelledError, and
+        of any size, and hold the key (see without_key); `idle` seconds without a byte end it. Raises CancelledError, and
         OutputError for a disk that is full or a folder that cannot be written."""
         try:
             found = await route(partial(self._get, endpoint, "application/binary"))
@@ -146,10 +148,10 @@ class Client:
         except OutputError:
             raise
         except Exception as error:
-            return self.clean(_failure(error))
+            return self.redact_failure(_failure(error))
         if 200 <= reply.status < 300:
             return None
-        return self.clean(classify(reply.status, reply.body, reply.headers))
+        return self.redact_failure(classify(reply.status, reply.body, reply.headers))
 
     async def _route(self, endpoint: str) -> Route:
         """How plain JSON goes to an endpoint."""
@@ -178,7 +180,7 @@ class Client:
         """An answer without the key: a server that sends it back is answered with a gap."""
         if not self._key:
             return reply
-        headers, body = reply.headers, self.keyless(reply.body)
+        headers, body = reply.headers, self.without_key(reply.body)
         if body is not reply.body:
             reply = replace(reply, body=body)
         if self._key in " ".join(headers.values()):
@@ -187,12 +189,12 @@ class Client:
             )
         return reply
 
-    def keyless(self, data: bytes) -> bytes:
+    def without_key(self, data: bytes) -> bytes:
         """What a server sent, with a gap where the key stood."""
         key = self._key.encode() if self._key else b""
         return data.replace(key, b"[key]") if key and key in data else data
 
-    def clean(self, failure: Failure) -> Failure:
+    def redact_failure(self, failure: Failure) -> Failure:
         """The failure with everything that the server worded redacted, and then cut: its message to 500 characters."""
         code, request_id = (
             self.redact(text)[:200] if text else text for text in (failure.code, failure.request_id)
@@ -308,11 +310,11 @@ def _failure(error: Exception) -> Failure:
             meaning=_MEANINGS.get(reason, "network"),
             reason=reason,
             message=message,
-            unknown=unknown,
+            may_be_billed=unknown,
         )
     # Whatever else a hostile reply can make the libraries raise.
     message = f"{type(error).__name__}: {error}"
-    return Failure(meaning="transient", reason="client", message=message, unknown=True)
+    return Failure(meaning="transient", reason="client", message=message, may_be_billed=True)
 
 
 # An answer that is no success; the client's own error is missing where it could not read the body to word it.

@@ -16,7 +16,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from batchgen.dispatch import Failure, Meaning
-from batchgen.dispatch.api.headers import named
+from batchgen.dispatch.api.headers import rate_limits
 from batchgen.errors import AccountError
 
 # Bytes of a reply that is no JSON that are looked at: far more than are shown, so that a key is redacted before a cut
@@ -108,7 +108,7 @@ _GATEWAY_TIMEOUTS = frozenset({504, 524})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Complaint:
+class ErrorBody:
     """An error as a server words it, wherever in the body it stood."""
 
     message: str = ""
@@ -117,7 +117,7 @@ class Complaint:
     param: str | None = None
 
 
-def complaint(body: Any) -> Complaint | None:
+def error_in(body: Any) -> ErrorBody | None:
     """The error inside a reply's JSON: at `error`, in a list's first item, at the top (vLLM) or in `detail`; or None."""
     if isinstance(body, list) and body:
         body = body[0]
@@ -125,22 +125,22 @@ def complaint(body: Any) -> Complaint | None:
         return None
     inner = body.get("error")
     if isinstance(inner, str) and inner:
-        return Complaint(message=inner)
+        return ErrorBody(message=inner)
     if isinstance(inner, Mapping):
         return _worded(inner)
     if body.get("object") == "error":
         return _worded(body)
     if body.get("detail"):
-        return Complaint(message=str(body["detail"]))
+        return ErrorBody(message=str(body["detail"]))
     return None
 
 
-def _worded(error: Mapping[str, Any]) -> Complaint:
+def _worded(error: Mapping[str, Any]) -> ErrorBody:
     def text(name: str) -> str | None:
         value = error.get(name)
         return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
 
-    return Complaint(
+    return ErrorBody(
         message=text("message") or "", code=text("code"), type=text("type"), param=text("param")
     )
 
@@ -150,7 +150,7 @@ def classify(status: int, body: bytes, headers: Mapping[str, str]) -> Failure:
 
     A status-200 reply with an error inside is classified by the error's code, as the status it names.
     """
-    error = complaint(_json(body)) or Complaint(message=body[:QUOTED].decode("utf-8", "replace"))
+    error = error_in(_json(body)) or ErrorBody(message=body[:QUOTED].decode("utf-8", "replace"))
     if status == 200:
         status = int(error.code) if error.code and re.fullmatch(r"[45]\d\d", error.code) else 502
     wait = retry_after(headers)
@@ -163,13 +163,13 @@ def classify(status: int, body: bytes, headers: Mapping[str, str]) -> Failure:
         code=error.code or error.type,
         request_id=headers.get("x-request-id"),
         retry_after=wait,
-        ceiling=named(headers).requests,
+        ceiling=rate_limits(headers).requests,
         # A gateway that stopped waiting knows nothing of what the server behind it still did.
-        unknown=status in _GATEWAY_TIMEOUTS,
+        may_be_billed=status in _GATEWAY_TIMEOUTS,
     )
 
 
-def _meaning(status: int, error: Complaint, wait: float | None) -> Rule:
+def _meaning(status: int, error: ErrorBody, wait: float | None) -> Rule:
     for word in (error.code, error.type):
         rule = _CODES.get(word or "")
         if rule is not None:

@@ -14,15 +14,15 @@ LITTLE = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Named:
+class RateLimits:
     """Limits a minute that the headers name (None: none), and whether little is left of any of them."""
 
     requests: float | None = None
     tokens: float | None = None
-    little: bool = False
+    nearly_used: bool = False
 
 
-def named(headers: Mapping[str, str]) -> Named:
+def rate_limits(headers: Mapping[str, str]) -> RateLimits:
     """Read x-ratelimit-(limit|remaining)-(requests|tokens|...), as OpenAI names them; names in any case, nonsense ignored.
 
     `reset` is not read: it says when the limit is whole again, not when a request may be sent.
@@ -34,10 +34,10 @@ def named(headers: Mapping[str, str]) -> Named:
         if match and number is not None:
             said[match[1].lower()][match[2].lower()] = number
     limits = {what: limit for what, limit in said["limit"].items() if limit > 0}
-    return Named(
+    return RateLimits(
         requests=limits.get("requests"),
         tokens=limits.get("tokens"),
-        little=any(
+        nearly_used=any(
             said["remaining"].get(what, limit) < LITTLE * limit for what, limit in limits.items()
         ),
     )

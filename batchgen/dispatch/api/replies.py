@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from batchgen.dispatch import LARGE_REPLY, Failure, Received, ReplyReader
-from batchgen.dispatch.api.errors import QUOTED, classify, complaint
+from batchgen.dispatch.api.errors import QUOTED, classify, error_in
 from batchgen.dispatch.api.http import Reply
 from batchgen.replies import UnreadableReplyError
 from batchgen.requests import Request
@@ -20,11 +20,11 @@ class Transport(Protocol):
     async def post(self, request: Request) -> Reply | Failure:
         """Send one request, once. Raises only CancelledError."""
 
-    def clean(self, failure: Failure) -> Failure:
+    def redact_failure(self, failure: Failure) -> Failure:
         """The failure with its message redacted and cut."""
 
 
-async def read(
+async def read_reply(
     ledger: ReplyReader, client: Transport, request: Request, reply: Reply
 ) -> Received | Failure:
     """What a reply of status 200 says, its pictures stored: an answer, or why it is none."""
@@ -33,16 +33,16 @@ async def read(
         body = await asyncio.to_thread(json.loads, reply.body) if large else json.loads(reply.body)
     except (ValueError, RecursionError):
         return _unreadable(client, reply, "the reply is not JSON")
-    return await understood(ledger, client, request, body, reply)
+    return await interpret(ledger, client, request, body, reply)
 
 
-async def understood(
+async def interpret(
     ledger: ReplyReader, client: Transport, request: Request, body: Any, reply: Reply
 ) -> Received | Failure:
     """What a reply of status 200 says, its pictures stored; `body` is its JSON: an answer, or why it is none."""
     try:
-        if complaint(body) is not None:
-            return client.clean(classify(200, reply.body, reply.headers))
+        if error_in(body) is not None:
+            return client.redact_failure(classify(200, reply.body, reply.headers))
         if not isinstance(body, Mapping):
             raise UnreadableReplyError(f"the reply is {type(body).__name__}, not an object")
         return await ledger.receive(request, body, reply.body)
@@ -53,19 +53,19 @@ async def understood(
 
 
 def _unreadable(client: Transport, reply: Reply, told: str, *, final: bool = False) -> Failure:
-    return client.clean(
+    return client.redact_failure(
         Failure(
             meaning="row" if final else "transient",
             reason="invalid_response",
             message=f"{told}: {reply.body[:QUOTED].decode('utf-8', 'replace')}",
             status=200,
             request_id=reply.headers.get("x-request-id"),
-            unknown=True,
+            may_be_billed=True,
         )
     )
 
 
-def audit(result: Received | Failure, reply: Reply | Failure) -> dict[str, Any]:
+def attempt_fields(result: Received | Failure, reply: Reply | Failure) -> dict[str, Any]:
     """How a call ended, as its attempt tells it."""
     if isinstance(result, Failure):
         return {

@@ -54,7 +54,7 @@ LONGEST_NAME = 1000
 class BatchTransport(Transport, Protocol):
     """What makes single calls: dispatch.transport.Client. Raises only CancelledError, and OutputError where it writes."""
 
-    async def ask(
+    async def call(
         self, method: Literal["GET", "POST"], endpoint: str, body: Json | None = None
     ) -> Reply | Failure:
         """One exchange of small JSON."""
@@ -65,7 +65,7 @@ class BatchTransport(Transport, Protocol):
     async def download(self, endpoint: str, path: Path, *, idle: float) -> Failure | None:
         """Fetch a file into one at `path`."""
 
-    def keyless(self, data: bytes) -> bytes:
+    def without_key(self, data: bytes) -> bytes:
         """What came from the server, without the key."""
 
 
@@ -136,7 +136,7 @@ class BatchClient:
         while True:
             # A stop does not cut it off: then it would have to be looked for.
             told = await self._once(
-                lambda: self._client.ask("POST", "/batches", order), EXCHANGE, _has_id, cut=False
+                lambda: self._client.call("POST", "/batches", order), EXCHANGE, _has_id, cut=False
             )
             if not isinstance(told, Failure):
                 return told
@@ -200,7 +200,7 @@ class BatchClient:
         """Ask for a batch to be cancelled. Raises RequestRejectedError, also where it has ended."""
 
         async def ask() -> Reply | Failure:
-            told = await self._client.ask("POST", f"/batches/{_part(batch.id)}/cancel")
+            told = await self._client.call("POST", f"/batches/{_part(batch.id)}/cancel")
             if isinstance(told, Failure) and told.status == 409:
                 # It has ended, and no other try finds it going on.
                 return replace(told, meaning="row")
@@ -218,7 +218,7 @@ class BatchClient:
         await self._until_done(fetch, None, _is_any)
 
     async def _ask(self, method: Literal["GET", "POST"], endpoint: str, sound: Sound) -> Json:
-        return await self._until_done(lambda: self._client.ask(method, endpoint), EXCHANGE, sound)
+        return await self._until_done(lambda: self._client.call(method, endpoint), EXCHANGE, sound)
 
     async def _until_done(self, call: Call, seconds: float | None, sound: Sound) -> Json:
         spent = Spent()
@@ -237,7 +237,7 @@ class BatchClient:
                 reply = await (self._unless_stopped(call()) if cut else call())
         except TimeoutError:
             message = f"no whole answer within {seconds:g} s"
-            return Failure(meaning="timeout", reason="timeout", message=message, unknown=True)
+            return Failure(meaning="timeout", reason="timeout", message=message, may_be_billed=True)
         if isinstance(reply, Failure):
             self._heard = self._heard or reply.status is not None
             return reply
@@ -250,14 +250,14 @@ class BatchClient:
             return told
         message = "the reply is not what was asked for"
         return Failure(
-            meaning="transient", reason="invalid_response", message=message, unknown=True
+            meaning="transient", reason="invalid_response", message=message, may_be_billed=True
         )
 
     async def _pause(self, failure: Failure, spent: Spent) -> None:
         """Wait before the next try. Raises what ends the run where there is none, and RequestRejectedError."""
         if failure.meaning == "account" and failure.reason != "model":
             raise account_error(failure, self._host, "")
-        if not failure.passing:
+        if not failure.is_passing:
             raise RequestRejectedError(failure)
         if (failure.retry_after or 0) > LONGEST_WAIT:
             raise ServerUnresponsiveError(
@@ -266,9 +266,9 @@ class BatchClient:
         throttled = failure.meaning == "throttled"
         spent.throttles += throttled
         spent.attempts += not throttled
-        if not self._policy.again(failure, spent):
+        if not self._policy.should_retry(failure, spent):
             raise self._silent(failure)
-        await self.sleep(self._policy.wait(failure, spent))
+        await self.sleep(self._policy.delay(failure, spent))
 
     def _silent(self, failure: Failure) -> BatchgenError:
         if self._heard:

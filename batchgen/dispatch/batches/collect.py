@@ -18,7 +18,7 @@ from batchgen.disk import temporary_path, translating_errors
 from batchgen.dispatch import Attempt, Failure, Outcome, Progress, Received
 from batchgen.dispatch.api.errors import classify
 from batchgen.dispatch.api.http import MAX_PICTURE_REPLY, MAX_TEXT_REPLY, Reply
-from batchgen.dispatch.api.replies import audit, understood
+from batchgen.dispatch.api.replies import attempt_fields, interpret
 from batchgen.dispatch.batches.client import BatchClient, BatchTransport, Json, RequestRejectedError
 from batchgen.dispatch.batches.records import Batch, BatchRecorder, Member, MemberResult
 from batchgen.kinds import AT
@@ -72,7 +72,7 @@ class Collector:
         self._kept, self._brought = False, set()
         gone = await self._bring_all(batch)
         for _ in range(FETCHES - 1):
-            if gone is not None and gone.failure.passing:
+            if gone is not None and gone.failure.is_passing:
                 await self._server.sleep(BETWEEN_FETCHES)
                 gone = await self._bring_all(batch)
         if gone is not None:
@@ -101,7 +101,9 @@ class Collector:
 
     async def give_up(self, batch: Batch, why: str) -> None:
         """Nothing more will be known of what is left of a batch: it may have been executed, and is to be asked again."""
-        failure = Failure(meaning="transient", reason="invalid_response", message=why, unknown=True)
+        failure = Failure(
+            meaning="transient", reason="invalid_response", message=why, may_be_billed=True
+        )
         while left := await self._recorder.members(batch):
             await self._end(self._failed(batch, member, failure) for member in left.values())
 
@@ -132,7 +134,7 @@ class Collector:
         most = MAX_PICTURE_REPLY if AT[batch.endpoint].draws else MAX_TEXT_REPLY
         try:
             await self._server.download(file, path)
-            groups = _groups(path, batch.requests, most, self._transport.keyless)
+            groups = _groups(path, batch.requests, most, self._transport.without_key)
             while (group := await asyncio.to_thread(next, groups, None)) is not None:
                 self._server.go_on()
                 self._brought.update(line for line, told in group.items() if told.reply is not None)
@@ -153,7 +155,7 @@ class Collector:
             return None
         if not 200 <= reply.status < 300:
             return self._failed(batch, member, self._meant(reply))
-        received = await understood(
+        received = await interpret(
             self._recorder, self._transport, member.request, told.body, reply
         )
         if isinstance(received, Failure):
@@ -164,7 +166,7 @@ class Collector:
         return _ended(batch, member, received, reply, cost)
 
     def _meant(self, reply: Reply) -> Failure:
-        return self._transport.clean(classify(reply.status, reply.body, reply.headers))
+        return self._transport.redact_failure(classify(reply.status, reply.body, reply.headers))
 
     def _failed(self, batch: Batch, member: Member, failure: Failure) -> MemberResult | None:
         judged = self._judge(failure, batch)
@@ -172,7 +174,13 @@ class Collector:
             # It stays in the batch, and is to be sent again when that is closed.
             self._kept = True
             return None
-        cost = member.cost if judged.unknown and self._capped else None if judged.unknown else 0
+        cost = (
+            member.cost
+            if judged.may_be_billed and self._capped
+            else None
+            if judged.may_be_billed
+            else 0
+        )
         return _ended(batch, member, judged, judged, cost)
 
     async def _end(self, endings: Iterable[MemberResult | None]) -> None:
@@ -187,7 +195,7 @@ class Collector:
             self._progress.incomplete += answer is not None and not ended
             # What passes is tried again, by another batch.
             self._progress.failed += (
-                ending.outcome.failure is not None and not ending.outcome.failure.passing
+                ending.outcome.failure is not None and not ending.outcome.failure.is_passing
             )
             # What a failure may have cost is no more than a guess.
             self._progress.cost += (ending.outcome.cost or 0) if answer is not None else 0
@@ -202,7 +210,7 @@ class _Told(NamedTuple):
 
 
 def _groups(
-    path: Path, requests: int, most: int, keyless: Callable[[bytes], bytes]
+    path: Path, requests: int, most: int, without_key: Callable[[bytes], bytes]
 ) -> Iterator[dict[int, _Told]]:
     """What the lines of a file say, by request, of which there are so many; as many at a time as are recorded together. A line
     beyond `most` bytes says nothing."""
@@ -211,7 +219,7 @@ def _groups(
             group: dict[int, _Told] = {}
             for line in lines:
                 with suppress(ValueError, RecursionError):
-                    result = parse_result(keyless(line))
+                    result = parse_result(without_key(line))
                     number = _number(result.custom_id)
                     if number is not None and number <= requests:
                         group.setdefault(number, _told(result))
@@ -292,7 +300,7 @@ def _ended(
         elapsed=elapsed,
         cost=cost,
         batch=batch.number,
-        **audit(result, reply),
+        **attempt_fields(result, reply),
     )
     received = result if isinstance(result, Received) else None
     outcome = Outcome(

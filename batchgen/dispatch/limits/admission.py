@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from batchgen.dispatch import Failure, Learned
-from batchgen.dispatch.api.headers import Named, named
+from batchgen.dispatch.api.headers import RateLimits, rate_limits
 from batchgen.dispatch.limits.adaptive.limiter import AdaptiveLimiter
 from batchgen.dispatch.limits.budgets import CostBudget
 from batchgen.dispatch.limits.tokens import TokenEstimate
@@ -68,7 +68,7 @@ class Admission:
         self._clock = clock
         self._waiting_for = ""
         # What the server's headers said last, when they are read again; answers, and the tokens they took.
-        self.said = Named()
+        self.said = RateLimits()
         self._listen_at = float("-inf")
         self._answers = self._used = 0
         self._purses, self._prices = purses, prices
@@ -164,8 +164,8 @@ class Admission:
         if now < self._listen_at:
             return
         self._listen_at = now + LISTEN
-        said = self.said = named(headers)
-        if said.little:
+        said = self.said = rate_limits(headers)
+        if said.nearly_used:
             self.governor.little_left()
         rates = [said.requests] if said.requests else []
         if said.tokens and self._used and "tokens_per_minute" not in self._buckets:
@@ -212,7 +212,7 @@ class Admission:
         if failure.reason == "input":
             if ticket.probe:
                 governor.unasked()
-        elif failure.outage:
+        elif failure.is_outage:
             governor.troubled(failure.message)
             if ticket.probe or not own:
                 governor.failed(
@@ -220,7 +220,7 @@ class Admission:
                 )
         else:
             governor.spoke()
-            if failure.passing:
+            if failure.is_passing:
                 governor.troubled(failure.message)
             else:
                 governor.settled()

@@ -12,7 +12,7 @@ from typing import Any
 
 from batchgen.dispatch import Attempt, Failure, Received, Recorder
 from batchgen.dispatch.api.http import Reply
-from batchgen.dispatch.api.replies import Transport, audit, read
+from batchgen.dispatch.api.replies import Transport, attempt_fields, read_reply
 from batchgen.dispatch.limits.admission import Admission, Permit
 from batchgen.dispatch.limits.window import Clock
 from batchgen.dispatch.online.watchdog import Watchdog
@@ -63,11 +63,13 @@ class AttemptRunner:
                 reply = await self._watch.within(self._client.post(request))
             except TimeoutError:
                 message = f"no whole answer within {self._watch.timeout:g} s (retry.timeout)"
-                reply = Failure(meaning="timeout", reason="timeout", message=message, unknown=True)
+                reply = Failure(
+                    meaning="timeout", reason="timeout", message=message, may_be_billed=True
+                )
             result: Received | Failure
             if isinstance(reply, Reply):
                 self._admission.heard(reply.headers)
-                result = await read(self._ledger, self._client, request, reply)
+                result = await read_reply(self._ledger, self._client, request, reply)
             else:
                 result = reply
         except asyncio.CancelledError:
@@ -78,13 +80,15 @@ class AttemptRunner:
         cost = self._cost(request, result, ticket)
         self._admission.settle(ticket, cost)
         return AttemptResult(
-            result=result, attempt=attempt(cost=cost, **audit(result, reply)), sent_at=started
+            result=result,
+            attempt=attempt(cost=cost, **attempt_fields(result, reply)),
+            sent_at=started,
         )
 
     def _cost(self, request: Request, result: Received | Failure, ticket: Permit) -> int | None:
         """Nano-dollars that a call took; at its worst where that is not known and money is capped."""
         worst = ticket.money if self._admission.capped else None
         if isinstance(result, Failure):
-            return worst if result.unknown else 0
+            return worst if result.may_be_billed else 0
         cost = self._prices.of_answer(request, result.answer)
         return worst if cost is None else cost

@@ -295,16 +295,18 @@ class OnlineBackend:
         if failure.meaning == "account":
             await self._ledger.attempt(work.request, attempt)
             self.stop(account_error(failure, self._host, work.request.body.get("model")))
-        elif failure.passing and (failure.retry_after or 0) > LONGEST_WAIT:
+        elif failure.is_passing and (failure.retry_after or 0) > LONGEST_WAIT:
             await self._ledger.attempt(work.request, attempt)
             self.stop(
                 LimitError(
                     f"{self._host} asks to wait {failure.retry_after:.0f} s; run again later"
                 )
             )
-        elif failure.passing and (self._why is not None or self._policy.again(failure, work.spent)):
+        elif failure.is_passing and (
+            self._why is not None or self._policy.should_retry(failure, work.spent)
+        ):
             await self._ledger.attempt(work.request, attempt)
-            work.ready_at = work.failed_at + self._policy.wait(failure, work.spent)
+            work.ready_at = work.failed_at + self._policy.delay(failure, work.spent)
             self._keep(work)
         else:
             await self._ledger.outcome(

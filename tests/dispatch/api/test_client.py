@@ -133,7 +133,7 @@ def test_a_broken_answer(
     """P18 P19 Junk, breaks, hangs and drips end as failures, by the wall clock at the latest."""
     failure = result(behaviour, seconds=0.3 if meaning == "timeout" else 20)
     assert isinstance(failure, Failure)
-    assert (failure.meaning, failure.reason, failure.unknown) == (meaning, reason, unknown)
+    assert (failure.meaning, failure.reason, failure.may_be_billed) == (meaning, reason, unknown)
     assert len(failure.message) <= 500
 
 
@@ -182,7 +182,7 @@ def free_port() -> int:
 def test_a_refused_connection() -> None:
     """P18 The aiohttp transport calls it a time-out; it is not, and nothing was billed."""
     failure = ended(f"http://127.0.0.1:{free_port()}/v1")
-    assert (failure.meaning, failure.reason, failure.unknown, failure.status) == (
+    assert (failure.meaning, failure.reason, failure.may_be_billed, failure.status) == (
         "network",
         "refused",
         False,
@@ -198,7 +198,7 @@ def test_a_name_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "getaddrinfo", nowhere)
     failure = ended("http://name.invalid/v1")
-    assert (failure.meaning, failure.reason, failure.unknown) == ("network", "dns", False)
+    assert (failure.meaning, failure.reason, failure.may_be_billed) == ("network", "dns", False)
     assert "name.invalid" in failure.message
 
 
@@ -215,7 +215,7 @@ def test_tls_to_a_plain_port() -> None:
             return (await call(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")).result
 
     failure = asyncio.run(run())
-    assert (failure.meaning, failure.reason, failure.unknown) == ("network", "tls", False)
+    assert (failure.meaning, failure.reason, failure.may_be_billed) == ("network", "tls", False)
 
 
 def test_a_certificate_that_nobody_trusts(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_proxies_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
     failure = ended("http://127.0.0.1:9/v1", direct=False)
-    assert (failure.meaning, failure.reason, failure.unknown) == ("network", "proxy", False)
+    assert (failure.meaning, failure.reason, failure.may_be_billed) == ("network", "proxy", False)
     assert isinstance(result(ok()), Received)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     assert isinstance(result(ok(), direct=False), Received)
@@ -412,7 +412,7 @@ def test_an_upload_that_changed_is_not_sent(tmp_path: Path) -> None:
         if content:
             path.write_bytes(content)
         failure = ended(f"http://127.0.0.1:{free_port()}/v1", given=given)
-        assert (failure.meaning, failure.reason, failure.unknown) == ("row", "input", False)
+        assert (failure.meaning, failure.reason, failure.may_be_billed) == ("row", "input", False)
         assert "a.png" in failure.message
 
 

@@ -426,7 +426,11 @@ def test_a_proxy_that_makes_no_tunnel(
             monkeypatch.setenv("https_proxy", f"http://user:secret-word@{proxy.address}")
             (failure,) = await sent(way, "https://api.test/v1")
             assert isinstance(failure, Failure)
-            assert (failure.meaning, failure.reason, failure.unknown) == ("network", "proxy", False)
+            assert (failure.meaning, failure.reason, failure.may_be_billed) == (
+                "network",
+                "proxy",
+                False,
+            )
             assert f"{status}" in failure.message
             assert "Not you" in failure.message
             assert "secret-word" not in str(failure)
@@ -546,7 +550,11 @@ def test_a_certificate_that_is_not_trusted(
                 monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy.address}")
             (failure,) = await sent(way, server.url)
             assert isinstance(failure, Failure)
-            assert (failure.meaning, failure.reason, failure.unknown) == ("network", "tls", False)
+            assert (failure.meaning, failure.reason, failure.may_be_billed) == (
+                "network",
+                "tls",
+                False,
+            )
             assert told in failure.message
             assert server.heard == []
 

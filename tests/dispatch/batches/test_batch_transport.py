@@ -49,11 +49,11 @@ def client(url: str, key: str | None = KEY, **parts: Any) -> Client:
 
 
 async def asked(client: Client, folder: Path) -> Answer:
-    return await client.ask("GET", "/batches/batch_1")
+    return await client.call("GET", "/batches/batch_1")
 
 
 async def cancelled(client: Client, folder: Path) -> Answer:
-    return await client.ask("POST", "/batches/batch_1/cancel")
+    return await client.call("POST", "/batches/batch_1/cancel")
 
 
 async def uploaded(client: Client, folder: Path) -> Answer:
@@ -121,10 +121,10 @@ def test_what_is_sent_is_what_the_openai_client_sends(tmp_path: Path) -> None:
                 await sdk.files.content("file-1")
             async with client(server.url) as ours:
                 await ours.upload(path, "a.jsonl", idle=20)
-                await ours.ask("POST", "/batches", BATCH)
-                await ours.ask("GET", "/batches/batch_1")
-                await ours.ask("GET", "/batches?after=batch_0&limit=100")
-                await ours.ask("POST", "/batches/batch_1/cancel")
+                await ours.call("POST", "/batches", BATCH)
+                await ours.call("GET", "/batches/batch_1")
+                await ours.call("GET", "/batches?after=batch_0&limit=100")
+                await ours.call("POST", "/batches/batch_1/cancel")
                 await ours.download(CONTENT, tmp_path / "output", idle=20)
             return server.heard
 
@@ -249,7 +249,7 @@ def test_a_broken_answer(
     """P18 P20 Resets, truncations and junk end as the failures that they are; of a file that broke off nothing is left."""
     failure = result(way, tmp_path, behaviour)
     assert isinstance(failure, Failure)
-    assert (failure.meaning, failure.reason, failure.unknown) == (meaning, reason, unknown)
+    assert (failure.meaning, failure.reason, failure.may_be_billed) == (meaning, reason, unknown)
     assert not [path for path in tmp_path.iterdir() if path.name != "shard"]
 
 
@@ -265,7 +265,7 @@ def test_nobody_there(tmp_path: Path, way: Ask) -> None:
 
     failure = asyncio.run(run())
     assert isinstance(failure, Failure)
-    assert (failure.meaning, failure.reason, failure.unknown) == ("network", "refused", False)
+    assert (failure.meaning, failure.reason, failure.may_be_billed) == ("network", "refused", False)
 
 
 @ALL
@@ -339,11 +339,11 @@ def test_a_key_in_an_answer_is_not_kept(tmp_path: Path, way: Ask) -> None:
 
 
 def test_a_key_in_a_file(tmp_path: Path) -> None:
-    """P40 A file comes as it was sent; who reads its lines takes the key out with `keyless`, which leaves others alone."""
+    """P40 A file comes as it was sent; who reads its lines takes the key out with `without_key`, which leaves others alone."""
     assert fetched(tmp_path, http(200, f'{{"id": "{KEY}"}}')) == f'{{"id": "{KEY}"}}'.encode()
-    assert client("http://h/v1").keyless(f"a {KEY} b {KEY}".encode()) == b"a [key] b [key]"
-    assert client("http://h/v1").keyless(b"a") == b"a"
-    assert client("http://h/v1", None).keyless(KEY.encode()) == KEY.encode()
+    assert client("http://h/v1").without_key(f"a {KEY} b {KEY}".encode()) == b"a [key] b [key]"
+    assert client("http://h/v1").without_key(b"a") == b"a"
+    assert client("http://h/v1", None).without_key(KEY.encode()) == KEY.encode()
 
 
 # -- files from the server ----------------------------------------------------------------------------------------------
@@ -513,7 +513,7 @@ def test_a_server_that_reads_nothing(tmp_path: Path, opened: list[Any]) -> None:
 
     failure = asyncio.run(run())
     assert isinstance(failure, Failure)
-    assert (failure.meaning, failure.reason, failure.unknown) == ("timeout", "timeout", True)
+    assert (failure.meaning, failure.reason, failure.may_be_billed) == ("timeout", "timeout", True)
     assert "a.jsonl" in failure.message
     assert [file.closed for file in opened] == [True]
 
@@ -663,7 +663,7 @@ def test_a_batch_goes_its_way(tmp_path: Path) -> None:
         async with client(url) as there:
 
             async def ask(*args: Any) -> Any:
-                reply = await there.ask(*args)
+                reply = await there.call(*args)
                 assert isinstance(reply, Reply), reply
                 return json.loads(reply.body)
 
@@ -678,7 +678,7 @@ def test_a_batch_goes_its_way(tmp_path: Path) -> None:
             assert [each["id"] for each in listed["data"]] == [made[0]["id"]]
             done = await ask("GET", f"/batches/{made[0]['id']}")
             assert (done["status"], done["metadata"]) == ("completed", {"a": "ü"})
-            refused = await there.ask("POST", f"/batches/{made[0]['id']}/cancel")
+            refused = await there.call("POST", f"/batches/{made[0]['id']}/cancel")
             assert isinstance(refused, Failure)
             assert (
                 await there.download(
@@ -714,9 +714,9 @@ def test_a_batch_is_cancelled(tmp_path: Path) -> None:
                 "input_file_id": json.loads(sent.body)["id"],
                 "endpoint": "/v1/chat/completions",
             }
-            made = await there.ask("POST", "/batches", wanted)
+            made = await there.call("POST", "/batches", wanted)
             assert isinstance(made, Reply)
-            reply = await there.ask("POST", f"/batches/{json.loads(made.body)['id']}/cancel")
+            reply = await there.call("POST", f"/batches/{json.loads(made.body)['id']}/cancel")
             assert isinstance(reply, Reply)
             assert json.loads(reply.body)["status"] in ("cancelling", "cancelled")
 

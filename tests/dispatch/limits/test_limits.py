@@ -308,7 +308,11 @@ def test_nothing_starves_under_faults() -> None:
     """P27 With 30 % random faults and very unequal prompts every row ends."""
     dice = random.Random(4)
     rows = [request(f"r{n}", answer_bound=dice.choice((10, 20_000))) for n in range(300)]
-    faults = (failure(), throttled(retry_after=0.5), failure("network", "reset", unknown=True))
+    faults = (
+        failure(),
+        throttled(retry_after=0.5),
+        failure("network", "reset", may_be_billed=True),
+    )
 
     async def answering(request: Request, n: int) -> Reply | Failure:
         await asyncio.sleep(dice.uniform(0.1, 3))
@@ -323,8 +327,8 @@ def test_three_faults_in_ten_calls_leave_no_row_unanswered() -> None:
     """P21 P27 Independent faults in three of ten calls: with the usual six attempts nearly every row is answered, the others
     have failed in passing, and the next run answers them."""
     dice = random.Random(6)
-    junk = failure(reason="invalid_response", status=200, unknown=True)
-    faults = (failure(), throttled(), failure("network", "reset", unknown=True), junk)
+    junk = failure(reason="invalid_response", status=200, may_be_billed=True)
+    faults = (failure(), throttled(), failure("network", "reset", may_be_billed=True), junk)
 
     def answering(request: Request, n: int) -> Reply | Failure:
         return dice.choice(faults) if dice.random() < 0.3 else answer()
@@ -334,7 +338,7 @@ def test_three_faults_in_ten_calls_leave_no_row_unanswered() -> None:
         run = simulate(left, answering, concurrency=32)
         assert run.why is None
         assert all(
-            outcome.answer or (outcome.failure and outcome.failure.passing)
+            outcome.answer or (outcome.failure and outcome.failure.is_passing)
             for outcome in run.outcomes.values()
         )
         left = [row for row in left if row.id not in run.answered]
@@ -359,7 +363,7 @@ def test_a_row_that_alone_is_throttled_does_not_hold_up_the_others(wait: float |
     assert last - run.began < 150
     assert len(run.attempts["r5"]) <= 12
     assert run.outcomes["r5"].failure is not None
-    assert run.outcomes["r5"].failure.passing
+    assert run.outcomes["r5"].failure.is_passing
 
 
 def test_a_model_without_quota_does_not_hold_up_the_others() -> None:
@@ -394,7 +398,7 @@ def test_money_in_flight_never_passes_the_cap() -> None:
         kind = dice.random()
         if kind < 0.2:
             spent += COST
-            return failure("network", "reset", unknown=True)
+            return failure("network", "reset", may_be_billed=True)
         if kind < 0.3:
             return failure("row", "bad_request")
         spent += 150_000

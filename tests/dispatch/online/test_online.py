@@ -36,9 +36,9 @@ from batchgen.errors import (
 )
 from batchgen.requests import Request
 
-TIMEOUT = failure("timeout", "timeout", unknown=True)
+TIMEOUT = failure("timeout", "timeout", may_be_billed=True)
 REFUSED = failure("network", "refused")
-INVALID = failure("transient", "invalid_response", status=200, unknown=True)
+INVALID = failure("transient", "invalid_response", status=200, may_be_billed=True)
 
 
 async def soon(request: Request, n: int) -> Reply | Failure:
@@ -64,7 +64,7 @@ def beside(poison: Failure, **parts: Any) -> Run:
     ("poison", "calls"),
     [
         (failure(), 6),
-        (failure("network", "reset", unknown=True), 6),
+        (failure("network", "reset", may_be_billed=True), 6),
         (REFUSED, 6),
         (TIMEOUT, 2),
         (INVALID, 6),
@@ -279,7 +279,9 @@ class Outage:
         return self._how if self._start <= now() - 1000 < self._end else answer()
 
 
-@pytest.mark.parametrize("how", [failure(), REFUSED, failure("network", "reset", unknown=True)])
+@pytest.mark.parametrize(
+    "how", [failure(), REFUSED, failure("network", "reset", may_be_billed=True)]
+)
 def test_an_outage_is_probed_and_passes(how: Failure) -> None:
     """P24 At most one probe per interval, the intervals growing to 30 s, no attempts spent, and the job goes on by itself."""
     run = simulate(requests(400), Outage(how, 10, 310), concurrency=8, attempts=3)
@@ -320,7 +322,7 @@ def test_a_slow_first_answer_is_waited_for() -> None:
 
     async def answering(request: Request, n: int) -> Reply | Failure:
         if request.id == "r0" and n == 1:
-            return failure("network", "reset", unknown=True)
+            return failure("network", "reset", may_be_billed=True)
         await asyncio.sleep(120)
         return answer()
 
@@ -619,7 +621,7 @@ def test_a_deadline_ends_a_call_that_hangs() -> None:
     run = simulate(requests(20), answering, timeout=30.0)
     failed = run.outcomes["r3"].failure
     assert failed is not None
-    assert (failed.meaning, failed.unknown, len(run.attempts["r3"])) == ("timeout", True, 2)
+    assert (failed.meaning, failed.may_be_billed, len(run.attempts["r3"])) == ("timeout", True, 2)
     assert all(29 <= attempt.elapsed <= 31 for attempt in run.attempts["r3"])
 
 

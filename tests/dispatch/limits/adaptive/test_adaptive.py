@@ -12,7 +12,7 @@ import pytest
 from virtual import Run, answer, now, requests, simulate, throttled, virtually, work
 
 from batchgen.dispatch import Failure
-from batchgen.dispatch.api.headers import Named, named
+from batchgen.dispatch.api.headers import RateLimits, rate_limits
 from batchgen.dispatch.api.http import Reply
 from batchgen.dispatch.limits.adaptive.limiter import FIRST_RATE, AdaptiveLimiter
 from batchgen.requests import Request
@@ -351,39 +351,45 @@ def test_tokens_that_headers_name_pace_requests() -> None:
 @pytest.mark.parametrize(
     ("headers", "said"),
     [
-        ({}, Named()),
+        ({}, RateLimits()),
         (
             {"X-RateLimit-Limit-Requests": "60", "x-ratelimit-limit-tokens": "150000"},
-            Named(requests=60, tokens=150_000),
+            RateLimits(requests=60, tokens=150_000),
         ),
         (
             {"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "5"},
-            Named(requests=60, little=True),
+            RateLimits(requests=60, nearly_used=True),
         ),
         (
             {"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "-27"},
-            Named(requests=60, little=True),
+            RateLimits(requests=60, nearly_used=True),
         ),
         (
             {"x-ratelimit-limit-project-tokens": "60", "x-ratelimit-remaining-project-tokens": "1"},
-            Named(little=True),
+            RateLimits(nearly_used=True),
         ),
-        ({"x-ratelimit-limit-requests": "-1", "x-ratelimit-remaining-requests": "-1"}, Named()),
-        ({"x-ratelimit-limit-requests": "0", "x-ratelimit-limit-tokens": "nan"}, Named()),
-        ({"x-ratelimit-limit-requests": "1e999", "x-ratelimit-limit-tokens": "2m52.8s"}, Named()),
+        (
+            {"x-ratelimit-limit-requests": "-1", "x-ratelimit-remaining-requests": "-1"},
+            RateLimits(),
+        ),
+        ({"x-ratelimit-limit-requests": "0", "x-ratelimit-limit-tokens": "nan"}, RateLimits()),
+        (
+            {"x-ratelimit-limit-requests": "1e999", "x-ratelimit-limit-tokens": "2m52.8s"},
+            RateLimits(),
+        ),
         (
             {
                 "x-ratelimit-reset-requests": "1m12s",
                 "x-ratelimit-limit": "5",
                 "x-ratelimit-reset": "1793",
             },
-            Named(),
+            RateLimits(),
         ),
     ],
 )
-def test_headers_are_read(headers: dict[str, str], said: Named) -> None:
+def test_headers_are_read(headers: dict[str, str], said: RateLimits) -> None:
     """P22 Numbers, durations, nonsense, negative ones: what is no limit is none."""
-    assert named(headers) == said
+    assert rate_limits(headers) == said
 
 
 # -- the governor: what was learned -------------------------------------------------------------------------------------
