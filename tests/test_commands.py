@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Lab, serving
+from lab import Lab, serving
 
 import batchgen
 from batchgen import maintenance, queries

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Lab
+from lab import Lab
 
 from batchgen import disk
 from batchgen.disk import append_line, atomic_write, file_system, make_folder, refuse_link, sweep

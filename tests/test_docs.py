@@ -11,8 +11,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from conftest import Lab, serving
-from test_house import ROOMS
+from lab import Lab, serving
+from rooms import ROOMS
 
 from batchgen import errors, load_job, plan
 from batchgen.cli import PRECEDENCE, main

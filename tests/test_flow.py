@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 
-from conftest import Lab, serving
+from lab import Lab, serving
 
 from batchgen.simulator import Simulator
 

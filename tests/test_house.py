@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rooms import MODULES, ROOMS
 
 import batchgen
-
-HOUSE = Path(batchgen.__file__).parent
 
 # Which rooms may import which package; the standard library's are free, and so are the rest.
 DOORS: dict[str, set[str]] = {
@@ -37,29 +36,6 @@ DOORS: dict[str, set[str]] = {
 }
 # Packages that cost tenths of a second to import; only what sends, or makes tables, may.
 HEAVY = ("openai", "aiohttp", "httpx2", "yarl", "pandas", "pyarrow", "genai_prices")
-
-
-def rooms() -> list[str]:
-    """The rooms in the order of the map in batchgen's docstring."""
-    assert batchgen.__doc__
-    listed = batchgen.__doc__.split("this list only:\n")[1]
-    return re.findall(r"^    (\w+) {2,}\S", listed, flags=re.MULTILINE)
-
-
-ROOMS = rooms()
-
-
-def modules() -> list[tuple[str, Path]]:
-    """Every module of a room: its name within batchgen, and its file."""
-    paths = sorted(path for path in HOUSE.rglob("*.py") if "__pycache__" not in path.parts)
-    named = [
-        (".".join(path.relative_to(HOUSE).with_suffix("").parts).removesuffix(".__init__"), path)
-        for path in paths
-    ]
-    return [(name, path) for name, path in named if name not in ("__init__", "__main__")]
-
-
-MODULES = modules()
 
 
 def imported(name: str, path: Path) -> Iterator[tuple[str, bool]]:

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Lab
+from lab import Lab
 
 from batchgen import load_job, plan
 from batchgen.job import json_schema

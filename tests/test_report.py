@@ -6,7 +6,7 @@ import json
 import shutil
 
 import pytest
-from conftest import Lab, serving
+from lab import Lab, serving
 
 import batchgen
 from batchgen import maintenance

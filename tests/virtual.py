@@ -276,3 +276,16 @@ def simulate(
 def requests(count: int, **parts: Any) -> list[Request]:
     """Chat requests r0, r1, ..."""
     return [request(f"r{n}", **parts) for n in range(count)]
+
+
+def fullest(sent: Sequence[tuple[float, float]]) -> float:
+    """The most units in any half-open window of 60 s."""
+    most = total = 0.0
+    first = 0
+    for at, units in sent:
+        total += units
+        while sent[first][0] <= at - 60:
+            total -= sent[first][1]
+            first += 1
+        most = max(most, total)
+    return most

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from conftest import KEY, Lab, serving
+from lab import KEY, Lab, serving
 
 from batchgen.cli import main, progress, terminal
 from batchgen.dispatch import Progress

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import KEY, Lab, serving
+from lab import KEY, Lab, serving
 
 from batchgen.simulator import Settings, Simulator
 

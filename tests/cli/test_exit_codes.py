@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 import signal
 import sqlite3
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import KEY, Lab, serving
 from filelock import FileLock
+from lab import KEY, Lab, serving, stalling
 
 from batchgen import BusyError
-from batchgen.simulator import RequestInfo, Settings, Simulator
+from batchgen.simulator import Settings, Simulator
 
 PRICES = {"pricing": {"gpt-5.6-luna": {"input": 1, "output": 10}}}
 
@@ -230,26 +227,9 @@ def test_74_the_journal_is_damaged(lab: Lab, api: Simulator) -> None:
     assert "journal.db" in said
 
 
-@contextmanager
-def held() -> Iterator[tuple[Simulator, threading.Event, threading.Event]]:
-    """A server that answers nothing until it is released, an event that says that a request is with it, and the release."""
-    arrived, released = threading.Event(), threading.Event()
-
-    def script(request: RequestInfo) -> str | None:
-        arrived.set()
-        released.wait(60)
-        return None
-
-    with serving(script=script) as api:
-        try:
-            yield api, arrived, released
-        finally:
-            released.set()
-
-
 def test_75_the_job_is_running(lab: Lab) -> None:
     """P17 P06 75: a second run of the job ends at once and sends nothing; the first goes on."""
-    with held() as (api, arrived, released):
+    with stalling() as (api, arrived, released):
         job = lab.job(api.url)
         with lab.start("run", job) as first:
             assert arrived.wait(60)
@@ -265,7 +245,7 @@ def test_75_the_job_is_running(lab: Lab) -> None:
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_130_143_interrupted(lab: Lab, number: signal.Signals, expected: int) -> None:
     """P17 P14 130, 143: no new work, what is in flight ends and is kept, the tables are written, and the exit says why."""
-    with held() as (api, arrived, released):
+    with stalling() as (api, arrived, released):
         job = lab.job(api.url, rows=100, limits={"concurrency": 2})
         with lab.start("run", job) as run:
             assert arrived.wait(60)

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import KEY, Lab, serving
-from test_exit_codes import held
+from lab import KEY, Lab, serving, stalling
 
 from batchgen.batch_format import Result, parse_result, request_line
 from batchgen.errors import InputError
@@ -99,7 +98,7 @@ def test_the_same_command_resumes(lab: Lab) -> None:
 
 def test_interrupted(lab: Lab) -> None:
     """P14 An interrupted run ends in order, with 130, and what was answered is in the file."""
-    with held() as (api, arrived, released):
+    with stalling() as (api, arrived, released):
         requests(lab, *(f"ECHO:{n}" for n in range(100)))
         with lab.start(*COMMAND, "--base-url", api.url, "--concurrency", "2") as process:
             assert arrived.wait(60)
@@ -226,7 +225,7 @@ def test_what_is_wrong_is_told(lab: Lab, args: list[str], told: str) -> None:
 
 def test_two_at_once(lab: Lab) -> None:
     """P06 Of two commands with one output file the second ends with 75, and the first is not disturbed."""
-    with held() as (api, arrived, released):
+    with stalling() as (api, arrived, released):
         requests(lab, "ECHO:1", "ECHO:2")
         with lab.start(*COMMAND, "--base-url", api.url) as first:
             assert arrived.wait(60)

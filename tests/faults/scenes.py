@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from conftest import KEY, Lab
+from lab import KEY, Lab
 
 import batchgen
 from batchgen import Options, Report

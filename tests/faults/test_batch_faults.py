@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from children import child, killed_at
-from conftest import KEY, Lab, serving
+from lab import KEY, Lab, serving
 
 import batchgen
 from batchgen import BusyError, maintenance, queries, runner, signals

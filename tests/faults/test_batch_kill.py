@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from children import child, killed_at
-from conftest import KEY, Lab, serving
+from lab import KEY, Lab, serving
 
 from batchgen import maintenance, runner
 from batchgen.dispatch.batches import client, collect, input_file

@@ -7,11 +7,11 @@ from typing import Any
 
 import httpx2
 from children import killed_at
-from conftest import KEY
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
-from test_machine import Life
+from job_life import Life
+from lab import KEY
 
 import batchgen
 from batchgen import Job, load_job, maintenance, runner
@@ -217,6 +217,3 @@ BatchLife.TestCase.settings = settings(
 
 class TestBatchLife(BatchLife.TestCase):
     """P01 P03 P07 P08 P10 P12 P45 Whatever is done to a job in batches, what RELIABILITY promises of it holds."""
-
-
-del Life

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from conftest import Lab, Server
+from lab import Lab, Server
 from scenes import write_job
 
 # No `sk-`: nothing but knowing the key itself can find it in a text.

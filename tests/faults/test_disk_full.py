@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
-from conftest import Lab, serving
+from lab import Lab, serving
 from scenes import Killer, at_most, cells, remount, run, tmpfs, write_job
 
 from batchgen import OutputError

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from conftest import Lab, serving
+from lab import Lab, serving
 from scenes import SLACK, Cells, Killer, cells, killed, owed, run, write_job
 
 from batchgen.simulator import Settings, Simulator

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import Lab
+from lab import Lab
 from scenes import write_job
 
 from batchgen.simulator import Simulator

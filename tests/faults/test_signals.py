@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import Lab, serving
+from lab import Lab, serving
 from scenes import Killer, at_most, run, write_job
 
 from batchgen import BusyError, Options, RunInterruptedError, load_job, runner, signals

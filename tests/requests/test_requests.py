@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Lab, serving
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lab import Lab, serving
 from PIL import Image
 
 from batchgen.job import Job, load_job

@@ -13,8 +13,8 @@ from typing import Any
 import httpx2
 import openai
 import pytest
-from conftest import KEY, serving
 from hostile import Hostile, http
+from lab import KEY, serving
 
 from batchgen.dispatch import Failure
 from batchgen.dispatch.api.client import Client

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
-from conftest import Lab
+from lab import Lab
 
 import batchgen
 from batchgen import Options, maintenance, queries

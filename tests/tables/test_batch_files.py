@@ -13,9 +13,9 @@ from typing import Any
 
 import openai
 import pytest
-from conftest import KEY, Lab, serving
 from hypothesis import given
 from hypothesis import strategies as st
+from lab import KEY, Lab, serving
 from openai.types import (
     Completion,
     CreateEmbeddingResponse,

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Lab, Server, serving
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lab import Lab, Server, serving
 
 import batchgen
 from batchgen import maintenance, queries

@@ -22,7 +22,6 @@ import aiohttp
 import httpx2
 import openai
 import pytest
-from conftest import KEY, Lab, Server
 from hostile import (
     BROKEN,
     CERTIFICATE,
@@ -36,6 +35,7 @@ from hostile import (
     ok,
     raw,
 )
+from lab import KEY, Lab, Server
 from virtual import PRICES, Memory, Run, now, request
 
 from batchgen.dispatch import Failure, Received

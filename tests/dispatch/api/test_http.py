@@ -6,40 +6,33 @@ Everything here runs over sockets of this machine.
 from __future__ import annotations
 
 import asyncio
-import base64
 import gzip
 import json
 import platform
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import pytest
 import truststore
 from certificates import AUTHORITY, ELSEWHERE, EXPIRED, GOOD, HASHED
-from conftest import KEY, Lab, Server
-from hostile import BROKEN, CERTIFICATE, CHAT, ERRORS, Behaviour, Hostile, http, ok, raw, received
+from hostile import BROKEN, CERTIFICATE, CHAT, ERRORS, Behaviour, Hostile, http, ok, raw
+from lab import KEY, Lab, Server
+from proxies import Proxy, connection
 from virtual import request
 
 from batchgen.dispatch import Failure
 from batchgen.dispatch.api.client import Client
 from batchgen.dispatch.api.http import HttpClient, Reply
 from batchgen.errors import InputError
-from batchgen.job import Connection
 
 Way = Literal["route", "client"]
 BOTH = pytest.mark.parametrize("way", ["route", "client"])
 BODY = {"model": "m", "messages": [{"role": "user", "content": "the prompt"}]}
-
-
-def connection(url: str, **parts: Any) -> Connection:
-    fields: dict[str, Any] = {"organization": None, "project": None, "headers": {}, **parts}
-    return Connection(base_url=url, identity="test", **fields)
 
 
 def on(way: Way, client: Client) -> Client:
@@ -63,76 +56,6 @@ async def sent(
     """What becomes of the same request, sent so many times one after the other."""
     async with Client(connection(url, **parts), KEY, connections=1, direct=direct) as client:
         return [await on(way, client).post(request("r", body=BODY)) for _ in range(times)]
-
-
-@dataclass
-class Proxy:
-    """A proxy that leads every tunnel to `port` and answers what comes without one; `refusal` is what it answers instead."""
-
-    port: int = 0
-    refusal: bytes | None = None
-    heard: list[bytes] = field(default_factory=list)
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        self._tasks: set[asyncio.Task[Any]] = set()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            while True:
-                self.heard.append(await received(reader))
-                if self.refusal is not None:
-                    writer.write(self.refusal)
-                    await writer.drain()
-                    break
-                if self.heard[-1].startswith(b"CONNECT "):
-                    writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                    await self._tunnel(reader, writer)
-                    break
-                await ok()(writer)
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass
-        finally:
-            self._tasks.discard(task)
-            writer.transport.abort()
-
-    async def _tunnel(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", self.port)
-
-        async def carry(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-            while data := await source.read(65536):
-                target.write(data)
-                await target.drain()
-            target.close()
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(carry(reader, back))
-                group.create_task(carry(there, writer))
-        finally:
-            back.transport.abort()
-
-    def authorizations(self) -> list[str]:
-        """User and password of every request that came, decoded."""
-        lines = [line for head in self.heard for line in head.split(b"\r\n")]
-        named = [
-            line.partition(b" ")[2]
-            for line in lines
-            if line.lower().startswith(b"proxy-authorization: ")
-        ]
-        return [base64.b64decode(each.partition(b" ")[2]).decode() for each in named]
 
 
 @pytest.fixture(autouse=True)

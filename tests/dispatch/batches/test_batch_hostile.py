@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 from aiohttp import web
-from conftest import KEY, Lab, Server, serving
+from lab import KEY, Lab, Server, serving
 
 import batchgen
 from batchgen import InputError, Options, maintenance, queries, runner

@@ -18,9 +18,9 @@ import aiohttp
 import httpx2
 import openai
 import pytest
-from conftest import KEY, serving
 from hostile import BROKEN, ERRORS, Behaviour, Hostile, bomb, http, raw
-from test_http import Proxy, connection
+from lab import KEY, serving
+from proxies import Proxy, connection
 from virtual import virtually
 
 from batchgen.batch_format import parse_result, request_line

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Lab, serving
+from lab import Lab, serving
 from PIL import Image
 
 import batchgen

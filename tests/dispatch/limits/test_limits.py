@@ -10,7 +10,18 @@ import pytest
 import virtual
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from virtual import Run, answer, failure, now, request, requests, simulate, throttled, virtually
+from virtual import (
+    Run,
+    answer,
+    failure,
+    fullest,
+    now,
+    request,
+    requests,
+    simulate,
+    throttled,
+    virtually,
+)
 
 from batchgen.dispatch import Failure
 from batchgen.dispatch.api.http import Reply
@@ -24,19 +35,6 @@ from batchgen.simulator.limits import Cost, Limits
 from batchgen.simulator.refusals import RefusalError
 
 LIMITS = (0.5, 1, 1.5, 2, 2.5, 7, 10, 60, 61.7, 500, 6000)
-
-
-def fullest(sent: Sequence[tuple[float, float]]) -> float:
-    """The most units in any half-open window of 60 s."""
-    most = total = 0.0
-    first = 0
-    for at, units in sent:
-        total += units
-        while sent[first][0] <= at - 60:
-            total -= sent[first][1]
-            first += 1
-        most = max(most, total)
-    return most
 
 
 async def taken(bucket: Bucket, amounts: Sequence[float]) -> list[tuple[float, float]]:

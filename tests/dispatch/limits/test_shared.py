@@ -17,11 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from conftest import KEY, Lab
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_limits import fullest
-from virtual import Run, answer, now, requests, virtually, work
+from lab import KEY, Lab
+from virtual import Run, answer, fullest, now, requests, virtually, work
 
 from batchgen import disk
 from batchgen.dispatch.limits import shared as shared_module
