@@ -60,7 +60,8 @@ if TYPE_CHECKING:
     from batchgen.planner import Plan, plan
     from batchgen.queries import results
     from batchgen.report import Report
-    from batchgen.runner import Options, cancel, run
+    from batchgen.runner import cancel, run
+    from batchgen.session import Options
 
 __version__ = "0.1.0"
 
@@ -71,7 +72,7 @@ _LATE = {
     "Plan": "batchgen.planner",
     "plan": "batchgen.planner",
     "results": "batchgen.queries",
-    "Options": "batchgen.runner",
+    "Options": "batchgen.session",
     "Report": "batchgen.report",
     "run": "batchgen.runner",
     "cancel": "batchgen.runner",

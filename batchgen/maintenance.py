@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from batchgen.errors import DamagedError
 from batchgen.images import is_intact
 from batchgen.job import Job
+from batchgen.queries import find_rows
 from batchgen.report import as_json, job_totals, write_report
 from batchgen.workspace import Workspace
-
-if TYPE_CHECKING:
-    pass
-from batchgen.queries import rows_named
 
 
 def redo(
@@ -25,46 +21,65 @@ def redo(
     simulate: bool = False,
     output: Path | None = None,
 ) -> int:
-    """Mark rows to be asked again by the next run: those named, those in these statuses, and of conversations the later
-    turns, which follow from them. The old answers stay until the new ones land. Returns how many requests were marked,
-    later turns included. Raises InputError, BusyError."""
-    place = Workspace.of(job, simulate=simulate, output=output)
-    with place.peek() as journal:
-        place.staged(journal)
-    with place.locked(), place.open() as journal:
-        return journal.mark_redo(rows_named(journal, identities), set(statuses))
+    """Mark rows that the next run sends again; returns how many requests were marked.
+
+    The later turns of a conversation follow from the marked one, so they are marked too. Old
+    answers stay until the new ones are there. Raises InputError, BusyError.
+
+    Args:
+        job: the job.
+        identities: the ids of rows to mark.
+        statuses: mark all rows in these statuses.
+        simulate: mark rows of the simulated run.
+        output: the folder that replaces the job's outputs folder.
+    """
+    workspace = Workspace.of(job, simulate=simulate, output=output)
+    # Without a journal there is nothing to lock, and `locked` would make the folder.
+    with workspace.peek() as journal:
+        workspace.staged(journal)
+    with workspace.locked(), workspace.open() as journal:
+        return journal.mark_redo(find_rows(journal, identities), set(statuses))
 
 
 def export(job: Job, *, simulate: bool = False, output: Path | None = None) -> list[Path]:
-    """Make the tables and report.json again from the journal, without the network. Raises DamagedError."""
-    place = Workspace.of(job, simulate=simulate, output=output)
-    with place.peek() as journal:
-        place.staged(journal)
-        # Prompts, rows and outcomes are checked as they are read; what is only counted is checked here.
-        for trouble in journal.damage(("attempts", "runs")):
-            raise DamagedError(trouble)
-        paths = place.tables(journal).write(place.folder)
-        about = job_totals(journal, journal.standing(None, by_turns=place.by_turns))
+    """Write the tables and report.json again, from the journal alone; returns the tables' paths.
+
+    Raises InputError, DamagedError, OutputError.
+    """
+    workspace = Workspace.of(job, simulate=simulate, output=output)
+    with workspace.peek() as journal:
+        workspace.staged(journal)
+        # Prompts, rows and outcomes are checked as they are read. The tables that are only
+        # counted are checked here.
+        for damage in journal.damage(("attempts", "runs")):
+            raise DamagedError(damage)
+        paths = workspace.tables(journal).write(workspace.folder)
+        totals = job_totals(journal, journal.standing(None, by_turns=workspace.by_turns))
         write_report(
-            place.folder, as_json(job.name, about, journal.last_report(), simulated=simulate)
+            workspace.folder,
+            as_json(job.name, totals, journal.last_report(), simulated=simulate),
         )
         return paths
 
 
 def verify(job: Job, *, simulate: bool = False, output: Path | None = None) -> list[str]:
-    """Check the journal and every picture that the tables show; everything that is not what was written, a sentence
-    each."""
-    place = Workspace.of(job, simulate=simulate, output=output)
-    with place.peek() as journal:
-        place.staged(journal)
-        troubles = list(journal.damage())
-        if troubles:
-            return troubles
-        shown = (journal.shown(row, recorded) for row, recorded in journal.answered())
+    """Check the journal and every picture in the tables; returns a sentence for each fault.
+
+    Raises InputError, DamagedError.
+    """
+    workspace = Workspace.of(job, simulate=simulate, output=output)
+    with workspace.peek() as journal:
+        workspace.staged(journal)
+        faults = list(journal.damage())
+        if faults:
+            # A damaged journal cannot say what its pictures should be.
+            return faults
+        outcomes = (journal.shown(row, recorded) for row, recorded in journal.answered())
         return [
-            f"{place.folder / file['path']}: is missing or not what was written; the next run draws it again"
-            for recorded in shown
-            if recorded is not None
-            for file in journal.files_of(recorded)
-            if not is_intact(place.folder, file, rehash=True)
+            f"{workspace.folder / file['path']}: is missing or was changed; "
+            "the next run draws it again"
+            for outcome in outcomes
+            if outcome is not None
+            for file in journal.files_of(outcome)
+            if not is_intact(workspace.folder, file, rehash=True)
         ]

@@ -6,27 +6,45 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from batchgen.dispatch.batches.input_file import MOST_REQUESTS
 from batchgen.job import Job
 from batchgen.journal import Journal
 from batchgen.journal.batches import open_batches, set_aside, stale_requests
 from batchgen.pricing import dollars, in_batch
+from batchgen.queries import request_json
 from batchgen.report import rerun_reasons
 from batchgen.workspace import Workspace
-
-if TYPE_CHECKING:
-    pass
-from batchgen.queries import shown_request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a run would do: rows by status, calls to make with their tokens and USD (None: unknown), `again` how many
-    answered rows would run again for which reason, seconds at the least under the job's limits, and the first request in
-    full. In mode batch the calls make `shards` batches at the least, and save USD; `in_batches` requests are in `batches`
-    that have not ended, and may cost `set_aside` USD at the most; `strays` of them are of rows that have changed since."""
+    """What a run would do. Costs are in USD; None means unknown.
+
+    Attributes:
+        name: the job's name.
+        kind: the kind of its requests, or the format of its prompts where lines choose the kind.
+        mode: online or batch.
+        host: the server.
+        output: the job's output folder.
+        rows: lines of the results table by status.
+        total: the sum of `rows`.
+        calls: requests that would be sent.
+        tokens: what they are expected to take, input and output.
+        cost: what they are expected to cost.
+        cost_at_most: the upper bound of their cost.
+        again: answered rows that would run again, by reason.
+        seconds: the least time under the job's own limits (None: no limits).
+        simulated: whether the simulated API would answer.
+        shards: in mode batch the least number of batches that the calls make, else 0.
+        saves: in mode batch what the calls cost less than online.
+        in_batches: requests that are in open batches.
+        batches: the open batches.
+        set_aside: what the open batches may still cost at most.
+        strays: stale requests in open batches: their rows have changed since.
+        first: the first request that would be sent, in full.
+    """
 
     name: str
     kind: str
@@ -59,55 +77,66 @@ def plan(
     output: Path | None = None,
     stdin: BinaryIO | None = None,
 ) -> Plan:
-    """Read everything, send nothing, write nothing. Raises InputError."""
-    place = Workspace.of(job, simulate=simulate, output=output)
+    """Read everything, send nothing, write nothing. Raises InputError.
+
+    Args:
+        job: the job.
+        limit: plan only the first rows of the prompts, this many (None: all).
+        simulate: plan a run on the simulated API, with its own output folder.
+        output: the folder that replaces the job's outputs folder.
+        stdin: the stream that holds the prompts of a job whose `prompts.path` is "-".
+    """
+    workspace = Workspace.of(job, simulate=simulate, output=output)
     with ExitStack() as stack:
-        journal = stack.enter_context(place.peek())
+        journal = stack.enter_context(workspace.peek())
         capped = job.limits.max_cost is not None
-        if not place.is_current(journal, stdin, capped=capped):
-            journal = stack.enter_context(place.peek(shadow=True))
-            place.stage(journal, stdin, capped=capped)
-        journal.miss(place.missing(journal))
-        return _plan(place, journal, limit)
+        if not workspace.is_current(journal, stdin, capped=capped):
+            journal = stack.enter_context(workspace.peek(shadow=True))
+            workspace.stage(journal, stdin, capped=capped)
+        journal.miss(workspace.missing_pictures(journal))
+        return _plan(workspace, journal, limit)
 
 
-def _plan(place: Workspace, journal: Journal, limit: int | None) -> Plan:
-    standing = journal.standing(limit, by_turns=place.by_turns)
+def _plan(workspace: Workspace, journal: Journal, limit: int | None) -> Plan:
+    job = workspace.job
+    counts = journal.standing(limit, by_turns=workspace.by_turns)
     first = journal.first()
-    batch = place.job.mode == "batch"
-    cost, bound = standing.cost, standing.cost_bound
+    batch = job.mode == "batch"
+    cost, bound = counts.cost, counts.cost_bound
     if batch:
         cost, bound = in_batch(cost), in_batch(bound)
     return Plan(
-        name=place.job.name,
-        kind=place.job.kind or str(place.job.prompts.format),
-        mode=place.job.mode,
-        host=place.connection.host if not place.simulate else "the simulated API",
-        output=str(place.folder),
-        rows=standing.lines,
-        total=sum(standing.lines.values()),
-        calls=standing.to_send,
-        tokens=standing.tokens,
+        name=job.name,
+        kind=job.kind or str(job.prompts.format),
+        mode=job.mode,
+        host=workspace.host,
+        output=str(workspace.folder),
+        rows=counts.lines,
+        total=sum(counts.lines.values()),
+        calls=counts.to_send,
+        tokens=counts.tokens,
         cost=dollars(cost),
         cost_at_most=dollars(bound),
-        again=rerun_reasons(standing),
-        # Batches have limits of their own.
-        seconds=None if batch else _seconds(place.job, standing.to_send, standing.tokens),
-        simulated=place.simulate,
-        shards=-(-standing.to_send // MOST_REQUESTS) if batch else 0,
-        saves=dollars((standing.cost or 0) - (cost or 0)) if batch and cost is not None else None,
-        in_batches=standing.in_batches,
+        again=rerun_reasons(counts),
+        # The job's limits are for online requests; batches have limits of their own.
+        seconds=None if batch else _seconds(job, counts.to_send, counts.tokens),
+        simulated=workspace.simulate,
+        shards=-(-counts.to_send // MOST_REQUESTS) if batch else 0,
+        saves=dollars((counts.cost or 0) - (cost or 0)) if batch and cost is not None else None,
+        in_batches=counts.in_batches,
         batches=len(open_batches(journal)),
         set_aside=dollars(set_aside(journal)) or 0.0,
         strays=stale_requests(journal),
-        first=shown_request(place, first) if first else None,
+        first=request_json(workspace, first) if first else None,
     )
 
 
 def _seconds(job: Job, calls: int, tokens: int) -> float | None:
-    """The least that the job's own limits make it take; None without limits."""
+    """The least time that calls take under the job's own limits; None without limits."""
     limits = job.limits
-    pictures = calls * (job.request.get("n", 1) if isinstance(job.request.get("n", 1), int) else 1)
+    each = job.request.get("n", 1)
+    # A template as `n` is only known row by row; one picture is then the least.
+    pictures = calls * (each if isinstance(each, int) else 1)
     paces = (
         (limits.requests_per_minute, calls),
         (limits.tokens_per_minute, tokens),

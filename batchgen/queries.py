@@ -1,4 +1,4 @@
-"""What can be told and mended without sending anything: plan, status, show, redo, export, verify."""
+"""What can be asked about a job without sending anything: status, show, results."""
 
 from __future__ import annotations
 
@@ -23,40 +23,32 @@ from batchgen.workspace import Workspace
 if TYPE_CHECKING:
     import pandas
 
-
-def shown_request(place: Workspace, row: Row) -> dict[str, Any]:
-    """A row's request as people read it, or why there is none."""
-    try:
-        request = rendered(place.job, place.renderer, row)
-    except RequestError as fault:
-        return {"error": str(fault)}
-    files = [upload.name for upload in request.uploads]
-    return {
-        "endpoint": request.endpoint,
-        **({"files": files} if files else {}),
-        "body": request.body,
-    }
-
-
-# What `status` tells of the last run.
+# The fields of the last run that `status` shows.
 _RUN = ("run", "started_at", "ended_at", "exit_code")
+
+# The fields of an outcome, and of an attempt, that are of use to batchgen alone.
+_PRIVATE_OUTCOME = ("outcome_id", "fingerprint", "columns_digest", "packed", "redo", "lost")
+_PRIVATE_ATTEMPT = ("ident", "key", "seq", "seal")
+
+# How many ids a misspelt one is compared with.
+_COMPARED = 5000
 
 
 def status(job: Job, *, simulate: bool = False, output: Path | None = None) -> dict[str, Any]:
-    """Counts from the journal alone, also while a run is going."""
-    place = Workspace.of(job, simulate=simulate, output=output)
-    with place.peek() as journal:
-        place.staged(journal)
-        standing = journal.standing(None, by_turns=place.by_turns)
+    """How a job stands, from its journal alone; works while a run is going. Raises InputError."""
+    workspace = Workspace.of(job, simulate=simulate, output=output)
+    with workspace.peek() as journal:
+        workspace.staged(journal)
+        counts = journal.standing(None, by_turns=workspace.by_turns)
         last = journal.last_run()
         return {
             "name": job.name,
             "simulated": simulate,
-            "output": str(place.folder),
-            "rows": standing.lines,
-            "total": sum(standing.lines.values()),
-            "failures": standing.failures,
-            "in_batches": standing.in_batches,
+            "output": str(workspace.folder),
+            "rows": counts.lines,
+            "total": sum(counts.lines.values()),
+            "failures": counts.failures,
+            "in_batches": counts.in_batches,
             "batches": [batch_json(batch) for batch in open_batches(journal)],
             "last_run": {name: last[name] for name in _RUN} if last else None,
             **asdict(run_totals(journal, None)),
@@ -66,39 +58,39 @@ def status(job: Job, *, simulate: bool = False, output: Path | None = None) -> d
 def show(
     job: Job, identity: str, *, simulate: bool = False, output: Path | None = None
 ) -> list[dict[str, Any]]:
-    """Everything known of one row: for each of its requests the request, the answer and the attempts."""
-    place = Workspace.of(job, simulate=simulate, output=output)
-    with place.peek() as journal:
-        place.staged(journal)
-        rows = rows_named(journal, [identity])
-        calls = defaultdict(list)
-        for each in journal.attempts({row.outcome_id for row in rows}):
-            calls[each["ident"], each["key"]].append({**each, "cost": dollars(each["cost"])})
+    """The row with this id: for each of its requests the body, the answer and every attempt.
+
+    Raises InputError when the job has no such row.
+    """
+    workspace = Workspace.of(job, simulate=simulate, output=output)
+    with workspace.peek() as journal:
+        workspace.staged(journal)
+        rows = find_rows(journal, [identity])
+        attempts = defaultdict(list)
+        for attempt in journal.attempts({row.outcome_id for row in rows}):
+            shown = {name: attempt[name] for name in attempt if name not in _PRIVATE_ATTEMPT}
+            shown["cost"] = dollars(attempt["cost"])
+            attempts[attempt["ident"], attempt["key"]].append(shown)
         return [
-            _detail(place, journal, row, calls[row.outcome_id, row.fingerprint]) for row in rows
+            _row_json(workspace, journal, row, attempts[row.outcome_id, row.fingerprint])
+            for row in rows
         ]
 
 
-# What a row's outcome holds for batchgen alone.
-_PRIVATE = ("outcome_id", "fingerprint", "columns_digest", "packed", "redo", "lost")
-
-
-def _detail(
-    place: Workspace, journal: Journal, row: Row, attempts: Sequence[Mapping[str, Any]]
+def _row_json(
+    workspace: Workspace, journal: Journal, row: Row, attempts: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    recorded, batch = (
-        journal.recorded(row.outcome_id, row.fingerprint),
-        batch_of(journal, row.outcome_id, row.fingerprint),
-    )
+    recorded = journal.recorded(row.outcome_id, row.fingerprint)
+    batch = batch_of(journal, row.outcome_id, row.fingerprint)
     outcome = None
     if recorded is not None:
         outcome = {
-            name: value for name, value in recorded._asdict().items() if name not in _PRIVATE
+            name: value
+            for name, value in recorded._asdict().items()
+            if name not in _PRIVATE_OUTCOME
         }
-        outcome |= {
-            "response": json.loads(recorded.response or b"null"),
-            "cost": dollars(recorded.cost),
-        }
+        outcome["response"] = json.loads(recorded.response or b"null")
+        outcome["cost"] = dollars(recorded.cost)
     return {
         "id": row.id,
         "line": row.line,
@@ -107,29 +99,39 @@ def _detail(
         "status": row.status,
         "key": row.fingerprint.hex(),
         "error": row.error,
-        "request": shown_request(place, row) if row.error is None else None,
+        "request": request_json(workspace, row) if row.error is None else None,
         "outcome": outcome,
         "batch": batch_json(batch) if batch else None,
-        "attempts": [
-            {name: each[name] for name in each if name not in ("ident", "key", "seq", "seal")}
-            for each in attempts
-        ],
+        "attempts": attempts,
     }
 
 
-def rows_named(journal: Journal, identities: Sequence[str]) -> list[Row]:
-    """The rows of these ids. Raises InputError for those that there are not."""
-    rows, problems = [], []
+def request_json(workspace: Workspace, row: Row) -> dict[str, Any]:
+    """A row's request as it would be sent, or the error that keeps it from being made."""
+    try:
+        request = rendered(workspace.job, workspace.renderer, row)
+    except RequestError as error:
+        return {"error": str(error)}
+    files = [upload.name for upload in request.uploads]
+    return {
+        "endpoint": request.endpoint,
+        **({"files": files} if files else {}),
+        "body": request.body,
+    }
+
+
+def find_rows(journal: Journal, identities: Sequence[str]) -> list[Row]:
+    """The rows with these ids. Raises InputError that names every id which no row has."""
+    rows: list[Row] = []
+    problems = []
     for identity in identities:
-        found = journal.find(identity)
-        rows += found
-        if not found:
-            near = did_you_mean(
-                identity,
-                [each[0] for each in journal.query("SELECT DISTINCT id FROM rows LIMIT 5000")],
-            )
+        matches = journal.find(identity)
+        rows += matches
+        if not matches:
+            sample = journal.query(f"SELECT DISTINCT id FROM rows LIMIT {_COMPARED}")
+            hint = did_you_mean(identity, [each["id"] for each in sample])
             problems.append(
-                Problem(path=identity, message=f"is the id of no row of this job{near}")
+                Problem(path=identity, message=f"this job has no row with this id{hint}")
             )
     if problems:
         raise InputError(problems)
@@ -137,8 +139,11 @@ def rows_named(journal: Journal, identities: Sequence[str]) -> list[Row]:
 
 
 def results(job: Job, *, simulate: bool = False, output: Path | None = None) -> pandas.DataFrame:
-    """The results table as a pandas DataFrame, one row a line, every cell as it stands."""
-    place = Workspace.of(job, simulate=simulate, output=output)
-    with place.peek() as journal:
-        look = place.layout(journal)
-        return frame(place.tables(journal).results(), [*look.inputs, *look.own])
+    """The results table as a pandas DataFrame; cells keep the types that they have in JSONL.
+
+    Raises InputError when the job has not been run yet.
+    """
+    workspace = Workspace.of(job, simulate=simulate, output=output)
+    with workspace.peek() as journal:
+        columns = workspace.layout(journal)
+        return frame(workspace.tables(journal).results(), [*columns.inputs, *columns.own])

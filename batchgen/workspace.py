@@ -1,4 +1,4 @@
-"""One job's place: its output folder, lock and journal, and what turns its rows into requests, money and tables."""
+"""One job's folder, lock and journal, and what makes its requests, prices and tables."""
 
 from __future__ import annotations
 
@@ -27,17 +27,26 @@ from batchgen.staging.stager import (
 )
 from batchgen.tables import TableLayout, Tables, conflicts, layout
 
-# The provider's word in the key of a simulated request, so that nothing simulated ever stands for an answer.
+# The provider in the fingerprint of a simulated request: nothing simulated may pass for an answer.
 SIMULATED_PROVIDER = "simulate"
 
 
-def _silently(text: str) -> None:
-    """Say nothing."""
+def _say_nothing(message: str) -> None:
+    """Ignore a message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace:
-    """Where a job's results are and how they are made; nothing is opened or written by making one."""
+    """Where a job's results are and how they are made. Making one opens and writes nothing.
+
+    Attributes:
+        job: the job.
+        simulate: whether the simulated API answers it.
+        folder: its output folder.
+        connection: its server.
+        renderer: makes its requests.
+        prices: what its calls cost.
+    """
 
     job: Job
     simulate: bool
@@ -48,22 +57,37 @@ class Workspace:
 
     @classmethod
     def of(cls, job: Job, *, simulate: bool = False, output: Path | None = None) -> Workspace:
-        """The place of a job; `output` is the root that replaces its outputs folder. Raises InputError."""
-        link = connection(job)
+        """The workspace of a job; `output` replaces its outputs folder. Raises InputError."""
+        server = connection(job)
         return cls(
             job=job,
             simulate=simulate,
             folder=job.output_dir(output, simulate),
-            connection=link,
-            renderer=Renderer(job, SIMULATED_PROVIDER if simulate else link.identity),
-            prices=Prices(job.pricing, link.base_url),
+            connection=server,
+            renderer=Renderer(job, SIMULATED_PROVIDER if simulate else server.identity),
+            prices=Prices(job.pricing, server.base_url),
         )
+
+    @property
+    def host(self) -> str:
+        """The server, as messages name it."""
+        return "the simulated API" if self.simulate else self.connection.host
+
+    @property
+    def by_turns(self) -> bool:
+        """Whether a line of the tables stands for all turns of a row."""
+        return self.job.conversation is not None and self.job.conversation.turns is not None
+
+    # -- folder, lock and journal ------------------------------------------------------------------
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the job: raises BusyError at once when another process does, OutputError when nothing can be written.
+        """Hold the job's lock, and remove what a killed process left half written.
 
-        The lock is the kernel's: it is free again the moment its process is gone, however it went.
+        The kernel holds the lock, so it is free again the moment its process is gone.
+
+        Raises BusyError at once when another process holds it, OutputError when the folder cannot
+        be written.
         """
         make_folder(self.folder)
         path = self.folder / ".lock"
@@ -72,9 +96,10 @@ class Workspace:
         with translating_errors(path):
             try:
                 lock.acquire()
-            except Timeout:  # an OSError too
+            except Timeout:  # a subclass of OSError
                 raise BusyError(
-                    f"{self.folder}: another process is running this job; try again when it has ended"
+                    f"{self.folder}: another process is running this job; "
+                    "try again when it has ended"
                 ) from None
         try:
             sweep(self.folder)
@@ -85,59 +110,65 @@ class Workspace:
             lock.release()
 
     def open(self) -> Journal:
-        """The journal for writing, under the lock."""
+        """Open the journal for writing. Only under the lock."""
         return self._accepting(Journal.open(self.folder))
 
     def peek(self, *, shadow: bool = False) -> Journal:
-        """The journal for reading; with `shadow` rows can be staged beside it without touching it."""
+        """Open the journal for reading; with `shadow`, rows can be staged without touching it."""
         return self._accepting(Journal.peek(self.folder, shadow=shadow))
 
     def _accepting(self, journal: Journal) -> Journal:
         journal.accept(self.job.output.accept)
         return journal
 
+    # -- prompts -> rows ---------------------------------------------------------------------------
+
     def staged(self, journal: Journal) -> StagedPrompts:
-        """What pass 1 left in the journal. Raises InputError when there was none yet."""
-        found = staged(journal)
-        if found is None:
+        """What the last staging left in the journal. Raises InputError when there was none."""
+        prompts = staged(journal)
+        if prompts is None:
             command = f"batchgen run {self.job.shown}{' --simulate' if self.simulate else ''}"
             raise InputError(f"{self.job.shown}: has not been run yet; run it first: {command}")
-        return found
+        return prompts
 
-    def is_current(self, journal: Journal, stream: BinaryIO | None, *, capped: bool) -> bool:
-        """Whether the journal holds what pass 1 would bring."""
-        return not self._from(stream) and is_current(
+    def is_current(self, journal: Journal, stdin: BinaryIO | None, *, capped: bool) -> bool:
+        """Whether the journal's rows are those that `stage` would make."""
+        return not self._reads(stdin) and is_current(
             self.job, journal, self._signature(), capped=capped
         )
-
-    def _signature(self) -> str:
-        return signature_of(self.job, self.renderer, self.connection.base_url)
 
     def stage(
         self,
         journal: Journal,
-        stream: BinaryIO | None = None,
+        stdin: BinaryIO | None = None,
         *,
         capped: bool,
-        say: Callable[[str], None] = _silently,
+        say: Callable[[str], None] = _say_nothing,
     ) -> None:
-        """Pass 1, unless the journal holds what it would bring. Prompts of a stream (`prompts.path: "-"`) that brings
-        nothing are those that came last. Raises InputError."""
-        bringing, last = self._from(stream), staged(journal)
-        if (
-            self.job.prompts.path == "-"
-            and not bringing
-            and last is not None
-            and last.source == "-"
-        ):
+        """Read the prompts into the journal's rows, unless the journal has those rows already.
+
+        Raises InputError.
+
+        Args:
+            journal: open for writing, or a shadow.
+            stdin: the prompts of a job whose `prompts.path` is "-". If it is empty or None, the
+                prompts of the last run stay.
+            capped: whether the cost is capped, so that every request needs an upper bound.
+            say: called with messages for a person.
+        """
+        reads_stdin, last = self._reads(stdin), staged(journal)
+        from_stdin = self.job.prompts.path == "-"
+        if from_stdin and not reads_stdin and last is not None and last.source == "-":
             say("stdin is empty; going on with the prompts of the last run")
-        if self.is_current(journal, stream, capped=capped):
+        if self.is_current(journal, stdin, capped=capped):
             return
-        # A file that was renamed is no other job.
+        # A job file that was renamed is still the same job: only one that exists is another.
         if last is not None and last.job != str(self.job.path) and Path(last.job).is_file():
-            about = "its rows leave the tables, its answers stay in the journal; set name: to keep them apart"
-            say(f"{self.folder} was last used by {last.job}; {about}")
-        intake = Stager(
+            say(
+                f"{self.folder} was last used by {last.job}; its rows leave the tables, "
+                "its answers stay in the journal; set name: to keep them apart"
+            )
+        stager = Stager(
             self.job,
             self.renderer,
             self.prices,
@@ -145,16 +176,21 @@ class Workspace:
             check=lambda header: conflicts(self.job, header),
             capped=capped,
         )
-        if self.job.prompts.path == "-" and not bringing:
-            intake.read_again(journal)
+        if from_stdin and not reads_stdin:
+            stager.read_again(journal)
         else:
-            intake.read(journal, stream if bringing else None)
+            stager.read(journal, stdin if reads_stdin else None)
 
-    def _from(self, stream: BinaryIO | None) -> bool:
-        return self.job.prompts.path == "-" and stream is not None and has_more(stream)
+    def _signature(self) -> str:
+        return signature_of(self.job, self.renderer, self.connection.base_url)
 
-    def missing(self, journal: Journal) -> list[tuple[str, bytes]]:
-        """The (ident, key) of the answers whose pictures are not what was written."""
+    def _reads(self, stdin: BinaryIO | None) -> bool:
+        return self.job.prompts.path == "-" and stdin is not None and has_more(stdin)
+
+    # -- answers -> files --------------------------------------------------------------------------
+
+    def missing_pictures(self, journal: Journal) -> list[tuple[str, bytes]]:
+        """The (outcome id, fingerprint) of answers whose pictures are gone or were changed."""
         return [
             (file["ident"], file["key"])
             for file in journal.files()
@@ -162,17 +198,15 @@ class Workspace:
         ]
 
     def layout(self, journal: Journal) -> TableLayout:
-        """How this job's tables look. Raises InputError when the job has changed so that columns would hide others."""
-        found = self.staged(journal)
-        if problems := conflicts(self.job, found.header):
+        """The layout of the job's tables.
+
+        Raises InputError when the job has changed so that two columns would have one name.
+        """
+        prompts = self.staged(journal)
+        if problems := conflicts(self.job, prompts.header):
             raise InputError(problems)
-        return layout(self.job, found.header, delimiter=found.delimiter, bom=found.bom)
+        return layout(self.job, prompts.header, delimiter=prompts.delimiter, bom=prompts.bom)
 
     def tables(self, journal: Journal) -> Tables:
-        """What makes this job's tables."""
+        """What makes the job's tables. Raises InputError as `layout` does."""
         return Tables(self.job, journal, self.renderer, self.layout(journal))
-
-    @property
-    def by_turns(self) -> bool:
-        """Whether a table line is all the turns of a row."""
-        return self.job.conversation is not None and self.job.conversation.turns is not None

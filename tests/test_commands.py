@@ -181,7 +181,7 @@ def test_show_tells_everything_of_a_row(lab: Lab) -> None:
     assert told["outcome"]["response"]["choices"][0]["message"]["content"] == "answer 2"
     assert [each["http_status"] for each in told["attempts"]] == [500, 200]
     with pytest.raises(
-        batchgen.InputError, match="r22: is the id of no row of this job; did you mean 'r2'"
+        batchgen.InputError, match="r22: this job has no row with this id; did you mean 'r2'"
     ):
         queries.show(lab.load(job), "r22")
 

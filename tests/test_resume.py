@@ -500,7 +500,9 @@ def test_redo_of_an_unknown_id_marks_nothing(lab: Lab, api: Simulator) -> None:
     """P07 An id that no row has is refused, with the nearest one, and nothing else is marked."""
     job = lab.job(api.url)
     lab.go(job)
-    with pytest.raises(batchgen.InputError, match=r"r11: is the id of no row.*did you mean 'r1'"):
+    with pytest.raises(
+        batchgen.InputError, match=r"r11: this job has no row with this id.*did you mean 'r1'"
+    ):
         maintenance.redo(lab.load(job), ["r1", "r11"])
     assert lab.go(job).run.calls == 0
 

@@ -18,8 +18,9 @@ import pytest
 from lab import Lab, serving
 from scenes import Killer, at_most, run, write_job
 
-from batchgen import BusyError, Options, RunInterruptedError, load_job, runner, signals
+from batchgen import BusyError, Options, RunInterruptedError, load_job, signals
 from batchgen import run as run_job
+from batchgen.session import session
 from batchgen.simulator import RequestInfo, Settings, Simulator
 from batchgen.tables import Tables
 
@@ -241,14 +242,14 @@ def test_a_signal_before_anything_is_sent(
 ) -> None:
     """P14 A signal between the run's beginning and its first call: nothing is sent, tables are written."""
     first_thread()
-    whole = runner.append_line
+    whole = session.append_line
 
     def interrupted(path: Path, text: str) -> None:
         whole(path, text)
         if "began" in text:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(runner, "append_line", interrupted)
+    monkeypatch.setattr(session, "append_line", interrupted)
     report = run(write_job(lab, api.url, "chat", rows=5))
     assert (report.exit_code, api.requests.received) == (130, 0)
     assert statuses(lab) == {"pending": 5}

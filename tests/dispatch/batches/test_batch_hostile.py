@@ -579,7 +579,7 @@ def test_what_is_given_up_counts_as_paid(lab: Lab) -> None:
         assert (stopped.exit_code, len(stopped.batches)) == (4, 1)
         assert "does not know the batch" in (stopped.stopped or "")
         (batch,) = stopped.batches
-        with pytest.raises(InputError, match="no-such: is no open batch"):
+        with pytest.raises(InputError, match="no-such: is not an open batch"):
             runner.cancel(lab.load(job), ids=["no-such"])
         given_up = runner.cancel(lab.load(job), ids=[batch["id"]])
         assert (given_up.exit_code, given_up.batches) == (0, ())
@@ -692,7 +692,7 @@ def test_edits_while_a_batch_is_open(lab: Lab) -> None:
         assert batchgen.plan(lab.load(job)).strays == 1
         said: list[str] = []
         online = batchgen.run(with_mode(lab.load(job), "online"), Options(say=said.append))
-        assert "1 request in batches are of rows that have changed since" in "".join(said)
+        assert "1 stale request in batches, of rows that have changed since" in "".join(said)
         assert (online.exit_code, online.run.calls, len(online.batches)) == (6, 1, 1)
         while lab.go(job).exit_code == 6:
             pass

@@ -1,0 +1,36 @@
+"""The journal -> counts, tokens, money and time.
+
+- `totals`    RunTotals and JobTotals: what calls took, and how rows stand
+- `report`    Report: what one run left, as one line for a person and as report.json
+- `batches`   how an open batch is shown
+- `wording`   the phrases that plan, run and status share
+"""
+
+from batchgen.report.batches import batch_json
+from batchgen.report.report import Report, as_json, write_report
+from batchgen.report.totals import NO_CALLS, STATUSES, JobTotals, RunTotals, job_totals, run_totals
+from batchgen.report.wording import (
+    describe_batches,
+    describe_cost,
+    describe_stale_requests,
+    pluralize,
+    rerun_reasons,
+)
+
+__all__ = [
+    "NO_CALLS",
+    "STATUSES",
+    "JobTotals",
+    "Report",
+    "RunTotals",
+    "as_json",
+    "batch_json",
+    "describe_batches",
+    "describe_cost",
+    "describe_stale_requests",
+    "job_totals",
+    "pluralize",
+    "rerun_reasons",
+    "run_totals",
+    "write_report",
+]

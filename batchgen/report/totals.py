@@ -1,0 +1,82 @@
+"""What the calls of a run or of a job took, and how the rows of a job stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from batchgen.journal import Journal, RowCounts
+from batchgen.pricing import dollars
+
+# In the order in which a report lists them.
+STATUSES = ("succeeded", "incomplete", "failed", "blocked", "pending", "outdated")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunTotals:
+    """What calls took, of one run or of all.
+
+    Attributes:
+        calls: how many were made.
+        input_tokens: as the server counted them.
+        output_tokens: as the server counted them.
+        cost: in USD, without the calls of unknown cost.
+        unpriced: how many calls have an unknown cost.
+    """
+
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    cost: float
+    unpriced: int
+
+
+NO_CALLS = RunTotals(calls=0, input_tokens=0, output_tokens=0, cost=0.0, unpriced=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobTotals:
+    """How a whole job stands, all of its runs together.
+
+    Attributes:
+        rows: lines of the results table by status.
+        total: the sum of `rows`.
+        failures: failed and incomplete requests by reason.
+        models: the models that answered, as they named themselves.
+        totals: what the calls of all runs took.
+    """
+
+    rows: Mapping[str, int]
+    total: int
+    failures: Mapping[str, int]
+    models: tuple[str, ...]
+    totals: RunTotals
+
+    def as_json(self) -> dict[str, Any]:
+        """The part `job` of report.json, without the job's name."""
+        counts = {"rows": dict(self.rows), "total": self.total, "failures": dict(self.failures)}
+        return {**counts, "models": list(self.models), **asdict(self.totals)}
+
+
+def job_totals(journal: Journal, counts: RowCounts) -> JobTotals:
+    """How a job stands; `counts` are over all of its rows."""
+    return JobTotals(
+        rows=counts.lines,
+        total=sum(counts.lines.values()),
+        failures=counts.failures,
+        models=journal.models(),
+        totals=run_totals(journal, None),
+    )
+
+
+def run_totals(journal: Journal, run: int | None) -> RunTotals:
+    """What the calls of a run took, or (None) of all runs."""
+    totals = journal.totals(run)
+    return RunTotals(
+        calls=totals["calls"],
+        input_tokens=totals["input_tokens"],
+        output_tokens=totals["output_tokens"],
+        cost=dollars(totals["cost"]) or 0.0,
+        unpriced=totals["unpriced"],
+    )

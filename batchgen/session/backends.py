@@ -1,0 +1,208 @@
+"""The server, the client and the backends that a run sends with.
+
+The server is the job's own, or a simulated one that lives as long as the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from batchgen.disk import append_line
+from batchgen.dispatch import Progress
+from batchgen.errors import BatchgenError
+from batchgen.images import PictureFolder
+from batchgen.job import Connection
+from batchgen.journal import Journal, RowCounts
+from batchgen.recorder.batches import JournalBatchRecorder
+from batchgen.recorder.recorder import JournalRecorder
+from batchgen.session.budgets import cost_budgets, failures_left, is_capped
+from batchgen.session.memory import frozen_objects
+from batchgen.session.options import Options
+from batchgen.session.progress import reporting
+from batchgen.signals import Signals
+from batchgen.workspace import Workspace
+
+if TYPE_CHECKING:
+    from batchgen.dispatch.api.client import Client
+    from batchgen.dispatch.batches.backend import BatchBackend
+    from batchgen.dispatch.limits.budgets import CostBudget
+
+# Seconds that a batch takes at the simulated API of a run: nobody should wait for a rehearsal.
+SIMULATED_BATCH = 1.0
+
+
+# Not slotted: cached_property needs a __dict__.
+@dataclass(frozen=True, kw_only=True)
+class Backends:
+    """Sends what a run has to send, or cancels what it has in batches.
+
+    Attributes:
+        workspace: the job's folder, connection and prices.
+        journal: open for writing.
+        pictures: the folder that takes the pictures of answers.
+        options: what the caller set.
+        run: the number of the run.
+        key: the API key; None for a server that needs none.
+        signals: told how to stop the backend that is at work.
+        before: the row counts from before the run.
+        progress: updated in place by the backend that is at work.
+    """
+
+    workspace: Workspace
+    journal: Journal
+    pictures: PictureFolder
+    options: Options
+    run: int
+    key: str | None
+    signals: Signals
+    before: RowCounts
+    progress: Progress = field(default_factory=Progress)
+
+    async def send(self) -> BatchgenError | None:
+        """Collect what batches have answered, then send. Returns what stopped it, or None."""
+        from batchgen.dispatch.batches.client import ServerUnresponsiveError
+
+        async with self._open() as (recorder, client, batches):
+            stopped = await self._settle(batches)
+            if stopped is None and self.workspace.job.mode == "online":
+                return await self._send_online(client, recorder)
+            # A simulated API ends with the run, and its batches with it.
+            wait = self.options.wait or self.workspace.simulate
+            while stopped is None:
+                stopped = await batches.run(recorder.threads())
+                if isinstance(stopped, ServerUnresponsiveError) and wait and batches.is_waiting:
+                    # What could not be sent now is sent when a batch has ended.
+                    stopped = None
+                if stopped is not None or not wait or not batches.is_waiting:
+                    break
+                stopped = await batches.wait()
+            return stopped or (None if batches.is_waiting else batches.never_fits)
+
+    async def cancel(self, ids: Collection[str] = ()) -> BatchgenError | None:
+        """Cancel the batches with these ids (none given: all) and collect what they answered.
+
+        Returns what stopped it, or None.
+        """
+        async with self._open() as (_, _, batches):
+            if self.workspace.simulate:
+                # They were at the simulated API of an earlier run, which is gone.
+                stopped = await batches.forget()
+            else:
+                stopped = await batches.cancel(ids)
+            while stopped is None and self.options.wait and batches.is_waiting:
+                stopped = await batches.wait()
+            return stopped
+
+    async def _settle(self, batches: BatchBackend) -> BatchgenError | None:
+        """Collect what was sent in batches before; with `wait` in mode online, all of it."""
+        if self.workspace.simulate:
+            # They were at the simulated API of an earlier run, which is gone.
+            stopped = await batches.forget()
+        else:
+            stopped = await batches.settle()
+        wait = self.options.wait and self.workspace.job.mode == "online"
+        while stopped is None and wait and batches.is_waiting:
+            stopped = await batches.wait()
+        return stopped
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[tuple[JournalRecorder, Client, BatchBackend]]:
+        # openai takes a second to import, and plan and status do not need it.
+        from batchgen.dispatch.api.client import Client
+        from batchgen.dispatch.batches.backend import BatchBackend
+        from batchgen.journal.writer import Writer
+
+        workspace, writer = self.workspace, Writer(self.journal.path, self.run)
+        try:
+            async with (
+                self._server() as connection,
+                Client(
+                    connection,
+                    self.key,
+                    connections=self._concurrency,
+                    direct=workspace.simulate,
+                ) as client,
+            ):
+                recorder = JournalRecorder(
+                    workspace.job,
+                    self.journal,
+                    writer,
+                    workspace.renderer,
+                    self.pictures,
+                    self.options.limit,
+                )
+                batches = BatchBackend(
+                    transport=client,
+                    recorder=JournalBatchRecorder(recorder, self.journal, writer, self.run),
+                    job=workspace.job,
+                    failures_left=failures_left(workspace.job, self.before),
+                    prices=workspace.prices,
+                    budgets=self._budgets,
+                    capped=is_capped(workspace.job, self.options),
+                    progress=self.progress,
+                    host=workspace.host,
+                    folder=workspace.folder,
+                    metadata={"job": workspace.job.name, "run": str(self.run)},
+                    say=self._warn,
+                )
+                self.signals.set_stop(batches.stop)
+                async with reporting(self.options, self.progress, self.before.requests):
+                    with frozen_objects():
+                        yield recorder, client, batches
+        finally:
+            self.signals.set_stop(None)
+            await writer.close()
+
+    async def _send_online(self, client: Client, recorder: JournalRecorder) -> BatchgenError | None:
+        from batchgen.dispatch.limits.admission import own_bucket
+        from batchgen.dispatch.limits.shared import Shared
+        from batchgen.dispatch.online.backend import OnlineBackend
+
+        shared = Shared(self.workspace.connection.base_url, self.key, say=self._warn)
+        online = OnlineBackend(
+            client=client,
+            ledger=recorder,
+            job=self.workspace.job,
+            concurrency=self._concurrency,
+            failures_left=failures_left(self.workspace.job, self.before),
+            prices=self.workspace.prices,
+            purses=self._budgets(),
+            progress=self.progress,
+            host=self.workspace.host,
+            # A simulated API belongs to this run alone, so its limits are not shared.
+            buckets=own_bucket if self.workspace.simulate else shared.bucket,
+        )
+        self.signals.set_stop(online.stop)
+        try:
+            return await online.run(recorder.threads())
+        finally:
+            shared.close()
+
+    @asynccontextmanager
+    async def _server(self) -> AsyncIterator[Connection]:
+        if not self.workspace.simulate:
+            yield self.workspace.connection
+            return
+        from batchgen.simulator import Settings, Simulator
+
+        async with Simulator(Settings(batch_speed=SIMULATED_BATCH)) as simulator:
+            yield replace(self.workspace.connection, base_url=simulator.url, headers={})
+
+    def _warn(self, message: str) -> None:
+        self.options.say(f"{self.workspace.job.name}: {message}")
+        append_line(self.workspace.folder / "run.log", message)
+
+    @cached_property
+    def _concurrency(self) -> int:
+        """The workers that the job asks for, as far as the limit on open files allows."""
+        from batchgen.dispatch.api.client import affordable
+
+        return affordable(self.workspace.job.limits.concurrency)
+
+    def _budgets(self) -> list[CostBudget]:
+        workspace = self.workspace
+        return cost_budgets(workspace.job, self.options, self.journal, workspace.prices, self.run)

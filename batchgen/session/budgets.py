@@ -1,0 +1,74 @@
+"""How much a run may still spend, and how many rows may still fail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from batchgen.job import Job
+from batchgen.journal import Journal, RowCounts
+from batchgen.journal.batches import committed, set_aside
+from batchgen.pricing import NANO, Prices, in_batch
+from batchgen.replies import Usage
+from batchgen.session.options import Options
+
+if TYPE_CHECKING:
+    from batchgen.dispatch.limits.budgets import CostBudget
+
+
+def is_capped(job: Job, options: Options) -> bool:
+    """Whether the job or its caller caps what a run may spend."""
+    return job.limits.max_cost is not None or options.max_cost is not None
+
+
+def cost_budgets(
+    job: Job, options: Options, journal: Journal, prices: Prices, run: int
+) -> list[CostBudget]:
+    """The budgets of a run, each with what is left of it now.
+
+    Args:
+        job: its `limits.max_cost` counts over all runs.
+        options: their `max_cost` counts over this run alone.
+        journal: knows what was spent, and what open batches may still cost.
+        prices: today's prices, for calls that had none when they were made.
+        run: the number of this run.
+    """
+    from batchgen.dispatch.limits.budgets import CostBudget
+
+    budgets = []
+    if job.limits.max_cost is not None:
+        left = int(job.limits.max_cost * NANO) - _spent(journal, prices)
+        budgets.append(CostBudget(left, name="limits.max_cost"))
+    if options.max_cost is not None:
+        left = int(options.max_cost * NANO) - committed(journal, run)
+        budgets.append(CostBudget(left, name="--max-cost"))
+    return budgets
+
+
+def _spent(journal: Journal, prices: Prices) -> int:
+    """What all runs spent and what their batches may still cost, in nano-dollars.
+
+    A call that had no price when it was made counts at today's price, or else at its worst case.
+    """
+    # In this order: a call that moves from the open batches to the spent ones while we read counts
+    # twice, which is safe, and is never missed.
+    total = set_aside(journal)
+    for call in journal.unpriced():
+        usage = Usage(input_tokens=call["input_tokens"], output_tokens=call["output_tokens"])
+        cost = prices.cost(call["model"] or "", usage, tier=call["service_tier"])
+        cost = (call["cost_bound"] or 0) if cost is None else cost
+        total += cost if call["batch"] is None else in_batch(cost)
+    return total + journal.spent()
+
+
+def failures_left(job: Job, before: RowCounts) -> int | None:
+    """How many more rows may fail before `limits.max_failures` stops the job (None: no limit).
+
+    `before` are the row counts from before the run. Failed rows that the run sends again do not
+    count until they have failed again.
+    """
+    allowed = job.limits.max_failures
+    if allowed is None:
+        return None
+    rows = before.lines
+    failed = rows.get("failed", 0) + rows.get("incomplete", 0) - before.again
+    return allowed.most(sum(rows.values())) - failed

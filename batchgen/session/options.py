@@ -1,0 +1,40 @@
+"""What the caller may set for a run, besides its job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from batchgen.dispatch import Progress
+
+# Receives the progress of a run, and the requests by status from before it.
+ProgressCallback = Callable[[Progress, Mapping[str, int]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a run may be told besides its job.
+
+    Attributes:
+        limit: send only the first rows of the prompts, this many (None: all).
+        max_cost: spend at most this much in the run, in USD (None: no cap beyond the job's own).
+        simulate: use the simulated API and an output folder of its own.
+        wait: stay until the job's batches have ended.
+        output: the folder that replaces the job's outputs folder.
+        stdin: the stream that holds the prompts of a job whose `prompts.path` is "-".
+        watch: called with the progress every `every` seconds. If it fails, the run goes on.
+        every: seconds between two calls of `watch`.
+        say: called with each message that a person should read while the run goes on.
+    """
+
+    limit: int | None = None
+    max_cost: float | None = None
+    simulate: bool = False
+    wait: bool = False
+    output: Path | None = None
+    stdin: BinaryIO | None = None
+    watch: ProgressCallback | None = None
+    every: float = 1.0
+    say: Callable[[str], None] = field(default=lambda text: None)

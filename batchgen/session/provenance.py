@@ -1,0 +1,34 @@
+"""What the journal keeps about how a run's answers came to be."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+from importlib.metadata import version
+from typing import Any
+
+from batchgen.journal import Journal
+from batchgen.session.options import Options
+from batchgen.workspace import Workspace
+
+_PACKAGES = ("batchgen", "openai", "aiohttp", "jinja2", "pydantic", "genai-prices")
+
+
+def provenance(workspace: Workspace, options: Options, journal: Journal) -> dict[str, Any]:
+    """The versions, the server, the job, the prompts and the options of a run; no secrets."""
+    prompts = workspace.staged(journal)
+    return {
+        "versions": {name: version(name) for name in _PACKAGES},
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "base_url": workspace.connection.base_url,
+        "provider": workspace.connection.identity,
+        "simulated": workspace.simulate,
+        "job": str(workspace.job.path),
+        "job_sha256": hashlib.sha256(workspace.job.text.encode()).hexdigest(),
+        "prompts": prompts.source,
+        "prompts_sha256": prompts.digest,
+        "limit": options.limit,
+        "max_cost": options.max_cost,
+    }

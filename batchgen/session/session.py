@@ -1,0 +1,278 @@
+"""One run of a job: what it opens and closes, and its steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import ExitStack
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+from batchgen.disk import append_line
+from batchgen.dispatch import Progress
+from batchgen.errors import BatchgenError, InputError, OutputError, Problem, did_you_mean
+from batchgen.images import PictureFolder
+from batchgen.job import Job, api_key
+from batchgen.journal import Journal, RowCounts
+from batchgen.journal.batches import committed, open_batches, stale_requests
+from batchgen.pricing import NANO, dollars, in_batch
+from batchgen.report import (
+    NO_CALLS,
+    Report,
+    batch_json,
+    describe_stale_requests,
+    job_totals,
+    pluralize,
+    rerun_reasons,
+    run_totals,
+    write_report,
+)
+from batchgen.session.backends import Backends
+from batchgen.session.budgets import is_capped
+from batchgen.session.event_loop import run_to_end
+from batchgen.session.options import Options
+from batchgen.session.provenance import provenance
+from batchgen.signals import Signals
+from batchgen.tables import Tables, check_formats
+from batchgen.workspace import Workspace
+
+# The key for the simulated API, which takes any. Keys are cut out of every answer, so it must be
+# one that no answer holds by chance.
+SIMULATED_KEY = "sk-the-simulated-api-takes-any"
+
+
+class Session:
+    """One run of a job, as a context manager.
+
+    Entering it catches signals, locks the job's folder and opens the journal. Then call `stage`,
+    `announce` and `dispatch`, or `cancel` alone; after either `write_tables` and `finish`.
+    """
+
+    workspace: Workspace
+    _journal: Journal
+    _signals: Signals
+    _pictures: PictureFolder
+    _before: RowCounts
+    _tables: Tables
+
+    def __init__(self, job: Job, options: Options | None = None) -> None:
+        """Open nothing yet. Raises InputError when the job cannot be run as it is."""
+        check_formats(job)
+        self._options = options or Options()
+        self._job = job
+        self.workspace = Workspace.of(
+            job, simulate=self._options.simulate, output=self._options.output
+        )
+        self._progress = Progress()
+        self._stopped: BatchgenError | None = None
+        # Whether there is anything to send or to collect.
+        self._busy = False
+        self._sends = False
+        self._number = 0
+        self._began = 0.0
+
+    def __enter__(self) -> Session:
+        """Raises OutputError, BusyError, DamagedError."""
+        with ExitStack() as stack:
+            self._signals = stack.enter_context(Signals())
+            stack.enter_context(self.workspace.locked())
+            self._journal = stack.enter_context(self.workspace.open())
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, traceback)
+        # A disk that fails in dispatch fails for the tables too. The first failure is the cause.
+        if isinstance(error, OutputError) and isinstance(self._stopped, OutputError):
+            raise self._stopped from None
+
+    # -- the steps of a run ------------------------------------------------------------------------
+
+    def stage(self) -> None:
+        """Read the prompts into the journal's rows, unless they are there. Raises InputError."""
+        self.workspace.stage(
+            self._journal,
+            self._options.stdin,
+            capped=is_capped(self._job, self._options),
+            say=self._options.say,
+        )
+
+    def announce(self) -> None:
+        """Say what runs again and what it costs, before anything is paid."""
+        self._sends = True
+        self._count()
+        before = self._before
+        changes = [
+            f"{pluralize(count, 'answered row')} to run again because {why}"
+            for why, count in rerun_reasons(before).items()
+        ]
+        if before.to_send and changes:
+            cost = in_batch(before.cost) if self._job.mode == "batch" else before.cost
+            price = "of unknown cost" if cost is None else f"about ${cost / NANO:.4f}"
+            calls = pluralize(before.to_send, "call")
+            self._say(f"{'; '.join(changes)}; {calls}, {price}")
+        if stale := stale_requests(self._journal):
+            self._say(describe_stale_requests(stale))
+
+    def dispatch(self) -> BatchgenError | None:
+        """Send what is not answered and collect what batches answered; returns what stopped it.
+
+        Raises AccountError when the key is missing.
+        """
+        return self._work(Backends.send)
+
+    def cancel(self, ids: Sequence[str] = ()) -> BatchgenError | None:
+        """Cancel the batches with these ids (none given: all); returns what stopped it.
+
+        Raises AccountError when the key is missing.
+        """
+        self._count()
+        return self._work(partial(Backends.cancel, ids=ids))
+
+    def write_tables(self) -> None:
+        """Write the tables, unless they are there and nothing has changed. Raises OutputError."""
+        self._tables = self.workspace.tables(self._journal)
+        # A run that sends nothing must not read a million rows to write the same tables once more.
+        if self._before.to_send or not self._tables.are_in(self.workspace.folder):
+            self._journal.forget_tables()
+            self._tables.write(self.workspace.folder)
+
+    def finish(self, stopped: BatchgenError | None) -> Report:
+        """End the run in the journal, report.json and run.log. Raises OutputError."""
+        report = self._report(stopped)
+        self._journal.end_run(self._number, report.exit_code, report.run_json(), self._tables.known)
+        write_report(self.workspace.folder, report.as_json())
+        self._log(f"ended: {report.run.calls} calls, exit {report.exit_code}")
+        for line in report.learned_lines():
+            self._log(line)
+        return report
+
+    def require_open_batches(self, ids: Sequence[str]) -> None:
+        """Raise InputError unless the job has run and each of these ids is an open batch of it.
+
+        Takes no lock and writes nothing; call it before entering the session.
+        """
+        with self.workspace.peek() as journal:
+            self.workspace.staged(journal)
+            batches = [batch.id for batch in open_batches(journal) if batch.id]
+        unknown = [each for each in ids if each not in batches]
+        if unknown:
+            raise InputError(
+                [
+                    Problem(path=each, message=f"is not an open batch{did_you_mean(each, batches)}")
+                    for each in unknown
+                ]
+            )
+
+    # -- their parts -------------------------------------------------------------------------------
+
+    def _count(self) -> None:
+        """Count the rows as they stand before the run, lost pictures included."""
+        self._began = time.monotonic()
+        self._pictures = PictureFolder(self.workspace.folder, self._journal.owns)
+        if self.workspace.staged(self._journal).draws:
+            self._pictures.prepare()
+            self._journal.mark_lost(self.workspace.missing_pictures(self._journal))
+        self._before = self._counts(self._options.limit)
+        todo = self._before.to_send if self._sends else 0
+        self._busy = bool(todo or open_batches(self._journal))
+
+    def _counts(self, limit: int | None) -> RowCounts:
+        return self._journal.standing(limit, by_turns=self.workspace.by_turns)
+
+    def _work(
+        self, work: Callable[[Backends], Coroutine[Any, Any, BatchgenError | None]]
+    ) -> BatchgenError | None:
+        """Begin the run in the journal, then do `work`, if there is any."""
+        key = self._key() if self._busy else None
+        self._signals.end_in_order()
+        self._number = self._journal.begin_run(
+            provenance(self.workspace, self._options, self._journal), self._job.text
+        )
+        self._log(f"began: {self._before.to_send if self._sends else 0} requests to send")
+        if not self._busy:
+            return None
+        backends = Backends(
+            workspace=self.workspace,
+            journal=self._journal,
+            pictures=self._pictures,
+            options=self._options,
+            run=self._number,
+            key=key,
+            signals=self._signals,
+            before=self._before,
+            progress=self._progress,
+        )
+        try:
+            self._stopped = run_to_end(work(backends))
+        except OutputError as error:
+            # What was recorded before may still become tables.
+            self._stopped = error
+        return self._stopped
+
+    def _key(self) -> str | None:
+        return SIMULATED_KEY if self.workspace.simulate else api_key(self._job)
+
+    def _report(self, stopped: BatchgenError | None) -> Report:
+        journal, number = self._journal, self._number
+        # Without work the counts from before still hold; a million rows are not counted again.
+        now = self._counts(self._options.limit) if self._busy else self._before
+        whole = now if self._options.limit is None else self._counts(None)
+        batches = open_batches(journal)
+        held = now.to_send if self._progress.deferred else 0
+        # As late as can be: a signal that comes after this is not in the report.
+        stopped = self._signals.first(stopped)
+        if stopped is not None:
+            code = stopped.exit_code
+        elif batches or held:
+            code = 6
+        else:
+            code = _exit_code(self._job, now) if self._sends else 0
+        return Report(
+            name=self._job.name,
+            number=number,
+            exit_code=code,
+            rows=now.lines,
+            total=sum(now.lines.values()),
+            run=run_totals(journal, number) if self._busy else NO_CALLS,
+            job=job_totals(journal, whole),
+            models=journal.models(number) if self._busy else (),
+            elapsed=time.monotonic() - self._began,
+            simulated=self.workspace.simulate,
+            stopped=str(stopped) if stopped else None,
+            output=str(self.workspace.folder),
+            tables=tuple(str(path) for path in self._tables.paths(self.workspace.folder)),
+            disarmed=self._tables.disarmed,
+            learned=self._progress.learned,
+            in_batches=now.in_batches,
+            batches=tuple(map(batch_json, batches)),
+            held=held,
+            committed=(dollars(committed(journal, number)) or 0.0) if self._busy else 0.0,
+        )
+
+    def _say(self, message: str) -> None:
+        self._options.say(f"{self._job.name}: {message}")
+
+    def _log(self, text: str) -> None:
+        append_line(self.workspace.folder / "run.log", f"run {self._number} {text}")
+
+
+def _exit_code(job: Job, now: RowCounts) -> int:
+    """0 when every row in scope succeeded, or when all have ended and few enough failed; else 3.
+
+    Incomplete rows count as failed. A row that a failed turn blocks counts as ended.
+    """
+    rows = now.lines
+    total = sum(rows.values())
+    if rows.get("succeeded", 0) == total:
+        return 0
+    allowed = job.limits.max_failures
+    left = rows.get("pending", 0) + rows.get("outdated", 0)
+    failed = rows.get("failed", 0) + rows.get("incomplete", 0)
+    return 0 if allowed is not None and not left and allowed.allows(failed, total) else 3
