@@ -1,6 +1,6 @@
 """Everything that one call needs before it is sent, taken together and given back together.
 
-Money first and the governor last: whatever is waited for in between, a call leaves only when the server may be asked now.
+Money first and the limiter last: whatever is waited for in between, a call leaves only when the server may be asked now.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def own_bucket(name: str, limit: float) -> Bucket:
 
 
 class Admission:
-    """The limits of one run: ceilings a minute (None: none), purses, and the governor. One caller at a time is admitted.
+    """The limits of one run: ceilings a minute (None: none), purses, and the limiter. One caller at a time is admitted.
     `buckets` makes what holds a ceiling; by default it holds for this run alone."""
 
     def __init__(
@@ -80,7 +80,7 @@ class Admission:
             "tokens_per_minute": tokens,
         }
         self._buckets = {name: buckets(name, limit) for name, limit in limits.items() if limit}
-        self.governor = AdaptiveLimiter(clock, told=bool(self._buckets))
+        self.limiter = AdaptiveLimiter(clock, explicit=bool(self._buckets))
 
     async def admit(self, request: Request) -> Permit:
         """Wait for everything that a call needs. Raises NeverFitsError, or LimitError when the money will never be enough, or
@@ -95,7 +95,7 @@ class Admission:
                 reserved.append(purse)
             await self._take(amounts)
             since = self._clock()
-            probe = await self.governor.gate()
+            probe = await self.limiter.acquire()
             if self._clock() - since > KEPT:
                 await self._take(amounts)
         except BaseException:
@@ -149,9 +149,9 @@ class Admission:
 
     def hindrance(self) -> str:
         """What the next call waits for, in a progress line's words; empty for nothing."""
-        if self.governor.state == "closed":
+        if self.limiter.state == "tripped":
             return "the server (outage)"
-        return "the server's rate limit" if self.governor.hinders else self._waiting_for
+        return "the server's rate limit" if self.limiter.is_limiting else self._waiting_for
 
     def settle(self, ticket: Permit, cost: int | None) -> None:
         """A call ended and took `cost` nano-dollars."""
@@ -166,26 +166,28 @@ class Admission:
         self._listen_at = now + LISTEN
         said = self.said = rate_limits(headers)
         if said.nearly_used:
-            self.governor.little_left()
+            self.limiter.hold_growth()
         rates = [said.requests] if said.requests else []
         if said.tokens and self._used and "tokens_per_minute" not in self._buckets:
             rates.append(said.tokens * self._answers / self._used)
         if rates:
-            self.governor.named(min(rates), explicit="requests_per_minute" in self._buckets)
+            self.limiter.set_named_limit(
+                min(rates), explicit="requests_per_minute" in self._buckets
+            )
 
     @property
     def learned(self) -> Learned:
         """What the server's limits are, as far as they showed."""
         return Learned(
-            requests=self.governor.learned,
+            requests=self.limiter.learned_per_minute,
             named_requests=self.said.requests,
             named_tokens=self.said.tokens,
         )
 
     def answered(self, request: Request, ticket: Permit, usage: Usage, sent_at: float) -> None:
         """A call sent at `sent_at` brought an answer, which tells how many tokens it took."""
-        self.governor.spoke()
-        self.governor.succeeded(sent_at)
+        self.limiter.record_response()
+        self.limiter.record_success(sent_at)
         self._answers += 1
         self._used += (usage.input_tokens or 0) + (usage.output_tokens or 0)
         if bucket := self._buckets.get("tokens_per_minute"):
@@ -208,21 +210,21 @@ class Admission:
     def failed(self, failure: Failure, ticket: Permit, sent_at: float, *, own: bool) -> None:
         """A call brought none; `own` says that the fault follows the row: it is no sign of an outage, nor of a rate that is
         too high for the others."""
-        governor = self.governor
+        limiter = self.limiter
         if failure.reason == "input":
             if ticket.probe:
-                governor.unasked()
+                limiter.release_probe()
         elif failure.is_outage:
-            governor.troubled(failure.message)
+            limiter.record_trouble(failure.message)
             if ticket.probe or not own:
-                governor.failed(
+                limiter.record_failure(
                     failure.retry_after, probe=ticket.probe, answered=failure.status is not None
                 )
         else:
-            governor.spoke()
+            limiter.record_response()
             if failure.is_passing:
-                governor.troubled(failure.message)
+                limiter.record_trouble(failure.message)
             else:
-                governor.settled()
+                limiter.clear_trouble()
             if failure.meaning == "throttled" and not own:
-                governor.throttled(sent_at, failure.retry_after, failure.ceiling)
+                limiter.record_throttle(sent_at, failure.retry_after, failure.ceiling)

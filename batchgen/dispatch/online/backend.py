@@ -87,14 +87,14 @@ class OnlineBackend:
             clock=clock,
             buckets=buckets,
         )
-        self._governor = self._admission.governor
+        self._limiter = self._admission.limiter
         self._budget = RetryBudget(clock)
         self._policy = Policy(attempts=retry.attempts, max_wait=retry.max_wait)
         self._watch = Watchdog(
             timeout=job.timeout,
             give_up=retry.give_up,
             max_time=limits.max_time,
-            governor=self._governor,
+            limiter=self._limiter,
             host=host,
             in_flight=lambda: progress.in_flight,
             stop=self.stop,
@@ -318,7 +318,7 @@ class OnlineBackend:
 
     def _is_own(self, work: _Work, failure: Failure) -> bool:
         """Whether a failure is the row's own, whatever the others'."""
-        between = failure.status is not None and 0 < work.failed_at < self._governor.last_success
+        between = failure.status is not None and 0 < work.failed_at < self._limiter.last_success
         work.own = work.own or between
         if failure.meaning != "throttled":
             return work.own
@@ -331,7 +331,7 @@ class OnlineBackend:
         """Whether a failure counts against the row: not throttling, not an outage; a time-out may have been billed."""
         if failure.meaning == "throttled":
             return False
-        return work.own or failure.meaning == "timeout" or self._governor.state != "closed"
+        return work.own or failure.meaning == "timeout" or self._limiter.state != "tripped"
 
     def _own(self, failure: Failure) -> Failure:
         """A wrong model or tier that the row itself chose is the row's failure."""

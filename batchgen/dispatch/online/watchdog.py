@@ -43,7 +43,7 @@ class Watchdog:
         timeout: float,
         give_up: float,
         max_time: float | None,
-        governor: AdaptiveLimiter,
+        limiter: AdaptiveLimiter,
         host: str,
         in_flight: Callable[[], int],
         stop: Callable[[BatchgenError], None],
@@ -51,7 +51,7 @@ class Watchdog:
         clock: Clock,
     ) -> None:
         self.timeout, self._give_up, self._max_time = timeout, give_up, max_time
-        self._governor, self._host, self._in_flight, self._stop = governor, host, in_flight, stop
+        self._limiter, self._host, self._in_flight, self._stop = limiter, host, in_flight, stop
         self._show, self._clock = show, clock
         self._began = self._due = clock()
         # When each call in flight must end, by its worker, those that began first in front; and those that did not.
@@ -126,22 +126,22 @@ class Watchdog:
         """See whether the process was stopped: before anything that is late because of it is acted on."""
         late = now - self._due
         if late > STALLED:
-            self._governor.slept(late)
+            self._limiter.shift_clock(late)
             self._deadlines = {task: when + late for task, when in self._deadlines.items()}
             self._due = now
 
     def _check(self, now: float) -> None:
-        governor = self._governor
-        since = governor.trouble_since
+        limiter = self._limiter
+        since = limiter.trouble_since
         if self._max_time is not None and now - self._began > self._max_time:
             self._stop(
                 LimitError(f"limits.max_time ({self._max_time:g} s) is over; run again to go on")
             )
         elif since is None:
             return
-        elif not governor.answered and now - since > NEVER_ANSWERED and not self._in_flight():
-            told = f"{self._host} never answered ({governor.trouble}); check provider.base_url and the network"
+        elif not limiter.answered and now - since > NEVER_ANSWERED and not self._in_flight():
+            told = f"{self._host} never answered ({limiter.trouble}); check provider.base_url and the network"
             self._stop(AccountError(told))
         elif now - since > self._give_up:
-            told = f"nothing got through for {self._give_up:g} s (retry.give_up; {governor.trouble}); run again later"
+            told = f"nothing got through for {self._give_up:g} s (retry.give_up; {limiter.trouble}); run again later"
             self._stop(GaveUpError(told))

@@ -74,7 +74,7 @@ async def call(
             timeout=seconds,
             give_up=900,
             max_time=None,
-            governor=admission.governor,
+            limiter=admission.limiter,
             host="h",
             in_flight=lambda: 1,
             stop=lambda why: None,

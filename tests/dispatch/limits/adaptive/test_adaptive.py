@@ -1,4 +1,4 @@
-"""The governor in virtual time: storms cost little, and the server's rate is found."""
+"""The limiter in virtual time: storms cost little, and the server's rate is found."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from batchgen.requests import Request
 
 
 class Throttling:
-    """A server that allows `rpm` (from `later` on the second of two), its bucket one second deep, with an honest
-    Retry-After."""
+    """A server that allows `rpm` (from `later` on the second of two), its bucket one second deep,
+    with an honest Retry-After.
+    """
 
     def __init__(
         self, rpm: float, then: float | None = None, later: float = 10.0, *, honest: bool = True
@@ -55,7 +56,9 @@ class Throttling:
     ("before", "then", "rows"), [(3000, 600, 2000), (3000, 1500, 3000), (600, 60, 400)]
 )
 def test_a_storm_costs_little_and_ends(before: float, then: float, rows: int) -> None:
-    """P21 A limit suddenly lowered: extra calls <= 20 % of the rows + 10, and 80 % of the new limit is reached again."""
+    """P21 A limit suddenly lowered: extra calls <= 20 % of the rows + 10, and 80 % of the new limit
+    is reached again.
+    """
     server = Throttling(before, then)
     run = simulate(requests(rows), server, concurrency=64, requests_per_minute=before)
     assert (run.why, len(run.answered)) == (None, rows)
@@ -73,44 +76,46 @@ def test_throttling_without_retry_after_is_no_storm_either() -> None:
 
 
 def test_a_burst_of_throttles_is_one_event() -> None:
-    """P21 The rate is cut once for all calls that were sent before it was cut, to just below what got through."""
+    """P21 The rate is cut once for all calls that were sent before it was cut, to just below what
+    got through.
+    """
 
     async def run() -> None:
-        governor = AdaptiveLimiter(now)
+        limiter = AdaptiveLimiter(now)
         for _ in range(100):
             await asyncio.sleep(0.1)
-            await governor.gate()
-            governor.spoke()
-            governor.succeeded(now())
+            await limiter.acquire()
+            limiter.record_response()
+            limiter.record_success(now())
         sent = now()
         await asyncio.sleep(0.1)
         for _ in range(30):
-            governor.spoke()
-            governor.throttled(sent, None, None)
-        assert governor.state == "slowed"
+            limiter.record_response()
+            limiter.record_throttle(sent, None, None)
+        assert limiter.state == "limited"
         began = now()
         for _ in range(10):
-            await governor.gate()
+            await limiter.acquire()
         # About ten a second were answered; cut thirty times it would be one.
         assert 1 <= now() - began <= 2.5
 
     virtually(run())
 
 
-def test_a_slowed_job_opens_again() -> None:
+def test_a_limited_job_becomes_unlimited_again() -> None:
     """P21 Once the server no longer minds, nothing holds the job back."""
 
     async def run() -> None:
-        governor = AdaptiveLimiter(now)
+        limiter = AdaptiveLimiter(now)
         for _ in range(10):
-            governor.succeeded(now())
-        governor.throttled(now(), 5.0, None)
+            limiter.record_success(now())
+        limiter.record_throttle(now(), 5.0, None)
         began = now()
-        await governor.gate()
+        await limiter.acquire()
         assert now() - began >= 5
         for _ in range(3000):
-            await governor.gate()
-        assert governor.state == "open"
+            await limiter.acquire()
+        assert limiter.state == "unlimited"
 
     virtually(run())
 
@@ -137,14 +142,16 @@ def test_throttling_spends_no_attempts() -> None:
     assert (run.why, run.answered) == (None, {"r0"})
 
 
-# -- the governor: a limit that nobody named ----------------------------------------------------------------------------
+# -- a limit that nobody named ----------------------------------------------------------------------------
 
 
 class Limited:
-    """A server that lets through `limits`: requests a minute, each from a second of the run on; None for no limit.
+    """A server that lets through `limits`: requests a minute, each from a second of the run on;
+    None for no limit.
 
-    It gathers one second in a bucket, or (`sliding`) counts the last second. A throttle comes after 30 ms, an answer after
-    `latency` seconds; `noise` is the share of calls that are throttled for no reason.
+    It gathers one second in a bucket, or (`sliding`) counts the last second. A throttle comes after
+    30 ms, an answer after `latency` seconds; `noise` is the share of calls that are throttled for
+    no reason.
     """
 
     def __init__(
@@ -217,12 +224,15 @@ class Limited:
 def test_an_unknown_limit_is_found(
     limit: float, rows: int, concurrency: int, sliding: bool, honest: bool
 ) -> None:
-    """P21 Whatever the server's limit is and however it counts, 90 % of it are used, and few calls are throttled for it."""
+    """P21 Whatever the server's limit is and however it counts, 90 % of it are used, and few calls
+    are throttled for it.
+    """
     server = Limited([(0, limit)], sliding=sliding, honest=honest)
     run = simulate(requests(rows), server, concurrency=concurrency)
     assert len(run.answered) == rows
     assert server.share(20, run.ended - 1000 - 1) >= 0.9
-    # The first refusals are the price of finding out; they are few, and a short job pays no more of them than a long one.
+    # The first refusals are the price of finding out; they are few, and a short job pays no more of
+    # them than a long one.
     assert len(server.refused) <= 0.01 * rows + 12
 
 
@@ -248,7 +258,9 @@ def test_a_limit_that_changes_is_found_again(first: float, then: float) -> None:
 
 @pytest.mark.parametrize("sliding", [False, True])
 def test_jobs_share_a_limit(sliding: bool) -> None:
-    """P21 Three jobs under one limit use it together, none of them starves, and few calls are throttled."""
+    """P21 Three jobs under one limit use it together, none of them starves, and few calls are
+    throttled.
+    """
     server = Limited([(0, 6000)], sliding=sliding)
 
     async def jobs() -> list[Run]:
@@ -264,8 +276,9 @@ def test_jobs_share_a_limit(sliding: bool) -> None:
 
 @pytest.mark.parametrize("noise", [0.005, 0.02, 0.1])
 def test_throttles_that_mean_nothing_slow_nobody(noise: float) -> None:
-    """P21 Throttles that come as often however slowly the job goes are no rate: it goes on, at a quarter of full speed or
-    more over a job this short."""
+    """P21 Throttles that come as often however slowly the job goes are no rate: it goes on, at a
+    quarter of full speed or more over a job this short.
+    """
     server = Limited([(0, None)], noise=noise)
     run = simulate(requests(3000), server, concurrency=64)
     assert len(run.answered) == 3000
@@ -284,7 +297,7 @@ def test_a_server_without_a_limit_is_not_slowed(
         server = Limited([(0, None)], latency=latency)
 
         async def freely(backend: object) -> None:
-            backend._governor.state = "open"  # type: ignore[attr-defined]
+            backend._limiter._mode = "unlimited"  # type: ignore[attr-defined]
 
         run = simulate(
             requests(rows), server, concurrency=concurrency, during=None if modest else freely
@@ -300,11 +313,13 @@ def test_a_job_starts_modestly() -> None:
     assert sum(at - run.began < 0.2 for at, _, _ in run.calls) <= FIRST_RATE * 0.3
 
 
-# -- the governor: what headers name ------------------------------------------------------------------------------------
+# -- the limiter: what headers name ------------------------------------------------------------------------------------
 
 
 def test_a_limit_that_headers_name_is_kept_to() -> None:
-    """P21 It is used well from the first reply on, followed when it changes, and hardly a call is throttled."""
+    """P21 It is used well from the first reply on, followed when it changes, and hardly a call is
+    throttled.
+    """
     server = Limited([(0, 3000), (30, 600), (60, 6000)], headers=True)
     run = simulate(requests(6000), server, concurrency=64)
     assert run.why is None
@@ -392,11 +407,13 @@ def test_headers_are_read(headers: dict[str, str], said: RateLimits) -> None:
     assert rate_limits(headers) == said
 
 
-# -- the governor: what was learned -------------------------------------------------------------------------------------
+# -- the limiter: what was learned -------------------------------------------------------------------------------------
 
 
 def test_what_was_learned_is_told() -> None:
-    """P21 What got through when the server throttled, to five per cent; and nothing of a server that held nothing back."""
+    """P21 What got through when the server throttled, to five per cent; and nothing of a server
+    that held nothing back.
+    """
     run = simulate(requests(4000), Limited([(0, 6000)]), concurrency=64)
     assert run.backend._progress.learned.requests == pytest.approx(6000, rel=0.05)
     free = simulate(requests(500), Limited([(0, None)]), concurrency=64)
@@ -404,8 +421,9 @@ def test_what_was_learned_is_told() -> None:
 
 
 def test_a_limit_in_the_job_is_no_reason_to_start_modestly() -> None:
-    """P26 Who says how much a server lets through gets it from the first second on; who says nothing does not get it all at
-    once."""
+    """P26 Who says how much a server lets through gets it from the first second on; who says
+    nothing does not get it all at once.
+    """
 
     async def answering(request: Request, n: int) -> Reply:
         await asyncio.sleep(0.3)

@@ -1,0 +1,78 @@
+"""The circuit breaker: open while the server is down (Nygard, Release It!, chapter 5).
+
+Closed is normal. Enough failures in a row that look like an outage open it; then one request per
+interval is sent as a probe (half-open), and any response closes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+# Failures in a row that open the circuit, and the shortest and longest interval between probes in
+# seconds.
+FAILURES = 8
+FIRST_INTERVAL = 1.0
+LAST_INTERVAL = 30.0
+
+
+class Circuit:
+    """Outages of one server. `answered` says whether it has ever answered; `changed` wakes those
+    who wait.
+
+    While it `is_open`, the next probe may be sent at `probe_at` (seconds on the run's clock), and
+    none while `probing`.
+    """
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self.answered = False
+        self.probing = False
+        self.probe_at = 0.0
+        self.changed = asyncio.Event()
+        self._failures = 0
+        self._interval = FIRST_INTERVAL
+
+    def record_response(self) -> bool:
+        """The server answered, and not with an error of its own. Returns whether that closed the
+        circuit.
+        """
+        self.answered = True
+        self._failures = 0
+        if not self.is_open:
+            return False
+        self.is_open = self.probing = False
+        self._interval = FIRST_INTERVAL
+        self.probe_at = 0.0
+        self.changed.set()
+        return True
+
+    def record_failure(
+        self, now: float, retry_after: float | None, *, probe: bool, answered: bool
+    ) -> None:
+        """A request failed as in an outage.
+
+        now: seconds on the run's clock
+        retry_after: seconds that the server asks to wait, None where it names none
+        probe: whether the request was the probe of an outage
+        answered: whether the server sent an error of its own, rather than nothing
+        """
+        self.answered = self.answered or answered
+        self._failures += 1
+        if not self.is_open:
+            # A host that has never answered is more likely misspelt than down: probe gently from
+            # the start.
+            if self._failures < FAILURES and self.answered:
+                return
+            self.is_open = True
+        elif probe:
+            self.probing = False
+            self._interval = min(self._interval * 2, LAST_INTERVAL)
+            self.changed.set()
+        else:
+            return
+        self.probe_at = max(self.probe_at, now + max(self._interval, retry_after or 0.0))
+
+    def release_probe(self) -> None:
+        """The probe was never sent: the next request may be one."""
+        self.probing = False
+        self.changed.set()
