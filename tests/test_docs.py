@@ -1,7 +1,8 @@
-"""The README says what is so: its commands run, its help is current, its examples load, its lists are whole."""
+"""README and docs are true: commands run, help is current, examples load, lists are complete."""
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import shutil
@@ -20,24 +21,38 @@ from batchgen.simulator import Settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in sorted(
+        [
+            *ROOT.glob("*.md"),
+            *ROOT.glob("docs/**/*.md"),
+            *ROOT.glob("outputs/*.md"),
+            *ROOT.glob(".github/**/*.md"),
+        ]
+    )
+}
 HOME = "/home/you/shop"
+MAX_README_LINES = 250
 
-# Stands in for an installed batchgen, and for key and API: what sends is simulated, into a folder of its own.
+# Stands in for an installed batchgen with a key: what sends is simulated, into its own folder.
 SHIM = """#!/bin/sh
 command="$1"; shift
 case "$command $*" in
     run-batch*) exec {python} -m batchgen "$command" "$@" --simulate ;;
     *--simulate*) exec {python} -m batchgen "$command" "$@" ;;
-    run*|redo*|status*) exec {python} -m batchgen "$command" "$@" {extra} ;;
+    run*|redo*|status*|show*) exec {python} -m batchgen "$command" "$@" {extra} ;;
     *) exec {python} -m batchgen "$command" "$@" ;;
 esac
 """
 
 
-def blocks(language: str) -> list[str]:
-    """The README's fenced blocks in a language, in order, without their indent."""
-    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```$", README, flags=re.MULTILINE | re.DOTALL)
-    return [textwrap.dedent(text) for _, text in found]
+def blocks(language: str, page: str = "README.md") -> list[str]:
+    """A page's fenced blocks in a language, in order, without their indent."""
+    fenced = re.findall(
+        rf"^( *)```{language}\n(.*?)^\1```$", PAGES[page], flags=re.MULTILINE | re.DOTALL
+    )
+    return [textwrap.dedent(text) for _, text in fenced]
 
 
 def steps(block: str) -> list[tuple[str, str]]:
@@ -46,8 +61,7 @@ def steps(block: str) -> list[tuple[str, str]]:
     return [(command, shown) for command, _, shown in (part.partition("\n") for part in parts)]
 
 
-CONSOLE = [step for block in blocks("console") for step in steps(block)]
-HELP = [(command, shown) for command, shown in CONSOLE if command.endswith("--help")]
+HELP = [step for block in blocks("console", "docs/commands.md") for step in steps(block)]
 
 
 def shim(folder: Path, *, extra: str = "--simulate --output real") -> Path:
@@ -76,14 +90,15 @@ def shell(command: str, folder: Path, **env: str) -> subprocess.CompletedProcess
 
 
 def shop(folder: Path) -> Path:
-    """The folder of the README's commands: its CSV, its requests and nothing else."""
+    """The folder in which the pages' commands run: a CSV, a file of requests and nothing else."""
     (folder / "products.csv").write_text(blocks("csv")[0], encoding="utf-8")
-    (folder / "requests.jsonl").write_text(blocks("jsonl")[0], encoding="utf-8")
+    requests = blocks("jsonl", "docs/request-files.md")[0]
+    (folder / "requests.jsonl").write_text(requests, encoding="utf-8")
     return folder
 
 
 def alike(text: str, folder: Path) -> str:
-    """Output without what differs from one machine and day to the next, or because it was simulated."""
+    """Output without what differs by machine and day, or because it was simulated."""
     text = text.replace(str(folder), HOME).replace("/real/", "/outputs/")
     text = (
         text.replace("; SIMULATED", "")
@@ -93,12 +108,16 @@ def alike(text: str, folder: Path) -> str:
     return re.sub(r"\d[\d,.]*", "N", text).strip()
 
 
-def test_the_five_minutes(lab: Lab) -> None:
-    """Every console command of the README, in order, in one folder, exits 0 and prints what is shown."""
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if page != "docs/commands.md" and blocks("console", page)],
+)
+def test_the_five_minutes(lab: Lab, page: str) -> None:
+    """Every console command of a page, in order in one folder, prints what is shown."""
     folder = shop(lab.folder)
     shim(folder)
-    for command, shown in CONSOLE:
-        if command.endswith("--help") or command.startswith("export"):
+    for command, shown in [step for block in blocks("console", page) for step in steps(block)]:
+        if command.startswith("export"):
             continue
         done = shell(command, folder)
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
@@ -108,11 +127,31 @@ def test_the_five_minutes(lab: Lab) -> None:
         assert printed == expected, command
 
 
-def test_the_batch_of_the_readme(lab: Lab) -> None:
-    """The commands about batches print what is shown, against a server: the run that submits ends with 6, the next with 0."""
+def test_the_table_that_comes_out(lab: Lab) -> None:
+    """The README's table has the cells of its CSV, and columns of the real table in their order."""
+    folder = shop(lab.folder)
+    shim(folder)
+    for command in ("batchgen init products.csv", "batchgen run products.yaml"):
+        assert shell(command, folder).returncode == 0
+    table = README.split("```csv")[1].split("## ")[0]
+    shown = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.splitlines()
+        if line.startswith("|") and "---" not in line
+    ]
+    with open(folder / "real/products.simulated/results.csv", encoding="utf-8", newline="") as file:
+        made = list(csv.DictReader(file, delimiter=";"))
+    assert shown[0] == [name for name in made[0] if name in shown[0]]
+    for cells, row in zip(shown[1:], made, strict=True):
+        for name, cell in zip(shown[0], cells, strict=True):
+            assert name in ("output", "cost") or row[name] == cell
+
+
+def test_the_batch_of_the_docs(lab: Lab) -> None:
+    """The commands about batches print what is shown: the first run ends with 6, the next 0."""
     folder = shop(lab.folder)
     shim(folder, extra="")
-    (block,) = blocks("shell-session")
+    (block,) = blocks("shell-session", "docs/batches.md")
     with serving(Settings(batch_speed=0)) as api:
         env = {"OPENAI_BASE_URL": api.url, "OPENAI_API_KEY": "sk-test"}
         assert shell("batchgen init products.csv", folder, **env).returncode == 0
@@ -133,13 +172,13 @@ def test_the_batch_of_the_readme(lab: Lab) -> None:
             "batchgen cancel products.yaml --wait",
             "batchgen run products.yaml --mode online",
         ):
-            assert f"`{command}`" in README
+            assert f"`{command}`" in PAGES["docs/batches.md"]
             assert shell(command, folder, **env).returncode == 0
 
 
 @pytest.mark.parametrize(("command", "shown"), HELP, ids=[command for command, _ in HELP])
 def test_help_is_current(command: str, shown: str) -> None:
-    """Every help text in the README is what the command prints."""
+    """Every help text in docs/commands.md is what the command prints."""
     done = subprocess.run(
         [sys.executable, "-m", *command.split()],
         env={"PATH": os.environ["PATH"]},
@@ -160,7 +199,7 @@ def test_help_of_every_command_is_there() -> None:
 
 
 def test_the_first_command(lab: Lab) -> None:
-    """The README's first command, its installation left out, ends with tables, pictures and exit 0 where no key is."""
+    """The README's first command, without installation and key, makes tables and pictures."""
     install, _, command = blocks("sh")[0].strip().rpartition(" && ")
     assert install.startswith("python3 -m venv .venv && .venv/bin/pip install")
     shutil.copytree(ROOT / "jobs", lab.folder / "jobs")
@@ -223,20 +262,21 @@ def test_the_job_file_is_a_job(lab: Lab) -> None:
     """The job that shows every section loads and can be planned, and shows every section."""
     folder = shop(lab.folder)
     path = folder / "job.yaml"
-    path.write_text(blocks("yaml")[0], encoding="utf-8")
+    (shown,) = blocks("yaml", "docs/job-file.md")
+    path.write_text(shown, encoding="utf-8")
     job = load_job(path, environ={})
     assert plan(job).total == 2 * 4
     for section in type(job).model_fields:
-        assert section == "mode" or f"{section}:" in blocks("yaml")[0]
+        assert section == "mode" or f"{section}:" in shown
     for section in (job.limits, job.retry, job.output):
-        assert set(type(section).model_fields) <= set(re.findall(r"(\w+):", blocks("yaml")[0]))
+        assert set(type(section).model_fields) <= set(re.findall(r"(\w+):", shown))
 
 
 def test_the_python_example(lab: Lab) -> None:
     """The Python example runs, and prints what its comments say."""
     shutil.copytree(ROOT / "jobs", lab.folder / "jobs")
     done = subprocess.run(
-        [sys.executable, "-c", blocks("python")[0]],
+        [sys.executable, "-c", blocks("python", "docs/python.md")[0]],
         cwd=lab.folder,
         env={"HOME": str(lab.folder)},
         capture_output=True,
@@ -250,8 +290,9 @@ def test_the_python_example(lab: Lab) -> None:
 
 
 def test_the_exit_codes_are_listed() -> None:
-    """P17 The table of exit codes has each code that there is, once, and none that there is not."""
+    """P17 The table of exit codes has every code exactly once; both pages have the same table."""
     table = README.split("| exit | meaning")[1].split("\n\n")[0]
+    assert table in PAGES["docs/commands.md"]
     listed = [
         int(code)
         for row in re.findall(r"^\| ([\d, ]+) \|", table, flags=re.MULTILINE)
@@ -268,16 +309,63 @@ def test_the_exit_codes_are_listed() -> None:
 
 
 def test_the_map_is_current() -> None:
-    """The tree in the README has every room, in the order of the map in batchgen's docstring."""
-    tree = README.split("batchgen/\n├── errors.py")[1].split("```")[0]
+    """The tree in docs/architecture.md has every room, in the order of the map in batchgen."""
+    page = PAGES["docs/architecture.md"]
+    tree = page.split("batchgen/\n├── errors.py")[1].split("```")[0]
     listed = ["errors", *re.findall(r"^[├└]── (\w+)(?:\.py|/) ", tree, flags=re.MULTILINE)]
-    assert listed == ROOMS
+    missing = [name for name in ROOMS if name not in listed]
+    extra = [name for name in listed if name not in ROOMS]
+    assert listed == ROOMS, (
+        "the tree in docs/architecture.md differs from the map in batchgen/__init__.py: give each "
+        f"room its line in the same order there. Missing: {missing}; not in the map: {extra}"
+    )
     for name in ROOMS:
         is_package = (ROOT / "batchgen" / name).is_dir()
-        assert f"── {name}{'/' if is_package else '.py'} " in README
+        entry = f"── {name}{'/' if is_package else '.py'} "
+        assert entry in page, f"docs/architecture.md: write the room {name} as `{entry}`"
 
 
-def test_links_lead_somewhere() -> None:
-    """Every relative link in the README has something at its end."""
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    prose = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", prose, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each).strip().lower().replace(" ", "-") for each in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    """Every relative link of a page has a file at its end, and the heading that it names."""
+    here = (ROOT / page).parent
+    for target, anchor in re.findall(r"\]\((?!\w+:)([^)#]*)(?:#([^)]+))?\)", PAGES[page]):
+        path = (here / target).resolve() if target else ROOT / page
+        assert path.exists(), target
+        if anchor:
+            text = PAGES[path.relative_to(ROOT).as_posix()]
+            assert anchor in anchors(text), f"{target}#{anchor}"
+
+
+def test_every_page_is_linked() -> None:
+    """docs/index.md and the README link every page of docs."""
+    for page in PAGES:
+        if page.startswith("docs/") and page != "docs/index.md":
+            assert f"({page.removeprefix('docs/')})" in PAGES["docs/index.md"], page
+            assert f"({page})" in README, page
+
+
+def test_the_readme_is_short() -> None:
+    """The README has what a person with five minutes needs; the rest is in docs."""
+    assert len(README.splitlines()) <= MAX_README_LINES
+
+
+def test_nobody_is_sent_to_the_index() -> None:
+    """The name batchgen on the package index belongs to others: no page installs it from there."""
+    for page, text in PAGES.items():
+        assert not re.search(
+            r"(pip|uv|pipx)[\w -]* (install|add|run) +['\"]?batchgen\b(?!-)", text
+        ), page
+
+
+def test_every_picture_is_small() -> None:
+    """A picture of the docs has less than 100 kB."""
+    for path in (ROOT / "docs/images").iterdir():
+        assert path.stat().st_size < 100_000, path.name

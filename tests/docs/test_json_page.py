@@ -1,0 +1,250 @@
+"""docs/json.md and the commands agree: each field that appears is documented, and the reverse."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import shutil
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Lab, serving
+
+from batchgen.cli import main
+from batchgen.dispatch import Learned
+from batchgen.simulator import RequestInfo, Settings
+
+ROOT = Path(__file__).parent.parent.parent
+PAGE = (ROOT / "docs/json.md").read_text(encoding="utf-8")
+
+# Needs a server that throttles, or a file that changes in between; other tests show them.
+UNSEEN = {
+    "first.error",
+    "request.error",
+    *(f"run.learned.{each.name}" for each in fields(Learned)),
+}
+
+REQUEST = {"model": "gpt-5.6-luna", "max_completion_tokens": 100}
+PRICES = {"gpt-5.6-luna": {"input": 0.05, "output": 0.4}}
+
+
+@dataclass(frozen=True)
+class Field:
+    """One line of a table of the page.
+
+    types: the JSON types that it may have
+    optional: whether it may be absent
+    inside: the section that documents its content, "API" for what the API documents, None for here
+    """
+
+    types: frozenset[str]
+    optional: bool
+    inside: str | None
+
+
+def documented(section: str) -> dict[str, Field]:
+    """The fields of a section of the page, by path."""
+    table = PAGE.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `([^`]+)` \| ([^|]+) \|[^|]*\|[^|]*\|$", table, flags=re.MULTILINE)
+    names = r"\b(string|integer|number|boolean|object|array|null)\b"
+    return {
+        path: Field(
+            types=frozenset(re.findall(names, cell.split(":")[0])),
+            optional="optional" in cell,
+            inside="A batch" if "#a-batch" in cell else "API" if "as the API" in cell else None,
+        )
+        for path, cell in rows
+    }
+
+
+def type_name(value: Any) -> str:
+    """The JSON type of a value."""
+    names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array"}
+    return "null" if value is None else names.get(type(value), "object")
+
+
+class Checker:
+    """Compares JSON with the page and collects the fields that it has seen, by section."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, set[str]] = {}
+
+    def check(self, section: str, document: Any) -> None:
+        """Every field is documented with its type, and only optional ones are absent."""
+        self._inside(section, documented(section), document, "")
+
+    def _inside(self, section: str, known: dict[str, Field], value: Any, path: str) -> None:
+        if isinstance(value, list):
+            for each in value:
+                self._field(section, known, each, f"{path}[]")
+            return
+        if not isinstance(value, dict):
+            return
+        prefix = f"{path}." if path else ""
+        children = {each for each in known if re.fullmatch(re.escape(prefix) + r"[^.\[]+", each)}
+        any_name = next((each for each in children if each.endswith(">")), None)
+        absent = {each for each in children if each.removeprefix(prefix) not in value}
+        assert not {each for each in absent if not known[each].optional}, f"{section}: {path}"
+        for name, inner in value.items():
+            self._field(section, known, inner, any_name or prefix + name)
+
+    def _field(self, section: str, known: dict[str, Field], value: Any, path: str) -> None:
+        assert path in known, f"docs/json.md, {section}: document the field {path}"
+        types, found = known[path].types, type_name(value)
+        # JSON has one type for numbers: 0.0 may be written 0.
+        assert found in types or (found == "integer" and "number" in types), (
+            f"docs/json.md, {section}: {path} may be {found}, and the page says {sorted(types)}"
+        )
+        self.seen.setdefault(section, set()).add(path)
+        inside = known[path].inside
+        if inside is None:
+            self._inside(section, known, value, path)
+        elif inside != "API" and value is not None:
+            self.check(inside, value)
+
+
+def printed(*args: str | Path) -> tuple[int, Any]:
+    """The exit code and the JSON that a command prints."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as ended:
+        main([str(each) for each in args])
+    return int(ended.value.code or 0), json.loads(out.getvalue())
+
+
+def refusing(info: RequestInfo) -> str | None:
+    """One row is refused for its content."""
+    return "400_policy" if "answer 2" in json.dumps(info.body) else None
+
+
+@pytest.fixture
+def checker(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Checker:
+    """A checker, in the folder of the lab, with the environment of the lab."""
+    monkeypatch.chdir(lab.folder)
+    monkeypatch.setenv("HOME", str(lab.folder))
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    monkeypatch.setenv("XDG_STATE_HOME", str(lab.folder / "state"))
+    return Checker()
+
+
+def test_every_field_of_the_json_is_documented(lab: Lab, checker: Checker) -> None:
+    """Real commands print exactly the documented fields, and every documented field appears."""
+    _online(lab, checker)
+    _in_batches(lab, checker)
+    _with_files(lab, checker)
+    _stopped(lab, checker)
+    for section in ("plan --json", "run --json", "status --json", "show", "A batch", "Errors"):
+        unseen = set(documented(section)) - checker.seen[section] - UNSEEN
+        assert not unseen, f"docs/json.md, {section}: no command printed {unseen}"
+
+
+def _online(lab: Lab, checker: Checker) -> None:
+    """Rows that succeed, that are incomplete and that fail, a matrix, an edit."""
+    with serving(Settings(), script=refusing) as api:
+        job = lab.job(
+            api.url,
+            rows=4,
+            matrix={"sample": 2},
+            pricing=PRICES,
+            limits={"requests_per_minute": 6000},
+        )
+        checker.check("plan --json", printed("plan", job, "--json")[1])
+        code, ended = printed("run", job, "--json")
+        assert code == ended["run"]["exit_code"] == 3
+        checker.check("run --json", ended)
+        report = json.loads((lab.output("job") / "report.json").read_text(encoding="utf-8"))
+        assert report == ended
+        checker.check("status --json", printed("status", job, "--json")[1])
+        for row in ("r1", "r2"):
+            for each in printed("show", job, row)[1]:
+                checker.check("show", each)
+        lab.job(api.url, rows=4, matrix={"sample": 2}, request={**REQUEST, "messages": "{{ x }}"})
+        code, refused = printed("plan", job, "--json")
+        assert code == 2
+        checker.check("Errors", refused)
+        changed = [{"role": "user", "content": "Now: {{ text }}"}]
+        job = lab.job(api.url, matrix={"sample": 2}, request={**REQUEST, "messages": changed})
+        planned = printed("plan", job, "--json")[1]
+        assert planned["again"]
+        checker.check("plan --json", planned)
+        checker.check("run --json", printed("run", job, "--limit", "2", "--json")[1])
+        (lab.folder / "requests.jsonl").write_text(
+            json.dumps(
+                {
+                    "custom_id": "a",
+                    "method": "POST",
+                    "url": "/v1/chat/completions",
+                    "body": {**REQUEST, "messages": changed},
+                }
+            ),
+            encoding="utf-8",
+        )
+        sent = printed(
+            "run-batch",
+            "-i",
+            "requests.jsonl",
+            "-o",
+            "results.jsonl",
+            "--json",
+            "--base-url",
+            api.url,
+        )[1]
+        checker.check("run --json", sent)
+
+
+def _in_batches(lab: Lab, checker: Checker) -> None:
+    """Open batches, a request that is stale, a cancellation."""
+    with serving(Settings(batch_speed=600)) as api:
+        job = lab.job(api.url, name="night", mode="batch", pricing=PRICES)
+        checker.check("plan --json", printed("plan", job, "--json")[1])
+        code, submitted = printed("run", job, "--json")
+        assert code == 6
+        assert submitted["run"]["batches"]
+        checker.check("run --json", submitted)
+        checker.check("status --json", printed("status", job, "--json")[1])
+        checker.check("plan --json", printed("plan", job, "--json")[1])
+        for each in printed("show", job, "r1")[1]:
+            assert each["batch"]
+            checker.check("show", each)
+        checker.check("run --json", printed("cancel", job, "--json")[1])
+
+
+def _with_files(lab: Lab, checker: Checker) -> None:
+    """Requests that upload files, and several jobs at once."""
+    shutil.copytree(ROOT / "jobs", lab.folder / "jobs")
+    job = "jobs/photo-edits.yaml"
+    checker.check("plan --json", printed("plan", job, "--simulate", "--json")[1])
+    code, ended = printed("run", job, "jobs/taglines.yaml", "--simulate", "--limit", "1", "--json")
+    assert code == 0
+    assert list(ended) == ["jobs"]
+    for each in ended["jobs"]:
+        checker.check("run --json", each)
+    first = (lab.folder / "jobs/photo-edits.csv").read_text(encoding="utf-8").splitlines()[1]
+    for each in printed("show", job, first.split(",")[0], "--simulate")[1]:
+        checker.check("show", each)
+
+
+def _stopped(lab: Lab, checker: Checker) -> None:
+    """A key that the server refuses, and one that is not there, among several jobs."""
+    with serving(Settings(key="another")) as api:
+        job = lab.job(api.url, name="refused")
+        code, ended = printed("run", job, "--json")
+        assert code == 4
+        assert ended["run"]["stopped"]
+        checker.check("run --json", ended)
+        keyless = {"base_url": api.url, "api_key_env": "NO_SUCH_KEY"}
+        other = lab.job(name="keyless", provider=keyless)
+        code, ended = printed("run", job, other, "--json")
+        assert code == 4
+        checker.check("run --json", ended["jobs"][0])
+        assert ended["jobs"][1]["name"] == "keyless"
+        checker.check("Errors", ended["jobs"][1])
+
+
+def test_learned_is_documented() -> None:
+    """The limits that a run can learn are those of the page."""
+    listed = {path for path in documented("run --json") if path.startswith("run.learned.")}
+    assert listed == {f"run.learned.{each.name}" for each in fields(Learned)}
