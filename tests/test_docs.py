@@ -266,8 +266,8 @@ def test_the_job_file_is_a_job(lab: Lab) -> None:
     path.write_text(shown, encoding="utf-8")
     job = load_job(path, environ={})
     assert plan(job).total == 2 * 4
-    for section in type(job).model_fields:
-        assert section == "mode" or f"{section}:" in shown
+    for name in type(job).model_fields:
+        assert name == "mode" or f"{name}:" in shown
     for section in (job.limits, job.retry, job.output):
         assert set(type(section).model_fields) <= set(re.findall(r"(\w+):", shown))
 
