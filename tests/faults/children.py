@@ -79,7 +79,7 @@ def _stepped(
 
     client.BETWEEN_SEARCHES = backend.FIRST_POLL = collect.BETWEEN_FETCHES = 0.0
     input_file.MOST_REQUESTS = most_requests or input_file.MOST_REQUESTS
-    for owner, name in ((Client, "ask"), (Client, "upload"), (Client, "download")):
+    for owner, name in ((Client, "call"), (Client, "upload"), (Client, "download")):
         setattr(owner, name, _awaited(getattr(owner, name), pass_step))
     for other, name in (
         (Writer, "_commit"),
