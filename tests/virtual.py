@@ -19,7 +19,7 @@ from typing import Any
 
 from batchgen.dispatch import Attempt, Failure, Outcome, Progress, Received
 from batchgen.dispatch.api.http import Reply
-from batchgen.dispatch.limits.admission import Buckets, own_bucket
+from batchgen.dispatch.limits.admission import LimiterFactory, own_limiter
 from batchgen.dispatch.limits.budgets import CostBudget
 from batchgen.dispatch.online.backend import OnlineBackend
 from batchgen.errors import BatchgenError
@@ -223,7 +223,7 @@ async def work(
     run: Run | None = None,
     caps: Sequence[int] = (),
     during: Callable[[OnlineBackend], Awaitable[None]] | None = None,
-    buckets: Buckets = own_bucket,
+    limiters: LimiterFactory = own_limiter,
     failures_left: int | None = None,
     **options: Any,
 ) -> Run:
@@ -242,10 +242,10 @@ async def work(
         concurrency=settings.limits.concurrency,
         failures_left=failures_left,
         prices=PRICES,
-        purses=[CostBudget(cap, name="limits.max_cost") for cap in caps],
+        budgets=[CostBudget(cap, name="limits.max_cost") for cap in caps],
         progress=Progress(),
         host="host.test",
-        buckets=buckets,
+        limiters=limiters,
         clock=now,
     )
     run.backend = backend

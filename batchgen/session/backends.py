@@ -158,11 +158,11 @@ class Backends:
             await writer.close()
 
     async def _send_online(self, client: Client, recorder: JournalRecorder) -> BatchgenError | None:
-        from batchgen.dispatch.limits.admission import own_bucket
-        from batchgen.dispatch.limits.shared import Shared
+        from batchgen.dispatch.limits.admission import own_limiter
+        from batchgen.dispatch.limits.shared import SharedLimits
         from batchgen.dispatch.online.backend import OnlineBackend
 
-        shared = Shared(self.workspace.connection.base_url, self.key, say=self._warn)
+        shared = SharedLimits(self.workspace.connection.base_url, self.key, say=self._warn)
         online = OnlineBackend(
             client=client,
             ledger=recorder,
@@ -170,11 +170,11 @@ class Backends:
             concurrency=self._concurrency,
             failures_left=failures_left(self.workspace.job, self.before),
             prices=self.workspace.prices,
-            purses=self._budgets(),
+            budgets=self._budgets(),
             progress=self.progress,
             host=self.workspace.host,
             # A simulated API belongs to this run alone, so its limits are not shared.
-            buckets=own_bucket if self.workspace.simulate else shared.bucket,
+            limiters=own_limiter if self.workspace.simulate else shared.limiter,
         )
         self.signals.set_stop(online.stop)
         try:

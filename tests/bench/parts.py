@@ -125,7 +125,7 @@ async def admit(place: Workspace, requests: list[Request], limit: float | None) 
         requests=limit,
         tokens=limit,
         pictures=limit,
-        purses=[],
+        budgets=[],
         prices=place.prices,
         clock=time.monotonic,
     )
@@ -133,7 +133,7 @@ async def admit(place: Workspace, requests: list[Request], limit: float | None) 
     for request in requests:
         ticket = await admission.admit(request)
         admission.settle(ticket, None)
-        admission.answered(request, ticket, usage, 0.0)
+        admission.record_answer(request, ticket, usage, 0.0)
 
 
 async def record(journal: Journal, requests: list[Request], group: int) -> None:

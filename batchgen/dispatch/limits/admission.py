@@ -13,7 +13,7 @@ from batchgen.dispatch.api.headers import RateLimits, rate_limits
 from batchgen.dispatch.limits.adaptive.limiter import AdaptiveLimiter
 from batchgen.dispatch.limits.budgets import CostBudget
 from batchgen.dispatch.limits.tokens import TokenEstimate
-from batchgen.dispatch.limits.window import WINDOW, Bucket, Clock
+from batchgen.dispatch.limits.window import WINDOW, Clock, Limiter
 from batchgen.errors import LimitError
 from batchgen.pricing import Prices
 from batchgen.replies import Usage
@@ -22,8 +22,8 @@ from batchgen.requests import Request
 # Seconds for which what was taken is kept; what waited for longer is taken again, for others may have counted on it.
 KEPT = WINDOW / 2
 
-# Makes the bucket of a limit, by its name and its units a minute.
-Buckets = Callable[[str, float], Bucket]
+# Makes the limiter of a limit, by its name and its units a minute.
+LimiterFactory = Callable[[str, float], Limiter]
 
 # Seconds between two looks at the replies' headers.
 LISTEN = 0.5
@@ -44,14 +44,14 @@ class Permit:
     probe: bool
 
 
-def own_bucket(name: str, limit: float) -> Bucket:
-    """A bucket that holds for one run alone."""
-    return Bucket(limit)
+def own_limiter(name: str, limit: float) -> Limiter:
+    """A limiter that holds for one run alone."""
+    return Limiter(limit)
 
 
 class Admission:
-    """The limits of one run: ceilings a minute (None: none), purses, and the limiter. One caller at a time is admitted.
-    `buckets` makes what holds a ceiling; by default it holds for this run alone."""
+    """The limits of one run: ceilings a minute (None: none), budgets, and the adaptive limiter. One caller at a time is admitted.
+    `limiters` makes what holds a ceiling; by default it holds for this run alone."""
 
     def __init__(
         self,
@@ -59,19 +59,19 @@ class Admission:
         requests: float | None,
         tokens: float | None,
         pictures: float | None,
-        purses: Sequence[CostBudget],
+        budgets: Sequence[CostBudget],
         prices: Prices,
         clock: Clock,
-        buckets: Buckets = own_bucket,
+        limiters: LimiterFactory = own_limiter,
     ) -> None:
-        self.capped = bool(purses)
+        self.capped = bool(budgets)
         self._clock = clock
         self._waiting_for = ""
         # What the server's headers said last, when they are read again; answers, and the tokens they took.
         self.said = RateLimits()
         self._listen_at = float("-inf")
         self._answers = self._used = 0
-        self._purses, self._prices = purses, prices
+        self._budgets, self._prices = budgets, prices
         self._tokens = TokenEstimate()
         self._beyond = 0.0
         limits = {
@@ -79,8 +79,8 @@ class Admission:
             "images_per_minute": pictures,
             "tokens_per_minute": tokens,
         }
-        self._buckets = {name: buckets(name, limit) for name, limit in limits.items() if limit}
-        self.limiter = AdaptiveLimiter(clock, explicit=bool(self._buckets))
+        self._limiters = {name: limiters(name, limit) for name, limit in limits.items() if limit}
+        self.limiter = AdaptiveLimiter(clock, explicit=bool(self._limiters))
 
     async def admit(self, request: Request) -> Permit:
         """Wait for everything that a call needs. Raises NeverFitsError, or LimitError when the money will never be enough, or
@@ -89,20 +89,20 @@ class Admission:
         money = self._money(request)
         reserved = []
         try:
-            for purse in self._purses:
+            for budget in self._budgets:
                 self._waiting_for = "money reserved by calls in flight"
-                await purse.reserve(money)
-                reserved.append(purse)
+                await budget.reserve(money)
+                reserved.append(budget)
             await self._take(amounts)
             since = self._clock()
             probe = await self.limiter.acquire()
             if self._clock() - since > KEPT:
                 await self._take(amounts)
         except BaseException:
-            for purse in reserved:
-                purse.settle(money, 0)
+            for budget in reserved:
+                budget.settle(money, 0)
             raise
-        counted = {name: self._buckets[name].sent(amount) for name, amount in amounts.items()}
+        counted = {name: self._limiters[name].sent(amount) for name, amount in amounts.items()}
         return Permit(money=money, amounts=amounts, counted=counted, probe=probe)
 
     async def _take(self, amounts: Mapping[str, float]) -> None:
@@ -112,7 +112,7 @@ class Admission:
         ]:
             for name in late:
                 self._waiting_for = name
-                await self._buckets[name].take(amounts[name])
+                await self._limiters[name].take(amounts[name])
                 taken[name] = self._clock()
         self._waiting_for = ""
 
@@ -126,21 +126,21 @@ class Admission:
             )
         return bound
 
-    def leaves(self, ticket: Permit) -> None:
+    def record_sent(self, ticket: Permit) -> None:
         """A call is sent now. One that was held up since it was counted counts in the window where it is sent."""
         for name, amount in ticket.amounts.items():
-            self._buckets[name].sent(amount, ticket.counted[name])
+            self._limiters[name].sent(amount, ticket.counted[name])
 
     def _amounts(self, request: Request) -> dict[str, float]:
-        if not self._buckets:
+        if not self._limiters:
             return {}
         wanted: dict[str, float] = {"requests_per_minute": 1, "images_per_minute": request.pictures}
-        if "tokens_per_minute" in self._buckets:
+        if "tokens_per_minute" in self._limiters:
             wanted["tokens_per_minute"] = self._tokens.of(request)
-        amounts = {name: wanted[name] for name in self._buckets if wanted[name]}
+        amounts = {name: wanted[name] for name in self._limiters if wanted[name]}
         for name, amount in amounts.items():
             # A limit below one request a minute spaces requests; it refuses none.
-            if amount > max(1.0, self._buckets[name].limit):
+            if amount > max(1.0, self._limiters[name].limit):
                 unit = name.partition("_")[0]
                 raise NeverFitsError(
                     f"needs about {amount:,.0f} {unit}, more than limits.{name} lets through in a minute"
@@ -155,10 +155,10 @@ class Admission:
 
     def settle(self, ticket: Permit, cost: int | None) -> None:
         """A call ended and took `cost` nano-dollars."""
-        for purse in self._purses:
-            purse.settle(ticket.money, cost)
+        for budget in self._budgets:
+            budget.settle(ticket.money, cost)
 
-    def heard(self, headers: Mapping[str, str]) -> None:
+    def observe_headers(self, headers: Mapping[str, str]) -> None:
         """A reply came with these headers. They are read once in a while: what they say changes slowly."""
         now = self._clock()
         if now < self._listen_at:
@@ -168,11 +168,11 @@ class Admission:
         if said.nearly_used:
             self.limiter.hold_growth()
         rates = [said.requests] if said.requests else []
-        if said.tokens and self._used and "tokens_per_minute" not in self._buckets:
+        if said.tokens and self._used and "tokens_per_minute" not in self._limiters:
             rates.append(said.tokens * self._answers / self._used)
         if rates:
             self.limiter.set_named_limit(
-                min(rates), explicit="requests_per_minute" in self._buckets
+                min(rates), explicit="requests_per_minute" in self._limiters
             )
 
     @property
@@ -184,30 +184,34 @@ class Admission:
             named_tokens=self.said.tokens,
         )
 
-    def answered(self, request: Request, ticket: Permit, usage: Usage, sent_at: float) -> None:
+    def record_answer(self, request: Request, ticket: Permit, usage: Usage, sent_at: float) -> None:
         """A call sent at `sent_at` brought an answer, which tells how many tokens it took."""
         self.limiter.record_response()
         self.limiter.record_success(sent_at)
         self._answers += 1
         self._used += (usage.input_tokens or 0) + (usage.output_tokens or 0)
-        if bucket := self._buckets.get("tokens_per_minute"):
+        if limiter := self._limiters.get("tokens_per_minute"):
             self._tokens.learn(request, usage)
             self._settle_tokens(
-                bucket, ticket.amounts.get("tokens_per_minute", 0.0), request, usage
+                limiter, ticket.amounts.get("tokens_per_minute", 0.0), request, usage
             )
 
-    def _settle_tokens(self, bucket: Bucket, taken: float, request: Request, usage: Usage) -> None:
+    def _settle_tokens(
+        self, limiter: Limiter, taken: float, request: Request, usage: Usage
+    ) -> None:
         """Owe what was charged beyond what was taken, less what others took too much of: at the most what may be sent at
         once."""
         if usage.input_tokens is None:
             return
         charged = usage.input_tokens + max(usage.output_tokens or 0, request.answer_bound or 0)
-        self._beyond = max(self._beyond + charged - taken, -bucket.limit / 240)
+        self._beyond = max(self._beyond + charged - taken, -limiter.limit / 240)
         if self._beyond > 0:
-            bucket.owe(self._beyond)
+            limiter.owe(self._beyond)
             self._beyond = 0.0
 
-    def failed(self, failure: Failure, ticket: Permit, sent_at: float, *, own: bool) -> None:
+    def record_failure(
+        self, failure: Failure, ticket: Permit, sent_at: float, *, own: bool
+    ) -> None:
         """A call brought none; `own` says that the fault follows the row: it is no sign of an outage, nor of a rate that is
         too high for the others."""
         limiter = self.limiter

@@ -28,7 +28,7 @@ from batchgen.dispatch.limits.gcra import (
     slot,
 )
 from batchgen.dispatch.limits.store import NAME, LimitStore, StoreBusyError, state_folder
-from batchgen.dispatch.limits.window import WINDOW, Bucket
+from batchgen.dispatch.limits.window import WINDOW, Limiter
 from batchgen.errors import OutputError
 
 T = TypeVar("T")
@@ -36,11 +36,11 @@ T = TypeVar("T")
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 # Seconds for which the file may be busy before the job goes on alone, and the longest pause between two attempts.
-PATIENCE = 10.0
+MAX_BUSY = 10.0
 PAUSE = 0.005
 
 
-class Shared:
+class SharedLimits:
     """The limits that a job has in common with others of the same server (`base_url`) and `key` (None for none).
 
     `say` is told once when they cannot be shared; the job then has them for itself alone. Nothing is opened or written
@@ -59,22 +59,22 @@ class Shared:
         self._say: Callable[[str], None] | None = say
         self._folder = folder
         self._file: LimitStore | None = None
-        self._buckets: list[SharedBucket] = []
+        self._limiters: list[SharedLimiter] = []
 
-    def bucket(self, name: str, limit: float) -> Bucket:
-        """The bucket of the limit called `name`, of `limit` units a minute."""
+    def limiter(self, name: str, limit: float) -> Limiter:
+        """The limiter of the limit called `name`, of `limit` units a minute."""
         try:
             if self._file is None:
                 self._file = LimitStore((self._folder or state_folder()) / NAME)
         except OutputError as error:
             self._failed(str(error))
-            return Bucket(limit)
+            return Limiter(limit)
         pool = hashlib.blake2b(
             f"{self._about}\0{name}".encode(), digest_size=16, person=b"batchgen-limits"
         ).digest()
-        bucket = SharedBucket(limit, pool=pool, file=self._file, failed=self._failed)
-        self._buckets.append(bucket)
-        return bucket
+        limiter = SharedLimiter(limit, pool=pool, file=self._file, failed=self._failed)
+        self._limiters.append(limiter)
+        return limiter
 
     def _failed(self, reason: str) -> None:
         if self._say is not None:
@@ -85,8 +85,8 @@ class Shared:
 
     def close(self) -> None:
         """Give back what was leased and not used."""
-        for bucket in self._buckets:
-            bucket.close()
+        for limiter in self._limiters:
+            limiter.close()
         if self._file is not None:
             self._file.close()
 
@@ -99,8 +99,8 @@ def _machine() -> str:
         return platform.node()
 
 
-class SharedBucket(Bucket):
-    """A bucket that is filled from the line of its `pool`, in which others stand too. Where that fails (`failed` is told
+class SharedLimiter(Limiter):
+    """A limiter that is filled from the line of its `pool`, in which others stand too. Where that fails (`failed` is told
     why), it goes on with what it knows of itself alone."""
 
     def __init__(
@@ -152,7 +152,7 @@ class SharedBucket(Bucket):
             raise
 
     def sent(self, amount: float, counted: float | None = None) -> float:
-        """`amount` units are being sent now: see Bucket.sent."""
+        """`amount` units are being sent now: see Limiter.sent."""
         if self._alone:
             return super().sent(amount, counted)
         now, until = (
@@ -168,7 +168,7 @@ class SharedBucket(Bucket):
         return later
 
     def owe(self, amount: float) -> None:
-        """`amount` units were used beyond what was taken: see Bucket.owe."""
+        """`amount` units were used beyond what was taken: see Limiter.owe."""
         if self._alone:
             super().owe(amount)
             return
@@ -177,12 +177,12 @@ class SharedBucket(Bucket):
         self._tell_at(now + SPAN)
 
     async def _renew(self, amount: float) -> bool:
-        """Lease at least `amount`; False when that failed and the bucket is alone."""
+        """Lease at least `amount`; False when that failed and the limiter is alone."""
         loop = asyncio.get_running_loop()
         self._give_back()
         # What would be left over only makes others wait.
         wanted = self._lease.units * (2 if loop.time() <= self._lease.last else 1)
-        given_up = loop.time() + PATIENCE
+        given_up = loop.time() + MAX_BUSY
         while (leased := self._told(lambda lines, now: lease(lines, amount, wanted, now))) is None:
             if loop.time() > given_up:
                 self._go_alone(f"{self._file.path}: another process keeps it locked")

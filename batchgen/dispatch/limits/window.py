@@ -1,6 +1,6 @@
 """What holds calls back: requests, tokens, pictures, money and retries.
 
-Whoever takes from these holds one turn meanwhile, so nothing overtakes and large requests do not starve. Buckets are about
+Whoever takes from these holds one turn meanwhile, so nothing overtakes and large requests do not starve. Limiters are about
 a quarter of a second deep, so that calls are spread evenly, and count what was sent, so that no window of 60 s passes the
 limit.
 """
@@ -21,7 +21,7 @@ WINDOW = 60.0
 SLOT = 0.05
 
 
-class Bucket:
+class Limiter:
     """A ceiling of `limit` units in any 60 s window. `take` waits for room and `sent` counts; what the caller waits for in
     between only makes more room. More than `limit` at once goes alone."""
 
@@ -68,7 +68,7 @@ class Bucket:
         self._debt += amount
 
     async def _spread(self, amount: float) -> None:
-        """Take from the bucket, in chunks where it is not deep enough."""
+        """Take from the limiter, in chunks where it is not deep enough."""
         while amount > 0:
             chunk = min(amount, self._depth)
             await self._bucket.acquire(chunk)

@@ -51,7 +51,7 @@ class AttemptRunner:
         """Make a row's call `number`, for which it waited since `ready_at`, and settle what its ticket took."""
         if self._admission.capped:
             await self._ledger.reserve(request, number, time.time(), ticket.money)
-            self._admission.leaves(ticket)
+            self._admission.record_sent(ticket)
         started_at, started = time.time(), self._clock()
 
         def attempt(**told: Any) -> Attempt:
@@ -68,7 +68,7 @@ class AttemptRunner:
                 )
             result: Received | Failure
             if isinstance(reply, Reply):
-                self._admission.heard(reply.headers)
+                self._admission.observe_headers(reply.headers)
                 result = await read_reply(self._ledger, self._client, request, reply)
             else:
                 result = reply

@@ -21,10 +21,10 @@ from batchgen.dispatch.api.replies import Transport
 from batchgen.dispatch.failure_limit import AllRefusedError, FailureLimit
 from batchgen.dispatch.limits.admission import (
     Admission,
-    Buckets,
+    LimiterFactory,
     NeverFitsError,
     Permit,
-    own_bucket,
+    own_limiter,
 )
 from batchgen.dispatch.limits.budgets import CostBudget, RetryBudget
 from batchgen.dispatch.limits.window import Clock
@@ -69,10 +69,10 @@ class OnlineBackend:
         concurrency: int,
         failures_left: int | None,
         prices: Prices,
-        purses: Sequence[CostBudget],
+        budgets: Sequence[CostBudget],
         progress: Progress,
         host: str,
-        buckets: Buckets = own_bucket,
+        limiters: LimiterFactory = own_limiter,
         clock: Clock = time.monotonic,
     ) -> None:
         self._ledger, self._job, self._concurrency = ledger, job, concurrency
@@ -82,10 +82,10 @@ class OnlineBackend:
             requests=limits.requests_per_minute,
             tokens=limits.tokens_per_minute,
             pictures=limits.images_per_minute,
-            purses=purses,
+            budgets=budgets,
             prices=prices,
             clock=clock,
-            buckets=buckets,
+            limiters=limiters,
         )
         self._limiter = self._admission.limiter
         self._budget = RetryBudget(clock)
@@ -268,10 +268,12 @@ class OnlineBackend:
         self._progress.cost += called.attempt.cost or 0
         result = called.result
         if isinstance(result, Failure):
-            self._admission.failed(result, ticket, called.sent_at, own=self._is_own(work, result))
+            self._admission.record_failure(
+                result, ticket, called.sent_at, own=self._is_own(work, result)
+            )
             await self._failed(work, result, called.attempt)
         else:
-            self._admission.answered(work.request, ticket, result.answer.usage, called.sent_at)
+            self._admission.record_answer(work.request, ticket, result.answer.usage, called.sent_at)
             await self._answered(work, result, called.attempt)
 
     async def _answered(self, work: _Work, received: Received, attempt: Attempt) -> None:

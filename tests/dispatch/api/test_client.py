@@ -67,7 +67,7 @@ async def call(
     """One call, as the backend makes it."""
     given = given or request("r", body=MESSAGES)
     admission = Admission(
-        requests=None, tokens=None, pictures=None, purses=[], prices=PRICES, clock=now
+        requests=None, tokens=None, pictures=None, budgets=[], prices=PRICES, clock=now
     )
     async with Client(connection(url), KEY, connections=2, direct=direct) as client:
         watch = Watchdog(

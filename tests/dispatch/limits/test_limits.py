@@ -27,7 +27,7 @@ from batchgen.dispatch import Failure
 from batchgen.dispatch.api.http import Reply
 from batchgen.dispatch.limits.budgets import CostBudget, RetryBudget
 from batchgen.dispatch.limits.tokens import TokenEstimate
-from batchgen.dispatch.limits.window import Bucket
+from batchgen.dispatch.limits.window import Limiter
 from batchgen.errors import LimitError
 from batchgen.replies import Usage
 from batchgen.requests import PER_PICTURE, USUAL_PICTURE, Request
@@ -37,12 +37,12 @@ from batchgen.simulator.refusals import RefusalError
 LIMITS = (0.5, 1, 1.5, 2, 2.5, 7, 10, 60, 61.7, 500, 6000)
 
 
-async def taken(bucket: Bucket, amounts: Sequence[float]) -> list[tuple[float, float]]:
+async def taken(limiter: Limiter, amounts: Sequence[float]) -> list[tuple[float, float]]:
     """When each amount was sent by callers that take turns."""
     sent = []
     for amount in amounts:
-        await bucket.take(amount)
-        bucket.sent(amount)
+        await limiter.take(amount)
+        limiter.sent(amount)
         sent.append((now(), amount))
     return sent
 
@@ -50,7 +50,7 @@ async def taken(bucket: Bucket, amounts: Sequence[float]) -> list[tuple[float, f
 @pytest.mark.parametrize("limit", LIMITS)
 def test_no_window_passes_the_limit(limit: float) -> None:
     """P26 Requests never pass their limit in any 60 s, the first included; large limits are used to 98 %."""
-    sent = virtually(taken(Bucket(limit), [1.0] * int(max(6, limit * 2.5))))
+    sent = virtually(taken(Limiter(limit), [1.0] * int(max(6, limit * 2.5))))
     assert fullest(sent) <= max(1.0, limit)
     if limit >= 500:
         inside = sum(1 for at, _ in sent if at < sent[0][0] + 120)
@@ -67,13 +67,13 @@ def test_no_window_passes_the_limit(limit: float) -> None:
 def test_no_window_passes_the_limit_with_unequal_sizes(limit: float, shares: list[float]) -> None:
     """P26 Tokens and pictures neither, however unequal the requests are."""
     amounts = [share * limit for share in shares] * 2
-    assert fullest(virtually(taken(Bucket(limit), amounts))) <= limit * (1 + 1e-9)
+    assert fullest(virtually(taken(Limiter(limit), amounts))) <= limit * (1 + 1e-9)
 
 
 def test_a_token_limit_is_used_well_by_unequal_prompts() -> None:
     """P26 Prompts of 50 to 4,000 tokens use 95 % of a limit of 200,000 a minute."""
     dice = random.Random(1)
-    sent = virtually(taken(Bucket(200_000), [dice.uniform(50, 4000) for _ in range(400)]))
+    sent = virtually(taken(Limiter(200_000), [dice.uniform(50, 4000) for _ in range(400)]))
     assert fullest(sent) <= 200_000
     assert sum(amount for _, amount in sent) / (sent[-1][0] - sent[0][0]) * 60 >= 0.95 * 200_000
 
@@ -82,12 +82,12 @@ def test_tokens_beyond_the_estimate_hold_the_next_requests_back() -> None:
     """P26 What an answer used beyond its estimate counts in the window in which it was found out."""
 
     async def run() -> float:
-        bucket = Bucket(6000)
+        limiter = Limiter(6000)
         began = now()
-        await bucket.take(10)
-        bucket.sent(10)
-        bucket.owe(5990)
-        await bucket.take(10)
+        await limiter.take(10)
+        limiter.sent(10)
+        limiter.owe(5990)
+        await limiter.take(10)
         return now() - began
 
     assert virtually(run()) >= 59
@@ -428,7 +428,7 @@ def test_the_last_cent_is_spent() -> None:
 
 
 def test_two_purses_reserve_together_or_not_at_all() -> None:
-    """P25 When the second purse refuses, the first keeps nothing back."""
+    """P25 When the second budget refuses, the first keeps nothing back."""
     rich, poor = CostBudget(10 * COST, name="rich"), CostBudget(COST, name="poor")
     from batchgen.dispatch.limits.admission import Admission
 
@@ -436,7 +436,12 @@ def test_two_purses_reserve_together_or_not_at_all() -> None:
         from virtual import PRICES
 
         admission = Admission(
-            requests=None, tokens=None, pictures=None, purses=[rich, poor], prices=PRICES, clock=now
+            requests=None,
+            tokens=None,
+            pictures=None,
+            budgets=[rich, poor],
+            prices=PRICES,
+            clock=now,
         )
         ticket = await admission.admit(request("a"))
         admission.settle(ticket, None)
@@ -454,16 +459,16 @@ def test_an_admission_that_is_cancelled_gives_its_money_back() -> None:
     from batchgen.dispatch.limits.admission import Admission
 
     async def run() -> None:
-        purse = CostBudget(3 * COST, name="purse")
+        budget = CostBudget(3 * COST, name="budget")
         admission = Admission(
-            requests=1, tokens=None, pictures=None, purses=[purse], prices=PRICES, clock=now
+            requests=1, tokens=None, pictures=None, budgets=[budget], prices=PRICES, clock=now
         )
         admission.settle(await admission.admit(request("a")), 0)
         waiting = asyncio.create_task(admission.admit(request("b")))
         await asyncio.sleep(5)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-        await purse.reserve(3 * COST)
+        await budget.reserve(3 * COST)
 
     virtually(run())
 

@@ -26,9 +26,9 @@ from batchgen import disk
 from batchgen.dispatch.limits import shared as shared_module
 from batchgen.dispatch.limits import store
 from batchgen.dispatch.limits.gcra import SharedLimit, lease
-from batchgen.dispatch.limits.shared import PATIENCE, Shared
+from batchgen.dispatch.limits.shared import MAX_BUSY, SharedLimits
 from batchgen.dispatch.limits.store import NAME, LimitStore, state_folder
-from batchgen.dispatch.limits.window import Bucket
+from batchgen.dispatch.limits.window import Limiter
 from batchgen.errors import OutputError
 from batchgen.requests import Request
 from batchgen.simulator import Simulator
@@ -52,16 +52,16 @@ class Job:
     async def run(self, folder: Path) -> None:
         """Take and send until the end; what is taken is held for a while before it is sent."""
         began = now()
-        shared = Shared(URL, KEY, say=never, folder=folder)
-        bucket = shared.bucket(LIMIT, self.limit)
+        shared = SharedLimits(URL, KEY, say=never, folder=folder)
+        limiter = shared.limiter(LIMIT, self.limit)
         await asyncio.sleep(self.starts)
         while now() < began + self.ends:
             amount = self.amount()
-            await bucket.take(amount)
-            counted = bucket.sent(amount)
+            await limiter.take(amount)
+            counted = limiter.sent(amount)
             if held := self.held():
                 await asyncio.sleep(held)
-                bucket.sent(amount, counted)
+                limiter.sent(amount, counted)
             self.sent.append((now(), amount))
             if pause := self.pause():
                 await asyncio.sleep(pause)
@@ -213,12 +213,12 @@ def test_the_whole_backend_shares_its_limits(tmp_path: Path) -> None:
         return answer()
 
     async def both() -> None:
-        shares = [Shared(URL, KEY, say=never, folder=tmp_path) for _ in runs]
+        shares = [SharedLimits(URL, KEY, say=never, folder=tmp_path) for _ in runs]
         rows = [requests(40, answer_bound=900), requests(40, answer_bound=100)]
         limits = {"requests_per_minute": 30, "tokens_per_minute": 15_000, "concurrency": 12}
         await asyncio.gather(
             *(
-                work(todo, answering, run=run, buckets=shared.bucket, **limits)
+                work(todo, answering, run=run, limiters=shared.limiter, **limits)
                 for todo, run, shared in zip(rows, runs, shares, strict=True)
             )
         )
@@ -291,12 +291,12 @@ def test_what_was_not_used_is_given_back(tmp_path: Path) -> None:
     async def run() -> int:
         job = Job(limit=600, ends=3.21, pause=bursts(0.2, 0.4, 1))
         await job.run(tmp_path)
-        shared = Shared(URL, KEY, say=never, folder=tmp_path)
-        bucket = shared.bucket(LIMIT, 600)
-        await bucket.take(5)
+        shared = SharedLimits(URL, KEY, say=never, folder=tmp_path)
+        limiter = shared.limiter(LIMIT, 600)
+        await limiter.take(5)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.001):
-                await bucket.take(300)
+                await limiter.take(300)
         shared.close()
         return len(job.sent) + 5
 
@@ -308,10 +308,10 @@ def test_a_stopped_process_takes_its_place_again(tmp_path: Path) -> None:
     """P16 P26 A process that was stopped in its turn stands in line again, for others had its place meanwhile."""
 
     async def run() -> float:
-        shared = Shared(URL, KEY, say=never, folder=tmp_path)
-        bucket = shared.bucket(LIMIT, 60)
-        await bucket.take(1)
-        waiting = asyncio.create_task(bucket.take(1))
+        shared = SharedLimits(URL, KEY, say=never, folder=tmp_path)
+        limiter = shared.limiter(LIMIT, 60)
+        await limiter.take(1)
+        waiting = asyncio.create_task(limiter.take(1))
         await asyncio.sleep(0.1)
         asyncio.get_running_loop().now += 200  # type: ignore[attr-defined]
         continued, file = now(), LimitStore(tmp_path / NAME)
@@ -333,8 +333,8 @@ def test_a_place_taken_long_ago_waits_for_those_who_were_late(tmp_path: Path) ->
     """P26 Who waited for more than half a minute looks again: what was to go before may have gone later than it said."""
 
     async def run() -> list[tuple[float, float]]:
-        shares = [Shared(URL, KEY, say=never, folder=tmp_path) for _ in range(2)]
-        held, other = (shared.bucket(LIMIT, 10) for shared in shares)
+        shares = [SharedLimits(URL, KEY, say=never, folder=tmp_path) for _ in range(2)]
+        held, other = (shared.limiter(LIMIT, 10) for shared in shares)
         await held.take(6)
         counted = held.sent(6)
         waiting = asyncio.create_task(other.take(10))
@@ -355,8 +355,8 @@ def test_one_alone_when_the_folder_cannot_be_written(tmp_path: Path) -> None:
     """P15 P26 No folder, no matter: one sentence says why, once, and each limit holds for the run alone."""
     (tmp_path / "state").write_text("a file", encoding="utf-8")
     said: list[str] = []
-    shared = Shared(URL, KEY, say=said.append, folder=tmp_path / "state")
-    assert {type(shared.bucket(name, 60)) for name in ("a", "b")} == {Bucket}
+    shared = SharedLimits(URL, KEY, say=said.append, folder=tmp_path / "state")
+    assert {type(shared.limiter(name, 60)) for name in ("a", "b")} == {Limiter}
     shared.close()
     assert len(said) == 1
     assert "this run alone" in said[0]
@@ -370,16 +370,16 @@ def test_one_alone_when_the_file_fails_midway(
     said: list[str] = []
 
     async def run() -> list[tuple[float, float]]:
-        shared = Shared(URL, KEY, say=said.append, folder=tmp_path)
-        bucket, sent = shared.bucket(LIMIT, 600), []
+        shared = SharedLimits(URL, KEY, say=said.append, folder=tmp_path)
+        limiter, sent = shared.limiter(LIMIT, 600), []
         began = now()
         while now() < began + 150:
-            await bucket.take(1)
-            bucket.sent(1)
+            await limiter.take(1)
+            limiter.sent(1)
             sent.append((now(), 1.0))
             if len(sent) == 300:
                 monkeypatch.setattr(LimitStore, "_update", full)
-        bucket.owe(3)
+        limiter.owe(3)
         shared.close()
         return sent
 
@@ -435,16 +435,16 @@ def test_a_damaged_file_is_made_anew(
     share again what is made in its place."""
 
     async def run() -> None:
-        shares = [Shared(URL, KEY, say=never, folder=tmp_path / "state") for _ in range(2)]
-        first, second = (shared.bucket(LIMIT, 100_000) for shared in shares)
+        shares = [SharedLimits(URL, KEY, say=never, folder=tmp_path / "state") for _ in range(2)]
+        first, second = (shared.limiter(LIMIT, 100_000) for shared in shares)
         await first.take(1)
         if not while_open:
             shares[0].close()
         ruin(tmp_path / "state" / NAME)
         # Over the lease's end, so that both go to the file again.
         await asyncio.sleep(1)
-        for bucket in (first, second):
-            await bucket.take(5)
+        for limiter in (first, second):
+            await limiter.take(5)
         for shared in shares:
             shared.close()
         # And what was taken before, where that survived.
@@ -519,14 +519,14 @@ def test_a_busy_file_is_waited_for_without_blocking(tmp_path: Path) -> None:
     said: list[str] = []
 
     async def run() -> None:
-        shared = Shared(URL, KEY, say=said.append, folder=tmp_path)
-        bucket = shared.bucket(LIMIT, 6000)
-        await bucket.take(1)
+        shared = SharedLimits(URL, KEY, say=said.append, folder=tmp_path)
+        limiter = shared.limiter(LIMIT, 6000)
+        await limiter.take(1)
         with closing(sqlite3.connect(tmp_path / NAME, isolation_level=None)) as other:
             other.execute("BEGIN EXCLUSIVE")
             await asyncio.sleep(1)
-            taking = asyncio.create_task(bucket.take(1))
-            await asyncio.sleep(PATIENCE / 2)
+            taking = asyncio.create_task(limiter.take(1))
+            await asyncio.sleep(MAX_BUSY / 2)
             assert not taking.done()
             other.execute("COMMIT")
             await taking
@@ -534,10 +534,10 @@ def test_a_busy_file_is_waited_for_without_blocking(tmp_path: Path) -> None:
             other.execute("BEGIN EXCLUSIVE")
             await asyncio.sleep(1)
             before = now()
-            await bucket.take(1)
-            assert PATIENCE <= now() - before < PATIENCE + 1
+            await limiter.take(1)
+            assert MAX_BUSY <= now() - before < MAX_BUSY + 1
             assert "locked" in said[0]
-            await bucket.take(1)
+            await limiter.take(1)
             other.execute("COMMIT")
         shared.close()
 
@@ -602,20 +602,20 @@ def test_where_the_file_is(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_who_shares_with_whom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """P26 The same server, key and limit on the same clock, and nobody else; without a key, the same server."""
     shares = [
-        Shared(URL, KEY, say=never, folder=tmp_path),
-        Shared(URL, KEY, say=never, folder=tmp_path),
-        Shared(URL, "sk-other", say=never, folder=tmp_path),
-        Shared("https://other.test/v1", KEY, say=never, folder=tmp_path),
-        Shared(URL, None, say=never, folder=tmp_path),
-        Shared(URL, None, say=never, folder=tmp_path),
+        SharedLimits(URL, KEY, say=never, folder=tmp_path),
+        SharedLimits(URL, KEY, say=never, folder=tmp_path),
+        SharedLimits(URL, "sk-other", say=never, folder=tmp_path),
+        SharedLimits("https://other.test/v1", KEY, say=never, folder=tmp_path),
+        SharedLimits(URL, None, say=never, folder=tmp_path),
+        SharedLimits(URL, None, say=never, folder=tmp_path),
     ]
     monkeypatch.setattr(shared_module, "BOOT", tmp_path / "none")
-    shares.append(Shared(URL, KEY, say=never, folder=tmp_path))
+    shares.append(SharedLimits(URL, KEY, say=never, folder=tmp_path))
 
     async def run() -> list[int]:
         for shared in shares:
-            await shared.bucket(LIMIT, 60).take(1)
-            await shared.bucket("tokens_per_minute", 60).take(1)
+            await shared.limiter(LIMIT, 60).take(1)
+            await shared.limiter("tokens_per_minute", 60).take(1)
             shared.close()
         with closing(sqlite3.connect(tmp_path / NAME)) as connection:
             found = connection.execute("SELECT slots FROM line").fetchall()
@@ -633,8 +633,8 @@ def test_old_lines_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             return int(connection.execute("SELECT count(*) FROM line").fetchone()[0])
 
     async def touch(key: str) -> None:
-        shared = Shared(URL, key, say=never, folder=tmp_path)
-        await shared.bucket(LIMIT, 60).take(1)
+        shared = SharedLimits(URL, key, say=never, folder=tmp_path)
+        await shared.limiter(LIMIT, 60).take(1)
         shared.close()
 
     virtually(touch("a"))
