@@ -8,6 +8,15 @@ from pathlib import Path
 from batchgen.errors import DamagedError
 from batchgen.images import is_intact
 from batchgen.job import Job
+from batchgen.journal import (
+    count_rows,
+    files_of,
+    find_damage,
+    last_report,
+    mark_redo,
+    rows_with_outcomes,
+    shown_outcome,
+)
 from batchgen.queries import find_rows
 from batchgen.report import as_json, job_totals, write_report
 from batchgen.workspace import Workspace
@@ -38,7 +47,7 @@ def redo(
     with workspace.peek() as journal:
         workspace.staged(journal)
     with workspace.locked(), workspace.open() as journal:
-        return journal.mark_redo(find_rows(journal, identities), set(statuses))
+        return mark_redo(journal, find_rows(journal, identities), set(statuses))
 
 
 def export(job: Job, *, simulate: bool = False, output: Path | None = None) -> list[Path]:
@@ -51,13 +60,13 @@ def export(job: Job, *, simulate: bool = False, output: Path | None = None) -> l
         workspace.staged(journal)
         # Prompts, rows and outcomes are checked as they are read. The tables that are only
         # counted are checked here.
-        for damage in journal.damage(("attempts", "runs")):
+        for damage in find_damage(journal, ("attempts", "runs")):
             raise DamagedError(damage)
         paths = workspace.tables(journal).write(workspace.folder)
-        totals = job_totals(journal, journal.standing(None, by_turns=workspace.by_turns))
+        totals = job_totals(journal, count_rows(journal, None, by_turns=workspace.by_turns))
         write_report(
             workspace.folder,
-            as_json(job.name, totals, journal.last_report(), simulated=simulate),
+            as_json(job.name, totals, last_report(journal), simulated=simulate),
         )
         return paths
 
@@ -70,16 +79,18 @@ def verify(job: Job, *, simulate: bool = False, output: Path | None = None) -> l
     workspace = Workspace.of(job, simulate=simulate, output=output)
     with workspace.peek() as journal:
         workspace.staged(journal)
-        faults = list(journal.damage())
+        faults = list(find_damage(journal))
         if faults:
             # A damaged journal cannot say what its pictures should be.
             return faults
-        outcomes = (journal.shown(row, recorded) for row, recorded in journal.answered())
+        outcomes = (
+            shown_outcome(journal, row, recorded) for row, recorded in rows_with_outcomes(journal)
+        )
         return [
             f"{workspace.folder / file['path']}: is missing or was changed; "
             "the next run draws it again"
             for outcome in outcomes
             if outcome is not None
-            for file in journal.files_of(outcome)
+            for file in files_of(journal, outcome)
             if not is_intact(workspace.folder, file, rehash=True)
         ]

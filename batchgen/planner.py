@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from batchgen.dispatch.batches.input_file import MOST_REQUESTS
 from batchgen.job import Job
-from batchgen.journal import Journal
+from batchgen.journal import Journal, assume_lost, count_rows, first_row
 from batchgen.journal.batches import open_batches, set_aside, stale_requests
 from batchgen.pricing import dollars, in_batch
 from batchgen.queries import request_json
@@ -93,14 +93,14 @@ def plan(
         if not workspace.is_current(journal, stdin, capped=capped):
             journal = stack.enter_context(workspace.peek(shadow=True))
             workspace.stage(journal, stdin, capped=capped)
-        journal.miss(workspace.missing_pictures(journal))
+        assume_lost(journal, workspace.missing_pictures(journal))
         return _plan(workspace, journal, limit)
 
 
 def _plan(workspace: Workspace, journal: Journal, limit: int | None) -> Plan:
     job = workspace.job
-    counts = journal.standing(limit, by_turns=workspace.by_turns)
-    first = journal.first()
+    counts = count_rows(journal, limit, by_turns=workspace.by_turns)
+    first = first_row(journal)
     batch = job.mode == "batch"
     cost, bound = counts.cost, counts.cost_bound
     if batch:

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from batchgen.errors import InputError, Problem, did_you_mean
 from batchgen.job import Job
-from batchgen.journal import Journal, Row
+from batchgen.journal import (
+    Journal,
+    Row,
+    attempts_of,
+    count_rows,
+    last_run,
+    outcome_of,
+    rows_with_id,
+)
 from batchgen.journal.batches import batch_of, open_batches
 from batchgen.pricing import dollars
 from batchgen.recorder.recorder import rendered
@@ -39,8 +47,8 @@ def status(job: Job, *, simulate: bool = False, output: Path | None = None) -> d
     workspace = Workspace.of(job, simulate=simulate, output=output)
     with workspace.peek() as journal:
         workspace.staged(journal)
-        counts = journal.standing(None, by_turns=workspace.by_turns)
-        last = journal.last_run()
+        counts = count_rows(journal, None, by_turns=workspace.by_turns)
+        last = last_run(journal)
         return {
             "name": job.name,
             "simulated": simulate,
@@ -67,7 +75,7 @@ def show(
         workspace.staged(journal)
         rows = find_rows(journal, [identity])
         attempts = defaultdict(list)
-        for attempt in journal.attempts({row.outcome_id for row in rows}):
+        for attempt in attempts_of(journal, {row.outcome_id for row in rows}):
             shown = {name: attempt[name] for name in attempt if name not in _PRIVATE_ATTEMPT}
             shown["cost"] = dollars(attempt["cost"])
             attempts[attempt["ident"], attempt["key"]].append(shown)
@@ -80,7 +88,7 @@ def show(
 def _row_json(
     workspace: Workspace, journal: Journal, row: Row, attempts: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    recorded = journal.recorded(row.outcome_id, row.fingerprint)
+    recorded = outcome_of(journal, row.outcome_id, row.fingerprint)
     batch = batch_of(journal, row.outcome_id, row.fingerprint)
     outcome = None
     if recorded is not None:
@@ -125,7 +133,7 @@ def find_rows(journal: Journal, identities: Sequence[str]) -> list[Row]:
     rows: list[Row] = []
     problems = []
     for identity in identities:
-        matches = journal.find(identity)
+        matches = rows_with_id(journal, identity)
         rows += matches
         if not matches:
             sample = journal.query(f"SELECT DISTINCT id FROM rows LIMIT {_COMPARED}")

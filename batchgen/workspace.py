@@ -14,7 +14,7 @@ from batchgen.disk import make_folder, refuse_link, sweep, translating_errors
 from batchgen.errors import BusyError, InputError
 from batchgen.images import is_intact
 from batchgen.job import Connection, Job, connection
-from batchgen.journal import Journal
+from batchgen.journal import Journal, all_files
 from batchgen.pricing import Prices
 from batchgen.requests import Renderer
 from batchgen.staging.stager import (
@@ -111,15 +111,11 @@ class Workspace:
 
     def open(self) -> Journal:
         """Open the journal for writing. Only under the lock."""
-        return self._accepting(Journal.open(self.folder))
+        return Journal.open(self.folder, accept=self.job.output.accept)
 
     def peek(self, *, shadow: bool = False) -> Journal:
         """Open the journal for reading; with `shadow`, rows can be staged without touching it."""
-        return self._accepting(Journal.peek(self.folder, shadow=shadow))
-
-    def _accepting(self, journal: Journal) -> Journal:
-        journal.accept(self.job.output.accept)
-        return journal
+        return Journal.peek(self.folder, accept=self.job.output.accept, shadow=shadow)
 
     # -- prompts -> rows ---------------------------------------------------------------------------
 
@@ -193,7 +189,7 @@ class Workspace:
         """The (outcome id, fingerprint) of answers whose pictures are gone or were changed."""
         return [
             (file["ident"], file["key"])
-            for file in journal.files()
+            for file in all_files(journal)
             if not is_intact(self.folder, file)
         ]
 

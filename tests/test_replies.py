@@ -261,7 +261,7 @@ def test_large_replies_are_read_off_the_event_loop(
     job: Any = SimpleNamespace(kind="spied")
     monkeypatch.setitem(recorder.AT, "/spied", replace(KINDS["embedding"], read=spied))
     nothing: Any = None
-    books = recorder.JournalRecorder(job, nothing, nothing, nothing, nothing, None)
+    books = recorder.JournalRecorder(job, nothing, nothing, nothing, nothing, None, 1)
     request = Request(
         fingerprint=b"k",
         endpoint="/spied",

@@ -10,7 +10,8 @@ from lab import Lab, serving
 
 import batchgen
 from batchgen import maintenance
-from batchgen.report import STATUSES, RunTotals, describe_cost
+from batchgen.journal import STATUSES
+from batchgen.report import RunTotals, describe_cost
 from batchgen.simulator import RequestInfo, Settings, Simulator
 
 PRICING = {"gpt-5.6-luna": {"input": 1, "output": 2}}

@@ -14,8 +14,7 @@ from lab import Lab, serving
 
 import batchgen
 from batchgen import maintenance, queries
-from batchgen.journal import Journal
-from batchgen.report import STATUSES
+from batchgen.journal import STATUSES, rows_with_outcomes
 from batchgen.simulator import RequestInfo, Simulator
 from batchgen.workspace import Workspace
 
@@ -107,7 +106,7 @@ def test_without_ids_a_column_that_no_template_uses_may_change(lab: Lab, api: Si
 
 def _ids(lab: Lab, job: Path) -> list[str]:
     with Workspace.of(lab.load(job)).peek() as journal:
-        return [row.id for row, _ in journal.answered()]
+        return [row.id for row, _ in rows_with_outcomes(journal)]
 
 
 def test_an_edited_row_is_outdated_and_shows_its_old_answer(lab: Lab, api: Simulator) -> None:
@@ -310,7 +309,9 @@ def test_a_run_with_nothing_to_do_leaves_the_tables_alone(
     wrote = lab.go(finished)
     before = files(lab)
     with monkeypatch.context() as patched:
-        patched.setattr(Journal, "answered", lambda self: pytest.fail("every row is read"))
+        patched.setattr(
+            "batchgen.journal.rows._page", lambda *_, **__: pytest.fail("rows are read")
+        )
         left = lab.go(finished)
     assert files(lab) == before
     assert (left.line(), left.exit_code, left.job) == (wrote.line(), wrote.exit_code, wrote.job)
@@ -442,7 +443,7 @@ def test_a_run_that_dies_over_its_tables_leaves_nothing_taken_for_them(
     (lab.output() / "results.csv").write_bytes(b"gone")
     with monkeypatch.context() as patched:
         if step == "the tables are written":
-            patched.setattr(Journal, "end_run", crash)
+            patched.setattr("batchgen.session.session.end_run", crash)
         else:
             patched.setattr("batchgen.tables._whole", crash)
         with pytest.raises(Crash):

@@ -7,17 +7,15 @@ import sqlite3
 import time
 from collections.abc import Collection, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from batchgen.dispatch.batches.records import Batch, Member
+from batchgen.journal.change import Change
+from batchgen.journal.journal import Journal
 from batchgen.journal.records import fitting, insert, update
-from batchgen.journal.writer import Change
 from batchgen.kinds import AT
 from batchgen.replies import outline
 from batchgen.requests import Request, canonical
-
-if TYPE_CHECKING:
-    from batchgen.journal import Journal
 
 # Requests of a batch that are read or written together.
 PAGE = 250
@@ -29,7 +27,7 @@ RECENT = 24 * 3600.0
 def _batches(journal: Journal, condition: str, *values: Any) -> list[Batch]:
     """The batches for which a condition holds, oldest first."""
     return [
-        _batch(line) for line in journal.lines("batches", f"{condition} ORDER BY batch", *values)
+        _batch(line) for line in journal.records("batches", f"{condition} ORDER BY batch", *values)
     ]
 
 
@@ -63,7 +61,7 @@ def members(journal: Journal, batch: Batch, lines: Collection[int] | None) -> di
     """What is left of a batch's requests, by line: those of `lines`, or (None) the first PAGE. Raises DamagedError."""
     some = "" if lines is None else f" AND line IN ({', '.join('?' * len(lines))})"
     condition = f"batch = ?{some} ORDER BY line LIMIT {PAGE}"
-    found = journal.lines("members", condition, batch.number, *(lines or ()))
+    found = journal.records("members", condition, batch.number, *(lines or ()))
     return {line["line"]: _member(batch, line) for line in found}
 
 
@@ -92,39 +90,40 @@ def stale_requests(journal: Journal) -> int:
 def begun(batch: Batch, run: int) -> Change:
     """A batch is made; nothing of it was sent."""
     return Change(
-        also=partial(_begin, {**_cells(batch), "batch": batch.number, "run": run}), shown=False
+        also=partial(_begin, {**_cells(batch), "batch": batch.number, "run": run}),
+        changes_tables=False,
     )
 
 
 def enlisted(batch: Batch, found: Sequence[Member]) -> Change:
     """Requests are in a batch."""
     return Change(
-        lines=tuple(("members", partial(_enlisted, batch.number, member)) for member in found),
-        shown=False,
+        records=tuple(("members", partial(_enlisted, batch.number, member)) for member in found),
+        changes_tables=False,
     )
 
 
 def noted(batch: Batch) -> Change:
     """A batch is as it is now."""
-    return Change(also=partial(_note, batch), shown=False)
+    return Change(also=partial(_note, batch), changes_tables=False)
 
 
 def ended(requests: Sequence[Request]) -> Change:
     """Requests are in their batches no more."""
     return Change(
         also=partial(_leave, [(request.outcome_id, request.fingerprint) for request in requests]),
-        shown=False,
+        changes_tables=False,
     )
 
 
 def closed(batch: Batch) -> Change:
     """A batch brings nothing more; what is left of its requests is in it no more."""
-    return Change(also=partial(_close, batch), shown=False)
+    return Change(also=partial(_close, batch), changes_tables=False)
 
 
 def forgotten(batch: Batch) -> Change:
     """A batch that does not exist at the server."""
-    return Change(also=partial(_forget, batch.number), shown=False)
+    return Change(also=partial(_forget, batch.number), changes_tables=False)
 
 
 def _begin(cells: dict[str, Any], connection: sqlite3.Connection) -> None:

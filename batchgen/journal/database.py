@@ -1,4 +1,4 @@
-"""Opening the journal's file, knowing that it is one, and saying in a sentence what SQLite says of it."""
+"""Opening the journal's file, checking that it is one, and turning SQLite's errors into sentences."""
 
 from __future__ import annotations
 
@@ -17,47 +17,47 @@ from batchgen.requests import SCHEME
 
 NAME = "journal.db"
 
-# Bytes that the write-ahead log keeps of the disk when what it held is in the file: pass 1 writes a whole job at once.
+# Bytes of disk that the write-ahead log keeps once its content is in the file. Pass 1 writes a whole job at once, and
+# would leave a log of that size.
 LARGEST_LOG = 64 * 1024 * 1024
 
 
 @contextmanager
-def telling(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into OutputError and DamagedError, with what to do."""
+def translating_errors(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into OutputError and DamagedError, which say what to do."""
     try:
         yield
     except sqlite3.Error as error:
-        told = _told(path, error)
-        if told is None:
+        translated = _translated(path, error)
+        if translated is None:
             raise
-        raise told from None
+        raise translated from None
 
 
-def _told(path: Path, error: sqlite3.Error) -> BatchgenError | None:
+def _translated(path: Path, error: sqlite3.Error) -> BatchgenError | None:
     name = getattr(error, "sqlite_errorname", "") or ""
-    if name.startswith(
-        ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT")
-    ) or "decode to UTF-8" in str(error):
+    damaged = name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT"))
+    if damaged or "decode to UTF-8" in str(error):
         return DamagedError(
             f"{path}: is damaged ({error}); restore it from a backup or move it away"
         )
     if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
         what = "the disk is full or failing"
         return OutputError(
-            f"{path}: {what} ({error}); nothing recorded is lost; mend that and run again"
+            f"{path}: {what} ({error}); nothing recorded is lost; fix that and run again"
         )
     if name.startswith(
         ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_LOCKED", "SQLITE_BUSY")
     ):
-        return OutputError(f"{path}: cannot be written ({error}); mend that and run again")
+        return OutputError(f"{path}: cannot be written ({error}); fix that and run again")
     return None
 
 
 def writing(path: Path) -> sqlite3.Connection:
-    """A connection that writes, in WAL mode and with every commit synced. Raises OutputError, DamagedError."""
+    """A connection that writes, in WAL mode, each commit synced to disk. Raises OutputError, DamagedError."""
     for suffix in ("", "-wal", "-shm"):
         refuse_link(path.with_name(path.name + suffix))
-    with telling(path):
+    with translating_errors(path):
         connection = _connection(str(path))
         mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
@@ -73,9 +73,9 @@ def writing(path: Path) -> sqlite3.Connection:
 
 
 def reading(path: Path) -> sqlite3.Connection:
-    """A connection that only reads; a journal that does not exist, or has no tables yet, is an empty one."""
+    """A connection that only reads; a journal that does not exist, or has no tables yet, counts as empty."""
     refuse_link(path)
-    with telling(path):
+    with translating_errors(path):
         if path.exists():
             connection = _connection(f"{path.absolute().as_uri()}?mode=ro")
             if _schema(connection):
@@ -111,10 +111,10 @@ def _create(connection: sqlite3.Connection) -> None:
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:
-    """Raise DamagedError for what is no journal, OutputError for one of a newer batchgen."""
-    found = connection.execute("PRAGMA application_id").fetchone()[0]
-    if found != APPLICATION_ID:
-        raise DamagedError(f"{path}: is no journal of batchgen; move it away and run again")
+    """Raise DamagedError unless the file is a journal, OutputError when a newer batchgen wrote it."""
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    if application != APPLICATION_ID:
+        raise DamagedError(f"{path}: is not a journal of batchgen; move it away and run again")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > SCHEMA_VERSION:
         raise OutputError(
@@ -127,23 +127,23 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     scheme = connection.execute("SELECT value FROM meta WHERE name = 'scheme'").fetchone()
     if scheme is None or not scheme[0].isdecimal():
         raise DamagedError(
-            f"{path}: is damaged (it does not say how its keys were made); restore it from a backup"
+            f"{path}: is damaged (it does not say how its fingerprints were made); restore it from a backup"
         )
     if int(scheme[0]) > SCHEME:
         raise OutputError(
-            f"{path}: has keys of a newer batchgen (scheme {scheme[0]}); update batchgen and run again"
+            f"{path}: has fingerprints of a newer batchgen (scheme {scheme[0]}); update batchgen and run again"
         )
 
 
 def forget_tables(connection: sqlite3.Connection) -> None:
-    """Forget, with the caller's transaction, what is known of the tables that were written: they may show something else
-    than the journal from now on."""
+    """Forget, in the caller's transaction, what is known of the tables that were written: from now on the journal may
+    differ from them."""
     connection.execute("DELETE FROM meta WHERE name = 'tables'")
 
 
 def _schema(connection: sqlite3.Connection) -> list[tuple[str, ...]]:
     sql = "SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_master ORDER BY type, name"
-    return [tuple(found) for found in connection.execute(sql)]
+    return [tuple(each) for each in connection.execute(sql)]
 
 
 @cache

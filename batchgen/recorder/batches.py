@@ -10,8 +10,7 @@ from typing import Any
 
 from batchgen.dispatch import Outcome, Received
 from batchgen.dispatch.batches.records import Batch, Member, MemberResult
-from batchgen.journal import Journal, batches
-from batchgen.journal.writer import Writer, together
+from batchgen.journal import Journal, Writer, batches, record_attempt, record_outcome, together
 from batchgen.recorder.recorder import JournalRecorder
 from batchgen.requests import Request
 
@@ -71,10 +70,12 @@ class JournalBatchRecorder:
         for each in endings:
             request = each.outcome.request
             changes.append(
-                self._writer.attempt(request.outcome_id, request.fingerprint, each.attempt)
+                record_attempt(request.outcome_id, request.fingerprint, each.attempt, run=self._run)
             )
             changes.append(
-                self._writer.outcome(request.outcome_id, each.member.columns_digest, each.outcome)
+                record_outcome(
+                    request.outcome_id, each.member.columns_digest, each.outcome, run=self._run
+                )
             )
         await self._writer.commit(together(*changes))
 

@@ -15,9 +15,22 @@ from typing import Any, NamedTuple
 from batchgen.dispatch import LARGE_REPLY, Attempt, Failure, Outcome, Received, Thread
 from batchgen.images import PictureFolder, file_stem, stored
 from batchgen.job import Job
-from batchgen.journal import Journal, Row
+from batchgen.journal import (
+    Change,
+    Journal,
+    Row,
+    Writer,
+    outcome_of,
+    record_attempt,
+    record_outcome,
+    reread,
+    reserve_cost,
+    thread_heads,
+    together,
+    turns_of,
+    withdraw_failure,
+)
 from batchgen.journal.records import encodable
-from batchgen.journal.writer import Change, Writer, together
 from batchgen.kinds import AT
 from batchgen.replies import UnreadableReplyError, reply_message, transcript_of
 from batchgen.requests import Renderer, Request, RequestError, own_messages, with_history
@@ -36,10 +49,14 @@ class JournalRecorder:
         renderer: Renderer,
         pictures: PictureFolder,
         scope: int | None,
+        run: int,
     ) -> None:
         self._journal, self._writer, self._renderer = journal, writer, renderer
         self._job, self._pictures, self._scope = job, pictures, scope
         self._digests: dict[tuple[str, bytes], bytes] = {}
+        self._run = run
+        # What has money reserved in the journal.
+        self._reserved: set[tuple[str, bytes]] = set()
 
     async def threads(self) -> AsyncIterator[Thread]:
         """Everything that is to be sent, in the prompts file's order, a page at a time."""
@@ -59,7 +76,7 @@ class JournalRecorder:
     def _page(self, after: int) -> list[_Head]:
         """The next page of threads, after the row `after`. Requests are made here, many at a time, unless they are as large
         as the pictures in them."""
-        rows = self._journal.heads(after, self._scope)
+        rows = thread_heads(self._journal, after, self._scope)
         return [
             _Head(row, None if row.turn or self._renderer.reads_files else self._made(row))
             for row in rows
@@ -79,12 +96,12 @@ class JournalRecorder:
 
     async def turns(self, head: Row) -> list[Row]:
         """The turns of a conversation that are in scope, in order, as they stand now."""
-        rows = await asyncio.to_thread(self._journal.thread, head)
+        rows = await asyncio.to_thread(turns_of, self._journal, head)
         return [row for row in rows if self._scope is None or row.n <= self._scope]
 
     async def now(self, row: Row) -> Row:
         """A row as it stands now."""
-        return await asyncio.to_thread(self._journal.again, row)
+        return await asyncio.to_thread(reread, self._journal, row)
 
     async def request(
         self, row: Row, history: History = (), previous: bytes = b""
@@ -107,7 +124,7 @@ class JournalRecorder:
     def said(self, row: Row, previous: bytes, *, first: bool) -> History:
         """What an answered turn adds to its conversation: its own messages, then the reply to it."""
         given = rendered(self._job, self._renderer, row, previous).body["messages"]
-        recorded = self._journal.recorded(row.outcome_id, row.fingerprint)
+        recorded = outcome_of(self._journal, row.outcome_id, row.fingerprint)
         assert recorded is not None  # a turn is sent only after the turns before it have succeeded
         return [*(given if first else own_messages(given)), _reply(json.loads(recorded.response))]
 
@@ -129,8 +146,16 @@ class JournalRecorder:
 
     async def reserve(self, request: Request, number: int, at: float, cost: int) -> None:
         """A call that may cost up to `cost` nano-dollars is about to be sent."""
+        self._reserved.add((request.outcome_id, request.fingerprint))
         await self._writer.commit(
-            self._writer.reserve(request.outcome_id, request.fingerprint, number, at, cost)
+            reserve_cost(
+                request.outcome_id,
+                request.fingerprint,
+                run=self._run,
+                number=number,
+                at=at,
+                cost=cost,
+            )
         )
 
     async def receive(self, request: Request, body: Mapping[str, Any], reply: bytes) -> Received:
@@ -156,32 +181,36 @@ class JournalRecorder:
 
     async def attempt(self, request: Request, attempt: Attempt) -> None:
         """A call failed and its request has not ended."""
-        await self._writer.commit(
-            self._writer.attempt(request.outcome_id, request.fingerprint, attempt)
-        )
+        await self._writer.commit(self._attempt(request, attempt))
 
     def abandoned(self, request: Request, attempt: Attempt) -> None:
         """A call was given up while it was in flight; the writer records it before it ends."""
-        self._writer.put(self._writer.attempt(request.outcome_id, request.fingerprint, attempt))
+        self._writer.put(self._attempt(request, attempt))
 
     async def outcome(self, outcome: Outcome, attempt: Attempt) -> None:
         """The last call of a request in this run: the commit point."""
-        request = outcome.request
-        audit = self._writer.attempt(request.outcome_id, request.fingerprint, attempt)
+        audit = self._attempt(outcome.request, attempt)
         await self._writer.commit(together(audit, self._change(outcome)))
 
     async def withdraw(self, request: Request) -> None:
         """A failure that was recorded in this run says nothing of its row: it is pending again."""
-        await self._writer.commit(self._writer.withdraw(request.outcome_id, request.fingerprint))
+        await self._writer.commit(
+            withdraw_failure(request.outcome_id, request.fingerprint, run=self._run)
+        )
 
     async def unsent(self, outcome: Outcome) -> None:
         """A request that ended without being sent."""
         await self._writer.commit(self._change(outcome))
 
     def _change(self, outcome: Outcome) -> Change:
-        return self._writer.outcome(
-            outcome.request.outcome_id, self.asked_of(outcome.request), outcome
-        )
+        digest = self.asked_of(outcome.request)
+        return record_outcome(outcome.request.outcome_id, digest, outcome, run=self._run)
+
+    def _attempt(self, request: Request, attempt: Attempt) -> Change:
+        which = (request.outcome_id, request.fingerprint)
+        reserved = which in self._reserved
+        self._reserved.discard(which)
+        return record_attempt(*which, attempt, run=self._run, reserved=reserved)
 
     def asked_of(self, request: Request) -> bytes:
         """The digest of the cells that a request was made of, once: it is on its way out of this run."""
@@ -235,7 +264,9 @@ class _Conversation:
         # What stood in the way when the conversation was read is out of it: each turn before this one has succeeded.
         turn = await self._ledger.now(self._turns[0])
         return (
-            await self._ledger.request(turn, self._history, self._previous) if turn.todo else None
+            await self._ledger.request(turn, self._history, self._previous)
+            if turn.to_send
+            else None
         )
 
     async def _take_in(self, turn: Row) -> None:

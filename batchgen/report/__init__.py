@@ -8,7 +8,7 @@
 
 from batchgen.report.batches import batch_json
 from batchgen.report.report import Report, as_json, write_report
-from batchgen.report.totals import NO_CALLS, STATUSES, JobTotals, RunTotals, job_totals, run_totals
+from batchgen.report.totals import NO_CALLS, JobTotals, RunTotals, job_totals, run_totals
 from batchgen.report.wording import (
     describe_batches,
     describe_cost,
@@ -19,7 +19,6 @@ from batchgen.report.wording import (
 
 __all__ = [
     "NO_CALLS",
-    "STATUSES",
     "JobTotals",
     "Report",
     "RunTotals",

@@ -10,7 +10,8 @@ from typing import Any
 
 from batchgen.disk import atomic_write
 from batchgen.dispatch import Learned
-from batchgen.report.totals import STATUSES, JobTotals, RunTotals
+from batchgen.journal import STATUSES
+from batchgen.report.totals import JobTotals, RunTotals
 from batchgen.report.wording import describe_batches, describe_cost, pluralize
 
 # What to do about batches that have not ended.

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from batchgen.journal import Journal, RowCounts
+from batchgen.journal import Journal, RowCounts, answering_models, call_totals
 from batchgen.pricing import dollars
 
 # In the order in which a report lists them.
-STATUSES = ("succeeded", "incomplete", "failed", "blocked", "pending", "outdated")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,14 +64,14 @@ def job_totals(journal: Journal, counts: RowCounts) -> JobTotals:
         rows=counts.lines,
         total=sum(counts.lines.values()),
         failures=counts.failures,
-        models=journal.models(),
+        models=answering_models(journal),
         totals=run_totals(journal, None),
     )
 
 
 def run_totals(journal: Journal, run: int | None) -> RunTotals:
     """What the calls of a run took, or (None) of all runs."""
-    totals = journal.totals(run)
+    totals = call_totals(journal, run)
     return RunTotals(
         calls=totals["calls"],
         input_tokens=totals["input_tokens"],

@@ -114,9 +114,9 @@ class Backends:
         # openai takes a second to import, and plan and status do not need it.
         from batchgen.dispatch.api.client import Client
         from batchgen.dispatch.batches.backend import BatchBackend
-        from batchgen.journal.writer import Writer
+        from batchgen.journal import Writer
 
-        workspace, writer = self.workspace, Writer(self.journal.path, self.run)
+        workspace, writer = self.workspace, Writer(self.journal.path)
         try:
             async with (
                 self._server() as connection,
@@ -134,6 +134,7 @@ class Backends:
                     workspace.renderer,
                     self.pictures,
                     self.options.limit,
+                    self.run,
                 )
                 batches = BatchBackend(
                     transport=client,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batchgen.job import Job
-from batchgen.journal import Journal, RowCounts
+from batchgen.journal import Journal, RowCounts, spent, unpriced_attempts
 from batchgen.journal.batches import committed, set_aside
 from batchgen.pricing import NANO, Prices, in_batch
 from batchgen.replies import Usage
@@ -52,12 +52,12 @@ def _spent(journal: Journal, prices: Prices) -> int:
     # In this order: a call that moves from the open batches to the spent ones while we read counts
     # twice, which is safe, and is never missed.
     total = set_aside(journal)
-    for call in journal.unpriced():
+    for call in unpriced_attempts(journal):
         usage = Usage(input_tokens=call["input_tokens"], output_tokens=call["output_tokens"])
         cost = prices.cost(call["model"] or "", usage, tier=call["service_tier"])
         cost = (call["cost_bound"] or 0) if cost is None else cost
         total += cost if call["batch"] is None else in_batch(cost)
-    return total + journal.spent()
+    return total + spent(journal)
 
 
 def failures_left(job: Job, before: RowCounts) -> int | None:
@@ -70,5 +70,5 @@ def failures_left(job: Job, before: RowCounts) -> int | None:
     if allowed is None:
         return None
     rows = before.lines
-    failed = rows.get("failed", 0) + rows.get("incomplete", 0) - before.again
+    failed = rows.get("failed", 0) + rows.get("incomplete", 0) - before.retried
     return allowed.most(sum(rows.values())) - failed

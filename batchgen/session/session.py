@@ -14,7 +14,16 @@ from batchgen.dispatch import Progress
 from batchgen.errors import BatchgenError, InputError, OutputError, Problem, did_you_mean
 from batchgen.images import PictureFolder
 from batchgen.job import Job, api_key
-from batchgen.journal import Journal, RowCounts
+from batchgen.journal import (
+    Journal,
+    RowCounts,
+    answering_models,
+    begin_run,
+    count_rows,
+    end_run,
+    mark_lost,
+    owns_file,
+)
 from batchgen.journal.batches import committed, open_batches, stale_requests
 from batchgen.pricing import NANO, dollars, in_batch
 from batchgen.report import (
@@ -146,7 +155,9 @@ class Session:
     def finish(self, stopped: BatchgenError | None) -> Report:
         """End the run in the journal, report.json and run.log. Raises OutputError."""
         report = self._report(stopped)
-        self._journal.end_run(self._number, report.exit_code, report.run_json(), self._tables.known)
+        end_run(
+            self._journal, self._number, report.exit_code, report.run_json(), self._tables.known
+        )
         write_report(self.workspace.folder, report.as_json())
         self._log(f"ended: {report.run.calls} calls, exit {report.exit_code}")
         for line in report.learned_lines():
@@ -175,16 +186,16 @@ class Session:
     def _count(self) -> None:
         """Count the rows as they stand before the run, lost pictures included."""
         self._began = time.monotonic()
-        self._pictures = PictureFolder(self.workspace.folder, self._journal.owns)
+        self._pictures = PictureFolder(self.workspace.folder, partial(owns_file, self._journal))
         if self.workspace.staged(self._journal).draws:
             self._pictures.prepare()
-            self._journal.mark_lost(self.workspace.missing_pictures(self._journal))
+            mark_lost(self._journal, self.workspace.missing_pictures(self._journal))
         self._before = self._counts(self._options.limit)
         todo = self._before.to_send if self._sends else 0
         self._busy = bool(todo or open_batches(self._journal))
 
     def _counts(self, limit: int | None) -> RowCounts:
-        return self._journal.standing(limit, by_turns=self.workspace.by_turns)
+        return count_rows(self._journal, limit, by_turns=self.workspace.by_turns)
 
     def _work(
         self, work: Callable[[Backends], Coroutine[Any, Any, BatchgenError | None]]
@@ -192,8 +203,8 @@ class Session:
         """Begin the run in the journal, then do `work`, if there is any."""
         key = self._key() if self._busy else None
         self._signals.end_in_order()
-        self._number = self._journal.begin_run(
-            provenance(self.workspace, self._options, self._journal), self._job.text
+        self._number = begin_run(
+            self._journal, provenance(self.workspace, self._options, self._journal), self._job.text
         )
         self._log(f"began: {self._before.to_send if self._sends else 0} requests to send")
         if not self._busy:
@@ -242,7 +253,7 @@ class Session:
             total=sum(now.lines.values()),
             run=run_totals(journal, number) if self._busy else NO_CALLS,
             job=job_totals(journal, whole),
-            models=journal.models(number) if self._busy else (),
+            models=answering_models(journal, number) if self._busy else (),
             elapsed=time.monotonic() - self._began,
             simulated=self.workspace.simulate,
             stopped=str(stopped) if stopped else None,

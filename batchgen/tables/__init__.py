@@ -23,9 +23,16 @@ from typing import Any
 from batchgen.disk import FileStamp, file_stamp
 from batchgen.errors import InputError, Problem
 from batchgen.job import REQUESTS, Job
-from batchgen.journal import Journal, Recorded, Row
+from batchgen.journal import (
+    Journal,
+    RecordedOutcome,
+    Row,
+    Status,
+    rows_with_outcomes,
+    shown_outcome,
+)
 from batchgen.journal.records import digest_of
-from batchgen.journal.schema import LAST_RUN
+from batchgen.journal.status import LAST_RUN, WORST_FIRST
 from batchgen.kinds import KINDS
 from batchgen.pricing import dollars
 from batchgen.recorder.recorder import rendered
@@ -193,7 +200,7 @@ def _code() -> str:
 _CODE = _code()
 
 # What a table line stands for: one request, or all turns of a row, each with its outcome.
-Line = list[tuple[Row, Recorded | None]]
+Line = list[tuple[Row, RecordedOutcome | None]]
 
 
 class Tables:
@@ -211,7 +218,7 @@ class Tables:
             yield from self._result(line)
 
     def _lines(self) -> Iterator[Line]:
-        found = self._journal.answered()
+        found = rows_with_outcomes(self._journal)
         if not self._by_turns:
             return ([each] for each in found)
         return (
@@ -312,7 +319,7 @@ class Tables:
     def _tell(
         self,
         row: Row,
-        recorded: Recorded | None,
+        recorded: RecordedOutcome | None,
         folder: Path,
         answers: WriteResult,
         failures: WriteResult,
@@ -358,7 +365,7 @@ class Tables:
         return f"'{cell}"
 
     def _result(self, line: Line) -> Iterator[Record]:
-        shown = [(row, self._journal.shown(row, recorded)) for row, recorded in line]
+        shown = [(row, shown_outcome(self._journal, row, recorded)) for row, recorded in line]
         row, status = line[-1][0], _worst([each.status for each, _ in line])
         last = next((found for _, found in reversed(shown) if found is not None), None)
         inputs = {**{name: row.columns.get(name) for name in self._look.inputs}, **row.axes}
@@ -384,7 +391,7 @@ class Tables:
         # Where both have a name, it is the axis that stands: layout and conflicts leave no other case.
         return {**own, **inputs}
 
-    def _own(self, shown: Line, last: Recorded | None, status: str) -> Record:
+    def _own(self, shown: Line, last: RecordedOutcome | None, status: str) -> Record:
         own: Record = {"status": status, "error": _why(shown)}
         if self._by_turns:
             own["messages"] = self._messages(shown)
@@ -445,7 +452,7 @@ class Tables:
             messages += [*(own_messages(given) if messages else given), reply]
         return json.dumps(messages, ensure_ascii=False) if messages else None
 
-    def _error(self, row: Row, recorded: Recorded | None) -> Record:
+    def _error(self, row: Row, recorded: RecordedOutcome | None) -> Record:
         cells: Record = {
             "id": row.id,
             "turn": row.turn or None,
@@ -491,17 +498,16 @@ def _why(shown: Line) -> str | None:
     return None
 
 
-def reason_of(recorded: Recorded) -> str:
+def reason_of(recorded: RecordedOutcome) -> str:
     """Why a row failed: its reason, or gave_up after the last run that tried it again."""
     return "gave_up" if recorded.passing and recorded.tries >= LAST_RUN else str(recorded.reason)
 
 
-def _worst(statuses: Sequence[str]) -> str:
-    order = ("failed", "incomplete", "pending", "outdated", "blocked", "succeeded")
-    return min(statuses, key=order.index)
+def _worst(statuses: Sequence[Status]) -> Status:
+    return min(statuses, key=WORST_FIRST.index)
 
 
-def _whole(found: list[Recorded]) -> Recorded:
+def _whole(found: list[RecordedOutcome]) -> RecordedOutcome:
     """What all turns of a line took together, in the place of the last one's."""
     if len(found) == 1:
         return found[0]

@@ -12,7 +12,7 @@ from batchgen.batch_format import Result, result_line
 from batchgen.disk import atomic_write
 from batchgen.images import restored
 from batchgen.job import Job
-from batchgen.journal import Recorded, Row
+from batchgen.journal import RecordedOutcome, Row
 from batchgen.kinds import Kind
 from batchgen.replies import UnreadableReplyError, in_numbers
 from batchgen.requests import Renderer, canonical
@@ -42,7 +42,7 @@ def custom_id(job: Job, row: Row) -> str:
 
 
 def answer_of(
-    name: str, row: Row, recorded: Recorded, renderer: Renderer, folder: Path
+    name: str, row: Row, recorded: RecordedOutcome, renderer: Renderer, folder: Path
 ) -> Result | None:
     """A recorded answer as the API gave it: what batchgen keeps or asks for otherwise is as if it did not. `folder` holds
     the pictures; None where one of them is not what was written."""
@@ -69,7 +69,7 @@ def _as_given(
     return body
 
 
-def failure_of(name: str, row: Row, recorded: Recorded | None, reason: str) -> Result:
+def failure_of(name: str, row: Row, recorded: RecordedOutcome | None, reason: str) -> Result:
     """A row that failed: as a response where the server refused it, else as an error, also where it took a reply of status
     200 for none."""
     if recorded is None:

@@ -18,8 +18,15 @@ from typing import Any
 from batchgen import load_job
 from batchgen.dispatch import Attempt, Outcome
 from batchgen.dispatch.limits.admission import Admission
-from batchgen.journal import Journal
-from batchgen.journal.writer import Writer
+from batchgen.journal import (
+    Journal,
+    Writer,
+    begin_run,
+    record_attempt,
+    record_outcome,
+    rows_with_outcomes,
+    thread_heads,
+)
 from batchgen.kinds import KINDS
 from batchgen.prompts import open_prompts
 from batchgen.replies import Usage
@@ -80,7 +87,7 @@ def parts(prompts: Path, place: Workspace) -> dict[str, float]:
         found["read a page of rows again"] = least(size, lambda: pages(journal))
         requests = [
             render(row.columns, row.axes, name=row.id, outcome_id=row.outcome_id)
-            for row, _ in journal.answered()
+            for row, _ in rows_with_outcomes(journal)
         ]
         for name, limit in {"no limit": None, "three limits": 1e9}.items():
             found[f"admit, {name}"] = least(size, partial(admitted, place, requests, limit))
@@ -97,7 +104,9 @@ def parts(prompts: Path, place: Workspace) -> dict[str, float]:
             found[f"record an answer and its attempt, {group} at once"] = (
                 (time.process_time() - before) / size * 1e6
             )
-        found["read rows and answers for a table"] = least(size, lambda: list(journal.answered()))
+        found["read rows and answers for a table"] = least(
+            size, lambda: list(rows_with_outcomes(journal))
+        )
         found["tables as a whole"] = least(size, lambda: place.tables(journal).write(place.folder))
     return found
 
@@ -115,7 +124,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 def pages(journal: Journal) -> None:
     """Read everything that is to be sent."""
     after = 0
-    while page := journal.heads(after, None):
+    while page := thread_heads(journal, after, None):
         after = page[-1].seq
 
 
@@ -138,7 +147,8 @@ async def admit(place: Workspace, requests: list[Request], limit: float | None) 
 
 async def record(journal: Journal, requests: list[Request], group: int) -> None:
     """Commit an answer and an attempt for every request, so many at once."""
-    writer = Writer(journal.path, journal.begin_run({}, ""))
+    run = begin_run(journal, {}, "")
+    writer = Writer(journal.path)
     answer = KINDS["chat"].read(json.loads(REPLY), {})
     attempt = Attempt(
         number=1,
@@ -162,9 +172,11 @@ async def record(journal: Journal, requests: list[Request], group: int) -> None:
                 request_id="r",
             )
             waiting.append(
-                writer.put(writer.attempt(request.outcome_id, request.fingerprint, attempt))
+                writer.put(
+                    record_attempt(request.outcome_id, request.fingerprint, attempt, run=run)
+                )
             )
-            waiting.append(writer.put(writer.outcome(request.outcome_id, b"", outcome)))
+            waiting.append(writer.put(record_outcome(request.outcome_id, b"", outcome, run=run)))
         await asyncio.gather(*waiting)
     await writer.close()
 

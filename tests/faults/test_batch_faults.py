@@ -202,7 +202,7 @@ def test_killed_while_it_writes_then_online(lab: Lab) -> None:
             job = written(each, api)
             code = killed_at(step, job, key=KEY, most_requests=2)
             with Journal.peek(each.output()) as journal:
-                held, found = journal.lines("members", "1 = 1"), open_batches(journal)
+                held, found = journal.records("members", "1 = 1"), open_batches(journal)
             if held and all(batch.file is None for batch in found):
                 seen += 1
                 assert (code, world.sent) == (-9, [])

@@ -119,9 +119,9 @@ def assert_whole(lab: Lab, job: Path, whole: list[list[dict[str, str]]], step: i
     assert not list(lab.output().glob(".*.tmp")), f"step {step}"
     assert maintenance.verify(lab.load(job)) == [], f"step {step}"
     with Journal.peek(lab.output()) as journal:
-        assert not journal.lines("members", "1 = 1"), f"step {step}"
+        assert not journal.records("members", "1 = 1"), f"step {step}"
         assert not open_batches(journal), f"step {step}"
-        answered = Counter(line["ident"] for line in journal.lines("attempts", "1 = 1"))
+        answered = Counter(line["ident"] for line in journal.records("attempts", "1 = 1"))
         assert set(answered.values()) == {1}, f"step {step}"
         assert len(answered) == len(ROWS), f"step {step}"
 

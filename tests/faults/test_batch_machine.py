@@ -110,7 +110,7 @@ class BatchLife(Life):
         assert maintenance.verify(self.loaded) == []
         with Journal.peek(self.lab.output()) as journal:
             assert not open_batches(journal)
-            assert not journal.lines("members", "1 = 1")
+            assert not journal.records("members", "1 = 1")
         # The simulator works when it is asked: a batch that nobody knows of would be paid for all the same.
         httpx2.get(
             f"{self.api.url}/batches?limit=100", headers={"Authorization": f"Bearer {KEY}"}

@@ -21,10 +21,36 @@ import batchgen
 from batchgen import Job, maintenance, queries
 from batchgen.dispatch import Attempt, Outcome
 from batchgen.errors import BatchgenError, DamagedError, OutputError
-from batchgen.journal import Journal, database
-from batchgen.journal.records import insert, is_sound, packed, seal_of, unpacked, update
+from batchgen.journal import (
+    Change,
+    Journal,
+    Writer,
+    attempts_of,
+    begin_run,
+    call_totals,
+    count_rows,
+    database,
+    end_run,
+    find_damage,
+    first_row,
+    last_answer,
+    mark_lost,
+    mark_redo,
+    outcome_of,
+    record_attempt,
+    record_outcome,
+    reread,
+    reserve_cost,
+    rows_with_id,
+    rows_with_outcomes,
+    spent,
+    thread_heads,
+    turns_of,
+    withdraw_failure,
+)
+from batchgen.journal.outcomes import packed, unpacked
+from batchgen.journal.records import insert, is_sound, seal_of, update
 from batchgen.journal.schema import COLUMNS, TABLES
-from batchgen.journal.writer import Change, Writer
 from batchgen.kinds import KINDS
 from batchgen.requests import Request
 from batchgen.simulator import Settings, Simulator
@@ -156,8 +182,8 @@ def test_the_commands_end_with_74_and_a_sentence(lab: Lab, sound: Job) -> None:
     [
         ("PRAGMA user_version = 2", "newer batchgen"),
         ("UPDATE meta SET value = '2' WHERE name = 'scheme'", "newer batchgen"),
-        ("DELETE FROM meta WHERE name = 'scheme'", "does not say how its keys were made"),
-        ("PRAGMA application_id = 7", "no journal of batchgen"),
+        ("DELETE FROM meta WHERE name = 'scheme'", "does not say how its fingerprints were made"),
+        ("PRAGMA application_id = 7", "not a journal of batchgen"),
         ("DROP TABLE attempts", "its tables are not batchgen's"),
     ],
 )
@@ -289,9 +315,10 @@ def record(place: Workspace, which: Callable[[int], bool]) -> None:
     """An answer for the rows whose number `which` holds of."""
 
     async def fill(journal: Journal) -> None:
-        writer = Writer(journal.path, journal.begin_run({}, ""))
+        run = begin_run(journal, {}, "")
+        writer = Writer(journal.path)
         waiting = []
-        for row, _ in journal.answered():
+        for row, _ in rows_with_outcomes(journal):
             if which(row.n):
                 message = {"role": "assistant", "content": row.id}
                 reply = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
@@ -314,7 +341,9 @@ def record(place: Workspace, which: Callable[[int], bool]) -> None:
                     reply=json.dumps(reply).encode(),
                 )
                 waiting.append(
-                    writer.commit(writer.outcome(row.outcome_id, row.columns_digest, outcome))
+                    writer.commit(
+                        record_outcome(row.outcome_id, row.columns_digest, outcome, run=run)
+                    )
                 )
         await asyncio.gather(*waiting)
         await writer.close()
@@ -326,9 +355,9 @@ def record(place: Workspace, which: Callable[[int], bool]) -> None:
 def plans(journal: Journal, work: Callable[[], object]) -> list[str]:
     """How SQLite answers the queries that `work` asks."""
     asked: list[str] = []
-    journal._connection.set_trace_callback(asked.append)
+    journal.connection.set_trace_callback(asked.append)
     work()
-    journal._connection.set_trace_callback(None)
+    journal.connection.set_trace_callback(None)
     assert asked
     return [step["detail"] for sql in asked for step in journal.query(f"EXPLAIN QUERY PLAN {sql}")]
 
@@ -339,24 +368,24 @@ def test_every_lookup_uses_an_index(lab: Lab) -> None:
     place = staged(lab, 50)
     record(place, lambda n: n % 2 == 0)
     with place.open() as journal:
-        journal.begin_run({}, "")
-        row = journal.first()
+        begin_run(journal, {}, "")
+        row = first_row(journal)
         assert row is not None
         steps = {
-            "heads": plans(journal, lambda: journal.heads(0, None)),
-            "answered": plans(journal, lambda: list(journal.answered())),
-            "standing": plans(journal, lambda: journal.standing(None, by_turns=False)),
-            "by turns": plans(journal, lambda: journal.standing(7, by_turns=True)),
-            "totals": plans(journal, lambda: journal.totals()),
-            "find": plans(journal, lambda: journal.find("r1")),
-            "thread": plans(journal, lambda: journal.thread(row)),
-            "again": plans(journal, lambda: journal.again(row)),
-            "last": plans(journal, lambda: journal.last_answer(row.outcome_id)),
-            "attempts": plans(journal, lambda: journal.attempts([row.outcome_id])),
+            "heads": plans(journal, lambda: thread_heads(journal, 0, None)),
+            "answered": plans(journal, lambda: list(rows_with_outcomes(journal))),
+            "standing": plans(journal, lambda: count_rows(journal, None, by_turns=False)),
+            "by turns": plans(journal, lambda: count_rows(journal, 7, by_turns=True)),
+            "totals": plans(journal, lambda: call_totals(journal)),
+            "find": plans(journal, lambda: rows_with_id(journal, "r1")),
+            "thread": plans(journal, lambda: turns_of(journal, row)),
+            "again": plans(journal, lambda: reread(journal, row)),
+            "last": plans(journal, lambda: last_answer(journal, row.outcome_id)),
+            "attempts": plans(journal, lambda: attempts_of(journal, [row.outcome_id])),
         }
-    # A page is a few rows that an index found, and `talks` are their conversations.
+    # A page is a few rows that an index found, and `paged` are their conversations.
     steps = {
-        question: [each for each in details if each not in ("SCAN page", "SCAN talks")]
+        question: [each for each in details if each not in ("SCAN page", "SCAN paged")]
         for question, details in steps.items()
     }
     scanned = re.compile(
@@ -378,17 +407,17 @@ def test_whatever_changes_a_row_or_an_answer_forgets_the_tables(lab: Lab) -> Non
     place = staged(lab, 3)
     record(place, lambda n: True)
     with place.locked(), place.open() as journal:
-        row = journal.first()
+        row = first_row(journal)
         assert row is not None
         one = [(row.outcome_id, row.fingerprint)]
 
         def known() -> bool:
             return journal.meta("tables") is not None
 
-        def written(change: Callable[[Writer], Change]) -> None:
+        def written(change: Change) -> None:
             async def commit() -> None:
-                writer = Writer(journal.path, 1)
-                await writer.commit(change(writer))
+                writer = Writer(journal.path)
+                await writer.commit(change)
                 await writer.close()
 
             asyncio.run(commit())
@@ -400,22 +429,23 @@ def test_whatever_changes_a_row_or_an_answer_forgets_the_tables(lab: Lab) -> Non
         attempt = Attempt(number=1, started_at=1.0, wait=0.0, elapsed=0.1)
         for change in (
             again,
-            lambda: journal.mark_redo([row]),
-            lambda: journal.mark_lost(one),
-            lambda: journal.mark_lost([]),
-            lambda: written(lambda writer: writer.withdraw(row.outcome_id, row.fingerprint)),
-            lambda: written(
-                lambda writer: writer.attempt(row.outcome_id, row.fingerprint, attempt)
-            ),
+            lambda: mark_redo(journal, [row]),
+            lambda: mark_lost(journal, one),
+            lambda: mark_lost(journal, []),
+            lambda: written(withdraw_failure(row.outcome_id, row.fingerprint, run=1)),
+            lambda: written(record_attempt(row.outcome_id, row.fingerprint, attempt, run=1)),
             journal.forget_tables,
         ):
-            journal.end_run(1, 0, {}, {"recipe": "", "files": {}, "disarmed": 0})
-            for harmless in (lambda: journal.begin_run({}, ""), lambda: journal.end_run(2, 0, {})):
+            end_run(journal, 1, 0, {}, {"recipe": "", "files": {}, "disarmed": 0})
+            for harmless in (
+                lambda: begin_run(journal, {}, ""),
+                lambda: end_run(journal, 2, 0, {}),
+            ):
                 harmless()
                 assert known()
             place.stage(journal, capped=False)
             marked = journal.query("SELECT ident, key FROM outcomes WHERE lost")
-            journal.mark_lost(tuple(found) for found in marked)
+            mark_lost(journal, [tuple(found) for found in marked])
             assert known()
             change()
             assert not known()
@@ -441,12 +471,12 @@ def test_many_conversations_are_read_in_one_go(lab: Lab) -> None:
 
         with place.locked(), place.open() as journal:
             place.stage(journal, capped=False)
-            journal._connection.set_progress_handler(tick, 1000)
+            journal.connection.set_progress_handler(tick, 1000)
             after, heads = 0, 0
-            while page := journal.heads(after, None):
+            while page := thread_heads(journal, after, None):
                 heads += len(page)
                 after = page[-1].seq
-            journal.standing(None, by_turns=True)
+            count_rows(journal, None, by_turns=True)
         assert heads == conversations
         return counted
 
@@ -474,11 +504,11 @@ def test_a_long_conversation_is_read_once(lab: Lab) -> None:
 
         with place.locked(), place.open() as journal:
             place.stage(journal, capped=False)
-            journal._connection.set_progress_handler(tick, 100)
-            found = journal.standing(None, by_turns=False)
-            assert (found.to_send, found.again, found.lines) == (turns, 0, {"pending": turns})
-            (head,) = journal.heads(0, None)
-            assert len(journal.thread(head)) == turns
+            journal.connection.set_progress_handler(tick, 100)
+            found = count_rows(journal, None, by_turns=False)
+            assert (found.to_send, found.retried, found.lines) == (turns, 0, {"pending": turns})
+            (head,) = thread_heads(journal, 0, None)
+            assert len(turns_of(journal, head)) == turns
         return counted
 
     few, many = steps(500), steps(2000)
@@ -501,8 +531,8 @@ def test_the_turns_of_a_row_share_its_cells(lab: Lab) -> None:
     place = Workspace.of(lab.load(job))
     with place.locked(), place.open() as journal:
         place.stage(journal, capped=False)
-        (head,) = journal.heads(0, None)
-        for rows in (journal.thread(head), [row for row, _ in journal.answered()]):
+        (head,) = thread_heads(journal, 0, None)
+        for rows in (turns_of(journal, head), [row for row, _ in rows_with_outcomes(journal)]):
             assert len(rows) == 250
             assert (
                 len({id(row.text) for row in rows}) == len({id(row.columns) for row in rows}) == 1
@@ -545,13 +575,13 @@ def test_equal_requests_change_their_names_in_one_go(lab: Lab) -> None:
             lines = [f"{prefix}{n},same\n" for n in range(rows)]
             path.write_text("id,text\n" + "".join(lines), encoding="utf-8")
             with place.locked(), place.open() as journal:
-                journal._connection.set_progress_handler(tick if prefix == "new" else None, 100)
+                journal.connection.set_progress_handler(tick if prefix == "new" else None, 100)
                 place.stage(journal, capped=False)
             if prefix == "old":
                 record(place, lambda n: True)
         with place.peek() as journal:
-            assert journal.standing(None, by_turns=False).lines == {"succeeded": rows}
-            assert list(journal.damage()) == []
+            assert count_rows(journal, None, by_turns=False).lines == {"succeeded": rows}
+            assert list(find_damage(journal)) == []
         return counted
 
     few, many = steps(200), steps(800)
@@ -584,7 +614,7 @@ def test_a_journal_whose_log_was_left_behind_is_read_whole(lab: Lab, api: Simula
     lab.go(job, limit=2)
     place = Workspace.of(lab.load(job))
     with place.open() as journal:
-        journal.begin_run({"died": True}, "")
+        begin_run(journal, {"died": True}, "")
         folder = lab.folder / "crashed" / "job"
         folder.mkdir(parents=True)
         for name in ("journal.db", "journal.db-wal"):
@@ -600,25 +630,27 @@ def test_a_call_in_flight_when_the_process_died_counts_as_spent(lab: Lab) -> Non
     """P25 What a dead process had reserved becomes an attempt at its worst cost, once, and the audit says so."""
     place = staged(lab, 2)
     with place.open() as journal:
-        row = journal.first()
+        row = first_row(journal)
         assert row is not None
 
         async def reserve() -> None:
-            writer = Writer(journal.path, 1)
-            await writer.commit(writer.reserve(row.outcome_id, row.fingerprint, 1, 5.0, 700))
+            writer = Writer(journal.path)
+            await writer.commit(
+                reserve_cost(row.outcome_id, row.fingerprint, run=1, number=1, at=5.0, cost=700)
+            )
             await writer.close()
 
-        journal.begin_run({}, "")
+        begin_run(journal, {}, "")
         asyncio.run(reserve())
-        assert journal.spent() == 0
-        journal.begin_run({}, "")
-        journal.begin_run({}, "")
-        assert journal.spent() == 700
+        assert spent(journal) == 0
+        begin_run(journal, {}, "")
+        begin_run(journal, {}, "")
+        assert spent(journal) == 700
         assert [
             (each["reason"], each["cost"], each["run"])
-            for each in journal.attempts([row.outcome_id])
+            for each in attempts_of(journal, [row.outcome_id])
         ] == [("interrupted", 700, 1)]
-        assert list(journal.damage()) == []
+        assert list(find_damage(journal)) == []
 
 
 def test_the_writer_commits_what_has_arrived_and_tells_everyone_of_a_failure(lab: Lab) -> None:
@@ -626,10 +658,10 @@ def test_the_writer_commits_what_has_arrived_and_tells_everyone_of_a_failure(lab
     place = staged(lab, 1)
 
     async def use() -> None:
-        writer = Writer(place.folder / "journal.db", 1)
+        writer = Writer(place.folder / "journal.db")
         attempt = Attempt(number=1, started_at=1.0, wait=0.0, elapsed=0.1)
         await asyncio.gather(
-            *(writer.commit(writer.attempt("=x", b"k", attempt)) for _ in range(50))
+            *(writer.commit(record_attempt("=x", b"k", attempt, run=1)) for _ in range(50))
         )
 
         def full(connection: sqlite3.Connection) -> None:
@@ -637,14 +669,14 @@ def test_the_writer_commits_what_has_arrived_and_tells_everyone_of_a_failure(lab
             raise OutputError("the disk is full")
 
         with pytest.raises(OutputError, match="full"):
-            await writer.commit(writer.attempt("=x", b"k", attempt)._replace(also=full))
+            await writer.commit(record_attempt("=x", b"k", attempt, run=1)._replace(also=full))
         with pytest.raises(OutputError, match="full"):
-            await writer.commit(writer.attempt("=x", b"k", attempt))
+            await writer.commit(record_attempt("=x", b"k", attempt, run=1))
         await writer.close()
 
     asyncio.run(use())
     with place.peek() as journal:
-        assert len(journal.attempts(["=x"])) == 50
+        assert len(attempts_of(journal, ["=x"])) == 50
 
 
 @pytest.mark.parametrize(
@@ -663,7 +695,7 @@ def test_a_writer_that_cannot_begin_tells_everyone(
         raise error
 
     async def use() -> None:
-        writer = Writer(place.folder / "journal.db", 1)
+        writer = Writer(place.folder / "journal.db")
         for _ in range(2):
             with pytest.raises(type(error)):
                 await asyncio.wait_for(writer.commit(Change(also=wrong)), 10)
@@ -679,13 +711,14 @@ def test_hostile_texts_of_a_server_are_kept(lab: Lab) -> None:
     """P18 Lone surrogates in a model's name, a code or an id are recorded as well as can be."""
     place = staged(lab, 1)
     with place.open() as journal:
-        row = journal.first()
+        row = first_row(journal)
         assert row is not None
 
         async def use() -> None:
-            writer = Writer(journal.path, journal.begin_run({}, ""))
+            begin_run(journal, {}, "")
+            writer = Writer(journal.path)
             attempt = Attempt(number=1, started_at=1.0, wait=0.0, elapsed=0.1, code="\udc00")
-            await writer.commit(writer.attempt(row.outcome_id, row.fingerprint, attempt))
+            await writer.commit(record_attempt(row.outcome_id, row.fingerprint, attempt, run=1))
             message = {"role": "assistant", "content": "\ud83d"}
             reply = {"choices": [{"message": message, "finish_reason": "stop"}], "model": "m\ud800"}
             request = Request(
@@ -706,15 +739,15 @@ def test_hostile_texts_of_a_server_are_kept(lab: Lab) -> None:
                 reply=json.dumps(reply).encode(),
                 request_id="\ud800",
             )
-            await writer.commit(writer.outcome(row.outcome_id, row.columns_digest, outcome))
+            await writer.commit(record_outcome(row.outcome_id, row.columns_digest, outcome, run=1))
             await writer.close()
 
         asyncio.run(use())
-        recorded = journal.recorded(row.outcome_id, row.fingerprint)
+        recorded = outcome_of(journal, row.outcome_id, row.fingerprint)
         assert recorded is not None
         assert recorded.model == "m\ufffd"
-        assert journal.attempts([row.outcome_id])[0]["code"] == "\ufffd"
-        assert list(journal.damage()) == []
+        assert attempts_of(journal, [row.outcome_id])[0]["code"] == "\ufffd"
+        assert list(find_damage(journal)) == []
 
 
 def test_a_plan_shadows_what_is_staged_and_touches_nothing(lab: Lab, api: Simulator) -> None:
@@ -741,7 +774,7 @@ def test_the_log_gives_its_room_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) 
     with place.locked(), place.open() as journal:
         place.stage(journal, capped=False)
         assert log.stat().st_size > 4_000_000
-        journal.begin_run({}, "")
+        begin_run(journal, {}, "")
         assert log.stat().st_size <= 50_000
 
 
@@ -750,12 +783,12 @@ def test_a_page_of_large_texts_is_short(lab: Lab, monkeypatch: pytest.MonkeyPatc
     fill the memory."""
     place = staged(lab, 30)
     record(place, lambda n: n > 20)
-    monkeypatch.setattr("batchgen.journal.PAGE_BYTES", 100)
+    monkeypatch.setattr("batchgen.journal.rows.PAGE_BYTES", 100)
     with place.open() as journal:
         pages, after = [], 0
-        while page := journal.heads(after, None):
+        while page := thread_heads(journal, after, None):
             pages.append([row.n for row in page])
             after = page[-1].seq
         assert [n for page in pages for n in page] == list(range(1, 21))
         assert max(map(len, pages)) < 5
-        assert [row.n for row, _ in journal.answered()] == list(range(1, 31))
+        assert [row.n for row, _ in rows_with_outcomes(journal)] == list(range(1, 31))

@@ -12,6 +12,7 @@ from lab import Lab
 
 import batchgen
 from batchgen import Options, maintenance, queries
+from batchgen.journal import rows_with_outcomes
 from batchgen.simulator import Simulator
 from batchgen.workspace import Workspace
 
@@ -332,7 +333,7 @@ def test_two_rows_with_equal_requests_are_two_rows(lab: Lab) -> None:
     place = Workspace.of(lab.load(lab.job(NOWHERE, rows=None, prompts={"path": "prompts.csv"})))
     with place.locked(), place.open() as journal:
         place.stage(journal, capped=False)
-        rows = [row for row, _ in journal.answered()]
+        rows = [row for row, _ in rows_with_outcomes(journal)]
     assert rows[0].fingerprint == rows[2].fingerprint == rows[3].fingerprint
     assert [row.id for row in rows[2:]] == [f"{rows[0].id}-2", f"{rows[0].id}-3"]
     assert [row.outcome_id for row in rows] == ["#1", "#1", "#2", "#3"]

@@ -1,0 +1,118 @@
+"""The audit of every call, and what calls took: tokens and money. What is in flight under a cap on money is reserved."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Mapping
+from functools import partial
+from typing import Any
+
+from batchgen.dispatch import Attempt
+from batchgen.journal.change import Change
+from batchgen.journal.journal import PAGE, Journal
+from batchgen.journal.records import fitting, insert
+from batchgen.journal.schema import total_of
+
+
+def attempts_of(journal: Journal, outcome_ids: Collection[str]) -> list[dict[str, Any]]:
+    """The attempts under some outcome ids, those of each in order. The whole table is read. Raises DamagedError."""
+    wanted = list(outcome_ids)
+    pages = (wanted[at : at + PAGE] for at in range(0, len(wanted), PAGE))
+    return [
+        record
+        for page in pages
+        for record in journal.records(
+            "attempts", f"ident IN ({', '.join('?' * len(page))}) ORDER BY seq", *page
+        )
+    ]
+
+
+def call_totals(journal: Journal, run: int | None = None) -> dict[str, int]:
+    """What the calls of one run took, or (None) of all: `calls`, `input_tokens`, `output_tokens`, `cost` in nano-dollars,
+    and `unpriced`, the number of calls whose cost is unknown."""
+    where, value = ("run = ?", run) if run is not None else ("1 = ?", 1)
+    sums = {
+        "calls": "count(*)",
+        "input_tokens": total_of("input_tokens"),
+        "output_tokens": total_of("output_tokens"),
+        "cost": total_of("cost"),
+        "unpriced": "count(*) - count(cost)",
+    }
+    found = journal.query(f"SELECT {', '.join(sums.values())} FROM attempts WHERE {where}", value)
+    return dict(zip(sums, map(int, found[0]), strict=True))
+
+
+def spent(journal: Journal) -> int:
+    """The cost of all attempts whose cost is known, in nano-dollars. Raises DamagedError when any attempt is not sound: a cap
+    on money must not rest on a damaged sum."""
+    for record in journal.all_records("attempts"):
+        journal.checked("attempts", record)
+    return call_totals(journal)["cost"]
+
+
+def unpriced_attempts(journal: Journal) -> list[sqlite3.Row]:
+    """The attempts of unknown cost: input_tokens, output_tokens, the batch they were in, the model and service_tier that
+    answered, and the highest cost of such a call (cost_bound, nano-dollars), each NULL where unknown."""
+    return journal.query(
+        """SELECT a.input_tokens, a.output_tokens, a.batch, o.model, o.service_tier,
+            coalesce(r.cost_bound, (SELECT max(cost_bound) FROM rows)) AS cost_bound
+        FROM attempts a
+            LEFT JOIN outcomes o ON o.ident = a.ident AND o.key = a.key AND o.run = a.run
+            LEFT JOIN rows r ON r.key = a.key AND r.ident = a.ident
+        WHERE a.cost IS NULL"""
+    )
+
+
+def record_attempt(
+    outcome_id: str, fingerprint: bytes, attempt: Attempt, *, run: int, reserved: bool = False
+) -> Change:
+    """A call has ended; one that was `reserved` is no longer."""
+    record = partial(_audit, outcome_id, fingerprint, run, attempt)
+    release = partial(_release, outcome_id, fingerprint) if reserved else None
+    return Change(records=(("attempts", record),), also=release)
+
+
+def reserve_cost(
+    outcome_id: str, fingerprint: bytes, *, run: int, number: int, at: float, cost: int
+) -> Change:
+    """A call is about to be sent under a cap on money.
+
+    number: of the attempt, within the run.
+    at: seconds since 1970.
+    cost: its highest, in nano-dollars.
+    """
+    cells = {"ident": outcome_id, "key": fingerprint, "run": run, "number": number, "at": at}
+    return Change(also=partial(_reserve, {**cells, "cost": cost}))
+
+
+def _audit(
+    outcome_id: str, fingerprint: bytes, run: int, attempt: Attempt
+) -> tuple[str | bytes | float | None, ...]:
+    """An attempt as its table holds it."""
+    return (
+        outcome_id,
+        fingerprint,
+        run,
+        attempt.number,
+        attempt.started_at,
+        attempt.status,
+        attempt.code,
+        attempt.reason,
+        attempt.request_id,
+        attempt.input_tokens,
+        attempt.output_tokens,
+        fitting(attempt.cost),
+        attempt.wait,
+        attempt.elapsed,
+        attempt.batch,
+    )
+
+
+def _reserve(cells: Mapping[str, Any], connection: sqlite3.Connection) -> None:
+    insert(connection, "reserved", cells, replace=True)
+
+
+def _release(outcome_id: str, fingerprint: bytes, connection: sqlite3.Connection) -> None:
+    connection.execute(
+        "DELETE FROM reserved WHERE ident = ? AND key = ?", (outcome_id, fingerprint)
+    )

@@ -1,0 +1,286 @@
+"""The outcomes that are recorded, and the pictures that their answers own."""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+
+from batchgen.dispatch import Outcome
+from batchgen.errors import DamagedError
+from batchgen.journal.change import INSERTIONS, Change
+from batchgen.journal.journal import Journal
+from batchgen.journal.records import fitting, insert, sealed, update
+from batchgen.journal.status import LAST_RUN, state
+from batchgen.requests import canonical
+
+if TYPE_CHECKING:
+    from batchgen.journal.rows import Row
+
+# Bytes of a response up to which it is kept as it came: compressing costs more time than writing what it would save.
+SMALL = 1000
+
+
+class RecordedOutcome(NamedTuple):
+    """An outcome as its table holds it, without its seal; `cost` in nano-dollars, `packed` the response as stored."""
+
+    outcome_id: str
+    fingerprint: bytes
+    status: Literal["succeeded", "incomplete", "failed"]
+    finish_reason: str | None
+    model: str | None
+    service_tier: str | None
+    input_tokens: int | None
+    cached_tokens: int | None
+    output_tokens: int | None
+    reasoning_tokens: int | None
+    cost: int | None
+    attempts: int
+    elapsed: float
+    answered_at: float
+    run: int
+    reason: str | None
+    http_status: int | None
+    code: str | None
+    message: str | None
+    request_id: str | None
+    passing: int
+    columns_digest: bytes
+    packed: bytes
+    tries: int
+    redo: int
+    lost: int
+
+    @classmethod
+    def read(cls, journal: Journal, record: Sequence[Any]) -> Self:
+        """The outcome of a record. Raises DamagedError."""
+        return cls._make(journal.checked("outcomes", record)[:-1])
+
+    @property
+    def response(self) -> bytes:
+        """The API's JSON, b"" for a failure. Raises DamagedError when it cannot be unpacked."""
+        return unpacked(self.packed)
+
+
+def packed(response: bytes) -> bytes:
+    """A response as it is stored: compressed where that pays."""
+    small = zlib.compress(response, 6) if len(response) > SMALL else response
+    return b"z" + small if len(small) < len(response) else b"r" + response
+
+
+def unpacked(stored: bytes) -> bytes:
+    """A response as it came. Raises DamagedError."""
+    try:
+        return zlib.decompress(stored[1:]) if stored[:1] == b"z" else stored[1:]
+    except zlib.error:
+        raise DamagedError("a stored response cannot be unpacked") from None
+
+
+# -- reading -------------------------------------------------------------------------------------
+
+
+def outcome_of(journal: Journal, outcome_id: str, fingerprint: bytes) -> RecordedOutcome | None:
+    """The outcome recorded for a request, or None. Raises DamagedError."""
+    return _first(journal, "ident = ? AND key = ?", outcome_id, fingerprint)
+
+
+def last_answer(journal: Journal, outcome_id: str) -> RecordedOutcome | None:
+    """The latest answer under an outcome id, whatever its fingerprint: what an outdated row shows. Raises DamagedError."""
+    # Without an id column, the same outcome id belongs to many rows.
+    if not outcome_id.startswith("="):
+        return None
+    newest = "ident = ? AND status <> 'failed' ORDER BY answered_at DESC LIMIT 1"
+    return _first(journal, newest, outcome_id)
+
+
+def shown_outcome(
+    journal: Journal, row: Row, recorded: RecordedOutcome | None
+) -> RecordedOutcome | None:
+    """What a table shows of a row: its outcome, or the last answer of an outdated row. Raises DamagedError."""
+    if recorded is None and row.status == "outdated":
+        return last_answer(journal, row.outcome_id)
+    return recorded
+
+
+def _first(journal: Journal, condition: str, *values: Any) -> RecordedOutcome | None:
+    found = journal.query(f"SELECT * FROM outcomes WHERE {condition}", *values)
+    return RecordedOutcome.read(journal, tuple(found[0])) if found else None
+
+
+def answering_models(journal: Journal, run: int | None = None) -> tuple[str, ...]:
+    """The models that answered in one run, or (None) in all, by the names that they gave."""
+    where, value = ("run = ?", run) if run is not None else ("1 = ?", 1)
+    sql = f"SELECT DISTINCT model FROM outcomes WHERE model IS NOT NULL AND {where} ORDER BY 1"
+    return tuple(row["model"] for row in journal.query(sql, value))
+
+
+def all_files(journal: Journal) -> Iterator[dict[str, Any]]:
+    """Every picture that an answer owns, also an answer that no row shows any more. Raises DamagedError."""
+    return (journal.named("files", record) for record in journal.all_records("files"))
+
+
+def files_of(journal: Journal, outcome: RecordedOutcome) -> list[dict[str, Any]]:
+    """The pictures of one answer. Raises DamagedError."""
+    return journal.records(
+        "files", "ident = ? AND key = ?", outcome.outcome_id, outcome.fingerprint
+    )
+
+
+def owns_file(journal: Journal, path: str) -> bool:
+    """Whether a recorded answer owns the picture at a path."""
+    return bool(journal.query("SELECT 1 FROM files WHERE path = ?", path))
+
+
+# -- writing, in a run -----------------------------------------------------------------------------
+
+
+def record_outcome(outcome_id: str, columns_digest: bytes, outcome: Outcome, *, run: int) -> Change:
+    """A request has ended in a run. A failure never replaces an answer that is still whole."""
+    record = partial(_recorded, outcome_id, columns_digest, outcome, run)
+    if outcome.failure is not None:
+        return Change(also=partial(_fail, record))
+    if outcome.files:
+        own = partial(_own, outcome_id, outcome.request.fingerprint, outcome.files)
+        return Change(records=(("outcomes", record),), also=own)
+    return Change(records=(("outcomes", record),))
+
+
+def withdraw_failure(outcome_id: str, fingerprint: bytes, *, run: int) -> Change:
+    """A failure recorded in a run turns out to say nothing about its row, which is pending again."""
+    return Change(also=partial(_withdraw, outcome_id, fingerprint, run))
+
+
+def _recorded(
+    outcome_id: str, columns_digest: bytes, outcome: Outcome, run: int
+) -> RecordedOutcome:
+    """An outcome as its table holds it."""
+    answer, failure = outcome.answer, outcome.failure
+    usage = answer.usage if answer else None
+    return RecordedOutcome(
+        outcome_id=outcome_id,
+        fingerprint=outcome.request.fingerprint,
+        status="failed" if answer is None else "succeeded" if answer.ended else "incomplete",
+        finish_reason=answer.finish_reason if answer else None,
+        model=answer.model if answer else None,
+        service_tier=answer.service_tier if answer else None,
+        input_tokens=usage.input_tokens if usage else None,
+        cached_tokens=usage.cached_tokens if usage else None,
+        output_tokens=usage.output_tokens if usage else None,
+        reasoning_tokens=usage.reasoning_tokens if usage else None,
+        cost=fitting(outcome.cost),
+        attempts=outcome.attempts,
+        elapsed=outcome.elapsed,
+        answered_at=outcome.answered_at,
+        run=run,
+        reason=failure.reason if failure else None,
+        http_status=failure.status if failure else 200,
+        code=failure.code if failure else None,
+        message=failure.message if failure else None,
+        request_id=outcome.request_id,
+        passing=int(failure is not None and failure.is_passing),
+        columns_digest=columns_digest,
+        packed=packed(outcome.reply),
+        tries=0,
+        redo=0,
+        lost=0,
+    )
+
+
+def _fail(record: Callable[[], RecordedOutcome], connection: sqlite3.Connection) -> None:
+    failed = record()
+    sql = "SELECT rowid, status, passing, tries, lost FROM outcomes WHERE ident = ? AND key = ?"
+    old = connection.execute(sql, (failed.outcome_id, failed.fingerprint)).fetchone()
+    counts = old is not None and (old["passing"] or old["status"] != "failed")
+    tries = (old["tries"] if counts else 0) + 1 if failed.passing else 0
+    if old and old["status"] != "failed" and not old["lost"]:
+        # It was asked again by `redo`, which stays in force while the failure is a passing one.
+        redo = int(failed.passing and tries < LAST_RUN)
+        update(connection, "outcomes", old["rowid"], {"redo": redo, "tries": tries})
+        return
+    connection.execute(INSERTIONS["outcomes"], sealed(failed._replace(tries=tries)))
+    _own(failed.outcome_id, failed.fingerprint, (), connection)
+
+
+def _own(
+    outcome_id: str,
+    fingerprint: bytes,
+    files: Sequence[Mapping[str, Any]],
+    connection: sqlite3.Connection,
+) -> None:
+    """The pictures of an answer replace those of the one before it."""
+    connection.execute("DELETE FROM files WHERE ident = ? AND key = ?", (outcome_id, fingerprint))
+    for file in files:
+        insert(connection, "files", {**file, "ident": outcome_id, "key": fingerprint}, replace=True)
+
+
+def _withdraw(
+    outcome_id: str, fingerprint: bytes, run: int, connection: sqlite3.Connection
+) -> None:
+    sql = "DELETE FROM outcomes WHERE ident = ? AND key = ? AND run = ? AND status = 'failed'"
+    connection.execute(sql, (outcome_id, fingerprint, run))
+
+
+# -- writing, outside a dispatch -------------------------------------------------------------------
+
+
+def assume_lost(journal: Journal, outcomes: Iterable[tuple[str, bytes]]) -> None:
+    """Pictures of these (outcome id, fingerprint) are missing: for every status of this connection, and nowhere else. A
+    plan reads so what a run would mark."""
+    journal.connection.executemany("INSERT OR IGNORE INTO missing VALUES(?, ?)", outcomes)
+
+
+def mark_lost(journal: Journal, lost: Iterable[tuple[str, bytes]]) -> None:
+    """Pictures of exactly these (outcome id, fingerprint) are missing or not what was written."""
+    wanted = set(lost)
+    marked = {
+        (found["ident"], found["key"])
+        for found in journal.query("SELECT ident, key FROM outcomes WHERE lost")
+    }
+    if wanted == marked:
+        return
+    with journal.transaction() as connection:
+        _mark(connection, marked - wanted, {"lost": 0})
+        _mark(connection, wanted - marked, {"lost": 1})
+
+
+def mark_redo(journal: Journal, rows: Iterable[Row], statuses: Iterable[str] = ()) -> int:
+    """Have rows asked again by the next run; the old answers stay until the new ones are recorded.
+
+    rows: those that were named.
+    statuses: and all in these.
+
+    The later turns of their conversations follow from them and are asked again too. Returns how many of all these had an
+    outcome.
+    """
+    with journal.transaction() as connection:
+        marked = {
+            (row.outcome_id, row.fingerprint, row.conversation, canonical(row.axes), row.turn)
+            for row in rows
+        }
+        sql = f"{state()} SELECT ident, key, conversation, axes, turn FROM state WHERE status = ?"
+        for status in statuses:
+            marked |= {tuple(found) for found in journal.query(sql, status)}
+        wanted = {(outcome_id, fingerprint) for outcome_id, fingerprint, *_ in marked}
+        first: dict[tuple[str, str], int] = {}
+        for _, _, conversation, axes, turn in marked:
+            if conversation is not None:
+                first[conversation, axes] = min(turn, first.get((conversation, axes), turn))
+        later = "SELECT ident, key FROM rows WHERE conversation = ? AND axes = ? AND turn > ?"
+        for (conversation, axes), turn in first.items():
+            wanted |= {tuple(found) for found in journal.query(later, conversation, axes, turn)}
+        return _mark(connection, wanted, {"redo": 1, "tries": 0})
+
+
+def _mark(
+    connection: sqlite3.Connection,
+    outcomes: Iterable[tuple[str, bytes]],
+    changes: Mapping[str, Any],
+) -> int:
+    """Change these outcomes, as far as they exist; returns how many did."""
+    sql = "SELECT rowid FROM outcomes WHERE ident = ? AND key = ?"
+    found = [rowid for each in outcomes for (rowid,) in connection.execute(sql, each).fetchall()]
+    for rowid in found:
+        update(connection, "outcomes", rowid, changes)
+    return len(found)
