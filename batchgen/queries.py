@@ -22,7 +22,7 @@ from batchgen.journal import (
 )
 from batchgen.journal.batches import batch_of, open_batches
 from batchgen.pricing import dollars
-from batchgen.recorder.recorder import rendered
+from batchgen.recorder import render_row
 from batchgen.report import batch_json, run_totals
 from batchgen.requests import RequestError
 from batchgen.tables import frame
@@ -117,7 +117,7 @@ def _row_json(
 def request_json(workspace: Workspace, row: Row) -> dict[str, Any]:
     """A row's request as it would be sent, or the error that keeps it from being made."""
     try:
-        request = rendered(workspace.job, workspace.renderer, row)
+        request = render_row(workspace.job, workspace.renderer, row)
     except RequestError as error:
         return {"error": str(error)}
     files = [upload.name for upload in request.uploads]

@@ -7,7 +7,6 @@ import base64
 import json
 import struct
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 from batchgen import replies
 from batchgen.dispatch import LARGE_REPLY
 from batchgen.kinds import KINDS
-from batchgen.recorder import recorder
+from batchgen.recorder import reader
 from batchgen.replies import MOST_TOKENS, Answer, UnreadableReplyError, Usage, sniff, usage_of
 from batchgen.requests import Request
 
@@ -258,10 +257,8 @@ def test_large_replies_are_read_off_the_event_loop(
         loops.append(asyncio._get_running_loop() is None)
         return KINDS["embedding"].read(reply, body)
 
-    job: Any = SimpleNamespace(kind="spied")
-    monkeypatch.setitem(recorder.AT, "/spied", replace(KINDS["embedding"], read=spied))
-    nothing: Any = None
-    books = recorder.JournalRecorder(job, nothing, nothing, nothing, nothing, None, 1)
+    monkeypatch.setitem(reader.AT, "/spied", replace(KINDS["embedding"], read=spied))
+    folder: Any = None
     request = Request(
         fingerprint=b"k",
         endpoint="/spied",
@@ -270,7 +267,11 @@ def test_large_replies_are_read_off_the_event_loop(
         answer_bound=0,
         pictures=0,
     )
-    received = asyncio.run(books.receive(request, {"data": [{"embedding": [1]}]}, b" " * size))
+    received = asyncio.run(
+        reader.FolderReplyReader(folder).receive(
+            request, {"data": [{"embedding": [1]}]}, b" " * size
+        )
+    )
     assert received.answer.choices[0].text == "[1]"
     assert loops == [off]
 

@@ -44,7 +44,7 @@ class JournalBatchRecorder:
 
     def withhold(self, request: Request) -> bytes:
         """A request leaves this run, in a batch or not at all: the digest of the cells that it was made of."""
-        return self._recorder.asked_of(request)
+        return self._recorder.take_columns_digest(request)
 
     async def note(self, batch: Batch) -> None:
         """A batch as it is now."""

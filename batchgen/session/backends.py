@@ -17,8 +17,12 @@ from batchgen.errors import BatchgenError
 from batchgen.images import PictureFolder
 from batchgen.job import Connection
 from batchgen.journal import Journal, RowCounts
-from batchgen.recorder.batches import JournalBatchRecorder
-from batchgen.recorder.recorder import JournalRecorder
+from batchgen.recorder import (
+    FolderReplyReader,
+    JournalBatchRecorder,
+    JournalRecorder,
+    RequestSource,
+)
 from batchgen.session.budgets import cost_budgets, failures_left, is_capped
 from batchgen.session.memory import frozen_objects
 from batchgen.session.options import Options
@@ -66,14 +70,14 @@ class Backends:
         """Collect what batches have answered, then send. Returns what stopped it, or None."""
         from batchgen.dispatch.batches.client import ServerUnresponsiveError
 
-        async with self._open() as (recorder, client, batches):
+        async with self._open() as (source, recorder, client, batches):
             stopped = await self._settle(batches)
             if stopped is None and self.workspace.job.mode == "online":
-                return await self._send_online(client, recorder)
+                return await self._send_online(client, source, recorder)
             # A simulated API ends with the run, and its batches with it.
             wait = self.options.wait or self.workspace.simulate
             while stopped is None:
-                stopped = await batches.run(recorder.threads())
+                stopped = await batches.run(source.threads())
                 if isinstance(stopped, ServerUnresponsiveError) and wait and batches.is_waiting:
                     # What could not be sent now is sent when a batch has ended.
                     stopped = None
@@ -87,7 +91,7 @@ class Backends:
 
         Returns what stopped it, or None.
         """
-        async with self._open() as (_, _, batches):
+        async with self._open() as (_, _, _, batches):
             if self.workspace.simulate:
                 # They were at the simulated API of an earlier run, which is gone.
                 stopped = await batches.forget()
@@ -110,7 +114,9 @@ class Backends:
         return stopped
 
     @asynccontextmanager
-    async def _open(self) -> AsyncIterator[tuple[JournalRecorder, Client, BatchBackend]]:
+    async def _open(
+        self,
+    ) -> AsyncIterator[tuple[RequestSource, JournalRecorder, Client, BatchBackend]]:
         # openai takes a second to import, and plan and status do not need it.
         from batchgen.dispatch.api.client import Client
         from batchgen.dispatch.batches.backend import BatchBackend
@@ -127,15 +133,16 @@ class Backends:
                     direct=workspace.simulate,
                 ) as client,
             ):
-                recorder = JournalRecorder(
+                source = RequestSource(
                     workspace.job,
+                    workspace.renderer,
                     self.journal,
                     writer,
-                    workspace.renderer,
-                    self.pictures,
-                    self.options.limit,
-                    self.run,
+                    run=self.run,
+                    scope=self.options.limit,
                 )
+                reader = FolderReplyReader(self.pictures)
+                recorder = JournalRecorder(source, reader, writer, self.run)
                 batches = BatchBackend(
                     transport=client,
                     recorder=JournalBatchRecorder(recorder, self.journal, writer, self.run),
@@ -153,12 +160,14 @@ class Backends:
                 self.signals.set_stop(batches.stop)
                 async with reporting(self.options, self.progress, self.before.requests):
                     with frozen_objects():
-                        yield recorder, client, batches
+                        yield source, recorder, client, batches
         finally:
             self.signals.set_stop(None)
             await writer.close()
 
-    async def _send_online(self, client: Client, recorder: JournalRecorder) -> BatchgenError | None:
+    async def _send_online(
+        self, client: Client, source: RequestSource, recorder: JournalRecorder
+    ) -> BatchgenError | None:
         from batchgen.dispatch.limits.admission import own_limiter
         from batchgen.dispatch.limits.shared import SharedLimits
         from batchgen.dispatch.online.backend import OnlineBackend
@@ -179,7 +188,7 @@ class Backends:
         )
         self.signals.set_stop(online.stop)
         try:
-            return await online.run(recorder.threads())
+            return await online.run(source.threads())
         finally:
             shared.close()
 

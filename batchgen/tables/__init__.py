@@ -35,7 +35,7 @@ from batchgen.journal.records import digest_of
 from batchgen.journal.status import LAST_RUN, WORST_FIRST
 from batchgen.kinds import KINDS
 from batchgen.pricing import dollars
-from batchgen.recorder.recorder import rendered
+from batchgen.recorder import render_row
 from batchgen.replies import Answer, UnreadableReplyError
 from batchgen.requests import Renderer, RequestError, canonical, own_messages
 from batchgen.tables.batchfiles import answer_of, batch_writer, custom_id, failure_of
@@ -430,7 +430,7 @@ class Tables:
         if not self._job.output.columns:
             return {}
         try:
-            request = rendered(self._job, self._renderer, row).body
+            request = render_row(self._job, self._renderer, row).body
         except RequestError:
             request = {}
         return self._renderer.columns({**row.columns, **row.axes}, request, response, output)
@@ -442,7 +442,7 @@ class Tables:
             if found is None or found.status == "failed":
                 break
             try:
-                given = rendered(self._job, self._renderer, row).body["messages"]
+                given = render_row(self._job, self._renderer, row).body["messages"]
             except RequestError:
                 break
             answer = self._answer(row, json.loads(found.response))

@@ -1,0 +1,54 @@
+"""A reply becomes an answer, and its pictures become files."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from batchgen.dispatch import LARGE_REPLY, Received
+from batchgen.images import PictureFolder, file_stem, stored
+from batchgen.kinds import AT
+from batchgen.replies import UnreadableReplyError
+from batchgen.requests import Request
+
+
+class FolderReplyReader:
+    """A dispatch.ReplyReader that stores pictures in a job's picture folder."""
+
+    def __init__(self, pictures: PictureFolder) -> None:
+        self._pictures = pictures
+
+    async def receive(self, request: Request, body: Mapping[str, Any], reply: bytes) -> Received:
+        """Read a reply and store its pictures.
+
+        Args:
+            request: what was asked.
+            body: the reply's JSON.
+            reply: the reply's bytes, from which `body` was parsed.
+
+        Raises UnreadableReplyError when it is not an answer, OutputError for a full disk.
+        """
+        kind = AT[request.endpoint]
+        read = partial(kind.read, body, request.body)
+        # Reading megabytes takes seconds, in which the event loop would serve nobody else.
+        answer = await asyncio.to_thread(read) if len(reply) > LARGE_REPLY else read()
+        if kind.draws and len(answer.pictures) != len(answer.choices):
+            # Otherwise a reply could claim any file of the folder as its picture.
+            raise UnreadableReplyError(
+                "the reply names a stored picture, and only batchgen stores pictures"
+            )
+        if not answer.pictures:
+            return Received(answer=answer, reply=reply)
+        stem = file_stem(request.id, request.axes)
+        pictures = await asyncio.to_thread(self._pictures.save, list(answer.pictures), stem)
+        items = [
+            stored(item, picture) for item, picture in zip(body["data"], pictures, strict=True)
+        ]
+        kept = json.dumps({**body, "data": items}).encode()
+        return Received(
+            answer=answer, reply=kept, files=tuple(asdict(picture) for picture in pictures)
+        )

@@ -1,0 +1,260 @@
+"""What is sent next: threads of requests, made from the rows of the journal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from batchgen.dispatch import Failure, Outcome, Thread
+from batchgen.job import Job
+from batchgen.journal import (
+    Journal,
+    Row,
+    Writer,
+    outcome_of,
+    record_outcome,
+    reread,
+    thread_heads,
+    turns_of,
+)
+from batchgen.journal.records import encodable
+from batchgen.replies import reply_message, transcript_of
+from batchgen.requests import Renderer, Request, RequestError, own_messages, with_history
+
+Messages = Sequence[Mapping[str, Any]]
+
+
+class RequestSource:
+    """The threads of one run of one job."""
+
+    def __init__(
+        self,
+        job: Job,
+        renderer: Renderer,
+        journal: Journal,
+        writer: Writer,
+        *,
+        run: int,
+        scope: int | None,
+    ) -> None:
+        """Read nothing yet.
+
+        Args:
+            job: the job that the rows were staged from.
+            renderer: makes its requests.
+            journal: holds its rows.
+            writer: records rows that cannot be made into requests any more.
+            run: the number of the run.
+            scope: only rows of the prompts' first so many are sent (None: all).
+        """
+        self._job, self._renderer, self._journal, self._writer = job, renderer, journal, writer
+        self._run, self._scope = run, scope
+        self._columns_digests: dict[tuple[str, bytes], bytes] = {}
+
+    async def threads(self) -> AsyncIterator[Thread]:
+        """Everything that is to be sent, in the prompts file's order. Raises DamagedError."""
+        page = await asyncio.to_thread(self._page, 0)
+        while page:
+            # The next page is read while this one is sent.
+            following = asyncio.create_task(asyncio.to_thread(self._page, page[-1].row.seq))
+            try:
+                for head in page:
+                    yield (
+                        _Single(self, head) if head.row.turn == 0 else _Conversation(self, head.row)
+                    )
+                page = await following
+            finally:
+                following.cancel()
+
+    def take_columns_digest(self, request: Request) -> bytes:
+        """The digest of the cells that a request was made of. It is given once: the request ends."""
+        return self._columns_digests.pop((request.outcome_id, request.fingerprint))
+
+    def _page(self, after: int) -> list[_Head]:
+        """The next page of threads, after the row with the seq `after`."""
+        rows = thread_heads(self._journal, after, self._scope)
+        # Making many requests in one thread is cheaper than one thread each. Those with files may
+        # hold pictures, and are made when they are sent.
+        return [
+            _Head(row, None if row.turn or self._renderer.reads_files else self._made(row))
+            for row in rows
+        ]
+
+    def _made(self, row: Row, previous: bytes = b"") -> Request | RequestError:
+        """The request of a row, or why it cannot be made any more."""
+        try:
+            request = render_row(self._job, self._renderer, row, previous)
+        except RequestError as error:
+            return error
+        if request.fingerprint != row.fingerprint:
+            return RequestError(
+                ("request",), "a file that it is made of has changed since the run began; run again"
+            )
+        return request
+
+    async def turns(self, head: Row) -> list[Row]:
+        """The turns of a conversation that are in scope, in order, with their present statuses."""
+        rows = await asyncio.to_thread(turns_of, self._journal, head)
+        return [row for row in rows if self._scope is None or row.n <= self._scope]
+
+    async def reread(self, row: Row) -> Row:
+        """A row with its present status."""
+        return await asyncio.to_thread(reread, self._journal, row)
+
+    async def request(
+        self, row: Row, history: Messages = (), previous: bytes = b""
+    ) -> Request | None:
+        """The request of a row; None, which is recorded, when it cannot be made any more.
+
+        `history` holds the messages of the conversation so far, `previous` the fingerprint of the
+        turn before.
+        """
+        make = partial(self._made, row, previous)
+        made = await asyncio.to_thread(make) if self._renderer.reads_files else make()
+        request = await self.checked(row, made)
+        return with_history(request, history) if request and history else request
+
+    async def checked(self, row: Row, made: Request | RequestError) -> Request | None:
+        """A row's request on its way out; None, which is recorded, for one that was not made."""
+        if isinstance(made, RequestError):
+            await self._record_unmade(row, str(made))
+            return None
+        self._columns_digests[row.outcome_id, row.fingerprint] = row.columns_digest
+        return made
+
+    async def _record_unmade(self, row: Row, message: str) -> None:
+        request = Request(
+            id=row.id,
+            outcome_id=row.outcome_id,
+            fingerprint=row.fingerprint,
+            endpoint="",
+            body={},
+            input_bound=0,
+            answer_bound=0,
+            pictures=0,
+        )
+        # Passing: pass 1 of the next run reads the files again, and may make the request.
+        failure = Failure(meaning="transient", reason="input", message=message)
+        outcome = Outcome(
+            request=request, attempts=0, elapsed=0.0, answered_at=0.0, failure=failure
+        )
+        await self._writer.commit(
+            record_outcome(row.outcome_id, row.columns_digest, outcome, run=self._run)
+        )
+
+    def messages_of(self, row: Row, previous: bytes, *, first: bool) -> Messages:
+        """What an answered turn adds to its conversation: its own messages, and the reply.
+
+        Only the `first` turn adds the system and developer messages that every turn begins with.
+        """
+        messages = render_row(self._job, self._renderer, row, previous).body["messages"]
+        outcome = outcome_of(self._journal, row.outcome_id, row.fingerprint)
+        assert outcome is not None  # a turn is sent only after the turns before it have succeeded
+        own = messages if first else own_messages(messages)
+        return [*own, _reply_message(json.loads(outcome.response))]
+
+
+class _Head(NamedTuple):
+    """The first row of a thread and its request, or why there is none; None: it is made later."""
+
+    row: Row
+    made: Request | RequestError | None
+
+
+class _Single:
+    """A row that is a thread of its own."""
+
+    def __init__(self, source: RequestSource, head: _Head) -> None:
+        self._source = source
+        self._head: _Head | None = head
+
+    async def next(self) -> Request | None:
+        head, self._head = self._head, None
+        if head is None:
+            return None
+        if head.made is None:
+            return await self._source.request(head.row)
+        return await self._source.checked(head.row, head.made)
+
+
+class _Conversation:
+    """A conversation. A turn is asked for when the outcome of the turn before it is recorded."""
+
+    def __init__(self, source: RequestSource, head: Row) -> None:
+        self._source = source
+        self._head = head
+        # The turns that are not answered yet; None until they are read.
+        self._turns: list[Row] | None = None
+        # The messages of those that are, and the fingerprint of the last of them.
+        self._history: list[Mapping[str, Any]] = []
+        self._previous = b""
+
+    async def next(self) -> Request | None:
+        if self._turns is None:
+            self._turns = await self._source.turns(self._head)
+        elif self._turns:
+            self._turns[0] = await self._source.reread(self._turns[0])
+        while self._turns and self._turns[0].status == "succeeded":
+            await self._add_to_history(self._turns.pop(0))
+        if not self._turns:
+            return None
+        # When the conversation was read, this turn may have been blocked by one that has succeeded
+        # since.
+        turn = await self._source.reread(self._turns[0])
+        if not turn.to_send:
+            return None
+        return await self._source.request(turn, self._history, self._previous)
+
+    async def _add_to_history(self, turn: Row) -> None:
+        self._history += await asyncio.to_thread(
+            self._source.messages_of, turn, self._previous, first=not self._history
+        )
+        self._previous = turn.fingerprint
+
+
+def render_row(job: Job, renderer: Renderer, row: Row, previous: bytes = b"") -> Request:
+    """The request of a staged row, without the history of its conversation.
+
+    `previous` is the fingerprint of the turn before. Raises RequestError.
+    """
+    column = job.conversation.turns if job.conversation else None
+    return renderer.request(
+        row.columns,
+        row.axes,
+        turn=_turn(row, column) if column else None,
+        previous=previous,
+        name=row.id,
+        outcome_id=row.outcome_id,
+        number=row.turn,
+    )
+
+
+def _turn(row: Row, column: str) -> Any:
+    """The row's turn, from its column of turns. Raises RequestError if the job has changed since."""
+    turns = row.columns.get(column)
+    if not isinstance(turns, list) or not 0 < row.turn <= len(turns):
+        raise RequestError(
+            ("conversation", "turns"),
+            f"the row was read before {column!r} became its turns; run again",
+        )
+    return turns[row.turn - 1]
+
+
+def _reply_message(response: Mapping[str, Any]) -> dict[str, Any]:
+    """The assistant's message of a recorded response, as a later request sends it."""
+    reply = reply_message(response)
+    kept = {
+        name: reply[name] for name in ("content", "tool_calls", "function_call") if reply.get(name)
+    }
+    if not kept and reply.get("refusal"):
+        # The API wants content in a message without calls; a refusal is one of its parts.
+        kept["content"] = [{"type": "refusal", "refusal": reply["refusal"]}]
+    elif not kept:
+        # The server forgets recordings, so their transcript is sent. An empty reply is a text.
+        kept["content"] = transcript_of(reply)
+    message = {"role": reply.get("role") or "assistant", **kept}
+    # A lone surrogate can be received, but not be sent.
+    return dict(json.loads(encodable(json.dumps(message, ensure_ascii=False))))
