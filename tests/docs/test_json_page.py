@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Lab, serving
+from lab import Lab, serving
 
 from batchgen.cli import main
 from batchgen.dispatch import Learned
