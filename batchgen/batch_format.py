@@ -1,9 +1,11 @@
-"""The lines of the Batch API's files, JSON Lines: a request in the one file, what became of it in the two others.
+"""The lines of the Batch API's files (JSON Lines): requests in one file, results in two others.
 
 ```text
 input           {"custom_id": "7", "method": "POST", "url": "/v1/chat/completions", "body": {...}}
-output, errors  {"id": "batch_req_1", "custom_id": "7", "response": {"status_code": 200, "request_id": "r", "body": {...}},
-                 "error": null}, or for a request without a response null and {"code": "batch_expired", "message": "..."}
+output, errors  {"id": "batch_req_1", "custom_id": "7", "error": null,
+                 "response": {"status_code": 200, "request_id": "r", "body": {...}}}
+                for a request without a response, `response` is null and
+                `error` is {"code": "batch_expired", "message": "..."}
 ```
 """
 
@@ -14,13 +16,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# What the error file says of requests that were never executed.
+# The error codes of requests that were never executed.
 UNANSWERED = ("batch_expired", "batch_cancelled")
 
 # The statuses of HTTP (RFC 9110, 15).
 _STATUSES = range(100, 600)
 
-# What a line's url has before the endpoint, whatever the server's own base is.
+# What a line's url has before the endpoint, also when the server's own base URL has another path.
 URL_PREFIX = "/v1"
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
@@ -29,7 +31,12 @@ _encode_ascii = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What became of one request: an HTTP `status` with its `body`, or an `error` with a code and a message."""
+    """The result of one request: an HTTP response, or an error.
+
+    custom_id: of the request
+    status, request_id, body: of the response; status is None without one
+    error: an object with a code and a message, or None
+    """
 
     custom_id: str
     status: int | None = None
@@ -39,7 +46,7 @@ class Result:
 
     @property
     def answered(self) -> bool:
-        """Whether the request was executed, or tried."""
+        """Whether the request was executed, successfully or not."""
         return self.error is None or self.error.get("code") not in UNANSWERED
 
 
@@ -51,7 +58,7 @@ def request_line(custom_id: str, endpoint: str, body: Mapping[str, Any]) -> byte
 
 
 def result_line(name: str, result: Result) -> bytes:
-    """What became of a request as a line of an output or error file; `name` is the line's own id."""
+    """A result as a line of an output or error file; `name` is the id of the line itself."""
     response = None
     if result.status is not None:
         response = {
@@ -73,31 +80,31 @@ def encoded(value: Any) -> bytes:
     try:
         return _encode(value).encode()
     except UnicodeEncodeError:
-        # Half a surrogate pair, as a reply may hold: JSON's escapes hold what UTF-8 cannot.
+        # A reply may hold half of a surrogate pair, which UTF-8 cannot encode; JSON's escapes can.
         return _encode_ascii(value).encode()
 
 
 def parse_result(line: bytes) -> Result:
-    """A line of an output or error file. Raises ValueError for what is none."""
+    """Parse a line of an output or error file. Raises ValueError for any other line."""
     try:
-        told = json.loads(line)
+        record = json.loads(line)
     except RecursionError:
         raise ValueError("is nested too deep") from None
-    if not isinstance(told, dict) or not isinstance(told.get("custom_id"), str):
-        raise ValueError("is no object with a custom_id")
-    response, error = told.get("response"), told.get("error")
+    if not isinstance(record, dict) or not isinstance(record.get("custom_id"), str):
+        raise ValueError("is not an object with a custom_id")
+    response, error = record.get("response"), record.get("error")
     if (
         isinstance(response, dict)
         and type(response.get("status_code")) is int
         and response["status_code"] in _STATUSES
     ):
-        named = response.get("request_id")
+        request_id = response.get("request_id")
         return Result(
-            custom_id=told["custom_id"],
+            custom_id=record["custom_id"],
             status=response["status_code"],
-            request_id=named if isinstance(named, str) and named else None,
+            request_id=request_id if isinstance(request_id, str) and request_id else None,
             body=response.get("body"),
         )
     if isinstance(error, dict):
-        return Result(custom_id=told["custom_id"], error=error)
+        return Result(custom_id=record["custom_id"], error=error)
     raise ValueError("has neither a response nor an error")

@@ -1,4 +1,8 @@
-"""The journal's half that knows batches: which are open, what is in them, and how that changes. No table shows them."""
+"""The tables `batches` and `members`: reads, and the changes to both.
+
+Functions that read take the journal and raise DamagedError. Functions that write return a Change
+for the writer.
+"""
 
 from __future__ import annotations
 
@@ -17,39 +21,43 @@ from batchgen.kinds import AT
 from batchgen.replies import outline
 from batchgen.requests import Request, canonical
 
-# Requests of a batch that are read or written together.
+# Members that are read together: a bound on memory.
 PAGE = 250
 
-# Seconds for which batches tell what the queue of a model takes.
+# Seconds for which a closed batch still counts when the limit of its model's queue is estimated.
 RECENT = 24 * 3600.0
 
-
-def _batches(journal: Journal, condition: str, *values: Any) -> list[Batch]:
-    """The batches for which a condition holds, oldest first."""
-    return [
-        _batch(line) for line in journal.records("batches", f"{condition} ORDER BY batch", *values)
-    ]
+# The attributes of a Batch that are columns of the same name and type.
+_SAME = (
+    "tag",
+    "endpoint",
+    "model",
+    "made_at",
+    "requests",
+    "tokens",
+    "file",
+    "id",
+    "status",
+    "room",
+    "closed_at",
+)
 
 
 def open_batches(journal: Journal) -> list[Batch]:
-    """The batches that may still bring something, oldest first. Raises DamagedError."""
+    """The batches that are not closed, oldest first."""
     return _batches(journal, "closed_at IS NULL")
 
 
 def recent_batches(journal: Journal) -> list[Batch]:
-    """The batches that are open, and those closed in the last day, oldest first. Raises DamagedError."""
+    """The open batches, and those closed in the last day, oldest first."""
     return _batches(journal, "closed_at IS NULL OR closed_at > ?", time.time() - RECENT)
 
 
 def batch_of(journal: Journal, outcome_id: str, fingerprint: bytes) -> Batch | None:
-    """The batch that a request is in, or None. Raises DamagedError."""
-    found = _batches(
-        journal,
-        "batch = (SELECT batch FROM members WHERE ident = ? AND key = ?)",
-        outcome_id,
-        fingerprint,
-    )
-    return found[0] if found else None
+    """The batch that a request is in, or None."""
+    number = "SELECT batch FROM members WHERE ident = ? AND key = ?"
+    batches = _batches(journal, f"batch = ({number})", outcome_id, fingerprint)
+    return batches[0] if batches else None
 
 
 def next_number(journal: Journal) -> int:
@@ -58,147 +66,151 @@ def next_number(journal: Journal) -> int:
 
 
 def members(journal: Journal, batch: Batch, lines: Collection[int] | None) -> dict[int, Member]:
-    """What is left of a batch's requests, by line: those of `lines`, or (None) the first PAGE. Raises DamagedError."""
+    """The members without an outcome, by line: those of `lines`, or (None) the first PAGE."""
     some = "" if lines is None else f" AND line IN ({', '.join('?' * len(lines))})"
     condition = f"batch = ?{some} ORDER BY line LIMIT {PAGE}"
-    found = journal.records("members", condition, batch.number, *(lines or ()))
-    return {line["line"]: _member(batch, line) for line in found}
+    records = journal.records("members", condition, batch.number, *(lines or ()))
+    return {record["line"]: _member(batch, record) for record in records}
 
 
 def set_aside(journal: Journal, run: int | None = None) -> int:
-    """What the requests in batches, or in those of one run, may cost at the most, in nano-dollars: one without a price as
-    much as the dearest row."""
+    """The most that the requests in batches (of one run, or all) may cost, in nano-dollars.
+
+    A request without a price counts as much as the dearest row.
+    """
     where = "batch IN (SELECT batch FROM batches WHERE run = ?)" if run is not None else "? IS NULL"
-    sql = f"SELECT total(coalesce(cost, (SELECT max(cost_bound) FROM rows), 0)) FROM members WHERE {where}"
-    return int(journal.query(sql, run)[0][0])
+    cost = "coalesce(cost, (SELECT max(cost_bound) FROM rows), 0)"
+    return int(journal.query(f"SELECT total({cost}) FROM members WHERE {where}", run)[0][0])
 
 
 def committed(journal: Journal, run: int) -> int:
-    """What one run spent, and what the batches that it made may still cost, in nano-dollars; not what it collected of batches
-    that were made before."""
+    """What a run spent, and what its own batches may still cost, in nano-dollars.
+
+    What it collected of earlier runs' batches does not count.
+    """
     own = "batch IS NULL OR batch IN (SELECT batch FROM batches WHERE run = ?)"
     spent = journal.query(f"SELECT total(cost) FROM attempts WHERE run = ? AND ({own})", run, run)
     return int(spent[0][0]) + set_aside(journal, run)
 
 
 def stale_requests(journal: Journal) -> int:
-    """How many requests are in batches that no staged row wants any more."""
+    """How many requests are in batches although their rows have changed or are gone."""
     wanted = "SELECT 1 FROM rows r WHERE r.ident = m.ident AND r.key = m.key"
     return int(journal.query(f"SELECT count(*) FROM members m WHERE NOT EXISTS ({wanted})")[0][0])
 
 
-def begun(batch: Batch, run: int) -> Change:
-    """A batch is made; nothing of it was sent."""
+def record_batch(batch: Batch, run: int) -> Change:
+    """A new batch of a run; nothing of it is sent."""
+    columns = {**_columns(batch), "batch": batch.number, "run": run}
+    return Change(also=partial(_record_batch, columns), changes_tables=False)
+
+
+def record_members(batch: Batch, members: Sequence[Member]) -> Change:
+    """Requests are in a batch from now on."""
     return Change(
-        also=partial(_begin, {**_cells(batch), "batch": batch.number, "run": run}),
+        records=tuple(("members", partial(_member_cells, batch.number, each)) for each in members),
         changes_tables=False,
     )
 
 
-def enlisted(batch: Batch, found: Sequence[Member]) -> Change:
-    """Requests are in a batch."""
-    return Change(
-        records=tuple(("members", partial(_enlisted, batch.number, member)) for member in found),
-        changes_tables=False,
-    )
-
-
-def noted(batch: Batch) -> Change:
+def update_batch(batch: Batch) -> Change:
     """A batch is as it is now."""
-    return Change(also=partial(_note, batch), changes_tables=False)
+    return Change(also=partial(_update_batch, batch), changes_tables=False)
 
 
-def ended(requests: Sequence[Request]) -> Change:
-    """Requests are in their batches no more."""
-    return Change(
-        also=partial(_leave, [(request.outcome_id, request.fingerprint) for request in requests]),
-        changes_tables=False,
-    )
+def remove_members(requests: Sequence[Request]) -> Change:
+    """Requests have their outcomes, and are in no batch any more."""
+    identities = [(request.outcome_id, request.fingerprint) for request in requests]
+    return Change(also=partial(_remove_members, identities), changes_tables=False)
 
 
-def closed(batch: Batch) -> Change:
-    """A batch brings nothing more; what is left of its requests is in it no more."""
-    return Change(also=partial(_close, batch), changes_tables=False)
+def close_batch(batch: Batch) -> Change:
+    """A batch is closed: its last members are pending again."""
+    return Change(also=partial(_close_batch, batch), changes_tables=False)
 
 
-def forgotten(batch: Batch) -> Change:
-    """A batch that does not exist at the server."""
-    return Change(also=partial(_forget, batch.number), changes_tables=False)
+def forget_batch(batch: Batch) -> Change:
+    """A batch does not exist at the server: its members are pending again."""
+    return Change(also=partial(_forget_batch, batch.number), changes_tables=False)
 
 
-def _begin(cells: dict[str, Any], connection: sqlite3.Connection) -> None:
-    insert(connection, "batches", cells)
+def _record_batch(columns: dict[str, Any], connection: sqlite3.Connection) -> None:
+    insert(connection, "batches", columns)
 
 
-def _note(batch: Batch, connection: sqlite3.Connection) -> None:
-    update(connection, "batches", batch.number, _cells(batch))
+def _update_batch(batch: Batch, connection: sqlite3.Connection) -> None:
+    update(connection, "batches", batch.number, _columns(batch))
 
 
-def _leave(requests: Sequence[tuple[str, bytes]], connection: sqlite3.Connection) -> None:
-    connection.executemany("DELETE FROM members WHERE ident = ? AND key = ?", requests)
+def _remove_members(
+    identities: Sequence[tuple[str, bytes]], connection: sqlite3.Connection
+) -> None:
+    connection.executemany("DELETE FROM members WHERE ident = ? AND key = ?", identities)
 
 
-def _close(batch: Batch, connection: sqlite3.Connection) -> None:
+def _close_batch(batch: Batch, connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM members WHERE batch = ?", (batch.number,))
-    _note(batch, connection)
+    _update_batch(batch, connection)
 
 
-def _forget(number: int, connection: sqlite3.Connection) -> None:
+def _forget_batch(number: int, connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM members WHERE batch = ?", (number,))
     connection.execute("DELETE FROM batches WHERE batch = ?", (number,))
 
 
-def _cells(batch: Batch) -> dict[str, Any]:
-    names = (
-        "tag",
-        "endpoint",
-        "model",
-        "made_at",
-        "requests",
-        "tokens",
-        "file",
-        "id",
-        "status",
-        "room",
-        "closed_at",
+def _batches(journal: Journal, condition: str, *values: Any) -> list[Batch]:
+    """The batches that meet a condition, oldest first."""
+    records = journal.records("batches", f"{condition} ORDER BY batch", *values)
+    return [_batch(record) for record in records]
+
+
+def _columns(batch: Batch) -> dict[str, Any]:
+    return {**{name: getattr(batch, name) for name in _SAME}, "seen": canonical(batch.seen)}
+
+
+def _batch(record: dict[str, Any]) -> Batch:
+    return Batch(
+        number=record["batch"],
+        seen=json.loads(record["seen"]),
+        **{name: record[name] for name in _SAME},
     )
-    return {**{name: getattr(batch, name) for name in names}, "seen": canonical(batch.seen)}
 
 
-def _batch(line: dict[str, Any]) -> Batch:
-    told = {name: line[name] for name in line if name not in ("batch", "run", "seal")}
-    return Batch(**{**told, "number": line["batch"], "seen": json.loads(line["seen"])})
-
-
-def _enlisted(number: int, member: Member) -> tuple[Any, ...]:
-    """A member as its table holds it."""
+def _member_cells(number: int, member: Member) -> tuple[Any, ...]:
+    """The cells of a member, in the order of its table's columns."""
     request = member.request
-    about = (request.id, canonical(request.axes), canonical(outline(request.body)))
     return (
         request.outcome_id,
         request.fingerprint,
         number,
         member.line,
-        *about,
+        request.id,
+        canonical(request.axes),
+        canonical(outline(request.body)),
         member.columns_digest,
         fitting(member.cost),
     )
 
 
-def _member(batch: Batch, line: dict[str, Any]) -> Member:
-    body = {"model": batch.model, **json.loads(line["outline"])}
-    asked = body.get("n", 1) if AT[batch.endpoint].draws else 0
+def _member(batch: Batch, record: dict[str, Any]) -> Member:
+    # The journal keeps the parts of the body that the reply is read by; the rest was in the input
+    # file.
+    body = {"model": batch.model, **json.loads(record["outline"])}
+    pictures = body.get("n", 1) if AT[batch.endpoint].draws else 0
     request = Request(
-        id=line["id"],
-        outcome_id=line["ident"],
-        axes=json.loads(line["axes"]),
-        fingerprint=line["key"],
+        id=record["id"],
+        outcome_id=record["ident"],
+        axes=json.loads(record["axes"]),
+        fingerprint=record["key"],
         endpoint=batch.endpoint,
         body=body,
         input_bound=0,
         answer_bound=None,
-        pictures=asked,
+        pictures=pictures,
     )
     return Member(
-        line=line["line"], request=request, cost=line["cost"], columns_digest=line["columns_digest"]
+        line=record["line"],
+        request=request,
+        cost=record["cost"],
+        columns_digest=record["columns_digest"],
     )

@@ -1,4 +1,4 @@
-"""What the Batch API's backend needs of the journal: its batches, what is in them, and their answers committed."""
+"""What the batch backend needs of the journal: batches, their members and their answers."""
 
 from __future__ import annotations
 
@@ -16,58 +16,70 @@ from batchgen.requests import Request
 
 
 class JournalBatchRecorder:
-    """The batches of one job, in one run of it: a dispatch.BatchRecorder."""
+    """The batches of one job in one run of it: a dispatch.batches.records.BatchRecorder.
+
+    recorder: takes requests out of the run, and reads replies
+    journal: is read
+    writer: commits
+    run: the number of the run
+    """
 
     def __init__(
         self, recorder: JournalRecorder, journal: Journal, writer: Writer, run: int
     ) -> None:
         self._recorder, self._journal, self._writer, self._run = recorder, journal, writer, run
-        self._next = batches.next_number(journal)
+        self._next_number = batches.next_number(journal)
 
-    async def batches(self) -> list[Batch]:
-        """The batches that are not closed, and those closed in the last day, oldest first."""
+    async def recent_batches(self) -> list[Batch]:
+        """The open batches, and those closed in the last day, oldest first."""
         return await asyncio.to_thread(batches.recent_batches, self._journal)
 
     async def begin(self, endpoint: str, model: str) -> Batch:
-        """A new batch, of which nothing was sent."""
-        tag = f"batchgen-{uuid.uuid4().hex}"
+        """Record a new batch, of which nothing is sent yet."""
         batch = Batch(
-            number=self._next, tag=tag, endpoint=endpoint, model=model, made_at=time.time()
+            number=self._next_number,
+            tag=f"batchgen-{uuid.uuid4().hex}",
+            endpoint=endpoint,
+            model=model,
+            made_at=time.time(),
         )
-        self._next += 1
-        await self._writer.commit(batches.begun(batch, self._run))
+        self._next_number += 1
+        await self._writer.commit(batches.record_batch(batch, self._run))
         return batch
 
-    async def enlist(self, batch: Batch, members: Sequence[Member]) -> None:
-        """These requests are in the batch, and nowhere else from now on."""
-        await self._writer.commit(batches.enlisted(batch, members))
+    async def add_members(self, batch: Batch, members: Sequence[Member]) -> None:
+        """Record that requests are in a batch. No other batch or call sends them from now on."""
+        await self._writer.commit(batches.record_members(batch, members))
 
-    def withhold(self, request: Request) -> bytes:
-        """A request leaves this run, in a batch or not at all: the digest of the cells that it was made of."""
+    def take(self, request: Request) -> bytes:
+        """Take a request out of this run, batched or deferred; returns the digest of its cells."""
         return self._recorder.take_columns_digest(request)
 
-    async def note(self, batch: Batch) -> None:
-        """A batch as it is now."""
-        await self._writer.commit(batches.noted(batch))
+    async def update(self, batch: Batch) -> None:
+        """Record a batch as it is now."""
+        await self._writer.commit(batches.update_batch(batch))
 
     async def forget(self, batch: Batch) -> None:
-        """A batch that does not exist at the server: its requests are to be sent again."""
-        await self._writer.commit(batches.forgotten(batch))
+        """Delete a batch that does not exist at the server: its requests are pending again."""
+        await self._writer.commit(batches.forget_batch(batch))
 
     async def members(
         self, batch: Batch, lines: Collection[int] | None = None
     ) -> dict[int, Member]:
-        """What is left of a batch's requests, by line: those of `lines`, or (None) the first page of all."""
+        """The members without an outcome, by line: those of `lines`, or (None) a first page."""
         return await asyncio.to_thread(batches.members, self._journal, batch, lines)
 
     async def receive(self, request: Request, body: Mapping[str, Any], reply: bytes) -> Received:
-        """Read a reply and store its pictures. Raises UnreadableReplyError when it is no answer, OutputError for a full disk."""
+        """Read a reply and store its pictures.
+
+        Raises UnreadableReplyError if it is no answer, OutputError if the disk is full.
+        """
         return await self._recorder.receive(request, body, reply)
 
-    async def ended(self, endings: Sequence[MemberResult]) -> None:
-        """Requests of a batch ended: the commit point of all of them. They are in the batch no more."""
-        changes = [batches.ended([each.outcome.request for each in endings])]
-        for each in endings:
+    async def record_results(self, results: Sequence[MemberResult]) -> None:
+        """Record how requests ended and take them out of their batch: their commit point."""
+        changes = [batches.remove_members([each.outcome.request for each in results])]
+        for each in results:
             request = each.outcome.request
             changes.append(
                 record_attempt(request.outcome_id, request.fingerprint, each.attempt, run=self._run)
@@ -80,9 +92,9 @@ class JournalBatchRecorder:
         await self._writer.commit(together(*changes))
 
     async def unsent(self, outcome: Outcome) -> None:
-        """A request that ended without being sent."""
+        """Record a request that ended without being sent."""
         await self._recorder.unsent(outcome)
 
     async def close(self, batch: Batch) -> None:
-        """All that a batch brought is on record: what is left of its requests is to be sent again."""
-        await self._writer.commit(batches.closed(batch))
+        """Close a batch whose answers are on record; members without one are pending again."""
+        await self._writer.commit(batches.close_batch(batch))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from batchgen.dispatch.batches.records import CANCEL_REQUESTED, Batch, counts_of
+from batchgen.dispatch.batches.records import Batch, counts_of
 
 
 def batch_json(batch: Batch) -> dict[str, Any]:
@@ -17,7 +17,7 @@ def batch_json(batch: Batch) -> dict[str, Any]:
     return {
         "id": batch.id,
         "status": batch.status,
-        "cancelling": CANCEL_REQUESTED in batch.seen,
+        "cancelling": batch.cancel_requested,
         "endpoint": batch.endpoint,
         "model": batch.model,
         "requests": batch.requests,

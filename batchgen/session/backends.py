@@ -84,7 +84,7 @@ class Backends:
                 if stopped is not None or not wait or not batches.is_waiting:
                     break
                 stopped = await batches.wait()
-            return stopped or (None if batches.is_waiting else batches.never_fits)
+            return stopped or (None if batches.is_waiting else batches.never_fits_error)
 
     async def cancel(self, ids: Collection[str] = ()) -> BatchgenError | None:
         """Cancel the batches with these ids (none given: all) and collect what they answered.

@@ -68,7 +68,7 @@ def _stepped(
     job: str, key: str, step: int, command: str, most_requests: int | None, room: int | None
 ) -> None:
     from batchgen.dispatch.api.client import Client
-    from batchgen.dispatch.batches import backend, client, collect, input_file
+    from batchgen.dispatch.batches import client, collect, input_file, poll
     from batchgen.journal.writer import Writer
 
     count = itertools.count(1)
@@ -77,7 +77,7 @@ def _stepped(
         if next(count) == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    client.BETWEEN_SEARCHES = backend.FIRST_POLL = collect.BETWEEN_FETCHES = 0.0
+    client.BETWEEN_SEARCHES = poll.FIRST_POLL = collect.BETWEEN_FETCHES = 0.0
     input_file.MOST_REQUESTS = most_requests or input_file.MOST_REQUESTS
     for owner, name in ((Client, "call"), (Client, "upload"), (Client, "download")):
         setattr(owner, name, _awaited(getattr(owner, name), pass_step))

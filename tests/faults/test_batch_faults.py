@@ -16,7 +16,7 @@ from lab import KEY, Lab, serving
 
 import batchgen
 from batchgen import BusyError, maintenance, queries, runner, signals
-from batchgen.dispatch.batches import backend, client, collect
+from batchgen.dispatch.batches import client, collect, poll
 from batchgen.job import with_mode
 from batchgen.journal import Journal
 from batchgen.journal.batches import open_batches
@@ -58,7 +58,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits between two looks."""
     monkeypatch.setattr(client, "BETWEEN_SEARCHES", 0.0)
     monkeypatch.setattr(collect, "BETWEEN_FETCHES", 0.0)
-    monkeypatch.setattr(backend, "FIRST_POLL", 0.01)
+    monkeypatch.setattr(poll, "FIRST_POLL", 0.01)
 
 
 def written(lab: Lab, api: Simulator, rows: int = ROWS, **parts: Any) -> Path:

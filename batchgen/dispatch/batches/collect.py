@@ -1,45 +1,55 @@
-"""What an ended batch brought -> outcomes: its files are fetched to disk and read line by line, in any order.
+"""An ended batch -> outcomes: its result files are fetched to disk, read and recorded.
 
-A line's custom_id is the number of its request. Lines that are no results, or of requests that are not in the batch (any
-more), change nothing: a collection that was broken off goes on where it was.
+A collection that was interrupted is repeated from the start: a request that has its outcome is a
+member no more, and its line is skipped.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any
 
-from batchgen.batch_format import Result, encoded, parse_result
 from batchgen.disk import temporary_path, translating_errors
 from batchgen.dispatch import Attempt, Failure, Outcome, Progress, Received
-from batchgen.dispatch.api.errors import classify
+from batchgen.dispatch.api.errors import account_error, classify
 from batchgen.dispatch.api.http import MAX_PICTURE_REPLY, MAX_TEXT_REPLY, Reply
 from batchgen.dispatch.api.replies import attempt_fields, interpret
 from batchgen.dispatch.batches.client import BatchClient, BatchTransport, Json, RequestRejectedError
 from batchgen.dispatch.batches.records import Batch, BatchRecorder, Member, MemberResult
+from batchgen.dispatch.batches.registry import BatchRegistry
+from batchgen.dispatch.batches.result_file import GROUP, LineResult, error_reply, read_results
+from batchgen.job import Job
 from batchgen.kinds import AT
 from batchgen.pricing import Prices, in_batch
 
-# Lines, and bytes of them, that are recorded together.
-GROUP = 250
-GROUP_BYTES = 4 * 1024 * 1024
-
-# So often the files of a batch are fetched while they have less than they should, with so many seconds between.
+# How often the result files are fetched while they hold fewer answers than they should, and the
+# seconds between.
 FETCHES = 3
 BETWEEN_FETCHES = 2.0
 
-# The files of a batch object.
+# The fields of a batch object that name its result files, and those that say when it ended.
 _FILES = ("output_file_id", "error_file_id")
 _ENDS = ("completed_at", "failed_at", "expired_at", "cancelled_at")
 
 
 class Collector:
-    """Records what batches brought. `judge` says what a failure means for its row, or (None) that it is none of the row's;
-    with `capped` what may have been paid counts at its worst."""
+    """Records the answers of ended batches.
+
+    transport: redacts what is quoted from the server
+    server: the Batch API
+    recorder: makes outcomes durable
+    registry: is told of a failure that means the account, and stops the run
+    job: whose finish reasons count as success, and whose rows may choose their model
+    prices: of answers
+    progress: counts
+    folder: where result files are while they are read
+    capped: whether there is a cap on money; then an attempt of unknown cost counts as much as it
+        may cost
+    """
 
     def __init__(
         self,
@@ -47,101 +57,106 @@ class Collector:
         transport: BatchTransport,
         server: BatchClient,
         recorder: BatchRecorder,
+        registry: BatchRegistry,
+        job: Job,
         prices: Prices,
         progress: Progress,
         folder: Path,
-        accept: frozenset[str],
         capped: bool,
-        judge: Callable[[Failure, Batch], Failure | None],
     ) -> None:
-        self._transport, self._server, self._recorder, self._prices = (
-            transport,
-            server,
-            recorder,
-            prices,
-        )
-        self._progress, self._folder, self._accept, self._capped = progress, folder, accept, capped
-        self._judge = judge
-        self._kept = False
-        # The lines of a batch's file that its answers name.
-        self._brought: set[int] = set()
+        self._transport, self._server, self._recorder = transport, server, recorder
+        self._registry, self._job, self._prices = registry, job, prices
+        self._progress, self._folder, self._capped = progress, folder, capped
+        self._accept = frozenset(job.output.accept)
+        # Whether some members of the batch failed because of the account, and stay in it until it
+        # is closed.
+        self._has_account_failure = False
+        # The lines of the input file that the result files answer.
+        self._answered: set[int] = set()
 
     async def collect(self, batch: Batch) -> None:
-        """Record all that an ended batch brought. Raises RequestRejectedError for a file that is gone, or for fewer answers than the batch
-        is said to have, and OutputError."""
-        self._kept, self._brought = False, set()
-        gone = await self._bring_all(batch)
-        for _ in range(FETCHES - 1):
-            if gone is not None and gone.failure.is_passing:
-                await self._server.sleep(BETWEEN_FETCHES)
-                gone = await self._bring_all(batch)
-        if gone is not None:
-            raise gone
-        if batch.status == "completed" and not self._kept:
-            # A batch that completed has a line for each request; where one is missing, nobody knows what became of it.
-            await self.give_up(batch, "the batch completed, and brought nothing for this request")
+        """Record every answer of an ended batch.
 
-    async def _bring_all(self, batch: Batch) -> RequestRejectedError | None:
-        """Record what the files of a batch hold; returns what kept that from being all."""
-        gone: RequestRejectedError | None = None
-        for name in _FILES:
-            if file := batch.seen.get(name):
-                try:
-                    await self._bring(batch, file)
-                except RequestRejectedError as refused:
-                    gone = gone or refused
-        promised, brought = _promised(batch), len(self._brought)
-        if gone is None and brought < promised:
-            # What is missing was paid for. It may come; sent again, it would be paid for twice.
-            message = f"its files have {brought:,} of {promised:,}"
-            gone = RequestRejectedError(
-                Failure(meaning="transient", reason="invalid_response", message=message)
-            )
-        return gone
+        Raises RequestRejectedError if a result file is missing or has fewer answers than the server
+        counts, and OutputError.
+        """
+        self._has_account_failure, self._answered = False, set()
+        problem = await self._read_files(batch)
+        for _ in range(FETCHES - 1):
+            if problem is not None and problem.failure.is_passing:
+                await self._server.sleep(BETWEEN_FETCHES)
+                problem = await self._read_files(batch)
+        if problem is not None:
+            raise problem
+        if batch.status == "completed" and not self._has_account_failure:
+            # A completed batch has a line for each request. A request without one has an unknown
+            # outcome.
+            await self.give_up(batch, "the batch completed without a result for this request")
 
     async def give_up(self, batch: Batch, why: str) -> None:
-        """Nothing more will be known of what is left of a batch: it may have been executed, and is to be asked again."""
+        """Fail the members that are left. They may have been executed; another run retries them."""
         failure = Failure(
             meaning="transient", reason="invalid_response", message=why, may_be_billed=True
         )
-        while left := await self._recorder.members(batch):
-            await self._end(self._failed(batch, member, failure) for member in left.values())
+        while members := await self._recorder.members(batch):
+            await self._record(self._failed(batch, member, failure) for member in members.values())
 
-    async def refused(self, batch: Batch, errors: Sequence[Json]) -> int:
-        """Record what was found wrong with lines of a batch that failed before it began; returns with how many of them."""
-        self._kept = False
-        found = {
-            line: each
-            for each in errors
-            if type(line := each.get("line")) is int and 0 < line <= batch.requests
+    async def record_line_errors(self, batch: Batch, errors: Sequence[Json]) -> int:
+        """Record the errors of a failed batch that name a line; returns how many there are."""
+        self._has_account_failure = False
+        by_line = {
+            line: error
+            for error in errors
+            if type(line := error.get("line")) is int and 0 < line <= batch.requests
         }
-        lines, recorded = list(found), 0
-        for at in range(0, len(lines), GROUP):
-            members = await self._recorder.members(batch, lines[at : at + GROUP])
-            await self._end(
-                self._failed(batch, member, self._meant(_complaint(found[line])))
+        lines, count = list(by_line), 0
+        for start in range(0, len(lines), GROUP):
+            members = await self._recorder.members(batch, lines[start : start + GROUP])
+            await self._record(
+                self._failed(batch, member, self._classified(error_reply(by_line[line])))
                 for line, member in members.items()
             )
-            recorded += len(members)
-        return recorded
+            count += len(members)
+        return count
 
     def worded(self, error: Json) -> str:
-        """What the server says is wrong, without what looks like a key."""
-        return self._meant(_complaint(error)).message
+        """The message of an error, without anything that looks like a key."""
+        return self._classified(error_reply(error)).message
 
-    async def _bring(self, batch: Batch, file: str) -> None:
+    async def _read_files(self, batch: Batch) -> RequestRejectedError | None:
+        """Record what the result files hold; returns why that is not everything, or None."""
+        problem: RequestRejectedError | None = None
+        for name in _FILES:
+            if file := batch.seen.get(name):
+                try:
+                    await self._read_file(batch, file)
+                except RequestRejectedError as rejected:
+                    problem = problem or rejected
+        expected, answered = _expected(batch), len(self._answered)
+        if problem is None and answered < expected:
+            # The missing answers are paid for and may still come. Sent again, they would be paid
+            # for twice.
+            message = f"its files have {answered:,} of {expected:,}"
+            problem = RequestRejectedError(
+                Failure(meaning="transient", reason="invalid_response", message=message)
+            )
+        return problem
+
+    async def _read_file(self, batch: Batch, file: str) -> None:
         path = temporary_path(self._folder, "answers")
-        most = MAX_PICTURE_REPLY if AT[batch.endpoint].draws else MAX_TEXT_REPLY
+        longest = MAX_PICTURE_REPLY if AT[batch.endpoint].draws else MAX_TEXT_REPLY
         try:
             await self._server.download(file, path)
-            groups = _groups(path, batch.requests, most, self._transport.without_key)
+            groups = read_results(path, batch.requests, longest, self._transport.without_key)
             while (group := await asyncio.to_thread(next, groups, None)) is not None:
-                self._server.go_on()
-                self._brought.update(line for line, told in group.items() if told.reply is not None)
+                self._server.raise_if_stopped()
+                self._answered.update(
+                    line for line, result in group.items() if result.reply is not None
+                )
                 members = await self._recorder.members(batch, group)
-                await self._end(
+                await self._record(
                     [
-                        await self._ending(batch, member, group[line])
+                        await self._member_result(batch, member, group[line])
                         for line, member in members.items()
                     ]
                 )
@@ -149,14 +164,17 @@ class Collector:
             with translating_errors(path):
                 path.unlink(missing_ok=True)
 
-    async def _ending(self, batch: Batch, member: Member, told: _Told) -> MemberResult | None:
-        reply = told.reply
+    async def _member_result(
+        self, batch: Batch, member: Member, result: LineResult
+    ) -> MemberResult | None:
+        """How a member ended; None if it stays in the batch."""
+        reply = result.reply
         if reply is None:
             return None
         if not 200 <= reply.status < 300:
-            return self._failed(batch, member, self._meant(reply))
+            return self._failed(batch, member, self._classified(reply))
         received = await interpret(
-            self._recorder, self._transport, member.request, told.body, reply
+            self._recorder, self._transport, member.request, result.body, reply
         )
         if isinstance(received, Failure):
             return self._failed(batch, member, received)
@@ -165,123 +183,55 @@ class Collector:
             cost = member.cost
         return _ended(batch, member, received, reply, cost)
 
-    def _meant(self, reply: Reply) -> Failure:
+    def _classified(self, reply: Reply) -> Failure:
         return self._transport.redact_failure(classify(reply.status, reply.body, reply.headers))
 
     def _failed(self, batch: Batch, member: Member, failure: Failure) -> MemberResult | None:
-        judged = self._judge(failure, batch)
+        judged = self._judged(failure, batch)
         if judged is None:
-            # It stays in the batch, and is to be sent again when that is closed.
-            self._kept = True
+            # The member is pending again when the batch is closed.
+            self._has_account_failure = True
             return None
-        cost = (
-            member.cost
-            if judged.may_be_billed and self._capped
-            else None
-            if judged.may_be_billed
-            else 0
-        )
-        return _ended(batch, member, judged, judged, cost)
+        unknown_cost = member.cost if self._capped else None
+        return _ended(batch, member, judged, judged, unknown_cost if judged.may_be_billed else 0)
 
-    async def _end(self, endings: Iterable[MemberResult | None]) -> None:
-        found = [ending for ending in endings if ending is not None]
-        if not found:
+    def _judged(self, failure: Failure, batch: Batch) -> Failure | None:
+        """What a failure means for its row; None if it means the account, which stops the run."""
+        if failure.meaning != "account":
+            return failure
+        if failure.reason in ("model", "service_tier") and self._job.rows_choose(failure.reason):
+            return replace(failure, meaning="row")
+        self._registry.stop_with(account_error(failure, self._server.host, batch.model))
+        return None
+
+    async def _record(self, results: Iterable[MemberResult | None]) -> None:
+        ended = [result for result in results if result is not None]
+        if not ended:
             return
-        await self._recorder.ended(found)
-        for ending in found:
-            answer = ending.outcome.answer
-            ended = answer is not None and (answer.ended or answer.finish_reason in self._accept)
-            self._progress.done += ended
-            self._progress.incomplete += answer is not None and not ended
-            # What passes is tried again, by another batch.
-            self._progress.failed += (
-                ending.outcome.failure is not None and not ending.outcome.failure.is_passing
-            )
-            # What a failure may have cost is no more than a guess.
-            self._progress.cost += (ending.outcome.cost or 0) if answer is not None else 0
+        await self._recorder.record_results(ended)
+        for result in ended:
+            answer, failure = result.outcome.answer, result.outcome.failure
+            complete = answer is not None and (answer.ended or answer.finish_reason in self._accept)
+            self._progress.done += complete
+            self._progress.incomplete += answer is not None and not complete
+            # A passing failure is retried by another batch.
+            self._progress.failed += failure is not None and not failure.is_passing
+            # The cost of a failure is only an upper bound.
+            self._progress.cost += (result.outcome.cost or 0) if answer is not None else 0
 
 
-class _Told(NamedTuple):
-    """What a line says of its request: the reply that the online API would have sent, and its JSON; None where the request
-    was never executed."""
-
-    reply: Reply | None
-    body: Any
-
-
-def _groups(
-    path: Path, requests: int, most: int, without_key: Callable[[bytes], bytes]
-) -> Iterator[dict[int, _Told]]:
-    """What the lines of a file say, by request, of which there are so many; as many at a time as are recorded together. A line
-    beyond `most` bytes says nothing."""
-    with translating_errors(path), path.open("rb") as file:
-        while lines := _lines(file, most):
-            group: dict[int, _Told] = {}
-            for line in lines:
-                with suppress(ValueError, RecursionError):
-                    result = parse_result(without_key(line))
-                    number = _number(result.custom_id)
-                    if number is not None and number <= requests:
-                        group.setdefault(number, _told(result))
-            yield group
-
-
-def _lines(file: IO[bytes], most: int) -> list[bytes]:
-    """The next lines, none after the last; an empty one in place of one beyond `most` bytes."""
-    lines: list[bytes] = []
-    size = 0
-    while len(lines) < GROUP and size < GROUP_BYTES and (line := file.readline(most)):
-        if len(line) == most and not line.endswith(b"\n"):
-            while (rest := file.readline(most)) and not rest.endswith(b"\n"):
-                pass
-            line = b""
-        lines.append(line)
-        size += len(line)
-    return lines
-
-
-def _number(custom_id: str) -> int | None:
-    """The number that a custom_id is, written as this program does; None for any other."""
-    number = int(custom_id) if custom_id.isdecimal() and len(custom_id) < 10 else 0
-    return number if str(number) == custom_id else None
-
-
-def _told(result: Result) -> _Told:
-    """Raises RecursionError for a body that is nested too deep to be kept."""
-    if result.status is not None:
-        return _Told(_reply(result.status, result.body, result.request_id), result.body)
-    if not result.answered:
-        return _Told(None, None)
-    body = {"error": result.error}
-    return _Told(_reply(200, body, None), body)
-
-
-def _complaint(error: Json) -> Reply:
-    """What is wrong with a request, as the online API would have said it."""
-    return _reply(400, {"error": dict(error)}, None)
-
-
-def _reply(status: int, body: Any, request_id: str | None) -> Reply:
-    """A line's response as the online API would have sent it."""
-    return Reply(
-        status=status,
-        headers={"x-request-id": request_id} if request_id else {},
-        body=encoded(body),
-    )
-
-
-def _promised(batch: Batch) -> int:
-    """How many requests a batch that ended has answered, by what is said of it; all, where a completed one has no count."""
-    told: int | None = batch.seen.get("request_counts", {}).get("completed")
-    if told is None:
-        told = batch.requests if batch.status == "completed" else 0
-    return min(told, batch.requests)
+def _expected(batch: Batch) -> int:
+    """How many answers an ended batch must have; all, if a completed one comes without a count."""
+    count: int | None = batch.seen.get("request_counts", {}).get("completed")
+    if count is None:
+        count = batch.requests if batch.status == "completed" else 0
+    return min(count, batch.requests)
 
 
 def _ended_at(seen: Mapping[str, Any]) -> float:
-    """When a batch ended, in seconds since 1970; now, where the server does not say, or says that it is to come."""
-    told = [float(seen[name]) for name in _ENDS if name in seen]
-    return min([*told[:1], time.time()])
+    """When a batch ended, in seconds since 1970; now, if the server names no time, or a later."""
+    times = [float(seen[name]) for name in _ENDS if name in seen]
+    return min([*times[:1], time.time()])
 
 
 def _ended(
@@ -291,6 +241,13 @@ def _ended(
     reply: Reply | Failure,
     cost: int | None,
 ) -> MemberResult:
+    """The outcome of a member, and its attempt.
+
+    batch, member: which request it is
+    result: its answer, or why there is none
+    reply: what `result` was read from
+    cost: nano-dollars, None if unknown
+    """
     at = _ended_at(batch.seen)
     elapsed = max(0.0, at - batch.made_at)
     attempt = Attempt(

@@ -9,16 +9,42 @@ from typing import Any, Protocol
 from batchgen.dispatch import Attempt, Outcome, ReplyReader
 from batchgen.requests import Request
 
+# The statuses that end a batch. A batch with any other status, also an unknown one, is polled
+# again.
+ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
+
+# The fields of a batch object that are kept, beside its id and status.
+KEPT_FIELDS = (
+    "created_at",
+    "expires_at",
+    "completed_at",
+    "failed_at",
+    "expired_at",
+    "cancelled_at",
+    "request_counts",
+    "output_file_id",
+    "error_file_id",
+)
+
+# The key in `Batch.seen` that batchgen adds itself: a user asked for the batch to be cancelled.
+CANCEL_REQUESTED = "asked_to_cancel"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """One batch of the Batch API, as the journal has it.
 
-    tag: of its metadata, by which it is found again; made_at, closed_at: seconds since 1970
-    requests: how many it has; tokens: about as many as they send
-    file, id: the server's names for it, None until they are known; status: its words, `made` before
-    seen: what else the server said of it last (KEPT_FIELDS)
-    room: it failed because the queue of its model was full; so many tokens may be in it
+    number: its number in this job, from 1
+    tag: a unique text in its metadata, by which it is found again
+    endpoint, model: of all its requests; the endpoint such as /chat/completions
+    made_at, closed_at: seconds since 1970; closed_at is None while it is open
+    requests: how many it has
+    tokens: about how many input tokens they send
+    file, id: the server's ids of its input file and of itself, None until they are known
+    status: the server's word; `made` and `uploaded` before it has one
+    seen: what else the server last said of it (KEPT_FIELDS)
+    room: for a batch that failed because its model's queue was full: the tokens that the queue may
+        take
     """
 
     number: int
@@ -35,27 +61,15 @@ class Batch:
     room: int | None = None
     closed_at: float | None = None
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the server does nothing more for it."""
+        return self.status in ENDED
 
-# The statuses with which a batch has ended; every other one, known or not, is looked at again.
-ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
-
-
-# What is kept of a batch object, beside its id and status.
-KEPT_FIELDS = (
-    "created_at",
-    "expires_at",
-    "completed_at",
-    "failed_at",
-    "expired_at",
-    "cancelled_at",
-    "request_counts",
-    "output_file_id",
-    "error_file_id",
-)
-
-
-# What is said of a batch that this program was asked to cancel, beside what the server says.
-CANCEL_REQUESTED = "asked_to_cancel"
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether a user asked for it to be cancelled."""
+        return CANCEL_REQUESTED in self.seen
 
 
 def counts_of(batch: Batch) -> tuple[int, int]:
@@ -67,8 +81,14 @@ def counts_of(batch: Batch) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One request of a batch: its line in the batch's file, from 1, and the highest it may cost, in nano-dollars. Of one that
-    is read back from the journal, the request's body is only what its reply is read by."""
+    """One request of a batch.
+
+    line: its line in the batch's input file, from 1
+    request: what is sent; one that the journal gives back has only the part of the body that its
+        reply is read by
+    cost: the most that it may cost, in nano-dollars; None for a model without a price
+    columns_digest: of the cells that the request was made of
+    """
 
     line: int
     request: Request
@@ -78,7 +98,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberResult:
-    """How a request of a batch ended, and the one call that the batch was for it."""
+    """How a request of a batch ended; the batch counts as one attempt of it."""
 
     member: Member
     outcome: Outcome
@@ -86,36 +106,36 @@ class MemberResult:
 
 
 class BatchRecorder(ReplyReader, Protocol):
-    """Where the Batch API's backend leaves what happened; every method returns when it is durable."""
+    """Makes durable what happens to batches; an async method returns when that is on disk."""
 
-    async def batches(self) -> list[Batch]:
-        """The batches that are not closed, and those closed in the last day, oldest first."""
+    async def recent_batches(self) -> list[Batch]:
+        """The open batches, and those closed in the last day, oldest first."""
 
     async def begin(self, endpoint: str, model: str) -> Batch:
-        """A new batch, of which nothing was sent."""
+        """Record a new batch, of which nothing is sent yet."""
 
-    async def enlist(self, batch: Batch, members: Sequence[Member]) -> None:
-        """These requests are in the batch, and nowhere else from now on."""
+    async def add_members(self, batch: Batch, members: Sequence[Member]) -> None:
+        """Record that requests are in a batch. No other batch or call sends them from now on."""
 
-    def withhold(self, request: Request) -> bytes:
-        """A request leaves this run, in a batch or not at all: the digest of the cells that it was made of."""
+    def take(self, request: Request) -> bytes:
+        """Take a request out of this run, batched or deferred; returns the digest of its cells."""
 
-    async def note(self, batch: Batch) -> None:
-        """A batch as it is now."""
+    async def update(self, batch: Batch) -> None:
+        """Record a batch as it is now."""
 
     async def forget(self, batch: Batch) -> None:
-        """A batch that does not exist at the server: its requests are to be sent again."""
+        """Delete a batch that does not exist at the server: its requests are pending again."""
 
     async def members(
         self, batch: Batch, lines: Collection[int] | None = None
     ) -> dict[int, Member]:
-        """What is left of a batch's requests, by line: those of `lines`, or (None) the first page of all."""
+        """The members without an outcome, by line: those of `lines`, or (None) a first page."""
 
-    async def ended(self, endings: Sequence[MemberResult]) -> None:
-        """Requests of a batch ended; the commit point of all of them. They are in the batch no more."""
+    async def record_results(self, results: Sequence[MemberResult]) -> None:
+        """Record how requests ended and take them out of their batch: their commit point."""
 
     async def unsent(self, outcome: Outcome) -> None:
-        """A request that ended without another call."""
+        """Record a request that ended without being sent."""
 
     async def close(self, batch: Batch) -> None:
-        """All that a batch brought is on record: what is left of its requests is to be sent again."""
+        """Close a batch whose answers are on record; members without one are pending again."""

@@ -1,6 +1,7 @@
-"""Requests -> batches at the server: written to files, uploaded, created, each step on record before the next.
+"""Requests -> batches at the server, each step on record before the next.
 
-What has no room in the queue of its model, or costs more than is left while batches are open, is held: a later run sends it.
+A request is deferred to a later run if the queue of its model has no room for it, or if it may cost
+more than is left while open batches reserve money.
 """
 
 from __future__ import annotations
@@ -14,126 +15,137 @@ from pathlib import Path
 
 from batchgen.disk import temporary_path
 from batchgen.dispatch import Failure, Outcome, Progress, Thread
+from batchgen.dispatch.batches import queue_limit
 from batchgen.dispatch.batches.client import BatchClient, RequestRejectedError
 from batchgen.dispatch.batches.input_file import BatchInputFile, body_of, tokens_of
 from batchgen.dispatch.batches.records import Batch, BatchRecorder
 from batchgen.dispatch.batches.registry import BatchRegistry
 from batchgen.dispatch.failure_limit import FailureLimit
 from batchgen.dispatch.limits.budgets import CostBudget
-from batchgen.errors import AccountError, BatchgenError, LimitError, OutputError
+from batchgen.errors import AccountError, LimitError, OutputError
 from batchgen.job import Job
 from batchgen.pricing import Prices, in_batch
 from batchgen.requests import Request, RequestError
 
-# Requests of a file that are put on record together.
+# Members that are recorded together.
 PAGE = 250
 
-# Files that are written at one time: one for each endpoint and model.
+# Input files that are written at one time, one for each endpoint and model: each keeps a file open.
 MOST_FILES = 16
 
 
 class Submitter:
-    """Sends requests in batches. `budgets` gives what may be spent, as it is when a submission begins; `metadata` goes with
-    each batch, `folder` holds its file until it is uploaded, and `say` is told of each that was sent."""
+    """Sends requests in batches.
+
+    server: the Batch API
+    recorder: makes every step durable
+    registry: the batches of the job
+    job: whose requests are sent
+    failures_left: how many more rows may fail (None: any)
+    prices: bounds on what a request costs
+    budgets: returns what may be spent, as it is when a submission begins
+    progress: counts, and what the run waits for
+    folder: where an input file is until it is uploaded
+    metadata: goes with each batch to the server
+    say: shows a sentence to the user for each batch that is sent
+    """
 
     def __init__(
         self,
         *,
         server: BatchClient,
         recorder: BatchRecorder,
-        known: BatchRegistry,
+        registry: BatchRegistry,
         job: Job,
         failures_left: int | None,
         prices: Prices,
         budgets: Callable[[], Sequence[CostBudget]],
         progress: Progress,
-        host: str,
         folder: Path,
         metadata: Mapping[str, str],
         say: Callable[[str], None],
     ) -> None:
-        self._server, self._recorder, self._known = server, recorder, known
+        self._server, self._recorder, self._registry = server, recorder, registry
         self._job, self._failures_left = job, failures_left
-        self._prices, self._budgets, self._progress, self._host = prices, budgets, progress, host
+        self._prices, self._read_budgets, self._progress = prices, budgets, progress
         self._folder, self._metadata, self._say = folder, metadata, say
-        self._shards: dict[tuple[str, str], BatchInputFile] = {}
-        self._money: Sequence[CostBudget] = ()
-        self._probed = False
-        # A row that no batch takes.
-        self.never_fits: LimitError | None = None
+        self._budgets: Sequence[CostBudget] = ()
+        self._files: dict[tuple[str, str], BatchInputFile] = {}
+        self._list_checked = False
+        # Set for the first request that no batch can take: it stays pending, and other modes send
+        # it.
+        self.never_fits_error: LimitError | None = None
 
     async def submit(self, threads: AsyncIterator[Thread]) -> None:
         """Send everything that may be sent now. Raises what stops the run."""
-        if why := self._exceeded():
-            raise why
-        self._progress.deferred, self._money = False, self._budgets()
+        self._check_failures()
+        self._progress.deferred, self._budgets = False, self._read_budgets()
         try:
             async for thread in threads:
-                self._server.go_on()
+                self._server.raise_if_stopped()
                 request = await thread.next()
                 if request is not None and not await self._put(request):
                     break
-            for shard in list(self._shards.values()):
-                await self._send(shard)
+            for file in list(self._files.values()):
+                await self._send(file)
         finally:
-            for shard in self._shards.values():
-                await self._drop(shard)
-            self._shards.clear()
-        if self._known.trouble is not None:
-            raise self._known.trouble
+            for file in self._files.values():
+                await self._drop(file)
+            self._files.clear()
+        if self._registry.stop_error is not None:
+            raise self._registry.stop_error
 
-    def _exceeded(self) -> BatchgenError | None:
-        """What stops the run when too many rows have failed."""
+    def _check_failures(self) -> None:
+        """Raises LimitError if more rows have failed than may."""
         left = self._failures_left
         if left is not None:
             left -= self._progress.failed + self._progress.incomplete
-        return FailureLimit(left, self._host).exceeded()
+        if why := FailureLimit(left, self._server.host).exceeded():
+            raise why
 
     async def _put(self, request: Request) -> bool:
-        """Put a request into the file of its batch; returns whether more are wanted."""
+        """Put a request into an input file or defer it; returns whether to go on with the next."""
         try:
             body = await asyncio.to_thread(body_of, request) if request.uploads else request.body
-        except RequestError as fault:
-            await self._unmade(request, fault.message)
+        except RequestError as error:
+            await self._record_unsent(request, error.message)
             return True
         model = str(body.get("model") or "")
-        if not self._known.has_room(model, tokens_of(request), self._going(model)):
-            self._hold(request)
+        batches, unsent = self._registry.batches, self._unsent_tokens(model)
+        if not queue_limit.has_room(batches, model, tokens_of(request), unsent):
+            self._defer(request)
             # Other models have queues of their own.
             return self._job.rows_choose("model")
-        shard = self._shards.get((request.endpoint, model)) or await self._begin(
-            request.endpoint, model
-        )
-        line = shard.line(request, body)
-        if why := shard.never(request, line):
-            # It stays pending: in another mode it is sent.
-            self._recorder.withhold(request)
-            self.never_fits = self.never_fits or LimitError(
-                f"{request.id}: {why}; it is sent by --mode online"
+        file = await self._file_for(request.endpoint, model)
+        line = file.line(request, body)
+        if why := file.never_fits(request, line):
+            self._recorder.take(request)
+            self.never_fits_error = self.never_fits_error or LimitError(
+                f"{request.id}: {why}; send it with --mode online"
             )
             return True
-        if not shard.takes(request, line):
-            await self._send(shard)
-            shard = await self._begin(request.endpoint, model)
-            line = shard.line(request, body)
+        if not file.has_room(request, line):
+            await self._send(file)
+            file = await self._begin(request.endpoint, model)
+            line = file.line(request, body)
         cost = in_batch(self._prices.bound(request))
-        if not await self._pay(cost):
-            self._hold(request)
+        if not await self._reserve(cost):
+            self._defer(request)
             return False
-        shard.add(request, line, self._recorder.withhold(request), cost)
-        if len(shard.held) >= PAGE:
-            await self._enlist(shard)
+        file.add(request, line, self._recorder.take(request), cost)
+        if len(file.unrecorded) >= PAGE:
+            await self._record_members(file)
         return True
 
-    def _going(self, model: str) -> int:
-        """Tokens of a model in files that are not uploaded."""
-        return sum(shard.tokens for shard in self._shards.values() if shard.batch.model == model)
+    def _unsent_tokens(self, model: str) -> int:
+        """Tokens of a model in input files that are not uploaded."""
+        return sum(file.tokens for file in self._files.values() if file.batch.model == model)
 
-    def _hold(self, request: Request) -> None:
-        self._recorder.withhold(request)
+    def _defer(self, request: Request) -> None:
+        self._recorder.take(request)
         self._progress.deferred = True
 
-    async def _unmade(self, request: Request, message: str) -> None:
+    async def _record_unsent(self, request: Request, message: str) -> None:
         failure = Failure(meaning="transient", reason="input", message=message)
         await self._recorder.unsent(
             Outcome(
@@ -142,76 +154,83 @@ class Submitter:
         )
         self._progress.failed += 1
 
-    async def _pay(self, cost: int | None) -> bool:
-        """Set aside what a request may cost, for as long as its batch is open; returns whether there was enough. Where there
-        is not, batches that are open may still bring some of it back."""
+    async def _reserve(self, cost: int | None) -> bool:
+        """Reserve what a request may cost while its batch is open; returns whether it was enough.
+
+        If there was not, the run goes on while batches are open: their answers may cost less than
+            is reserved.
+        """
         try:
-            for budget in self._money:
-                # What has no price has no cap: pass 1 saw to that.
+            for budget in self._budgets:
+                # A request without a price has no budget: staging refuses a cap for it.
                 await budget.reserve(cost or 0)
                 budget.settle(cost or 0, cost or 0)
         except LimitError as error:
-            if not self._known.open and not any(shard.requests for shard in self._shards.values()):
-                self._known.stop_with(error)
+            if not self._registry.open and not any(file.requests for file in self._files.values()):
+                self._registry.stop_with(error)
             return False
         return True
 
+    async def _file_for(self, endpoint: str, model: str) -> BatchInputFile:
+        return self._files.get((endpoint, model)) or await self._begin(endpoint, model)
+
     async def _begin(self, endpoint: str, model: str) -> BatchInputFile:
-        if len(self._shards) >= MOST_FILES:
-            await self._send(max(self._shards.values(), key=lambda shard: shard.size))
+        """Begin a batch and its input file; send the largest other file if there are too many."""
+        if len(self._files) >= MOST_FILES:
+            await self._send(max(self._files.values(), key=lambda file: file.size))
         batch = await self._recorder.begin(endpoint, model)
-        shard = self._shards[endpoint, model] = BatchInputFile(
-            batch, temporary_path(self._folder, "batch")
-        )
-        return shard
+        file = BatchInputFile(batch, temporary_path(self._folder, "batch"))
+        self._files[endpoint, model] = file
+        return file
 
-    async def _enlist(self, shard: BatchInputFile) -> None:
-        held, shard.held = shard.held, []
-        await self._recorder.enlist(shard.batch, held)
+    async def _record_members(self, file: BatchInputFile) -> None:
+        members, file.unrecorded = file.unrecorded, []
+        await self._recorder.add_members(file.batch, members)
 
-    async def _send(self, shard: BatchInputFile) -> None:
-        """Upload a file and create its batch."""
-        batch = replace(shard.batch, requests=shard.requests, tokens=shard.tokens)
+    async def _send(self, file: BatchInputFile) -> None:
+        """Upload an input file and create its batch."""
+        batch = replace(file.batch, requests=file.requests, tokens=file.tokens)
         if not batch.requests:
             return
-        await self._enlist(shard)
-        shard.finish()
-        self._progress.waiting_for = f"{_requests(batch)} to be uploaded"
+        await self._record_members(file)
+        file.finish()
+        self._progress.waiting_for = f"{_count(batch)} to be uploaded"
         try:
-            if not self._probed:
-                # A server without a list of its batches would not tell whether one was made.
-                await self._server.probe()
-                self._probed = True
-            file = await self._server.upload(shard.path, batch)
-        except RequestRejectedError as refused:
-            raise self._refusal(refused) from None
-        batch = replace(batch, file=file, status="uploaded")
-        await self._recorder.note(batch)
-        self._shards.pop((batch.endpoint, batch.model)).discard()
+            if not self._list_checked:
+                # Without a list nobody could find out whether a create of unknown outcome worked.
+                await self._server.check_list()
+                self._list_checked = True
+            file_id = await self._server.upload(file.path, batch)
+        except RequestRejectedError as rejected:
+            raise self._rejection(rejected) from None
+        batch = replace(batch, file=file_id, status="uploaded")
+        await self._recorder.update(batch)
+        self._files.pop((batch.endpoint, batch.model)).discard()
         await self._create(batch)
 
     async def _create(self, batch: Batch) -> None:
         try:
-            told = await self._server.create(batch, self._metadata)
-        except RequestRejectedError as refused:
-            await self._known.forget(batch)
-            raise self._refusal(refused) from None
-        batch = await self._known.see(batch, told)
-        self._say(f"batch {batch.id}: {_requests(batch)} sent")
-        self._known.show()
+            batch_object = await self._server.create(batch, self._metadata)
+        except RequestRejectedError as rejected:
+            await self._registry.forget(batch)
+            raise self._rejection(rejected) from None
+        batch = await self._registry.record_object(batch, batch_object)
+        self._say(f"batch {batch.id}: {_count(batch)} sent")
+        self._registry.show_progress()
 
-    async def _drop(self, shard: BatchInputFile) -> None:
-        """A file that was not uploaded."""
-        # What cannot be recorded now is forgotten by the next run.
+    async def _drop(self, file: BatchInputFile) -> None:
+        """Remove an input file that was not uploaded, and its batch."""
+        # If the disk is full, the next run forgets the batch.
         with suppress(OutputError):
-            shard.discard()
-            await self._known.forget(shard.batch)
+            file.discard()
+            await self._registry.forget(file.batch)
 
-    def _refusal(self, refused: RequestRejectedError) -> AccountError:
-        if refused.failure.status in (404, 405, 501):
-            return AccountError(f"{self._host} takes no batches ({refused}); use mode: online")
-        return AccountError(f"{self._host} refused the batch: {refused}; mend that and run again")
+    def _rejection(self, rejected: RequestRejectedError) -> AccountError:
+        host = self._server.host
+        if rejected.failure.status in (404, 405, 501):
+            return AccountError(f"{host} takes no batches ({rejected}); use mode: online")
+        return AccountError(f"{host} refused the batch: {rejected}; fix it and run again")
 
 
-def _requests(batch: Batch) -> str:
+def _count(batch: Batch) -> str:
     return f"{batch.requests:,} request{'s' * (batch.requests != 1)}"

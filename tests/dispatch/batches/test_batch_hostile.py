@@ -16,7 +16,7 @@ from lab import KEY, Lab, Server, serving
 
 import batchgen
 from batchgen import InputError, Options, maintenance, queries, runner
-from batchgen.dispatch.batches import backend, client, collect, input_file
+from batchgen.dispatch.batches import client, collect, input_file, poll
 from batchgen.job import with_mode
 from batchgen.simulator import BatchInfo, Fate, RequestInfo, Settings, Simulator
 
@@ -594,7 +594,7 @@ def test_cancel_takes_the_batches_that_it_is_told(
 ) -> None:
     """P12 `cancel JOB BATCH` ends one batch and leaves the others alone."""
     monkeypatch.setattr(input_file, "MOST_REQUESTS", 2)
-    monkeypatch.setattr(backend, "FIRST_POLL", 0.0)
+    monkeypatch.setattr(poll, "FIRST_POLL", 0.0)
     with serving(
         Settings(batch_speed=0), fate=lambda batch: Fate(ends="in_progress", answers=0)
     ) as api:
@@ -610,7 +610,7 @@ def test_cancel_takes_the_batches_that_it_is_told(
 
 def test_who_waits_survives_an_outage(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """P24 A run that waits for its batches does not end because the server fails for a while; with retry.give_up it does."""
-    monkeypatch.setattr(backend, "FIRST_POLL", 0.01)
+    monkeypatch.setattr(poll, "FIRST_POLL", 0.01)
     with lying() as api:
         job = written(lab, api)
         api.busy = 9
@@ -627,8 +627,8 @@ def test_a_queue_that_others_fill_is_left_alone(lab: Lab, monkeypatch: pytest.Mo
     """P12 Where batches of others fill the queue of a model, a run that waits tries again ever more seldom; when they have
     ended, all goes through, in few batches."""
     pauses: list[float] = []
-    monkeypatch.setattr(backend, "FIRST_POLL", 0.0)
-    monkeypatch.setattr(backend, "FULL_AT_LAST", 240.0)
+    monkeypatch.setattr(poll, "FIRST_POLL", 0.0)
+    monkeypatch.setattr(poll, "FULL_AT_LAST", 240.0)
 
     def fate(batch: BatchInfo) -> Fate:
         return Fate(ends="in_progress") if batch.metadata["job"] == "others" else Fate()
@@ -636,11 +636,11 @@ def test_a_queue_that_others_fill_is_left_alone(lab: Lab, monkeypatch: pytest.Mo
     with serving(Settings(batch_speed=0), fate=fate) as api:
 
         async def sleep(self: Any, seconds: float) -> None:
-            pauses.extend([seconds] if seconds >= backend.FULL_AT_FIRST else [])
+            pauses.extend([seconds] if seconds >= poll.FULL_AT_FIRST else [])
             if len(pauses) == 4:
                 url = f"{api.url}/batches/{others.batches[0]['id']}/cancel"
                 httpx2.post(url, headers={"Authorization": "Bearer sk-x"})
-            self.go_on()
+            self.raise_if_stopped()
 
         monkeypatch.setattr(client.BatchClient, "sleep", sleep)
         others = lab.go(lab.job(api.url, name="others", rows=40, mode="batch"))
@@ -733,7 +733,7 @@ def test_a_cancel_that_was_not_heard_is_asked_for_again(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P12 A batch that somebody wanted cancelled is asked to end again by every look, until it is."""
-    monkeypatch.setattr(backend, "FIRST_POLL", 0.0)
+    monkeypatch.setattr(poll, "FIRST_POLL", 0.0)
     with lying() as api:
         job = written(lab, api)
         (batch,) = lab.go(job).batches
@@ -761,7 +761,7 @@ def test_a_list_without_metadata(lab: Lab) -> None:
 def test_no_trouble_with_a_row_ends_the_waiting(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """P12 A run that waits stays until its batches have ended, whatever row no batch takes; that ends it last, with 5."""
     monkeypatch.setattr(input_file, "MOST_BYTES", 400)
-    monkeypatch.setattr(backend, "FIRST_POLL", 0.0)
+    monkeypatch.setattr(poll, "FIRST_POLL", 0.0)
     with serving(
         Settings(batch_speed=0), fate=lambda batch: Fate(shows=("in_progress",) * 2)
     ) as api:

@@ -1,0 +1,218 @@
+"""Each open batch from `create` to `close`: found at the server, polled, collected, closed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from batchgen.dispatch.batches import queue_limit
+from batchgen.dispatch.batches.client import (
+    BatchClient,
+    Json,
+    RequestRejectedError,
+    ServerUnresponsiveError,
+)
+from batchgen.dispatch.batches.collect import Collector
+from batchgen.dispatch.batches.records import Batch, counts_of
+from batchgen.dispatch.batches.registry import GIVEN_UP, BatchRegistry, errors_of
+from batchgen.errors import AccountError, LimitError
+
+# Seconds between two polls at first, by how much they grow, and at most. The first also follows a
+# cancel request.
+FIRST_POLL = 2.0
+GROWTH = 1.5
+LONGEST_POLL = 60.0
+
+# How often in a row a batch that exceeds the queue is cut smaller and sent at once. After that the
+# run waits before it sends again: so many seconds at first, twice as long each time, and at most so
+# many.
+FULL_AT_ONCE = 3
+FULL_AT_FIRST = 60.0
+FULL_AT_LAST = 1800.0
+
+
+class Poller:
+    """Polls the open batches of a job, and collects and closes those that have ended.
+
+    server: the Batch API
+    registry: the batches
+    collector: records their answers
+    give_up_after: seconds without a reply from the server that end a wait
+    say: shows a sentence to the user for each batch that ends
+    """
+
+    def __init__(
+        self,
+        *,
+        server: BatchClient,
+        registry: BatchRegistry,
+        collector: Collector,
+        give_up_after: float,
+        say: Callable[[str], None],
+    ) -> None:
+        self._server, self._registry, self._collector = server, registry, collector
+        self._give_up_after, self._say = give_up_after, say
+        # How many polls in a row found that a queue was full, and whether the current one did.
+        self._full_polls = 0
+        self._queue_is_full = False
+
+    async def poll_all(self) -> None:
+        """Poll every open batch once.
+
+        Raises what stops the run, when all that have ended are collected.
+        """
+        await self._registry.load()
+        self._queue_is_full = False
+        unresponsive: ServerUnresponsiveError | None = None
+        for batch in self._registry.open:
+            # A batch that cannot be polled must not keep the others from being collected.
+            try:
+                found = await self.find(batch)
+                if found is not None:
+                    await self.poll(found)
+            except ServerUnresponsiveError as error:
+                unresponsive = unresponsive or error
+        self._full_polls += self._queue_is_full
+        self._registry.show_progress()
+        if why := self._registry.stop_error or unresponsive:
+            raise why
+
+    async def wait(self) -> None:
+        """Poll until one more batch has ended. Raises what stops the run."""
+        pause, open_before, replied_at = FIRST_POLL, len(self._registry.open), time.monotonic()
+        while open_before:
+            await self._server.sleep(pause)
+            try:
+                await self.poll_all()
+                replied_at = time.monotonic()
+            except ServerUnresponsiveError:
+                # A wait may last a day, and outlasts an hour without a network.
+                if time.monotonic() - replied_at > self._give_up_after:
+                    raise
+            if len(self._registry.open) < open_before:
+                break
+            pause = min(pause * GROWTH, LONGEST_POLL)
+        # A batch that is too large for its queue is cut smaller at once. A queue that batches of
+        # others fill needs time.
+        delays = self._full_polls - FULL_AT_ONCE
+        if delays > 0 or not open_before:
+            seconds = FULL_AT_FIRST * 2 ** min(max(0, delays - 1), 10)
+            await self._server.sleep(min(seconds, FULL_AT_LAST))
+
+    async def find(self, batch: Batch, *, give_up: bool = False) -> Batch | None:
+        """A batch with its id at the server.
+
+        Returns None, and forgets the batch, if the server certainly has none. Returns None as well
+        if that cannot be known: this stops the run, or with `give_up` gives the batch up.
+        """
+        if batch.id is not None:
+            return batch
+        batch_object: Json | None = None
+        if batch.file is not None:
+            try:
+                batch_object = await self._server.find(batch)
+                if batch_object is None:
+                    # With another key or project the server shows other files, and other batches.
+                    await self._server.check_file(batch)
+            except RequestRejectedError as rejected:
+                if give_up:
+                    await self.give_up(batch)
+                else:
+                    self._registry.stop_with(self._server.unknown_batch_error(rejected))
+                return None
+        if batch_object is not None:
+            return await self._registry.record_object(batch, batch_object)
+        await self._registry.forget(batch)
+        return None
+
+    async def poll(self, batch: Batch, *, give_up: bool = False) -> None:
+        """Fetch the status of a batch, and collect and close it if it has ended.
+
+        A batch or result file that the server does not have stops the run; with `give_up` it gives
+        the batch up.
+        """
+        try:
+            batch_object = await self._server.retrieve(batch)
+        except RequestRejectedError as rejected:
+            await self._missing(batch, f"does not know the batch {batch.id} ({rejected})", give_up)
+            return
+        batch = await self._registry.record_object(batch, batch_object)
+        if batch.cancel_requested and not batch.has_ended and batch.status != "cancelling":
+            # The request was lost.
+            await self.request_cancel(batch)
+        if not batch.has_ended:
+            return
+        self._registry.show_progress()
+        try:
+            await self._collector.collect(batch)
+        except RequestRejectedError as rejected:
+            what = f"does not have all answers of the batch {batch.id} ({rejected})"
+            await self._missing(batch, what, give_up)
+            return
+        if batch.status == "failed":
+            batch = await self._record_failure(batch, errors_of(batch_object))
+        await self._registry.close(batch)
+        self._report_end(batch)
+
+    async def give_up(self, batch: Batch) -> None:
+        """Close a batch whose answers cannot be fetched; its members fail, and may have cost."""
+        await self._collector.give_up(batch, "the batch was given up, and may have been executed")
+        await self._registry.close(replace(batch, status=GIVEN_UP))
+        self._say(f"batch {batch.id or batch.tag}: given up")
+
+    async def request_cancel(self, batch: Batch) -> None:
+        """Ask the server to cancel a batch."""
+        # It refuses for a batch that has ended or that it does not know: the next poll shows which.
+        with suppress(RequestRejectedError):
+            await self._server.cancel(batch)
+
+    async def _missing(self, batch: Batch, what: str, give_up: bool) -> None:
+        if give_up:
+            await self.give_up(batch)
+            return
+        remedy = (
+            "run again later, or with the key and project that it was sent with,"
+            " or give it up: batchgen cancel"
+        )
+        self._registry.stop_with(AccountError(f"{self._server.host} {what}; {remedy}"))
+
+    async def _record_failure(self, batch: Batch, errors: Sequence[Json]) -> Batch:
+        """Record why a batch failed: because of its rows, a full queue, or the account."""
+        failed_rows = await self._collector.record_line_errors(batch, errors)
+        full = queue_limit.with_room(self._registry.batches, batch, errors)
+        host = self._server.host
+        if full is not None:
+            self._queue_is_full = True
+            if batch.requests == 1 and batch.tokens > (full.room or 0):
+                why = f"the queue of {batch.model} at {host} has no room for even one request"
+                self._registry.stop_with(
+                    LimitError(f"{why}; run again later, or send it with --mode online")
+                )
+            return full
+        if not failed_rows:
+            # Sent again unchanged, the batch would fail again.
+            why = self._collector.worded(errors[0]) if errors else "it does not say why"
+            self._registry.stop_with(AccountError(f"{host} refused the batch {batch.id}: {why}"))
+        return batch
+
+    def _report_end(self, batch: Batch) -> None:
+        """Say how a batch ended; stop the run if a user must decide whether to send the rest."""
+        answered, _ = counts_of(batch)
+        full = (
+            "; the queue of its model is full: a later batch sends the rest"
+            if batch.room is not None
+            else ""
+        )
+        self._say(
+            f"batch {batch.id}: {batch.status}: {answered:,} of {batch.requests:,} answered{full}"
+        )
+        if answered:
+            self._full_polls = 0
+        if batch.status == "cancelled" and not batch.cancel_requested:
+            why = f"the batch {batch.id} was cancelled at {self._server.host}"
+            self._registry.stop_with(AccountError(f"{why}; run again to send the rest of it"))
+        elif batch.status == "expired" and not answered:
+            why = f"the batch {batch.id} expired without an answer"
+            self._registry.stop_with(AccountError(f"{why}; run again to send it once more"))
