@@ -445,7 +445,7 @@ def test_a_run_that_dies_over_its_tables_leaves_nothing_taken_for_them(
         if step == "the tables are written":
             patched.setattr("batchgen.session.session.end_run", crash)
         else:
-            patched.setattr("batchgen.tables._whole", crash)
+            patched.setattr("batchgen.tables.build._total", crash)
         with pytest.raises(Crash):
             lab.go(finished)
     with Workspace.of(lab.load(finished)).peek() as journal:

@@ -148,7 +148,7 @@ class Session:
         """Write the tables, unless they are there and nothing has changed. Raises OutputError."""
         self._tables = self.workspace.tables(self._journal)
         # A run that sends nothing must not read a million rows to write the same tables once more.
-        if self._before.to_send or not self._tables.are_in(self.workspace.folder):
+        if self._before.to_send or not self._tables.are_current(self.workspace.folder):
             self._journal.forget_tables()
             self._tables.write(self.workspace.folder)
 
@@ -156,7 +156,7 @@ class Session:
         """End the run in the journal, report.json and run.log. Raises OutputError."""
         report = self._report(stopped)
         end_run(
-            self._journal, self._number, report.exit_code, report.run_json(), self._tables.known
+            self._journal, self._number, report.exit_code, report.run_json(), self._tables.manifest
         )
         write_report(self.workspace.folder, report.as_json())
         self._log(f"ended: {report.run.calls} calls, exit {report.exit_code}")

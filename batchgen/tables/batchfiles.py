@@ -1,4 +1,4 @@
-"""Outcomes -> what the lines of the Batch API's output and error files say of them."""
+"""Outcomes -> the lines of the Batch API's output and error files."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from batchgen.journal import RecordedOutcome, Row
 from batchgen.kinds import Kind
 from batchgen.replies import UnreadableReplyError, in_numbers
 from batchgen.requests import Renderer, canonical
-from batchgen.tables.formats import Note, WriteResult
+from batchgen.tables.formats import OnWritten, WriteResult
 
 
 @contextmanager
-def batch_writer(path: Path, *, note: Note | None = None) -> Iterator[WriteResult]:
-    """A file of results, one a line."""
-    with atomic_write(path, binary=True, on_written=note) as file:
+def batch_writer(path: Path, *, on_written: OnWritten | None = None) -> Iterator[WriteResult]:
+    """Write a file of results, one a line."""
+    with atomic_write(path, binary=True, on_written=on_written) as file:
 
         def write(number: int, result: Result) -> None:
             file.write(result_line(f"batch_req_{number}", result))
@@ -31,8 +31,12 @@ def batch_writer(path: Path, *, note: Note | None = None) -> Iterator[WriteResul
 
 
 def custom_id(job: Job, row: Row) -> str:
-    """What names a row's request in the files, and no other: its id; where the id alone does not, a JSON list of the id,
-    the values of the axes in the job's order, and the turn. A broken row whose id could not be read has its line."""
+    """The name of a row's request in the files, which no other request has.
+
+    It is the row's id. In a job with axes or conversations it is a JSON list: the id, the values of
+    the axes in the job's order, and the turn. A broken row whose id could not be read has its line
+    number instead of an id.
+    """
     nameless = (
         job.prompts.id is not None and row.error is not None and row.outcome_id.startswith("#")
     )
@@ -44,34 +48,44 @@ def custom_id(job: Job, row: Row) -> str:
 def answer_of(
     name: str, row: Row, recorded: RecordedOutcome, renderer: Renderer, folder: Path
 ) -> Result | None:
-    """A recorded answer as the API gave it: what batchgen keeps or asks for otherwise is as if it did not. `folder` holds
-    the pictures; None where one of them is not what was written."""
-    kind, body = renderer.kind_of(row.columns), json.loads(recorded.response)
-    if kind is not None:
-        body = _as_given(kind, body, renderer, row, folder)
-    return (
-        Result(custom_id=name, status=200, request_id=recorded.request_id, body=body)
-        if body is not None
-        else None
-    )
+    """A recorded answer as the API would have given it to somebody else.
+
+    Args:
+        name: the `custom_id`.
+        row: the row that was answered.
+        recorded: its outcome.
+        renderer: knows the kind of the row's request.
+        folder: the job's output folder, which holds the pictures.
+
+    Returns None when one of its pictures is gone or was changed.
+    """
+    kind = renderer.kind_of(row.columns)
+    body: dict[str, Any] | None = json.loads(recorded.response)
+    if kind is not None and body is not None:
+        body = _as_the_api_gives_it(kind, body, renderer, row, folder)
+    if body is None:
+        return None
+    return Result(custom_id=name, status=200, request_id=recorded.request_id, body=body)
 
 
-def _as_given(
+def _as_the_api_gives_it(
     kind: Kind, body: dict[str, Any], renderer: Renderer, row: Row, folder: Path
 ) -> dict[str, Any] | None:
     if kind.draws:
         items = [restored(folder, item) for item in body["data"]]
         return None if None in items else {**body, "data": items}
     if "encoding_format" in kind.defaults and not renderer.says(row.columns, "encoding_format"):
-        # What was recorded is told, whoever can read it.
+        # batchgen asked for base64 of its own accord; whoever reads the file expects numbers.
         with suppress(UnreadableReplyError):
             return in_numbers(body)
     return body
 
 
 def failure_of(name: str, row: Row, recorded: RecordedOutcome | None, reason: str) -> Result:
-    """A row that failed: as a response where the server refused it, else as an error, also where it took a reply of status
-    200 for none."""
+    """A failed row: a response where the server refused it, else an error.
+
+    A reply of status 200 that was not an answer is an error too.
+    """
     if recorded is None:
         return Result(custom_id=name, error={"code": reason, "message": row.error})
     status, message = recorded.http_status, recorded.message

@@ -16,18 +16,20 @@ from batchgen.journal.records import encodable
 if TYPE_CHECKING:
     import pandas
 
-# Rows of one Parquet row group: what is held in memory at once.
+# Records of one Parquet row group: all of them are in memory at once.
 GROUP = 1000
 
 Record = dict[str, Any]
 Write = Callable[[Record], None]
 WriteResult = Callable[[int, Result], None]
-Note = Callable[[Path, FileStamp], None]
+# Receives the path of a file that was written, and its stamp.
+OnWritten = Callable[[Path, FileStamp], None]
+# Receives a column and a cell of it; returns the cell as it is to be written.
 Disarm = Callable[[str, str], str]
 
 
 def cell(value: Any) -> str:
-    """A value as a cell of text: text as it stands, nothing for None, JSON's own words for the rest."""
+    """A value as text: text unchanged, None as the empty string, the rest as JSON."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -47,16 +49,27 @@ def csv_writer(
     delimiter: str,
     bom: bool,
     disarm: Disarm | None,
-    note: Note | None = None,
+    on_written: OnWritten | None = None,
 ) -> Iterator[Write]:
-    """A CSV; `disarm`, if any, has the last word on each cell, given its column."""
-    with atomic_write(path, encoding="utf-8-sig" if bom else "utf-8", on_written=note) as file:
+    """Write a CSV.
+
+    Args:
+        path: the file.
+        columns: the header; a record's other values are left out.
+        delimiter: separates the cells.
+        bom: begin with a byte order mark, by which Excel knows UTF-8.
+        disarm: called last with every cell below the header.
+        on_written: called when the file is complete, before it appears.
+    """
+    with atomic_write(
+        path, encoding="utf-8-sig" if bom else "utf-8", on_written=on_written
+    ) as file:
         plain = csv.writer(file, delimiter=delimiter, lineterminator="\n")
         # Python's writer leaves a lone CR unquoted, and readers take it for a line's end.
         quoted = csv.writer(file, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
 
         def write(cells: list[str], disarm: Disarm | None) -> None:
-            # Looked at as a whole: most lines hold nothing that each cell must be looked at for.
+            # One test of the whole line is cheaper than one of each cell, and most lines are plain.
             line = "".join(cells)
             if not line.isascii():
                 cells = [encodable(each) for each in cells]
@@ -73,17 +86,17 @@ def csv_writer(
                 disarm,
             )
 
-        # The job names the columns, and no model does.
+        # The header is the job's own words; no model wrote any of it, so it needs no disarming.
         write(list(columns), None)
         yield write_record
 
 
 @contextmanager
 def jsonl_writer(
-    path: Path, columns: Sequence[str], *, note: Note | None = None
+    path: Path, columns: Sequence[str], *, on_written: OnWritten | None = None
 ) -> Iterator[Write]:
-    """JSON Lines: every cell keeps its JSON type."""
-    with atomic_write(path, on_written=note) as file:
+    """Write JSON Lines: every cell keeps its JSON type."""
+    with atomic_write(path, on_written=on_written) as file:
 
         def write(record: Record) -> None:
             file.write(_json_line({name: record.get(name) for name in columns}))
@@ -93,15 +106,15 @@ def jsonl_writer(
 
 def _json_line(record: Record) -> str:
     text = json.dumps(record, ensure_ascii=False)
-    # JSON's escapes hold what UTF-8 cannot.
+    # UTF-8 cannot hold a lone surrogate; an escape of JSON can.
     return (text if encodable(text) == text else json.dumps(record)) + "\n"
 
 
 @contextmanager
 def parquet_writer(
-    path: Path, columns: Mapping[str, type], *, note: Note | None = None
+    path: Path, columns: Mapping[str, type], *, on_written: OnWritten | None = None
 ) -> Iterator[Write]:
-    """Parquet: text, int64 and float64 columns; a cell of the prompts is text."""
+    """Write Parquet with text, int64 and float64 columns; the prompts' cells become text."""
     import pyarrow
     from pyarrow import parquet
 
@@ -121,7 +134,7 @@ def parquet_writer(
         records.clear()
 
     with (
-        atomic_write(path, binary=True, on_written=note) as file,
+        atomic_write(path, binary=True, on_written=on_written) as file,
         parquet.ParquetWriter(file, schema) as writer,
     ):
         pending: list[Record] = []
@@ -140,7 +153,7 @@ def _typed(value: Any, kind: type) -> Any:
 
 
 def frame(records: Iterator[Record], columns: Sequence[str]) -> pandas.DataFrame:
-    """The records as a pandas DataFrame; the prompts' cells as they stand, nothing guessed."""
+    """The records as a pandas DataFrame; no type is guessed."""
     import pandas
 
     cells = [[record.get(name) for name in columns] for record in records]

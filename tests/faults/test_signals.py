@@ -23,6 +23,7 @@ from batchgen import run as run_job
 from batchgen.session import session
 from batchgen.simulator import RequestInfo, Settings, Simulator
 from batchgen.tables import Tables
+from batchgen.tables.build import Records
 
 EXITS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 143}
 HANGING = Settings(hang=120)
@@ -222,13 +223,13 @@ def test_two_signals_while_the_tables_are_written(
 ) -> None:
     """P14 P04 The second signal while the tables are written ends the run at once; no half table is left."""
     first_thread()
-    job, whole = write_job(lab, api.url, "chat", rows=5), Tables._result
+    job, whole = write_job(lab, api.url, "chat", rows=5), Records.result
 
     def interrupted(*args: object) -> object:
         os.kill(os.getpid(), signal.SIGINT)
         return whole(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Tables, "_result", interrupted)
+    monkeypatch.setattr(Records, "result", interrupted)
     with pytest.raises(RunInterruptedError):
         run(job)
     assert [path.name for path in lab.output().iterdir() if path.suffix in (".csv", ".tmp")] == []

@@ -1,0 +1,222 @@
+"""Rows and outcomes -> records: one record is one line of a table, its cells as Python values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import groupby
+from typing import Any
+
+from batchgen.job import Job
+from batchgen.journal import (
+    Journal,
+    RecordedOutcome,
+    Row,
+    Status,
+    rows_with_outcomes,
+    shown_outcome,
+)
+from batchgen.journal.status import LAST_RUN, WORST_FIRST
+from batchgen.kinds import KINDS
+from batchgen.pricing import dollars
+from batchgen.recorder.recorder import rendered
+from batchgen.replies import Answer, UnreadableReplyError
+from batchgen.requests import Renderer, RequestError, own_messages
+from batchgen.tables.formats import Record
+from batchgen.tables.layout import TableLayout
+
+# What one line of the results table is made of: a request and its outcome, or all turns of a row,
+# each with its outcome.
+Turns = list[tuple[Row, RecordedOutcome | None]]
+
+# Amounts that count once for all choices of an answer, so only the first choice shows them.
+_USAGE = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "cost")
+
+# Amounts of a line that is all turns of a row: the sum over the turns.
+_SUMMED = (*_USAGE, "attempts", "elapsed")
+
+
+class Records:
+    """Makes the records of a job's tables from its journal."""
+
+    def __init__(self, job: Job, journal: Journal, renderer: Renderer, layout: TableLayout) -> None:
+        self._job, self._journal, self._renderer, self._layout = job, journal, renderer, layout
+        self._by_turns = job.conversation is not None and job.conversation.turns is not None
+
+    def lines(self) -> Iterator[Turns]:
+        """What each line of the results table is made of, in the prompts file's order."""
+        requests = rows_with_outcomes(self._journal)
+        if not self._by_turns:
+            return ([request] for request in requests)
+        # The turns of a row follow one another in the journal.
+        return (
+            list(turns)
+            for _, turns in groupby(requests, key=lambda each: (each[0].n, each[0].axes))
+        )
+
+    def results(self) -> Iterator[Record]:
+        """The records of the results table."""
+        for turns in self.lines():
+            yield from self.result(turns)
+
+    def result(self, turns: Turns) -> Iterator[Record]:
+        """The records of a line: one, or one for each choice of its answer."""
+        shown = [(row, shown_outcome(self._journal, row, recorded)) for row, recorded in turns]
+        row, status = turns[-1][0], _worst([each.status for each, _ in turns])
+        last = next((outcome for _, outcome in reversed(shown) if outcome is not None), None)
+        inputs = {**{name: row.columns.get(name) for name in self._layout.inputs}, **row.axes}
+        own = self._own(shown, last, status)
+        if last is None or last.status == "failed" or status in ("failed", "blocked"):
+            yield self._joined(inputs, own)
+            return
+        response = json.loads(last.response)
+        answer = self._answer(row, response)
+        if answer is None:
+            yield self._joined(inputs, own)
+            return
+        for number, choice in enumerate(answer.choices, 1):
+            cells = {
+                "output": choice.text,
+                **self._computed(row, response, choice.text),
+                **({"choice": number} if len(answer.choices) > 1 else {}),
+                **(dict.fromkeys(_USAGE) if number > 1 else {}),
+            }
+            yield self._joined(inputs, {**own, **cells})
+
+    def error(self, row: Row, recorded: RecordedOutcome | None) -> Record:
+        """The record of the errors table for a failed or incomplete request."""
+        cells: Record = {"id": row.id, "turn": row.turn or None, "status": row.status}
+        if recorded is None:
+            cells |= {"reason": "input", "message": row.error}
+        else:
+            failed = row.status == "failed"
+            cells |= {
+                "reason": reason_of(recorded) if failed else recorded.finish_reason,
+                "http_status": recorded.http_status,
+                "code": recorded.code,
+                "message": recorded.message,
+                "request_id": recorded.request_id,
+                "attempts": recorded.attempts,
+                "when": _iso_time(int(recorded.answered_at)),
+            }
+        return {**row.axes, **{self._layout.prefix + name: cell for name, cell in cells.items()}}
+
+    # -- cells -------------------------------------------------------------------------------------
+
+    def _joined(self, inputs: Record, own: Record) -> Record:
+        prefix = self._layout.prefix
+        if prefix:
+            own = {prefix + name: value for name, value in own.items()}
+        # `layout` and `conflicts` let only an axis `model` have a name of ours: then it stands.
+        return {**own, **inputs}
+
+    def _own(self, shown: Turns, last: RecordedOutcome | None, status: str) -> Record:
+        own: Record = {"status": status, "error": _error_text(shown)}
+        if self._by_turns:
+            own["messages"] = self._messages(shown)
+        if last is None:
+            return own
+        total = _total([outcome for _, outcome in shown if outcome is not None])
+        return {
+            **own,
+            "finish_reason": last.finish_reason,
+            "model": last.model,
+            "input_tokens": total.input_tokens,
+            "cached_tokens": total.cached_tokens,
+            "output_tokens": total.output_tokens,
+            "reasoning_tokens": total.reasoning_tokens,
+            "cost": dollars(total.cost),
+            "attempts": total.attempts,
+            "elapsed_s": round(total.elapsed, 3),
+            "answered_at": _iso_time(int(last.answered_at)),
+            "request_id": last.request_id,
+            "run": last.run,
+        }
+
+    def _answer(self, row: Row, response: Mapping[str, Any]) -> Answer | None:
+        """What a recorded response means; None when no kind can read it.
+
+        It may be of another kind than its row is now: the job may have changed since.
+        """
+        data = response.get("data")
+        # A recorded response was checked against its request: it has an item for every input.
+        body = {"input": [""] * len(data)} if isinstance(data, list) else {}
+        own = self._renderer.kind_of(row.columns)
+        for kind in (*([own] if own else []), *KINDS.values()):
+            with suppress(UnreadableReplyError):
+                return kind.read(response, body)
+        return None
+
+    def _computed(self, row: Row, response: Mapping[str, Any], output: str) -> Record:
+        if not self._job.output.columns:
+            return {}
+        try:
+            request = rendered(self._job, self._renderer, row).body
+        except RequestError:
+            # The job may have changed since; a column that needs the request stays empty.
+            request = {}
+        return self._renderer.columns({**row.columns, **row.axes}, request, response, output)
+
+    def _messages(self, shown: Turns) -> str | None:
+        """The conversation as JSON: every answered turn, up to the first that is not."""
+        messages: list[Mapping[str, Any]] = []
+        for row, outcome in shown:
+            if outcome is None or outcome.status == "failed":
+                break
+            try:
+                sent = rendered(self._job, self._renderer, row).body["messages"]
+            except RequestError:
+                break
+            answer = self._answer(row, json.loads(outcome.response))
+            if answer is None:
+                break
+            reply = {"role": "assistant", "content": answer.choices[0].text}
+            messages += [*(own_messages(sent) if messages else sent), reply]
+        return json.dumps(messages, ensure_ascii=False) if messages else None
+
+
+def reason_of(recorded: RecordedOutcome) -> str:
+    """Why a row failed: `gave_up` after the last run that retried it, else its own reason."""
+    return "gave_up" if recorded.passing and recorded.tries >= LAST_RUN else str(recorded.reason)
+
+
+def _error_text(shown: Turns) -> str | None:
+    """Why a line has no answer or an incomplete one: the first reason of its turns, or None."""
+    for row, outcome in shown:
+        if row.error is not None:
+            return f"input: {row.error}"
+        if outcome is not None and row.status == "failed":
+            return f"{reason_of(outcome)}: {outcome.message}"
+        if outcome is not None and row.status == "incomplete":
+            return f"incomplete: {outcome.finish_reason}"
+        if row.status == "blocked":
+            return "blocked: an earlier turn of this conversation has not succeeded"
+    return None
+
+
+def _worst(statuses: Sequence[Status]) -> Status:
+    return min(statuses, key=WORST_FIRST.index)
+
+
+def _total(outcomes: list[RecordedOutcome]) -> RecordedOutcome:
+    """The last outcome, with the amounts of all of them added up."""
+    if len(outcomes) == 1:
+        return outcomes[0]
+    sums = {name: _sum(getattr(each, name) for each in outcomes) for name in _SUMMED}
+    return outcomes[-1]._replace(**sums)
+
+
+def _sum(values: Iterator[Any]) -> Any:
+    """The sum of the values that are known; None when none is."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+# Thousands of answers come in one second, and formatting a time is slow.
+@lru_cache(maxsize=1024)
+def _iso_time(at: int) -> str | None:
+    """Seconds since 1970 as `2026-01-31T08:15:00Z`; None for 0."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if at else None

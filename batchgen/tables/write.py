@@ -1,0 +1,210 @@
+"""Writes every table of a job in one pass over its journal."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from batchgen.disk import FileStamp
+from batchgen.job import REQUESTS, Job
+from batchgen.journal import Journal, RecordedOutcome, Row
+from batchgen.requests import Renderer
+from batchgen.tables.batchfiles import answer_of, batch_writer, custom_id, failure_of
+from batchgen.tables.build import Records, reason_of
+from batchgen.tables.formats import (
+    Record,
+    Write,
+    WriteResult,
+    csv_writer,
+    jsonl_writer,
+    parquet_writer,
+)
+from batchgen.tables.freshness import are_unchanged, recipe_of
+from batchgen.tables.layout import TableLayout
+
+# The ending of a table's file, where that is not the name of its format.
+_ENDINGS = {REQUESTS: "batch.jsonl"}
+
+# A spreadsheet takes a cell that begins with one of these for a formula, unless it is a number.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?\Z")
+
+
+class Tables:
+    """The tables of a job.
+
+    Attributes:
+        disarmed: how many cells got an apostrophe in the tables that were written or found.
+    """
+
+    def __init__(self, job: Job, journal: Journal, renderer: Renderer, layout: TableLayout) -> None:
+        self._job, self._journal, self._renderer, self._layout = job, journal, renderer, layout
+        self._records = Records(job, journal, renderer, layout)
+        self._files: dict[str, FileStamp] = {}
+        self.disarmed = 0
+
+    def results(self) -> Iterator[Record]:
+        """The records of the results table, in the prompts file's order. Raises DamagedError."""
+        return self._records.results()
+
+    # -- freshness ---------------------------------------------------------------------------------
+
+    def are_current(self, folder: Path) -> bool:
+        """Whether the folder's tables are those that `write` would write."""
+        kept = self._journal.meta("tables")
+        if (
+            kept is None
+            or kept["recipe"] != self._recipe()
+            or not are_unchanged(folder, kept["files"])
+        ):
+            return False
+        self.disarmed, self._files = kept["disarmed"], kept["files"]
+        return True
+
+    @property
+    def manifest(self) -> dict[str, Any] | None:
+        """What the journal keeps about the tables that were written or found, until it changes.
+
+        None when nothing can tell later whether they are still current.
+        """
+        recipe = self._recipe()
+        if not recipe or not self._files:
+            return None
+        return {"recipe": recipe, "files": self._files, "disarmed": self.disarmed}
+
+    def _recipe(self) -> str | None:
+        return recipe_of(self._job, self._renderer, self._layout)
+
+    # -- writing -----------------------------------------------------------------------------------
+
+    def paths(self, folder: Path, table: str = "results") -> list[Path]:
+        """The files of the results table, or of the errors table."""
+        if self._job.together is not None:
+            return [self._job.together] if table == "results" else []
+        return [folder / _file_name(table, form) for form in self._job.output.tables]
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write every table of the job; returns the paths of the results tables.
+
+        Raises OutputError, DamagedError; each file then has its old content or its new one.
+        """
+        layout, records = self._layout, self._records
+        with ExitStack() as stack:
+            results = self._open(folder, "results", layout.inputs, layout.own, stack)
+            errors = self._open(folder, "errors", layout.named, layout.errors, stack)
+            answers, failures = self._open_batch_files(folder, stack)
+            for turns in records.lines():
+                for record in records.result(turns) if results else ():
+                    for write in results:
+                        write(record)
+                for row, recorded in turns:
+                    if errors and row.status in ("failed", "incomplete"):
+                        error = records.error(row, recorded)
+                        for write in errors:
+                            write(error)
+                    if answers and failures:
+                        self._write_batch_line(row, recorded, folder, answers, failures)
+        return self.paths(folder)
+
+    def _open(
+        self,
+        folder: Path,
+        table: str,
+        first: Sequence[str],
+        own: Mapping[str, type],
+        stack: ExitStack,
+    ) -> list[Write]:
+        """Open a table in every format of the job but that of the Batch API.
+
+        Args:
+            folder: the job's output folder.
+            table: "results" or "errors".
+            first: the user's columns, which come first and are never changed.
+            own: the columns that batchgen adds, with their types.
+            stack: closes the files; each then appears.
+        """
+        if self._job.together is not None:
+            return []
+        return [
+            stack.enter_context(self._writer(folder, _file_name(table, form), form, first, own))
+            for form in self._job.output.tables
+            if form != REQUESTS
+        ]
+
+    def _writer(
+        self,
+        folder: Path,
+        name: str,
+        form: str,
+        first: Sequence[str],
+        own: Mapping[str, type],
+    ) -> AbstractContextManager[Write]:
+        path, note = folder / name, partial(self._note, folder)
+        columns = {**dict.fromkeys(first, str), **own}
+        if form == "csv":
+            # Text in batchgen's own columns comes from a model or a server, or is made of it.
+            texts = frozenset(name for name, kind in own.items() if kind is str)
+            return csv_writer(
+                path,
+                list(columns),
+                delimiter=self._layout.delimiter,
+                bom=self._layout.bom,
+                disarm=partial(self._disarm, texts) if self._layout.safe else None,
+                on_written=note,
+            )
+        if form == "jsonl":
+            return jsonl_writer(path, list(columns), on_written=note)
+        return parquet_writer(path, columns, on_written=note)
+
+    def _open_batch_files(
+        self, folder: Path, stack: ExitStack
+    ) -> tuple[WriteResult, WriteResult] | tuple[None, None]:
+        """Open the Batch API's files: answers and failures apart, or both in one file."""
+        note = partial(self._note, folder)
+        if self._job.together is not None:
+            both = stack.enter_context(batch_writer(self._job.together, on_written=note))
+            return both, both
+        if REQUESTS not in self._job.output.tables:
+            return None, None
+        answers, failures = (
+            stack.enter_context(batch_writer(folder / _file_name(table, REQUESTS), on_written=note))
+            for table in ("results", "errors")
+        )
+        return answers, failures
+
+    def _write_batch_line(
+        self,
+        row: Row,
+        recorded: RecordedOutcome | None,
+        folder: Path,
+        answers: WriteResult,
+        failures: WriteResult,
+    ) -> None:
+        """Write how a request ended; nothing for one that has not ended."""
+        name = custom_id(self._job, row)
+        if row.status == "failed":
+            reason = reason_of(recorded) if recorded else "input"
+            failures(row.seq, failure_of(name, row, recorded, reason))
+        elif row.status in ("succeeded", "incomplete") and recorded is not None:
+            answer = answer_of(name, row, recorded, self._renderer, folder)
+            if answer is not None:
+                answers(row.seq, answer)
+
+    def _note(self, folder: Path, path: Path, stamp: FileStamp) -> None:
+        self._files[os.path.relpath(path, folder)] = stamp
+
+    def _disarm(self, texts: Collection[str], name: str, cell: str) -> str:
+        """Put an apostrophe before a cell of these columns that a spreadsheet would run."""
+        if name not in texts or not cell.startswith(_FORMULA_STARTS) or _NUMBER.match(cell):
+            return cell
+        self.disarmed += 1
+        return f"'{cell}"
+
+
+def _file_name(table: str, form: str) -> str:
+    return f"{table}.{_ENDINGS.get(form, form)}"
