@@ -22,7 +22,7 @@ from batchgen.journal import (
 from batchgen.journal.status import LAST_RUN, WORST_FIRST
 from batchgen.kinds import KINDS
 from batchgen.pricing import dollars
-from batchgen.recorder.recorder import rendered
+from batchgen.recorder import render_row
 from batchgen.replies import Answer, UnreadableReplyError
 from batchgen.requests import Renderer, RequestError, own_messages
 from batchgen.tables.formats import Record
@@ -154,7 +154,7 @@ class Records:
         if not self._job.output.columns:
             return {}
         try:
-            request = rendered(self._job, self._renderer, row).body
+            request = render_row(self._job, self._renderer, row).body
         except RequestError:
             # The job may have changed since; a column that needs the request stays empty.
             request = {}
@@ -167,7 +167,7 @@ class Records:
             if outcome is None or outcome.status == "failed":
                 break
             try:
-                sent = rendered(self._job, self._renderer, row).body["messages"]
+                sent = render_row(self._job, self._renderer, row).body["messages"]
             except RequestError:
                 break
             answer = self._answer(row, json.loads(outcome.response))
