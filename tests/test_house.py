@@ -25,7 +25,6 @@ DOORS: dict[str, set[str]] = {
     "aiohttp": {"dispatch", "simulator"},
     "yarl": {"dispatch.api.http"},
     "tenacity": {"dispatch.retry"},
-    "aiolimiter": {"dispatch.limits"},
     "genai_prices": {"pricing"},
     "filelock": {"workspace"},
     "PIL": {"images", "simulator"},

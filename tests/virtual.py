@@ -21,6 +21,7 @@ from batchgen.dispatch import Attempt, Failure, Outcome, Progress, Received
 from batchgen.dispatch.api.http import Reply
 from batchgen.dispatch.limits.admission import LimiterFactory, own_limiter
 from batchgen.dispatch.limits.budgets import CostBudget
+from batchgen.dispatch.limits.window import Limiter
 from batchgen.dispatch.online.backend import OnlineBackend
 from batchgen.errors import BatchgenError
 from batchgen.job import Job, Limits, Price
@@ -289,3 +290,13 @@ def fullest(sent: Sequence[tuple[float, float]]) -> float:
             first += 1
         most = max(most, total)
     return most
+
+
+async def taken(limiter: Limiter, amounts: Sequence[float]) -> list[tuple[float, float]]:
+    """When each amount was sent by callers that take turns."""
+    sent = []
+    for amount in amounts:
+        await limiter.take(amount)
+        limiter.sent(amount)
+        sent.append((now(), amount))
+    return sent

@@ -12,8 +12,9 @@ from batchgen.dispatch import Failure, Learned
 from batchgen.dispatch.api.headers import RateLimits, rate_limits
 from batchgen.dispatch.limits.adaptive.limiter import AdaptiveLimiter
 from batchgen.dispatch.limits.budgets import CostBudget
+from batchgen.dispatch.limits.gcra import WINDOW
 from batchgen.dispatch.limits.tokens import TokenEstimate
-from batchgen.dispatch.limits.window import WINDOW, Clock, Limiter
+from batchgen.dispatch.limits.window import Clock, Limiter, LocalLimit
 from batchgen.errors import LimitError
 from batchgen.pricing import Prices
 from batchgen.replies import Usage
@@ -46,7 +47,7 @@ class Permit:
 
 def own_limiter(name: str, limit: float) -> Limiter:
     """A limiter that holds for one run alone."""
-    return Limiter(limit)
+    return Limiter(LocalLimit(limit))
 
 
 class Admission:
@@ -97,6 +98,8 @@ class Admission:
             since = self._clock()
             probe = await self.limiter.acquire()
             if self._clock() - since > KEPT:
+                for name, amount in amounts.items():
+                    self._limiters[name].give_back(amount)
                 await self._take(amounts)
         except BaseException:
             for budget in reserved:
@@ -112,6 +115,8 @@ class Admission:
         ]:
             for name in late:
                 self._waiting_for = name
+                if name in taken:
+                    self._limiters[name].give_back(amounts[name])
                 await self._limiters[name].take(amounts[name])
                 taken[name] = self._clock()
         self._waiting_for = ""

@@ -1,8 +1,14 @@
-"""What several jobs together took of one limit, and when they may take more: times, units, and no files.
+"""The generic cell rate algorithm (GCRA) with a window of 60 s: times and units, without a clock, a file or a task.
 
-One line for each limit, in which everybody stands in turn: a theoretical arrival time (the generic cell rate algorithm)
-spaces what is leased, and what was leased stays counted until 60 s after the last moment at which it may be sent. So no
-window of 60 s passes the limit, whoever sends, and a lease that nobody uses any more is forgotten by itself.
+The GCRA paces a limit (ITU-T Recommendation I.371, "Traffic control and congestion control in B-ISDN"; this is its virtual
+scheduling form). It keeps one number, the theoretical arrival time (`tat`) of the next unit. Each unit moves it on by the
+emission interval (60 s / limit), and units may go up to one `burst` before it.
+
+The GCRA alone lets a burst more than the limit through in its first minute. So all units are also counted, in slots of
+1/8 s, until 60 s after the last moment at which they may be sent: no window of 60 s passes the limit, whoever sends.
+
+Units are not admitted one by one but leased for the next quarter of a second. A lease that nobody uses any more is
+forgotten after a minute, as any other count: nobody has to clean up after a job that was killed.
 """
 
 from __future__ import annotations
@@ -13,51 +19,61 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil, isfinite
 
-from batchgen.dispatch.limits.window import WINDOW
+# Seconds: the window of every limit.
+WINDOW = 60.0
 
-# Seconds: how finely the end of what is counted is remembered, what a lease is meant to last, and by how much what was
-# leased may be taken, and sent, later than planned.
+# Seconds: how finely counts are remembered, how long a lease is meant to last, and by how much leased units may be taken,
+# and then sent, later than planned.
 SLOT = 1 / 8
 SPAN = 0.25
 SLACK = 0.05
 
-# How many times its usual turn one may lease where others need large ones.
-LARGE_TURN = 4
+# Bursts that one lease may hold where other jobs need large leases.
+MAX_LEASE_BURSTS = 4
 
-# Nobody waits in line longer than this (seconds; more where a unit takes more than a minute): a line that says so is junk.
-LONGEST = 3600.0
+# Seconds: nobody waits longer for a limit (more where a unit takes more than a minute). A state that says so is damaged.
+MAX_WAIT = 3600.0
 
-# What adding some thousand fractions may err by, as a share of the limit.
+# The error that sums of some thousand fractions may have, as a share of the limit.
 _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """`units` that may go from `opens` on, each when the line's depth allows it, counted from `arrival`. What is not taken
-    by `last` is given back; what is taken may be sent until `until`. Times in seconds."""
+    """Units of a limit that one job may hand out by itself.
+
+    units: how many.
+    tat: the theoretical arrival time of the first one, from which the job paces them.
+    opens_at: none may be sent before.
+    take_by: what is not taken by then is given back.
+    send_by: what was taken may be sent until then; it is counted until 60 s later.
+    """
 
     units: float
-    arrival: float
-    opens: float
-    last: float
-    until: float
+    tat: float
+    opens_at: float
+    take_by: float
+    send_by: float
 
 
 @dataclass(slots=True, kw_only=True)
 class Corrections:
-    """What happened outside a lease: units by the end of the slot in which they count (below 0: they do not count there
-    after all), and `paced`, the units by which the next ones come later (below 0: sooner)."""
+    """What happened outside a lease and is not counted yet.
 
-    counted: dict[float, float] = field(default_factory=dict)
+    slots: units to count, by the end of their slot (below 0: not to count there after all).
+    paced: units by which the next ones are delayed (below 0: advanced).
+    """
+
+    slots: dict[float, float] = field(default_factory=dict)
     paced: float = 0.0
 
-    def add(self, until: float, units: float, *, paced: float = 0.0) -> None:
-        """Count `units` until 60 s after `until`."""
-        self.counted[until] = self.counted.get(until, 0.0) + units
+    def add(self, end: float, units: float, *, paced: float = 0.0) -> None:
+        """Count `units` until 60 s after `end`."""
+        self.slots[end] = self.slots.get(end, 0.0) + units
         self.paced += paced
 
     def __bool__(self) -> bool:
-        return bool(self.counted)
+        return bool(self.slots)
 
 
 def _times() -> array[float]:
@@ -65,45 +81,54 @@ def _times() -> array[float]:
 
 
 @dataclass(slots=True, kw_only=True)
-class SharedLimit:
-    """One limit of `limit` units a minute. `arrival` is the theoretical arrival time of the next unit; `named` is until when
-    a job with just this limit may send; `largest` what one request needed of late; `ends` are the slots' ends, ascending,
-    and `units` what counts in each."""
+class GcraLimit:
+    """The state of one limit.
+
+    limit: units a minute.
+    tat: the theoretical arrival time of the next unit.
+    active_until: until when some job that has exactly this limit may send.
+    largest: units of the largest request of late.
+    ends: the ends of the slots, ascending.
+    units: what is counted in each slot.
+    """
 
     limit: float
-    arrival: float = 0.0
-    named: float = 0.0
+    tat: float = 0.0
+    active_until: float = 0.0
     largest: float = 0.0
     ends: array[float] = field(default_factory=_times)
     units: array[float] = field(default_factory=_times)
 
     @property
-    def pace(self) -> float:
-        """Seconds a unit."""
+    def emission_interval(self) -> float:
+        """Seconds for each unit."""
         return WINDOW / self.limit
 
     @property
-    def depth(self) -> float:
-        """Units that may go at once after a pause."""
-        return depth(self.limit)
+    def burst(self) -> float:
+        """Units that may go at once after a pause: those of a lease's span, and at least one."""
+        return max(1.0, self.limit * SPAN / WINDOW)
 
-    def turn(self) -> float:
-        """Units that one may lease beyond need: more than usual where others need large ones, or it would get little."""
-        return max(self.depth, min(self.largest, LARGE_TURN * self.depth))
+    def max_lease(self) -> float:
+        """The most units in a lease beyond need.
 
-    def gathering(self, amount: float) -> float:
-        """Seconds for which `amount` units are gathered beyond the line's depth."""
-        return max(0.0, amount - self.depth) * self.pace
+        It grows where other jobs need large leases, else this job would get little beside them.
+        """
+        return max(self.burst, min(self.largest, MAX_LEASE_BURSTS * self.burst))
+
+    def gathering_time(self, amount: float) -> float:
+        """Seconds in which the units beyond a burst accrue."""
+        return max(0.0, amount - self.burst) * self.emission_interval
 
     def forget(self, now: float) -> None:
-        """Drop what no window from `now` on holds."""
+        """Drop the slots that no window from `now` on holds."""
         gone = bisect_right(self.ends, now - WINDOW)
         if gone:
             del self.ends[:gone], self.units[:gone]
 
-    def opens(self, amount: float, at: float) -> float:
-        """The first moment from `at` on at which `amount` units may go. More than the limit at once goes alone."""
-        at = max(at, max(self.arrival, at) + (amount - self.depth) * self.pace)
+    def opens_at(self, amount: float, now: float) -> float:
+        """The first moment from `now` on at which `amount` units may go; more than the limit goes alone."""
+        at = max(now, max(self.tat, now) + (amount - self.burst) * self.emission_interval)
         most, total = max(self.limit, amount) * (1 + _ROUNDING), sum(self.units) + amount
         for end, units in zip(self.ends, self.units, strict=True):
             if total <= most:
@@ -112,11 +137,11 @@ class SharedLimit:
             at = max(at, end + WINDOW)
         return at
 
-    def still_opens(self, until: float, now: float) -> float:
-        """When what was leased until `until` may go, now that those before it in line may have been later than they said."""
-        ahead = bisect_right(self.ends, until)
-        at, total = now, sum(self.units[:ahead])
-        for end, units in zip(self.ends[: ahead - 1], self.units, strict=False):
+    def reopens_at(self, send_by: float, now: float) -> float:
+        """When units leased until `send_by` may go, now that earlier ones may have left later than planned."""
+        earlier = bisect_right(self.ends, send_by)
+        at, total = now, sum(self.units[:earlier])
+        for end, units in zip(self.ends[: earlier - 1], self.units, strict=False):
             if total <= self.limit * (1 + _ROUNDING):
                 break
             total -= units
@@ -124,80 +149,81 @@ class SharedLimit:
         return at
 
     def room(self, at: float) -> float:
-        """Units that the window which ends at `at` still has room for."""
+        """Units that still fit into the window that ends at `at`."""
         return self.limit - sum(self.units[bisect_right(self.ends, at - WINDOW) :])
 
-    def count(self, until: float, units: float) -> None:
-        """Count `units` more, or fewer, in the slot that ends at `until`; what was forgotten stays so."""
-        place = bisect_left(self.ends, until)
-        if place < len(self.ends) and self.ends[place] == until:
-            self.units[place] = max(0.0, self.units[place] + units)
+    def count(self, end: float, units: float) -> None:
+        """Count `units` more (or fewer, below 0) in the slot that ends at `end`."""
+        index = bisect_left(self.ends, end)
+        if index < len(self.ends) and self.ends[index] == end:
+            self.units[index] = max(0.0, self.units[index] + units)
+        # A slot that was forgotten has nothing left to take back.
         elif units > 0:
-            self.ends.insert(place, until)
-            self.units.insert(place, units)
+            self.ends.insert(index, end)
+            self.units.insert(index, units)
 
-    def packed(self) -> bytes:
+    def pack(self) -> bytes:
         """The slots as bytes, for `unpack`."""
         return self.ends.tobytes() + self.units.tobytes()
 
     def unpack(self, slots: bytes) -> None:
-        """Set the slots to what was packed. Raises ValueError for what cannot have been."""
+        """Set the slots to what `pack` returned. Raises ValueError for other bytes."""
         half = len(slots) // 2
         self.ends.frombytes(slots[:half])
         self.units.frombytes(slots[half:])
 
-    def plausible(self, now: float) -> bool:
-        """Whether jobs can have left it."""
+    def is_plausible(self, now: float) -> bool:
+        """Whether jobs can have left this state."""
         if not self.limit > 0:
             return False
-        latest = now + LONGEST * max(1.0, self.pace / WINDOW)
+        latest = now + MAX_WAIT * max(1.0, self.emission_interval / WINDOW)
         return (
             len(self.ends) == len(self.units)
             and isfinite(sum(self.ends) + sum(self.units))
-            and max(self.arrival, self.named, *self.ends) <= latest
+            and max(self.tat, self.active_until, *self.ends) <= latest
             and min(self.units, default=0.0) >= 0
         )
 
 
-def depth(limit: float) -> float:
-    """Units of a limit that may go at once: a lease's span of them, and at least one."""
-    return max(1.0, limit * SPAN / WINDOW)
-
-
-def slot(at: float) -> float:
-    """The end of the slot in which `at` lies."""
+def slot_end(at: float) -> float:
+    """The end of the slot that holds the time `at`: counts expire late rather than early."""
     return ceil(at / SLOT) * SLOT
 
 
-def post(lines: Sequence[SharedLimit], posts: Corrections, now: float) -> None:
-    """Take note of what happened outside a lease; lines as for `lease`."""
-    for line in lines:
-        for until, units in posts.counted.items():
-            line.count(until, units)
-        start = max(line.arrival, now) if posts.paced > 0 else line.arrival
-        line.arrival = start + posts.paced * line.pace
-    lines[0].named = max([lines[0].named, *posts.counted])
+def correct(limits: Sequence[GcraLimit], corrections: Corrections, now: float) -> None:
+    """Count what happened outside a lease; `limits` as for `lease`."""
+    for limit in limits:
+        for end, units in corrections.slots.items():
+            limit.count(end, units)
+        tat = max(limit.tat, now) if corrections.paced > 0 else limit.tat
+        limit.tat = tat + corrections.paced * limit.emission_interval
+    limits[0].active_until = max([limits[0].active_until, *corrections.slots])
 
 
-def lease(lines: Sequence[SharedLimit], amount: float, wanted: float, now: float) -> Lease:
-    """Lease `amount` units, or up to `wanted` where there is room for more, from the first line and from all that hold it
-    in: it comes first, and those of larger limits follow."""
-    own = lines[0]
-    opens = [line.opens(amount, now) for line in lines]
+def lease(limits: Sequence[GcraLimit], amount: float, wanted: float, now: float) -> Lease:
+    """Lease units from a limit, and count them in all limits that they must keep.
+
+    limits: the job's own limit first; then the larger ones of other jobs on the same key.
+    amount: units that the next request needs.
+    wanted: units to lease where there is room for more.
+    now: seconds on the clock of all times here.
+    """
+    own = limits[0]
+    opens = [limit.opens_at(amount, now) for limit in limits]
     at = max(opens)
-    units = max(amount, min([wanted, own.turn(), *(line.room(at) for line in lines)]))
-    # Where it waits for one line, the others are not held up.
+    units = max(amount, min([wanted, own.max_lease(), *(limit.room(at) for limit in limits)]))
+    # Where this lease waits for one limit only, the others are not held up.
     starts = [
-        max(line.arrival, own_at - line.gathering(amount))
-        for line, own_at in zip(lines, opens, strict=True)
+        max(limit.tat, opened - limit.gathering_time(amount))
+        for limit, opened in zip(limits, opens, strict=True)
     ]
-    last = (
-        max(at + SPAN if units > amount else at, starts[0] + (units - own.depth) * own.pace) + SLACK
-    )
-    until = slot(last + SLACK)
-    for line, start in zip(lines, starts, strict=True):
-        line.arrival = start + units * line.pace
-        line.largest = max(amount, 0.9 * line.largest)
-        line.count(until, units)
-    own.named = max(own.named, until)
-    return Lease(units=units, arrival=starts[0], opens=at, last=last, until=until)
+    last_tat = starts[0] + (units - own.burst) * own.emission_interval
+    take_by = max(at + SPAN if units > amount else at, last_tat) + SLACK
+    send_by = slot_end(take_by + SLACK)
+    for limit, start in zip(limits, starts, strict=True):
+        limit.tat = start + units * limit.emission_interval
+        # The largest request fades: one large request a while ago must not make leases large for ever.
+        limit.largest = max(amount, 0.9 * limit.largest)
+        limit.count(send_by, units)
+    own.active_until = max(own.active_until, send_by)
+    return Lease(units=units, tat=starts[0], opens_at=at, take_by=take_by, send_by=send_by)

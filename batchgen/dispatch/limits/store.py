@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from batchgen.disk import NETWORK, file_system, refuse_link
-from batchgen.dispatch.limits.gcra import SharedLimit
-from batchgen.dispatch.limits.window import WINDOW, Clock
+from batchgen.dispatch.limits.gcra import WINDOW, GcraLimit
+from batchgen.dispatch.limits.window import Clock
 from batchgen.errors import OutputError
 
 T = TypeVar("T")
@@ -73,7 +73,7 @@ class LimitStore:
         self._prepare()
 
     def update(
-        self, pool: bytes, limit: float, clock: Clock, work: Callable[[list[SharedLimit], float], T]
+        self, pool: bytes, limit: float, clock: Clock, work: Callable[[list[GcraLimit], float], T]
     ) -> T:
         """What `work` makes of a pool's line of this limit and the larger ones that hold it in, and of the time; what
         becomes of the lines is written. Raises StoreBusyError, and OutputError for a file that cannot be used.
@@ -95,7 +95,7 @@ class LimitStore:
         raise AssertionError
 
     def _update(
-        self, pool: bytes, limit: float, clock: Clock, work: Callable[[list[SharedLimit], float], T]
+        self, pool: bytes, limit: float, clock: Clock, work: Callable[[list[GcraLimit], float], T]
     ) -> T:
         connection = self._connected()
         # Exclusive, so that it is busy now or never.
@@ -184,47 +184,41 @@ def _set_up(connection: sqlite3.Connection) -> None:
     connection.execute("COMMIT")
 
 
-def _read(
-    connection: sqlite3.Connection, pool: bytes, limit: float, now: float
-) -> list[SharedLimit]:
+def _read(connection: sqlite3.Connection, pool: bytes, limit: float, now: float) -> list[GcraLimit]:
     """The line of this limit, and the larger ones that some job names."""
     sql = "SELECT units, wrote, arrival, named, largest, slots FROM line WHERE pool = ? ORDER BY units"
-    own, larger = SharedLimit(limit=limit), []
+    own, larger = GcraLimit(limit=limit), []
     for units, *numbers, slots in connection.execute(sql, (pool,)).fetchall():
         line = _line(units, numbers, slots, now)
-        if line is None or (units != limit and line.named + WINDOW < now):
+        if line is None or (units != limit and line.active_until + WINDOW < now):
             connection.execute("DELETE FROM line WHERE pool = ? AND units = ?", (pool, units))
         elif units > limit:
             larger.append(line)
         else:
             # A line that is new begins with what those within it took.
             own = (
-                line
-                if units == limit
-                else SharedLimit(limit=limit, ends=line.ends, units=line.units)
+                line if units == limit else GcraLimit(limit=limit, ends=line.ends, units=line.units)
             )
     return [own, *larger]
 
 
-def _line(limit: float, numbers: list[float], slots: bytes, now: float) -> SharedLimit | None:
+def _line(limit: float, numbers: list[float], slots: bytes, now: float) -> GcraLimit | None:
     """A line as it was left; None for what nobody can have left since the machine started."""
     try:
         wrote, arrival, named, largest = map(float, numbers)
-        line = SharedLimit(limit=float(limit), arrival=arrival, named=named, largest=largest)
+        line = GcraLimit(limit=float(limit), tat=arrival, active_until=named, largest=largest)
         line.unpack(slots)
     except (TypeError, ValueError):
         return None
     line.forget(now)
     # A clock that has gone back started anew with the machine, or is another's.
-    return line if wrote <= now + 1 and line.plausible(now) else None
+    return line if wrote <= now + 1 and line.is_plausible(now) else None
 
 
-def _write(
-    connection: sqlite3.Connection, pool: bytes, lines: list[SharedLimit], now: float
-) -> None:
+def _write(connection: sqlite3.Connection, pool: bytes, lines: list[GcraLimit], now: float) -> None:
     seen = time.time()
     for line in lines:
         connection.execute(
             _WRITE,
-            (pool, line.limit, now, line.arrival, line.named, line.largest, line.packed(), seen),
+            (pool, line.limit, now, line.tat, line.active_until, line.largest, line.pack(), seen),
         )

@@ -1,97 +1,211 @@
-"""What holds calls back: requests, tokens, pictures, money and retries.
+"""One limiter: it spreads calls evenly and keeps every window of 60 s below the limit, for one job alone or for several.
 
-Whoever takes from these holds one turn meanwhile, so nothing overtakes and large requests do not starve. Limiters are about
-a quarter of a second deep, so that calls are spread evenly, and count what was sent, so that no window of 60 s passes the
-limit.
+It leases units for the next quarter of a second (limits.gcra) and hands them out by itself. Where the lease comes from makes
+the only difference between a job alone and jobs that share a limit: from this process's memory (`LocalLimit`), or from a
+file (`limits.shared`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
-from math import ceil
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
-from aiolimiter import AsyncLimiter
+from batchgen.dispatch.limits.gcra import (
+    SPAN,
+    WINDOW,
+    Corrections,
+    GcraLimit,
+    Lease,
+    correct,
+    lease,
+    slot_end,
+)
 
+T = TypeVar("T")
+
+# Seconds on a clock that never goes back.
 Clock = Callable[[], float]
 
-# Seconds: the window of every limit, and how finely what was sent is remembered.
-WINDOW = 60.0
-SLOT = 0.05
+# Seconds: the longest pause before a busy file is tried again, and how long before the limit is no longer shared.
+MAX_PAUSE = 0.005
+MAX_BUSY = 10.0
+
+# Seconds: after a longer wait, the limit is read again before units are handed out. Meanwhile calls may have left later
+# than planned, which moves the window.
+REREAD = 1.0
 
 
-class Limiter:
-    """A ceiling of `limit` units in any 60 s window. `take` waits for room and `sent` counts; what the caller waits for in
-    between only makes more room. More than `limit` at once goes alone."""
+class LocalLimit:
+    """A limit of this job alone, in memory."""
+
+    is_shared = False
 
     def __init__(self, limit: float) -> None:
         self.limit = limit
-        self._depth = max(1.0, limit / 240)
-        self._bucket = AsyncLimiter(self._depth, self._depth * WINDOW / limit)
-        self._debt = 0.0
-        # [end of slot, units], oldest first.
-        self._slots: deque[list[float]] = deque()
-        self._in_window = 0.0
+        self._state = GcraLimit(limit=limit)
+
+    def update(self, work: Callable[[Sequence[GcraLimit], float], T]) -> T | None:
+        """Run `work` on the limit's states (see gcra.lease) and the time. None: another process is at them, try again."""
+        now = asyncio.get_running_loop().time()
+        self._state.forget(now)
+        return work([self._state], now)
+
+    def stop_sharing(self, reason: str) -> None:
+        """Go on alone, in memory."""
+
+
+class Limiter:
+    """A ceiling in any window of 60 s.
+
+    Call `take` before a request and `sent` when it leaves; it is safe to wait for something else in between. A request larger
+    than the limit goes alone, when the window is empty.
+
+    Callers must take turns: `take` and the `sent` that belongs to it, then the next one. So nothing overtakes, and large
+    requests do not starve.
+    """
+
+    def __init__(self, source: LocalLimit) -> None:
+        self.limit = source.limit
+        self._source = source
+        state = GcraLimit(limit=source.limit)
+        self._interval, self._tolerance = (
+            state.emission_interval,
+            state.burst * state.emission_interval,
+        )
+        never = float("-inf")
+        self._lease = Lease(units=0.0, tat=0.0, opens_at=0.0, take_by=never, send_by=never)
+        # What is left of the lease, and the theoretical arrival time of its next unit.
+        self._left = self._tat = 0.0
+        self._corrections = Corrections()
+        self._publishing: asyncio.TimerHandle | None = None
 
     async def take(self, amount: float) -> None:
         """Wait until `amount` units may be sent."""
-        debt, self._debt = self._debt, 0.0
-        await self._spread(amount + debt)
-        while (seconds := self._full_for(amount)) > 0:  # noqa: ASYNC110 - time alone makes room
-            await asyncio.sleep(seconds)
-
-    def sent(self, amount: float, counted: float | None = None) -> float:
-        """`amount` units that were taken are being sent now. Returns until when they may be and still count rightly.
-
-        What is held up for longer (less than 60 s) is told again, with that time as `counted`, and then counts where it is
-        sent instead.
-        """
-        now = asyncio.get_running_loop().time()
-        if counted is not None:
-            if now <= counted:
-                return counted
-            self._uncount(amount, counted)
-        # The end of the slot, not the instant: what is remembered expires late rather than early.
-        slot = ceil(now / SLOT) * SLOT
-        if self._slots and self._slots[-1][0] >= slot:
-            self._slots[-1][1] += amount
-            slot = self._slots[-1][0]
-        else:
-            self._slots.append([slot, amount])
-        self._in_window += amount
-        return slot
-
-    def owe(self, amount: float) -> None:
-        """`amount` units were used beyond what was taken: they count now, and hold back the next."""
-        self.sent(amount)
-        self._debt += amount
-
-    async def _spread(self, amount: float) -> None:
-        """Take from the limiter, in chunks where it is not deep enough."""
-        while amount > 0:
-            chunk = min(amount, self._depth)
-            await self._bucket.acquire(chunk)
-            amount -= chunk
-
-    def _uncount(self, amount: float, slot: float) -> None:
-        for found in reversed(self._slots):
-            if found[0] == slot:
-                found[1] -= amount
-                self._in_window -= amount
+        loop = asyncio.get_running_loop()
+        while True:
+            if amount > self._left or loop.time() > self._lease.take_by:
+                await self._renew(amount)
+            self._left -= amount
+            self._tat += amount * self._interval
+            await self._wait(amount)
+            # The turn of a process that was stopped meanwhile may have gone to another one: queue again.
+            if loop.time() <= self._lease.send_by + WINDOW / 2:
                 return
 
-    def _forget(self, now: float) -> None:
-        """Drop what the window no longer holds."""
-        while self._slots and self._slots[0][0] <= now - WINDOW:
-            self._in_window -= self._slots.popleft()[1]
-        if not self._slots:
-            self._in_window = 0.0
+    def sent(self, amount: float, counted_until: float | None = None) -> float:
+        """Note that `amount` units, which were taken, are sent now. Returns until when they may leave and still count rightly.
 
-    def _full_for(self, amount: float) -> float:
-        """Seconds until the window next makes room when it has too little for `amount`, else 0."""
+        A call that leaves later (by less than 60 s) is noted again with that time as `counted_until`: it then counts where
+        it leaves instead.
+        """
         now = asyncio.get_running_loop().time()
-        self._forget(now)
-        if not self._slots or self._in_window + amount <= self.limit:
-            return 0.0
-        return max(self._slots[0][0] + WINDOW - now, 0.001)
+        until = self._lease.send_by if counted_until is None else counted_until
+        if now <= until:
+            return until
+        later = slot_end(now)
+        self._corrections.add(until, -amount)
+        self._corrections.add(later, amount)
+        self._publish_at(now + SPAN)
+        return later
+
+    def owe(self, amount: float) -> None:
+        """Note that `amount` units were used beyond what was taken: they count now, and delay the next ones."""
+        now = asyncio.get_running_loop().time()
+        self._corrections.add(slot_end(now), amount, paced=amount)
+        self._publish_at(now + SPAN)
+
+    def give_back(self, amount: float) -> None:
+        """Note that the `amount` units taken last will not be sent."""
+        self._corrections.add(self._lease.send_by, -amount, paced=-amount)
+        self._publish_at(asyncio.get_running_loop().time() + SPAN)
+
+    def close(self) -> None:
+        """Give back what is left, unless another process is at the limit."""
+        if self._publishing is not None:
+            self._publishing.cancel()
+        self._return_rest()
+        if self._corrections:
+            self._transact(_nothing)
+
+    async def _renew(self, amount: float) -> None:
+        """Lease at least `amount` units."""
+        loop = asyncio.get_running_loop()
+        self._return_rest()
+        # Twice as many where the last lease did not last: a larger one would be left over and make others wait.
+        wanted = self._lease.units * (2 if loop.time() <= self._lease.take_by else 1)
+        give_up_at = loop.time() + MAX_BUSY
+        while (
+            leased := self._transact(lambda limits, now: lease(limits, amount, wanted, now))
+        ) is None:
+            if loop.time() > give_up_at:
+                self._source.stop_sharing("another process keeps it locked")
+            else:
+                await asyncio.sleep(random.uniform(0, MAX_PAUSE))
+        self._lease, self._left, self._tat = leased, leased.units, leased.tat
+        if leased.units > amount:
+            self._publish_at(leased.take_by)
+
+    async def _wait(self, amount: float) -> None:
+        """Wait for the turn of `amount` units of the lease, which are put back when the wait is cancelled."""
+        loop = asyncio.get_running_loop()
+        seconds = max(self._lease.opens_at, self._tat - self._tolerance) - loop.time()
+        try:
+            while seconds > 0:
+                await asyncio.sleep(seconds)
+                seconds = self._remaining() if seconds > REREAD else 0.0
+        except asyncio.CancelledError:
+            self._left += amount
+            self._tat -= amount * self._interval
+            raise
+
+    def _remaining(self) -> float:
+        """Seconds for which the lease must still wait, because earlier calls left later than planned."""
+        send_by = self._lease.send_by
+        reopens_at = self._transact(
+            lambda limits, now: max(limit.reopens_at(send_by, now) for limit in limits)
+        )
+        return 0.0 if reopens_at is None else reopens_at - asyncio.get_running_loop().time()
+
+    def _return_rest(self) -> None:
+        """Correct the count by what is left of the lease."""
+        if self._left > 0:
+            self._corrections.add(self._lease.send_by, -self._left, paced=-self._left)
+            self._lease = replace(self._lease, units=self._lease.units - self._left)
+            self._left = 0.0
+
+    def _transact(self, work: Callable[[Sequence[GcraLimit], float], T]) -> T | None:
+        """Apply the corrections and run `work`, in one transaction; None when another process is at the limit."""
+
+        def corrected(limits: Sequence[GcraLimit], now: float) -> T:
+            if self._corrections:
+                correct(limits, self._corrections, now)
+            return work(limits, now)
+
+        result = self._source.update(corrected)
+        if result is not None:
+            self._corrections = Corrections()
+        return result
+
+    def _publish_at(self, at: float) -> None:
+        """Let other jobs know of the corrections at `at`, unless a transaction does so earlier."""
+        if self._publishing is None and self._source.is_shared:
+            self._publishing = asyncio.get_running_loop().call_at(at, self._publish)
+
+    def _publish(self) -> None:
+        self._publishing = None
+        now = asyncio.get_running_loop().time()
+        # What is left of a lease that still runs is kept.
+        if self._left > 0 and now < self._lease.take_by:
+            self._publish_at(self._lease.take_by)
+            return
+        self._return_rest()
+        if self._corrections and self._transact(_nothing) is None:
+            self._publish_at(now + SPAN)
+
+
+def _nothing(limits: Sequence[GcraLimit], now: float) -> bool:
+    """Ask for nothing: the corrections alone are of interest."""
+    return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
 import virtual
@@ -19,6 +19,7 @@ from virtual import (
     request,
     requests,
     simulate,
+    taken,
     throttled,
     virtually,
 )
@@ -27,7 +28,7 @@ from batchgen.dispatch import Failure
 from batchgen.dispatch.api.http import Reply
 from batchgen.dispatch.limits.budgets import CostBudget, RetryBudget
 from batchgen.dispatch.limits.tokens import TokenEstimate
-from batchgen.dispatch.limits.window import Limiter
+from batchgen.dispatch.limits.window import Limiter, LocalLimit
 from batchgen.errors import LimitError
 from batchgen.replies import Usage
 from batchgen.requests import PER_PICTURE, USUAL_PICTURE, Request
@@ -37,20 +38,10 @@ from batchgen.simulator.refusals import RefusalError
 LIMITS = (0.5, 1, 1.5, 2, 2.5, 7, 10, 60, 61.7, 500, 6000)
 
 
-async def taken(limiter: Limiter, amounts: Sequence[float]) -> list[tuple[float, float]]:
-    """When each amount was sent by callers that take turns."""
-    sent = []
-    for amount in amounts:
-        await limiter.take(amount)
-        limiter.sent(amount)
-        sent.append((now(), amount))
-    return sent
-
-
 @pytest.mark.parametrize("limit", LIMITS)
 def test_no_window_passes_the_limit(limit: float) -> None:
     """P26 Requests never pass their limit in any 60 s, the first included; large limits are used to 98 %."""
-    sent = virtually(taken(Limiter(limit), [1.0] * int(max(6, limit * 2.5))))
+    sent = virtually(taken(Limiter(LocalLimit(limit)), [1.0] * int(max(6, limit * 2.5))))
     assert fullest(sent) <= max(1.0, limit)
     if limit >= 500:
         inside = sum(1 for at, _ in sent if at < sent[0][0] + 120)
@@ -67,13 +58,15 @@ def test_no_window_passes_the_limit(limit: float) -> None:
 def test_no_window_passes_the_limit_with_unequal_sizes(limit: float, shares: list[float]) -> None:
     """P26 Tokens and pictures neither, however unequal the requests are."""
     amounts = [share * limit for share in shares] * 2
-    assert fullest(virtually(taken(Limiter(limit), amounts))) <= limit * (1 + 1e-9)
+    assert fullest(virtually(taken(Limiter(LocalLimit(limit)), amounts))) <= limit * (1 + 1e-9)
 
 
 def test_a_token_limit_is_used_well_by_unequal_prompts() -> None:
     """P26 Prompts of 50 to 4,000 tokens use 95 % of a limit of 200,000 a minute."""
     dice = random.Random(1)
-    sent = virtually(taken(Limiter(200_000), [dice.uniform(50, 4000) for _ in range(400)]))
+    sent = virtually(
+        taken(Limiter(LocalLimit(200_000)), [dice.uniform(50, 4000) for _ in range(400)])
+    )
     assert fullest(sent) <= 200_000
     assert sum(amount for _, amount in sent) / (sent[-1][0] - sent[0][0]) * 60 >= 0.95 * 200_000
 
@@ -82,7 +75,7 @@ def test_tokens_beyond_the_estimate_hold_the_next_requests_back() -> None:
     """P26 What an answer used beyond its estimate counts in the window in which it was found out."""
 
     async def run() -> float:
-        limiter = Limiter(6000)
+        limiter = Limiter(LocalLimit(6000))
         began = now()
         await limiter.take(10)
         limiter.sent(10)
@@ -91,6 +84,20 @@ def test_tokens_beyond_the_estimate_hold_the_next_requests_back() -> None:
         return now() - began
 
     assert virtually(run()) >= 59
+
+
+def test_what_is_given_back_does_not_count() -> None:
+    """P26 Units that were taken and not sent leave their room to the next request."""
+
+    async def run() -> float:
+        limiter = Limiter(LocalLimit(10))
+        began = now()
+        for _ in range(20):
+            await limiter.take(1)
+            limiter.give_back(1)
+        return now() - began
+
+    assert virtually(run()) < 1
 
 
 def test_the_estimate_learns_from_usage() -> None:

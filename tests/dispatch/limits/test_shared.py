@@ -20,15 +20,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lab import KEY, Lab
-from virtual import Run, answer, fullest, now, requests, virtually, work
+from virtual import Run, answer, fullest, now, requests, taken, virtually, work
 
 from batchgen import disk
 from batchgen.dispatch.limits import shared as shared_module
 from batchgen.dispatch.limits import store
-from batchgen.dispatch.limits.gcra import SharedLimit, lease
-from batchgen.dispatch.limits.shared import MAX_BUSY, SharedLimits
+from batchgen.dispatch.limits.gcra import GcraLimit, lease
+from batchgen.dispatch.limits.shared import SharedLimits
 from batchgen.dispatch.limits.store import NAME, LimitStore, state_folder
-from batchgen.dispatch.limits.window import Limiter
+from batchgen.dispatch.limits.window import MAX_BUSY
 from batchgen.errors import OutputError
 from batchgen.requests import Request
 from batchgen.simulator import Simulator
@@ -248,13 +248,13 @@ def test_the_next_run_knows_what_the_last_one_took(tmp_path: Path) -> None:
 # -- what goes wrong ----------------------------------------------------------------------------------------------------
 
 
-def line_of(folder: Path) -> SharedLimit:
+def line_of(folder: Path) -> GcraLimit:
     """The only line in a folder's file that makes sense."""
     with closing(sqlite3.connect(folder / NAME)) as connection:
         ((limit, slots),) = connection.execute(
             "SELECT units, slots FROM line WHERE units > 0"
         ).fetchall()
-    line = SharedLimit(limit=limit)
+    line = GcraLimit(limit=limit)
     line.unpack(slots)
     return line
 
@@ -355,9 +355,16 @@ def test_one_alone_when_the_folder_cannot_be_written(tmp_path: Path) -> None:
     """P15 P26 No folder, no matter: one sentence says why, once, and each limit holds for the run alone."""
     (tmp_path / "state").write_text("a file", encoding="utf-8")
     said: list[str] = []
-    shared = SharedLimits(URL, KEY, say=said.append, folder=tmp_path / "state")
-    assert {type(shared.limiter(name, 60)) for name in ("a", "b")} == {Limiter}
-    shared.close()
+
+    async def run() -> list[list[tuple[float, float]]]:
+        shared = SharedLimits(URL, KEY, say=said.append, folder=tmp_path / "state")
+        sent = [await taken(shared.limiter(name, 60), [1.0] * 90) for name in ("a", "b")]
+        shared.close()
+        return sent
+
+    for sent in virtually(run()):
+        assert fullest(sent) <= 60
+        assert share(sent, 60, 60) > 0.95
     assert len(said) == 1
     assert "this run alone" in said[0]
     assert KEY not in said[0]
