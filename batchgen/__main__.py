@@ -1,4 +1,4 @@
-"""python -m batchgen."""
+"""Lets `python -m batchgen` run the command."""
 
 from batchgen.cli import main
 

@@ -1,9 +1,10 @@
-"""What `plan` and `status` say to people."""
+"""The lines that `plan` and `status` print for people."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,63 +15,82 @@ if TYPE_CHECKING:
     from batchgen.planner import Plan
 
 
-def planned(found: Plan, job: Job) -> Iterator[str]:
-    """What `plan` says, a line each."""
+def plan_lines(plan: Plan, job: Job) -> Iterator[str]:
+    """The lines of `batchgen plan`."""
     from batchgen.report import describe_batches, describe_stale_requests, pluralize
 
-    limits = job.limits
-    yield f"{found.name}: {found.kind} at {found.host} -> {found.output}"
-    counts = ", ".join(f"{count:,} {status}" for status, count in sorted(found.rows.items()))
-    yield f"rows:   {found.total:,} ({counts})"
-    for why, count in found.again.items():
-        yield f"        {pluralize(count, 'answered row')} to run again because {why}"
-    if found.batches:
-        command = f"batchgen cancel {shlex.quote(job.shown)}{' --simulate' * found.simulated}"
-        most = f", at most ${found.set_aside:,.4f}" if found.set_aside else ""
-        yield f"        {describe_batches(found.in_batches, found.batches)}{most};"
+    yield f"{plan.name}: {plan.kind} at {plan.host} -> {plan.output}"
+    counts = ", ".join(f"{count:,} {status}" for status, count in sorted(plan.rows.items()))
+    yield f"rows:   {plan.total:,} ({counts})"
+    for reason, count in plan.again.items():
+        yield f"        {pluralize(count, 'answered row')} to run again because {reason}"
+    if plan.batches:
+        command = f"batchgen cancel {shlex.quote(job.shown)}{' --simulate' * plan.simulated}"
+        at_most = f", at most ${plan.set_aside:,.4f}" if plan.set_aside else ""
+        yield f"        {describe_batches(plan.in_batches, plan.batches)}{at_most};"
         yield f"        {command} ends that, and --mode online then sends the rest"
-    if found.strays:
-        yield f"        {describe_stale_requests(found.strays)}"
-    shards = (
-        f", in {found.shards:,} batch{'es' * (found.shards != 1)} or more" if found.shards else ""
+    if plan.strays:
+        yield f"        {describe_stale_requests(plan.strays)}"
+    batches = (
+        f", in {plan.shards:,} batch{'es' * (plan.shards != 1)} or more" if plan.shards else ""
     )
-    yield f"calls:  {found.calls:,}, about {found.tokens:,} tokens{shards}"
-    yield f"cost:   {_dollars(found.cost, 'about')}; {_dollars(found.cost_at_most, 'at most')}{_saved(found)}"
-    if limits.max_cost is not None and (found.cost_at_most or 0) > limits.max_cost:
-        yield f"        limits.max_cost is ${limits.max_cost:,.4f}: the run may stop there"
-    if found.seconds is not None:
-        yield f"time:   at least {found.seconds:,.0f} s under the job's limits"
-    if found.first is not None:
+    yield f"calls:  {plan.calls:,}, about {plan.tokens:,} tokens{batches}"
+    cost, bound = _dollars("about", plan.cost), _dollars("at most", plan.cost_at_most)
+    yield f"cost:   {cost}; {bound}{_savings(plan)}"
+    max_cost = job.limits.max_cost
+    if max_cost is not None and (plan.cost_at_most or 0) > max_cost:
+        yield f"        limits.max_cost is ${max_cost:,.4f}: the run may stop there"
+    if plan.seconds is not None:
+        yield f"time:   at least {plan.seconds:,.0f} s under the job's limits"
+    if plan.first is not None:
         yield "first request:"
-        yield as_json(found.first)
+        yield as_json(plan.first)
 
 
-def _saved(found: Plan) -> str:
-    if not found.shards:
+def _savings(plan: Plan) -> str:
+    """What batches save, for a plan that makes some."""
+    if not plan.shards:
         return ""
-    return (
-        "; half of what it is online"
-        if found.saves is None
-        else f"; ${found.saves:,.4f} less than online"
-    )
+    if plan.saves is None:
+        return "; half of the cost online"
+    return f"; ${plan.saves:,.4f} less than online"
 
 
-def _dollars(amount: float | None, word: str) -> str:
+def _dollars(word: str, amount: float | None) -> str:
     return f"{word} unknown" if amount is None else f"{word} ${amount:,.4f}"
 
 
-def batch_line(batch: Mapping[str, Any]) -> str:
-    """One line of a batch that has not ended."""
+def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
+    """The lines of `batchgen status`, from what `queries.status` returns."""
+    from batchgen.report import RunTotals, describe_cost, pluralize
+
+    counts = ", ".join(f"{count:,} {name}" for name, count in sorted(status["rows"].items()))
+    totals = RunTotals(**{field.name: status[field.name] for field in fields(RunTotals)})
+    yield (
+        f"{status['name']}: {pluralize(status['total'], 'row')}: {counts}; "
+        f"{pluralize(totals.calls, 'call')}, {describe_cost(totals)}"
+    )
+    for reason, count in status["failures"].items():
+        yield f"  {count:,} x {reason}"
+    for batch in status["batches"]:
+        yield f"  {_batch_line(batch)}"
+
+
+def _batch_line(batch: Mapping[str, Any]) -> str:
+    """One line about a batch that has not ended."""
+    cancelling = ", to be cancelled" * batch["cancelling"]
     failed = f", {batch['failed']:,} of them failed" if batch["failed"] else ""
+    answered = f"{batch['answered']:,} of {batch['requests']:,} answered{failed}"
     expires = batch["expires_at"]
     end = f", ends by {datetime.fromtimestamp(expires, UTC):%Y-%m-%d %H:%M} UTC" if expires else ""
-    answered = f"{batch['answered']:,} of {batch['requests']:,} answered{failed}"
-    asked = ", to be cancelled" * batch["cancelling"]
-    return f"batch {batch['id'] or 'not sent yet'}: {batch['status']}{asked}, {answered}, {_age(batch['age_s'])} old{end}"
+    return (
+        f"batch {batch['id'] or 'not sent yet'}: {batch['status']}{cancelling}, {answered}, "
+        f"{_duration(batch['age_s'])} old{end}"
+    )
 
 
-def _age(seconds: int) -> str:
-    """A time as people say it: `45 s`, `12 min`, `3 h 20 min`."""
+def _duration(seconds: int) -> str:
+    """A time as people write it: `45 s`, `12 min`, `3 h 20 min`."""
     if seconds < 60:
         return f"{seconds} s"
     hours, minutes = divmod(seconds // 60, 60)

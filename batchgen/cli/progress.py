@@ -1,74 +1,74 @@
-"""How a run is watched: a bar on a terminal, a line every half minute elsewhere, nothing when quiet."""
+"""The progress of a run: a bar on a terminal, a line every half minute elsewhere."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from batchgen.cli.terminal import plain, say
+from batchgen.cli.terminal import escape_controls, print_message
 
 if TYPE_CHECKING:
     from batchgen.dispatch import Progress
+    from batchgen.session import ProgressCallback
 
-# Seconds between progress lines where there is no terminal, and between looks at a bar where there is one.
-LINE_EVERY = 30.0
-BAR_EVERY = 0.2
+# Seconds between progress lines, and between updates of the bar.
+LINE_INTERVAL = 30.0
+BAR_INTERVAL = 0.2
 
-_FORM = "{desc}: {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
-
-ProgressCallback = Callable[["Progress", Mapping[str, int]], None]
+_BAR_FORMAT = (
+    "{desc}: {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} "
+    "[{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+)
 
 
 @contextmanager
 def watching(name: str, *, quiet: bool) -> Iterator[tuple[ProgressCallback | None, float]]:
-    """What watches the run of a job, and the seconds between its looks."""
+    """The progress callback for the run of a job, and the seconds between its calls."""
     if quiet:
-        yield None, LINE_EVERY
+        yield None, LINE_INTERVAL
     elif sys.stderr.isatty():
         bar = _Bar(name)
         try:
-            yield bar, BAR_EVERY
+            yield bar, BAR_INTERVAL
         finally:
             bar.close()
     else:
-        yield _Lines(name), LINE_EVERY
+        yield _Lines(name), LINE_INTERVAL
 
 
 class _Bar:
-    """A tqdm bar, from the first look on: what is said before the first call needs no bar, and must not break one."""
+    """A tqdm bar.
+
+    It appears with the first progress, because messages from before the first call would break it.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._shown: Any = None
+        self._bar: Any = None
 
     def __call__(self, progress: Progress, before: Mapping[str, int]) -> None:
-        done = before.get("succeeded", 0)
-        if self._shown is None:
-            self._shown = _tqdm(self._name, done)
-        self._shown.n = (
-            done
-            + progress.done
-            + progress.answered_remotely
-            + progress.incomplete
-            + progress.failed
-        )
-        self._shown.total = max(sum(before.values()), self._shown.n)
-        self._shown.set_postfix_str(plain(state(progress)), refresh=False)
-        self._shown.refresh()
+        done_before = before.get("succeeded", 0)
+        if self._bar is None:
+            self._bar = _tqdm(self._name, done_before)
+        ended = progress.done + progress.incomplete + progress.failed
+        self._bar.n = done_before + ended + progress.answered_remotely
+        self._bar.total = max(sum(before.values()), self._bar.n)
+        self._bar.set_postfix_str(escape_controls(describe(progress)), refresh=False)
+        self._bar.refresh()
 
     def close(self) -> None:
-        if self._shown is not None:
-            self._shown.close()
+        if self._bar is not None:
+            self._bar.close()
 
 
 def _tqdm(name: str, initial: int) -> Any:
     from tqdm import tqdm
 
-    # A terminal that does not tell its size, as in a container, would show nothing.
+    # In a container a terminal may report no size, and tqdm would draw nothing.
     columns, lines = os.get_terminal_size(sys.stderr.fileno())
     size = (
         {"dynamic_ncols": True}
@@ -76,32 +76,45 @@ def _tqdm(name: str, initial: int) -> Any:
         else {"ncols": columns or 80, "nrows": lines or 24}
     )
     return tqdm(
-        desc=name, initial=initial, total=initial, unit="row", bar_format=_FORM, leave=False, **size
+        desc=name,
+        initial=initial,
+        total=initial,
+        unit="row",
+        bar_format=_BAR_FORMAT,
+        leave=False,
+        **size,
     )
 
 
 class _Lines:
-    """A progress line for every look but the first and one that follows it soon, a short run needs none; not the same twice."""
+    """Prints a progress line per call.
+
+    A call within half an interval of the start or of another line prints nothing, so that a short
+    run has no progress lines. The same line is not printed twice: a batch may take a day.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._next = time.monotonic() + LINE_EVERY / 2
-        self._said = ""
+        self._next = time.monotonic() + LINE_INTERVAL / 2
+        self._last = ""
 
     def __call__(self, progress: Progress, before: Mapping[str, int]) -> None:
         if time.monotonic() < self._next:
             return
-        self._next = time.monotonic() + LINE_EVERY / 2
+        self._next = time.monotonic() + LINE_INTERVAL / 2
         done = before.get("succeeded", 0) + progress.done
-        line = f"{self._name}: {done:,} of {sum(before.values()):,} succeeded; {state(progress)}"
-        # A batch may take a day.
-        if line != self._said:
-            say(line)
-        self._said = line
+        total = sum(before.values())
+        text = f"{self._name}: {done:,} of {total:,} succeeded; {describe(progress)}"
+        if text != self._last:
+            print_message(text)
+        self._last = text
 
 
-def state(progress: Progress) -> str:
-    """What a run is at; what it waits for comes last, where a narrow terminal may cut it."""
+def describe(progress: Progress) -> str:
+    """The state of a run in a few words.
+
+    What it waits for comes last, because a narrow terminal cuts the end off.
+    """
     parts = []
     if progress.failed or progress.incomplete:
         parts.append(f"{progress.failed + progress.incomplete:,} failed or incomplete")

@@ -1,4 +1,7 @@
-"""What goes in and out of the process: results to stdout, messages to stderr, nothing that steers a terminal."""
+"""The streams of the process: results go to stdout, messages to stderr.
+
+Nothing that is printed can control the terminal.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +16,27 @@ import click
 
 from batchgen.errors import OutputError
 
-# C0 but tab and newline, DEL, C1, separators and bidirectional controls: what moves a terminal's cursor, changes its
-# colours or reorders its text.
+# C0 without tab and newline, DEL, C1, Unicode separators and bidirectional controls: they move the
+# terminal's cursor, change its colours or reorder its text.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
-def settle_streams() -> None:
-    """Make the three streams usable whatever the shell did to them."""
+def prepare_streams() -> None:
+    """Make stdin, stdout and stderr usable, whatever the shell did to them."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             _open_null(number, name)
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, ValueError):
-            # Under LC_ALL=C the terminal's encoding would refuse the names in people's data.
+            # Under LC_ALL=C the default encoding cannot print the names in people's data.
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def _open_null(number: int, name: str) -> None:
-    """Give a closed stream /dev/null; else the journal would be opened under its number, and printed into."""
+    """Open /dev/null in place of a closed stream.
+
+    Otherwise the journal would get the stream's number, and prints would go into it.
+    """
     null = os.open(os.devnull, os.O_RDWR)
     if null != number:
         os.dup2(null, number)
@@ -38,49 +44,52 @@ def _open_null(number: int, name: str) -> None:
     setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
-def plain(text: str) -> str:
-    """The text with its control characters made visible: a reply must not steer the terminal."""
-    return _CONTROL.sub(_escaped, text)
+def escape_controls(text: str) -> str:
+    """The text with visible escapes for control characters, as a reply may hold them."""
+    return _CONTROL.sub(_escape, text)
 
 
-def _escaped(found: re.Match[str]) -> str:
-    number = ord(found[0])
+def _escape(match: re.Match[str]) -> str:
+    number = ord(match[0])
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
 
 
 def as_json(value: Any) -> str:
-    """A value as indented JSON, control characters escaped by JSON itself."""
+    """A value as indented JSON, with JSON's own escapes for control characters."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
-    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def say(text: str) -> None:
-    """A message for a person, on stderr; nobody there to read it is no fault of the job."""
+def print_message(text: str) -> None:
+    """Print a message to stderr; if nobody can read it there, the command goes on."""
     with suppress(OSError):
-        click.echo(plain(text), err=True)
+        click.echo(escape_controls(text), err=True)
 
 
-def tell(text: str) -> None:
-    """A result, on stdout; a reader that has gone away is no fault of the job. Raises OutputError when it cannot be
-    written for another reason."""
+def print_result(text: str) -> None:
+    """Print a result to stdout; if its reader has closed the pipe, the command goes on.
+
+    Raises OutputError when stdout cannot be written for another reason.
+    """
     try:
         click.echo(text)
     except BrokenPipeError:
-        _forget_stdout()
+        _discard_stdout()
     except OSError as error:
-        _forget_stdout()
+        _discard_stdout()
         raise OutputError(f"stdout cannot be written: {error.strerror}") from None
 
 
-def flush() -> None:
-    """Leave nothing for Python to flush, and to complain about, at its own exit."""
+def flush_stdout() -> None:
+    """Flush stdout here, because Python would print an error of its own if it failed at exit."""
     try:
         sys.stdout.flush()
     except OSError:
-        _forget_stdout()
+        _discard_stdout()
 
 
-def _forget_stdout() -> None:
+def _discard_stdout() -> None:
+    """Send what is still buffered, and all that follows, to /dev/null."""
     with suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())

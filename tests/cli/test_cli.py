@@ -267,7 +267,7 @@ def test_replies_do_not_steer_the_terminal(lab: Lab, api: Simulator) -> None:
 )
 def test_plain(text: str, shown: str) -> None:
     """P44 What steers is spelled out; what is text stays."""
-    assert terminal.plain(text) == shown
+    assert terminal.escape_controls(text) == shown
     assert json.loads(terminal.as_json({"a": text})) == {"a": text}
 
 
@@ -312,7 +312,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, times: list[float]) -> list[str]:
     said: list[str] = []
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    monkeypatch.setattr(progress, "say", said.append)
+    monkeypatch.setattr(progress, "print_message", said.append)
     monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda: False))
     state = Progress(
         done=1200,

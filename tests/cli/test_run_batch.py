@@ -186,7 +186,7 @@ def test_without_a_key(lab: Lab) -> None:
             "batchgen run-batch: --api-key-env: must be the NAME of an environment variable",
         ),
         (["--concurrency", "0"], "'--concurrency': 0 is not in the range"),
-        (["--max-cost", "nan"], "'--max-cost': nan is no amount of money"),
+        (["--max-cost", "nan"], "'--max-cost': nan is not an amount of money"),
         (["--max-cost", "1"], "batchgen run-batch: a cap on cost needs a cap on the answer"),
         (["-i", "none.jsonl"], "none.jsonl: there is no such file"),
         (["-i", ""], "batchgen run-batch: --input-file: must be a path"),
@@ -199,8 +199,8 @@ def test_without_a_key(lab: Lab) -> None:
         (["-o", "./sub/../in.jsonl"], "-o would replace the requests"),
         (["-o", "-"], "-o must be a file"),
         (["-o", "folder"], "is a directory"),
-        (["-o", "link.jsonl"], "-o link.jsonl is a link or no regular file; name another"),
-        (["-o", os.devnull], "is a link or no regular file"),
+        (["-o", "link.jsonl"], "-o link.jsonl is a link or not a regular file; name another"),
+        (["-o", os.devnull], "is a link or not a regular file"),
     ],
 )
 def test_what_is_wrong_is_told(lab: Lab, args: list[str], told: str) -> None:

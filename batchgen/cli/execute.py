@@ -1,0 +1,84 @@
+"""How `run`, `run-batch` and `cancel` execute one job and report its end."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from batchgen.cli.options import piped_prompts
+from batchgen.cli.progress import watching
+from batchgen.cli.terminal import escape_controls, print_message, print_result
+from batchgen.errors import BatchgenError
+
+if TYPE_CHECKING:
+    from batchgen.job import Job
+    from batchgen.report import Report
+    from batchgen.session import Options
+
+# The exit code of several jobs is the first of these that one of them had.
+PRECEDENCE = (143, 130, 1, 74, 2, 4, 75, 5, 6, 3, 0)
+
+
+def execute(
+    action: Callable[[Job], Report], job: Job, *, summary: bool, quiet: bool
+) -> tuple[int, dict[str, Any]]:
+    """Execute a job; its exit code, and its report or its error as JSON.
+
+    An error ends this job only, so that the next job of the command still runs.
+
+    - `action`: runs or cancels the job
+    - `summary`: print the line that sums up the run
+    - `quiet`: do not print it when the run needs no attention
+    """
+    try:
+        report = action(job)
+        if report.stopped:
+            print_message(f"{job.name}: stopped: {report.stopped}")
+        # Batches that are at the server (6) need no attention either.
+        if summary and not (quiet and report.exit_code in (0, 6)):
+            print_result(escape_controls(report.line()))
+        if report.rows.get("failed") and not report.run.calls and not report.stopped:
+            print_message(
+                f"{job.name}: failed rows run again when they or the job change, "
+                f"or {_way_to_retry(job, report)}"
+            )
+    except BatchgenError as error:
+        print_message(str(error))
+        return error.exit_code, {"name": job.name, **error_json(error.exit_code, str(error))}
+    return report.exit_code, report.as_json()
+
+
+def error_json(code: int, message: str) -> dict[str, Any]:
+    """What --json prints for an error."""
+    return {"exit_code": code, "error": message}
+
+
+def _way_to_retry(job: Job, report: Report) -> str:
+    """What a person can do to run failed rows again."""
+    if job.together is not None:
+        return f"all rows without {shlex.quote(report.output)}"
+    return f"by: batchgen redo {shlex.quote(job.shown)} --failed{' --simulate' * report.simulated}"
+
+
+def run_job(job: Job, *, quiet: bool, **options: Any) -> Report:
+    """Run a job with `options` (fields of `Options`), showing its progress."""
+    from batchgen import runner
+
+    with watched_options(job, quiet=quiet, stdin=piped_prompts(job), **options) as each:
+        return runner.run(job, each)
+
+
+@contextmanager
+def watched_options(job: Job, *, quiet: bool, **options: Any) -> Iterator[Options]:
+    """`Options` for a run whose progress is shown while the block runs, unless it is quiet."""
+    from batchgen.session import Options
+
+    with watching(job.name, quiet=quiet) as (watch, every):
+        yield Options(
+            watch=watch,
+            every=every,
+            say=(lambda text: None) if quiet else print_message,
+            **options,
+        )

@@ -1,0 +1,29 @@
+"""`batchgen init`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+from batchgen.cli.terminal import escape_controls, print_result
+
+
+@click.command()
+@click.argument("prompts", metavar="[PROMPTS]", required=False, type=click.Path(path_type=Path))
+def init(prompts: Path | None) -> None:
+    """Write a job that runs.
+
+    With a PROMPTS file (.csv .tsv .txt .jsonl, each also .gz): a job for it, beside it. Without: an
+    example in jobs/.
+    """
+    from batchgen.init import write_job
+
+    path = write_job(prompts)
+    job = shlex.quote(str(path))
+    print_result(
+        escape_controls(
+            f"wrote {path}\nnext: batchgen plan {job}\n      batchgen run {job} --simulate"
+        )
+    )

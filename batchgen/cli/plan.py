@@ -1,0 +1,56 @@
+"""`batchgen plan`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from batchgen.cli.messages import plan_lines
+from batchgen.cli.options import (
+    in_mode,
+    json_option,
+    limit_option,
+    mode_option,
+    one_job,
+    piped_prompts,
+)
+from batchgen.cli.terminal import as_json, escape_controls, print_result
+
+if TYPE_CHECKING:
+    from batchgen.job import Job
+
+
+@click.command()
+@one_job
+@limit_option("rows")
+@mode_option
+@json_option
+def plan(
+    job: Job,
+    simulate: bool,
+    output: Path | None,
+    limit: int | None,
+    mode: str | None,
+    as_object: bool,
+) -> None:
+    """Show what a run would send and cost.
+
+    Reads everything and sends nothing. Shows what a run of JOB would send and why, what that would
+    cost, and the first request in full.
+    """
+    from batchgen import planner
+
+    result = planner.plan(
+        in_mode(job, mode),
+        limit=limit,
+        simulate=simulate,
+        output=output,
+        stdin=piped_prompts(job),
+    )
+    if as_object:
+        print_result(as_json(asdict(result)))
+    else:
+        print_result(escape_controls("\n".join(plan_lines(result, job))))

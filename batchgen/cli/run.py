@@ -1,0 +1,148 @@
+"""`batchgen run`: one or more jobs, one exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batchgen.cli.execute import PRECEDENCE, execute, run_job
+from batchgen.cli.options import (
+    in_mode,
+    job_options,
+    json_option,
+    limit_option,
+    load_with_prompts,
+    max_cost_option,
+    mode_option,
+    quiet_option,
+    wait_option,
+)
+from batchgen.cli.terminal import as_json, print_result
+from batchgen.errors import InputError, OutputError, Problem
+
+if TYPE_CHECKING:
+    from batchgen.job import Job
+
+
+@click.command()
+@click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
+@job_options
+@limit_option("rows")
+@mode_option
+@wait_option
+@max_cost_option("this run, all jobs together")
+@json_option
+@quiet_option("every row succeeded or is in a batch")
+def run(
+    jobs: tuple[str, ...],
+    prompts: str | None,
+    simulate: bool,
+    output: Path | None,
+    limit: int | None,
+    mode: str | None,
+    wait: bool,
+    max_cost: float | None,
+    as_object: bool,
+    quiet: bool,
+) -> None:
+    """Send what has no answer yet.
+
+    Sends the unanswered rows of each JOB, collects the answers of its batches, and writes its
+    tables. The same command resumes.
+    """
+    if prompts == "-" and len(jobs) > 1:
+        raise click.UsageError("--prompts - feeds one job; name one")
+    loaded = _load_all(jobs, prompts=prompts, mode=mode, simulate=simulate, output=output)
+    ends = _run_all(
+        loaded,
+        wait=wait,
+        max_cost=max_cost,
+        summary=not as_object,
+        quiet=quiet,
+        limit=limit,
+        simulate=simulate,
+        output=output,
+    )
+    if as_object:
+        objects = [as_dict for _, as_dict in ends]
+        print_result(as_json(objects[0] if len(loaded) == 1 else {"jobs": objects}))
+    raise click.exceptions.Exit(min((code for code, _ in ends), key=PRECEDENCE.index))
+
+
+def _load_all(
+    paths: Sequence[str],
+    *,
+    prompts: str | None,
+    mode: str | None,
+    simulate: bool,
+    output: Path | None,
+) -> list[Job]:
+    """Load every job before the first one starts.
+
+    Raises InputError with the problems of all jobs, also if two of them share an output folder.
+
+    - `paths`: the job files
+    - `prompts`, `mode`, `simulate`, `output`: the options of the command
+    """
+    from batchgen.workspace import Workspace
+
+    jobs: list[Job] = []
+    problems: list[Problem] = []
+    total_problems = 0
+    paths_by_folder: dict[Path, str] = {}
+    for path in paths:
+        try:
+            job = in_mode(load_with_prompts(path, prompts), mode)
+            workspace = Workspace.of(job, simulate=simulate, output=output)
+            if template_problems := workspace.renderer.problems(None):
+                raise InputError(template_problems)
+            if (other := paths_by_folder.get(workspace.folder)) is not None:
+                raise InputError(
+                    f"has the output folder of {other} ({workspace.folder}); "
+                    "set name: to keep them apart"
+                )
+            paths_by_folder[workspace.folder] = path
+            jobs.append(job)
+        except InputError as error:
+            problems += error.problems or [Problem(path=path, message=str(error))]
+            total_problems += max(error.found, 1)
+    if problems:
+        raise InputError(problems, found=total_problems)
+    return jobs
+
+
+def _run_all(
+    jobs: Sequence[Job],
+    *,
+    wait: bool,
+    max_cost: float | None,
+    summary: bool,
+    quiet: bool,
+    **options: Any,
+) -> list[tuple[int, dict[str, Any]]]:
+    """Run every job; of each the exit code, and its report or its error as JSON.
+
+    - `wait`: wait for batches, once those of all jobs are sent
+    - `max_cost`: USD that all jobs may spend together
+    - `summary`, `quiet`: as `execute` takes them
+    - `options`: fields of `Options` for every run
+    """
+    ends: dict[int, tuple[int, dict[str, Any]]] = {}
+    for waits in [False, True] if wait and len(jobs) > 1 else [wait]:
+        for number, job in enumerate(jobs):
+            if number in ends and ends[number][0] != 6:
+                continue
+            action = partial(run_job, wait=waits, max_cost=max_cost, quiet=quiet, **options)
+            code, as_dict = ends[number] = execute(action, job, summary=summary, quiet=quiet)
+            if max_cost is not None:
+                # The next job may spend what this one left. A job whose output failed has no
+                # report and may have spent everything.
+                unknown = max_cost if code == OutputError.exit_code else 0.0
+                max_cost = max(0.0, max_cost - as_dict.get("run", {}).get("committed", unknown))
+            if code in (130, 143):
+                return list(ends.values())
+    return list(ends.values())
