@@ -17,7 +17,7 @@ from batchgen.job import Connection, Job, connection
 from batchgen.journal import Journal, all_files
 from batchgen.pricing import Prices
 from batchgen.requests import Renderer
-from batchgen.staging.stager import (
+from batchgen.staging import (
     StagedPrompts,
     Stager,
     has_more,

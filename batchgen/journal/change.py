@@ -1,4 +1,5 @@
-"""A change to the journal as data: made where something happens, committed by the writer's thread."""
+"""A change to the journal as data: made where something happens, committed by the writer's
+thread."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from batchgen.journal.records import insertion, sealed
 
 Step = Callable[[sqlite3.Connection], None]
 
-# The tables of which many records are inserted at once. An outcome replaces the one before it; attempts add up.
+# The tables of which many records are inserted at once. An outcome replaces the one before it;
+# attempts add up.
 INSERTIONS = {
     "attempts": insertion("attempts"),
     "outcomes": insertion("outcomes", replace=True),
@@ -22,8 +24,9 @@ INSERTIONS = {
 class Change(NamedTuple):
     """What one caller wants on record.
 
-    records: a table of INSERTIONS, and a function that makes the cells of a record. It is called in the writer's thread,
-        because compressing a response takes time that the event loop does not have.
+    records: a table of INSERTIONS, and a function that makes the cells of a record. It is called in
+        the writer's thread, because compressing a response takes time that the event loop does not
+        have.
     also: what else is to be done inside the transaction.
     changes_tables: whether the results and errors tables may look different after it.
     """
@@ -51,8 +54,9 @@ def _each(steps: Sequence[Step], connection: sqlite3.Connection) -> None:
 def apply(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
     """Make changes inside the caller's transaction.
 
-    Records come first, whichever change they belong to, because inserting many at once is cheaper. No order is lost: a
-    caller that makes a second change of a row has waited for the first to be durable.
+    Records come first, whichever change they belong to, because inserting many at once is cheaper.
+    No order is lost: a caller that makes a second change of a row has waited for the first to be
+    durable.
     """
     for table, statement in INSERTIONS.items():
         made = [make for change in changes for name, make in change.records if name == table]

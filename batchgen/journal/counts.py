@@ -16,9 +16,10 @@ from batchgen.journal.status import IN_BATCH, LAST_RUN, TO_SEND, WORST_FIRST, st
 _ALL = """iif(? IS NULL, (SELECT count(*) FROM rows WHERE {0}),
     (SELECT count(*) FROM rows WHERE {0} AND n <= ?))"""
 
-# One pass over all rows answers every question. Rows that have succeeded are many and only counted; the rest falls into
-# few groups. LIMIT -1 keeps SQLite from merging the inner query and working the status out more than once a row.
-# `changed`: outdated, and not by redo. `changed_cells`: because the prompt has changed since its last answer.
+# One pass over all rows answers every question. Rows that have succeeded are many and only counted;
+# the rest falls into few groups. LIMIT -1 keeps SQLite from merging the inner query and working the
+# status out more than once a row. `changed`: outdated, and not by redo. `changed_cells`: because
+# the prompt has changed since its last answer.
 _GROUPS = f"""{state()}
     SELECT status, to_send, in_batch, retried, lost, changed,
         iif(changed, NOT EXISTS (
@@ -40,7 +41,8 @@ _GROUPS = f"""{state()}
     UNION ALL
     SELECT NULL, 0, 0, 0, 0, 0, 0, NULL, {_ALL.format("1")}, 0, 0, 0, 0, 0"""
 
-# The same where a table line is all turns of a row: its status is that of the turn furthest from success.
+# The same where a table line is all turns of a row: its status is that of the turn furthest from
+# success.
 _RANK = " ".join(f"WHEN '{status}' THEN {rank}" for rank, status in enumerate(WORST_FIRST))
 _LINES = f"""{state()}
     SELECT status, count(*) AS count FROM (
@@ -55,16 +57,14 @@ _LINES = f"""{state()}
 class RowCounts:
     """How many rows are in which status.
 
-    lines: table lines by status.
-    requests: requests by status; differs from `lines` where a line is all turns of a row.
-    failures: failed and incomplete requests by reason, most first.
-    in_batches: requests in open batches, which are not sent while they are.
-    to_send: requests that would be sent now. Of these:
-    tokens, cost, cost_bound: what they are expected to take, and the highest cost; nano-dollars, None when one is unknown.
-    retried: how many failed, and are sent only because the failure was a passing one.
-    changed_rows: how many are outdated because cells of their row have changed.
-    changed_job: how many are outdated because the job or an earlier turn has changed.
-    lost: how many have lost their pictures.
+    lines: table lines by status. requests: requests by status; differs from `lines` where a line is
+    all turns of a row. failures: failed and incomplete requests by reason, most first. in_batches:
+    requests in open batches, which are not sent while they are. to_send: requests that would be
+    sent now. Of these: tokens, cost, cost_bound: what they are expected to take, and the highest
+    cost; nano-dollars, None when one is unknown. retried: how many failed, and are sent only
+    because the failure was a passing one. changed_rows: how many are outdated because cells of
+    their row have changed. changed_job: how many are outdated because the job or an earlier turn
+    has changed. lost: how many have lost their pictures.
     """
 
     lines: Mapping[str, int]
@@ -82,7 +82,8 @@ class RowCounts:
 
 
 def count_rows(journal: Journal, scope: int | None, *, by_turns: bool) -> RowCounts:
-    """Count the rows of the prompts' first `scope` (None: all); with `by_turns` a table line is all turns of a row."""
+    """Count the rows of the prompts' first `scope` (None: all); with `by_turns` a table line is all
+    turns of a row."""
     groups = journal.query(_GROUPS, up_to(scope), scope, scope)
     requests = lines = _by_status(groups)
     if by_turns:
@@ -109,7 +110,8 @@ Groups = Iterable[sqlite3.Row]
 
 
 def _by_status(groups: Groups) -> dict[str, int]:
-    """How many there are in each status. The group without a status counts all; those in no other group succeeded."""
+    """How many there are in each status. The group without a status counts all; those in no other
+    group succeeded."""
     counts: Counter[str | None] = Counter()
     for group in groups:
         counts[group["status"]] += group["count"]

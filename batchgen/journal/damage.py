@@ -10,7 +10,8 @@ from batchgen.journal.schema import TABLES
 
 
 def find_damage(journal: Journal, tables: Iterable[str] = TABLES) -> Iterator[str]:
-    """A sentence for everything that SQLite finds wrong with the file, and for every record that does not fit its seal."""
+    """A sentence for everything that SQLite finds wrong with the file, and for every record that
+    does not fit its seal."""
     found = [row[0] for row in journal.query("PRAGMA integrity_check(20)")]
     if found != ["ok"]:
         remedy = "restore the journal from a backup"

@@ -1,4 +1,5 @@
-"""Opening the journal's file, checking that it is one, and turning SQLite's errors into sentences."""
+"""Opening the journal's file, checking that it is one, and turning SQLite's errors into
+sentences."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ from batchgen.requests import SCHEME
 
 NAME = "journal.db"
 
-# Bytes of disk that the write-ahead log keeps once its content is in the file. Pass 1 writes a whole job at once, and
-# would leave a log of that size.
+# Bytes of disk that the write-ahead log keeps once its content is in the file. Pass 1 writes a
+# whole job at once, and would leave a log of that size.
 LARGEST_LOG = 64 * 1024 * 1024
 
 
@@ -54,7 +55,8 @@ def _translated(path: Path, error: sqlite3.Error) -> BatchgenError | None:
 
 
 def writing(path: Path) -> sqlite3.Connection:
-    """A connection that writes, in WAL mode, each commit synced to disk. Raises OutputError, DamagedError."""
+    """A connection that writes, in WAL mode, each commit synced to disk. Raises OutputError,
+    DamagedError."""
     for suffix in ("", "-wal", "-shm"):
         refuse_link(path.with_name(path.name + suffix))
     with translating_errors(path):
@@ -73,7 +75,8 @@ def writing(path: Path) -> sqlite3.Connection:
 
 
 def reading(path: Path) -> sqlite3.Connection:
-    """A connection that only reads; a journal that does not exist, or has no tables yet, counts as empty."""
+    """A connection that only reads; a journal that does not exist, or has no tables yet, counts as
+    empty."""
     refuse_link(path)
     with translating_errors(path):
         if path.exists():
@@ -111,14 +114,16 @@ def _create(connection: sqlite3.Connection) -> None:
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:
-    """Raise DamagedError unless the file is a journal, OutputError when a newer batchgen wrote it."""
+    """Raise DamagedError unless the file is a journal, OutputError when a newer batchgen wrote
+    it."""
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     if application != APPLICATION_ID:
         raise DamagedError(f"{path}: is not a journal of batchgen; move it away and run again")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > SCHEMA_VERSION:
         raise OutputError(
-            f"{path}: was written by a newer batchgen (schema {version}); update batchgen and run again"
+            f"{path}: was written by a newer batchgen (schema {version}); "
+            "update batchgen and run again"
         )
     if _schema(connection) != _expected():
         raise DamagedError(
@@ -127,17 +132,19 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     scheme = connection.execute("SELECT value FROM meta WHERE name = 'scheme'").fetchone()
     if scheme is None or not scheme[0].isdecimal():
         raise DamagedError(
-            f"{path}: is damaged (it does not say how its fingerprints were made); restore it from a backup"
+            f"{path}: is damaged (it does not say how its fingerprints were made); "
+            "restore it from a backup"
         )
     if int(scheme[0]) > SCHEME:
         raise OutputError(
-            f"{path}: has fingerprints of a newer batchgen (scheme {scheme[0]}); update batchgen and run again"
+            f"{path}: has fingerprints of a newer batchgen (scheme {scheme[0]}); "
+            "update batchgen and run again"
         )
 
 
 def forget_tables(connection: sqlite3.Connection) -> None:
-    """Forget, in the caller's transaction, what is known of the tables that were written: from now on the journal may
-    differ from them."""
+    """Forget, in the caller's transaction, what is known of the tables that were written: from now
+    on the journal may differ from them."""
     connection.execute("DELETE FROM meta WHERE name = 'tables'")
 
 

@@ -18,12 +18,14 @@ from batchgen.journal.schema import COLUMNS, STAGED
 from batchgen.journal.status import ROW_STATE
 from batchgen.requests import canonical
 
-# Records read at once. Snapshots stay short, so that the log can be checkpointed, and memory stays flat.
+# Records read at once. Snapshots stay short, so that the log can be checkpointed, and memory stays
+# flat.
 PAGE = 250
 
 
 class Journal:
-    """One job's journal. `open` it for writing (under the lock) or `peek` to read, and close it, or use it in a `with`."""
+    """One job's journal. `open` it for writing (under the lock) or `peek` to read, and close it, or
+    use it in a `with`."""
 
     def __init__(
         self,
@@ -35,10 +37,10 @@ class Journal:
     ) -> None:
         """Use `open` or `peek`.
 
-        connection: of `path`, from batchgen.journal.database.
-        path: of the journal's file, for messages and for the writer's own connection.
-        accept: finish reasons that count as success (the job's `output.accept`).
-        shadow: temporary tables stand in for `prompts` and `rows`, so that a plan can stage a job without a write.
+        connection: of `path`, from batchgen.journal.database. path: of the journal's file, for
+        messages and for the writer's own connection. accept: finish reasons that count as success
+        (the job's `output.accept`). shadow: temporary tables stand in for `prompts` and `rows`, so
+        that a plan can stage a job without a write.
         """
         self.path, self.connection, self.shadowed = path, connection, shadow
         # Pages are read in threads, off the event loop; one at a time.
@@ -53,13 +55,15 @@ class Journal:
 
     @classmethod
     def open(cls, folder: Path, *, accept: Sequence[str] = ()) -> Self:
-        """Open the folder's journal for writing and create it if there is none. Raises OutputError, DamagedError."""
+        """Open the folder's journal for writing and create it if there is none. Raises OutputError,
+        DamagedError."""
         path = folder / database.NAME
         return cls(database.writing(path), path, accept=accept)
 
     @classmethod
     def peek(cls, folder: Path, *, accept: Sequence[str] = (), shadow: bool = False) -> Self:
-        """Open the folder's journal for reading; one that does not exist is empty. Raises OutputError, DamagedError."""
+        """Open the folder's journal for reading; one that does not exist is empty. Raises
+        OutputError, DamagedError."""
         path = folder / database.NAME
         return cls(database.reading(path), path, accept=accept, shadow=shadow)
 
@@ -74,7 +78,7 @@ class Journal:
         with self._lock:
             self.connection.close()
 
-    # -- reading -------------------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------
 
     @contextmanager
     def select(self, sql: str, *values: Any) -> Iterator[sqlite3.Cursor]:
@@ -88,7 +92,8 @@ class Journal:
             return found.fetchall()
 
     def records(self, table: str, condition: str, *values: Any) -> list[dict[str, Any]]:
-        """The records of a table for which an SQL condition holds, by column. Raises DamagedError."""
+        """The records of a table for which an SQL condition holds, by column. Raises
+        DamagedError."""
         found = self.query(f"SELECT * FROM {table} WHERE {condition}", *values)
         return [self.named(table, tuple(record)) for record in found]
 
@@ -111,8 +116,8 @@ class Journal:
         return record
 
     def onward(self, before: int, after: int) -> int:
-        """`after`, from where the next page is read. Raises DamagedError unless it is beyond `before`: the index of a damaged
-        file may lead a reader in circles."""
+        """`after`, from where the next page is read. Raises DamagedError unless it is beyond
+        `before`: the index of a damaged file may lead a reader in circles."""
         if after <= before:
             raise DamagedError(
                 f"{self.path}: is damaged (its records are out of order); restore it from a backup"
@@ -124,12 +129,13 @@ class Journal:
         found = self.records("meta", "name = ?", name)
         return json.loads(found[0]["value"]) if found else None
 
-    # -- writing, outside a dispatch -----------------------------------------------------------------------------
+    # -- writing, outside a dispatch ---------------------------------------------------------------
 
     @contextmanager
     def transaction(self, *, changes_tables: bool = True) -> Iterator[sqlite3.Connection]:
-        """Commit all of the block or nothing of it. Unless the results and errors tables cannot look different after it
-        (`changes_tables`), what is known of those that were written is forgotten with it."""
+        """Commit all of the block or nothing of it. Unless the results and errors tables cannot
+        look different after it (`changes_tables`), what is known of those that were written is
+        forgotten with it."""
         with translating_errors(self.path), self._lock:
             # A shadowed journal is open for reading; what is written is temporary.
             self.connection.execute("BEGIN" if self.shadowed else "BEGIN IMMEDIATE")
@@ -149,8 +155,8 @@ class Journal:
         insert(self.connection, "meta", {"name": name, "value": canonical(value)}, replace=True)
 
     def forget_tables(self) -> None:
-        """Forget what is known of the tables that were written. Call it before the first of them is replaced: until the last
-        one is, they do not belong together."""
+        """Forget what is known of the tables that were written. Call it before the first of them is
+        replaced: until the last one is, they do not belong together."""
         if self.meta("tables") is not None:
             with self.transaction():
                 pass

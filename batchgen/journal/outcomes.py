@@ -19,12 +19,14 @@ from batchgen.requests import canonical
 if TYPE_CHECKING:
     from batchgen.journal.rows import Row
 
-# Bytes of a response up to which it is kept as it came: compressing costs more time than writing what it would save.
+# Bytes of a response up to which it is kept as it came: compressing costs more time than writing
+# what it would save.
 SMALL = 1000
 
 
 class RecordedOutcome(NamedTuple):
-    """An outcome as its table holds it, without its seal; `cost` in nano-dollars, `packed` the response as stored."""
+    """An outcome as its table holds it, without its seal; `cost` in nano-dollars, `packed` the
+    response as stored."""
 
     outcome_id: str
     fingerprint: bytes
@@ -78,7 +80,7 @@ def unpacked(stored: bytes) -> bytes:
         raise DamagedError("a stored response cannot be unpacked") from None
 
 
-# -- reading -------------------------------------------------------------------------------------
+# -- reading ---------------------------------------------------------------------------------------
 
 
 def outcome_of(journal: Journal, outcome_id: str, fingerprint: bytes) -> RecordedOutcome | None:
@@ -87,7 +89,8 @@ def outcome_of(journal: Journal, outcome_id: str, fingerprint: bytes) -> Recorde
 
 
 def last_answer(journal: Journal, outcome_id: str) -> RecordedOutcome | None:
-    """The latest answer under an outcome id, whatever its fingerprint: what an outdated row shows. Raises DamagedError."""
+    """The latest answer under an outcome id, whatever its fingerprint: what an outdated row shows.
+    Raises DamagedError."""
     # Without an id column, the same outcome id belongs to many rows.
     if not outcome_id.startswith("="):
         return None
@@ -98,7 +101,8 @@ def last_answer(journal: Journal, outcome_id: str) -> RecordedOutcome | None:
 def shown_outcome(
     journal: Journal, row: Row, recorded: RecordedOutcome | None
 ) -> RecordedOutcome | None:
-    """What a table shows of a row: its outcome, or the last answer of an outdated row. Raises DamagedError."""
+    """What a table shows of a row: its outcome, or the last answer of an outdated row. Raises
+    DamagedError."""
     if recorded is None and row.status == "outdated":
         return last_answer(journal, row.outcome_id)
     return recorded
@@ -117,7 +121,8 @@ def answering_models(journal: Journal, run: int | None = None) -> tuple[str, ...
 
 
 def all_files(journal: Journal) -> Iterator[dict[str, Any]]:
-    """Every picture that an answer owns, also an answer that no row shows any more. Raises DamagedError."""
+    """Every picture that an answer owns, also an answer that no row shows any more. Raises
+    DamagedError."""
     return (journal.named("files", record) for record in journal.all_records("files"))
 
 
@@ -148,7 +153,8 @@ def record_outcome(outcome_id: str, columns_digest: bytes, outcome: Outcome, *, 
 
 
 def withdraw_failure(outcome_id: str, fingerprint: bytes, *, run: int) -> Change:
-    """A failure recorded in a run turns out to say nothing about its row, which is pending again."""
+    """A failure recorded in a run turns out to say nothing about its row, which is pending
+    again."""
     return Change(also=partial(_withdraw, outcome_id, fingerprint, run))
 
 
@@ -226,8 +232,8 @@ def _withdraw(
 
 
 def assume_lost(journal: Journal, outcomes: Iterable[tuple[str, bytes]]) -> None:
-    """Pictures of these (outcome id, fingerprint) are missing: for every status of this connection, and nowhere else. A
-    plan reads so what a run would mark."""
+    """Pictures of these (outcome id, fingerprint) are missing: for every status of this connection,
+    and nowhere else. A plan reads so what a run would mark."""
     journal.connection.executemany("INSERT OR IGNORE INTO missing VALUES(?, ?)", outcomes)
 
 
@@ -251,8 +257,8 @@ def mark_redo(journal: Journal, rows: Iterable[Row], statuses: Iterable[str] = (
     rows: those that were named.
     statuses: and all in these.
 
-    The later turns of their conversations follow from them and are asked again too. Returns how many of all these had an
-    outcome.
+    The later turns of their conversations follow from them and are asked again too. Returns how
+    many of all these had an outcome.
     """
     with journal.transaction() as connection:
         marked = {

@@ -1,4 +1,5 @@
-"""A record is one line of a table. Each has a seal: a digest that shows whether it is still what was written."""
+"""A record is one line of a table. Each has a seal: a digest that shows whether it is still what
+was written."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ def digest_of(text: str) -> bytes:
 def seal_of(cells: Sequence[Any]) -> bytes:
     """BLAKE2b, 16 bytes, of a record's other cells in order.
 
-    They are written as a JSON array in ASCII. Bytes stand in the array as their number, and follow it as they are.
+    They are written as a JSON array in ASCII. Bytes stand in the array as their number, and follow
+    it as they are.
     """
     return _seal(_encode(cells), cells)
 
@@ -80,7 +82,8 @@ def storable(name: str, value: Any) -> Any:
 
 
 def fitting(number: int | None) -> int | None:
-    """A whole number, or None (unknown) beyond 64 bits: a row may ask for as many tokens, and a price may be any."""
+    """A whole number, or None (unknown) beyond 64 bits: a row may ask for as many tokens, and a
+    price may be any."""
     return number if number is None or -LARGEST <= number <= LARGEST else None
 
 
@@ -94,7 +97,8 @@ def encodable(text: str) -> str:
 
 
 def insertion(table: str, *, replace: bool = False) -> str:
-    """The statement that inserts a sealed record; with `replace` in place of the one with its primary key."""
+    """The statement that inserts a sealed record; with `replace` in place of the one with its
+    primary key."""
     names = (*SEALED[table], "seal")
     verb = "INSERT OR REPLACE" if replace else "INSERT"
     return f"{verb} INTO {table}({', '.join(names)}) VALUES({', '.join('?' * len(names))})"
@@ -111,8 +115,8 @@ def insert(
 def update(
     connection: sqlite3.Connection, table: str, rowid: int, changes: Mapping[str, Any]
 ) -> None:
-    """Change cells of one record and seal it again. Raises DamagedError when it was not sound before: damage must not be
-    sealed in."""
+    """Change cells of one record and seal it again. Raises DamagedError when it was not sound
+    before: damage must not be sealed in."""
     found = connection.execute(f"SELECT * FROM {table} WHERE rowid = ?", (rowid,)).fetchone()
     record = tuple(found or ())
     if not record or not is_sound(table, record):

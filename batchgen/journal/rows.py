@@ -1,4 +1,5 @@
-"""The rows of the job as they are staged: which are to be sent, and what the tables show of them."""
+"""The rows of the job as they are staged: which are to be sent, and what the tables show of
+them."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from batchgen.journal.schema import COLUMNS
 from batchgen.journal.status import HAS_TURN_TO_SEND, TO_SEND, Status, state
 from batchgen.requests import canonical
 
-# Bytes of prompts and responses after which a page ends early, so that large texts do not fill the memory.
+# Bytes of prompts and responses after which a page ends early, so that large texts do not fill the
+# memory.
 PAGE_BYTES = 4 * 1024 * 1024
 
 # The cells of a row and its prompt as they are read together.
@@ -75,7 +77,8 @@ def up_to(scope: int | None) -> int:
 
 
 def thread_heads(journal: Journal, after: int, scope: int | None) -> list[Row]:
-    """The next page of threads with something to send: single rows, and first turns of conversations.
+    """The next page of threads with something to send: single rows, and first turns of
+    conversations.
 
     after: the seq of the last row of the page before, or 0.
     scope: only the prompts' first so many (None: all).
@@ -118,7 +121,8 @@ def rows_with_id(journal: Journal, row_id: str) -> list[Row]:
 
 
 def rows_with_outcomes(journal: Journal) -> Iterator[tuple[Row, RecordedOutcome | None]]:
-    """Every row in the prompts file's order, with the outcome recorded for it. Raises DamagedError."""
+    """Every row in the prompts file's order, with the outcome recorded for it. Raises
+    DamagedError."""
     after = 0
     following = f"SELECT seq FROM rows WHERE seq > ? ORDER BY seq LIMIT {PAGE}"
     while page := _page(journal, following, after, outcomes=True, most=PAGE_BYTES):
@@ -162,8 +166,8 @@ def _page(
             if outcomes and record[_OUTCOME] is not None:
                 outcome = RecordedOutcome.read(journal, record[_OUTCOME:])
             page.append((row, outcome))
-            # The first prompt does not count: it is in memory anyway, and a page that ended within it would read it
-            # again for each of its turns.
+            # The first prompt does not count: it is in memory anyway, and a page that ended within
+            # it would read it again for each of its turns.
             size += 0 if same or len(page) == 1 else len(row.text)
             size += len(outcome.packed) if outcome else 0
             if size > most:
@@ -172,7 +176,8 @@ def _page(
 
 
 def _row(journal: Journal, record: sqlite3.Row, same: Row | None) -> Row:
-    """A row from its cells, its prompt's and its state; `same` is a row of the same prompt that was read already."""
+    """A row from its cells, its prompt's and its state; `same` is a row of the same prompt that was
+    read already."""
     seq, n, row_id, axes, conversation, turn, outcome_id, fingerprint, _, error, *_ = (
         journal.checked("rows", record[:_PROMPT])
     )

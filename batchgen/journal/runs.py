@@ -15,7 +15,8 @@ from batchgen.requests import canonical
 def begin_run(journal: Journal, provenance: Mapping[str, Any], job_text: str) -> int:
     """Record that a run begins, and return its number.
 
-    Calls that a dead process left in flight become attempts at their highest cost: they may have been billed.
+    Calls that a dead process left in flight become attempts at their highest cost: they may have
+    been billed.
     """
     with journal.transaction(changes_tables=False) as connection:
         for dead in journal.records("reserved", "1 = 1"):
@@ -42,10 +43,8 @@ def end_run(
 ) -> None:
     """Record that a run has ended.
 
-    run: its number.
-    exit_code: of the process.
-    report: as report.json has it.
-    tables: what is known of the tables that show the journal as it is now; None to leave what is known.
+    run: its number. exit_code: of the process. report: as report.json has it. tables: what is known
+    of the tables that show the journal as it is now; None to leave what is known.
     """
     with journal.transaction(changes_tables=False) as connection:
         if tables is not None:

@@ -1,7 +1,8 @@
 """The one thread that commits what a run records.
 
-It has no timer: as soon as a commit returns, it commits everything that has arrived in the meantime. Callers wait for their
-own commit, so the queue holds at most what is in flight, and a slow disk slows the sending.
+It has no timer: as soon as a commit returns, it commits everything that has arrived in the
+meantime. Callers wait for their own commit, so the queue holds at most what is in flight, and a
+slow disk slows the sending.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _Waiting = tuple[Change, asyncio.Future[None]]
 
 
 class Writer:
-    """Commits the changes of one run in order. Use it from one event loop; `close` returns when everything is on disk."""
+    """Commits the changes of one run in order. Use it from one event loop; `close` returns when
+    everything is on disk."""
 
     def __init__(self, path: Path) -> None:
         """Start the thread, with a connection of its own to the journal at `path`."""
@@ -38,14 +40,16 @@ class Writer:
         self._thread.start()
 
     async def commit(self, change: Change) -> None:
-        """Return when the change is durable. Raises OutputError or DamagedError, and from then on always."""
+        """Return when the change is durable. Raises OutputError or DamagedError, and from then on
+        always."""
         # Cancelling the caller does not withdraw the change: it may be on its way to the disk.
         await self.put(change)
 
     def put(self, change: Change) -> asyncio.Future[None]:
         """A future that is done when the change is durable; nobody has to wait for it."""
         if not self._arrived:
-            # All changes of one turn of the loop are handed over at once: waking a thread costs more than a change.
+            # All changes of one turn of the loop are handed over at once: waking a thread costs
+            # more than a change.
             self._loop.call_soon(self._hand_over)
         done = self._loop.create_future()
         self._arrived.append((change, done))

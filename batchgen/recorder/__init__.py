@@ -1,8 +1,8 @@
 """What dispatch needs of the journal and the picture folder.
 
-The source makes requests of rows, the reader makes answers and pictures of replies, and the recorders
-make outcomes durable. For each request it happens in that order: pictures are whole before the outcome
-that names them is committed.
+The source makes requests of rows, the reader makes answers and pictures of replies, and the
+recorders make outcomes durable. For each request it happens in that order: pictures are whole
+before the outcome that names them is committed.
 """
 
 from batchgen.recorder.batches import JournalBatchRecorder

@@ -29,7 +29,7 @@ from batchgen.requests import (
     with_history,
 )
 from batchgen.requests.uploads import REMEMBERED, Pictures
-from batchgen.staging import stager
+from batchgen.staging import result
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "{{ text }}"}]}
 
@@ -634,7 +634,7 @@ def test_pass_1_is_skipped_while_every_picture_stays(
 ) -> None:
     """P08 P31 Pictures are noted in pages, of which one is in memory: pass 1 is skipped while all of them stay, and a picture
     of any page that changes is noticed."""
-    monkeypatch.setattr(stager, "PICTURES", 2)
+    monkeypatch.setattr(result, "PICTURES", 2)
     names = [picture(lab.folder / f"{n}.png", size=(4, 4 + n)).name for n in range(5)]
     (lab.folder / "prompts.csv").write_text(
         "id,text\n" + "".join(f"{n},{n}\n" for n in names), encoding="utf-8"

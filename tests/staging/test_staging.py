@@ -223,7 +223,7 @@ def test_other_prices_are_another_pass(
     stage()
     stage()
     assert len(renderings) == 5
-    monkeypatch.setattr("batchgen.staging.stager.version", lambda name: "0.0.0")
+    monkeypatch.setattr("batchgen.staging.result.version", lambda name: "0.0.0")
     stage()
     assert len(renderings) == 10
     lab.job(

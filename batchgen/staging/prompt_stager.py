@@ -1,0 +1,169 @@
+"""One prompt -> its rows: one for each combination of the matrix and each turn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from batchgen.job import Job
+from batchgen.pricing import Prices
+from batchgen.prompts import Prompt
+from batchgen.requests import Renderer, Request, RequestError, combinations
+from batchgen.staging.forecast import forecast
+from batchgen.staging.problems import Problems
+from batchgen.staging.rows import Combination, StagingTables
+
+
+class PromptStager:
+    """Stages the prompts of one pass.
+
+    Attributes:
+        draws: whether any request so far asks for pictures.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        renderer: Renderer,
+        prices: Prices,
+        tables: StagingTables,
+        problems: Problems,
+        *,
+        capped: bool,
+    ) -> None:
+        """Stage nothing yet.
+
+        Args:
+            job: the job.
+            renderer: makes its requests.
+            prices: what they cost.
+            tables: take the rows.
+            problems: take what is wrong.
+            capped: whether a request without a bound on its cost is a problem.
+        """
+        self._job, self._renderer, self._prices = job, renderer, prices
+        self._tables, self._problems, self._capped = tables, problems, capped
+        self._combinations = combinations(job.matrix)
+        self._unbounded: set[str] = set()
+        self.draws = False
+
+    def stage(self, prompt: Prompt) -> None:
+        """Add a prompt and its rows, or its problems."""
+        row_id, error = self._id_of(prompt)
+        error = prompt.error or error
+        self._tables.prompt(prompt, None if error else row_id)
+        if error and self._job.prompts.bad_rows == "refuse":
+            self._problems.add(error, prompt.line)
+            return
+        for axes in self._combinations:
+            of = Combination(prompt, row_id, axes)
+            if not error:
+                self._stage_combination(of)
+            elif self._job.prompts.id:
+                self._tables.nameless_row(of, self._thread_of_broken(of), error)
+            else:
+                self._tables.broken_row(of, self._thread_of_broken(of), error)
+
+    def _id_of(self, prompt: Prompt) -> tuple[str | None, str | None]:
+        """The id of a prompt (None: the job has no id column), and what is wrong with it."""
+        name = self._job.prompts.id
+        if name is None or prompt.error:
+            return None, None
+        value = prompt.columns.get(name)
+        if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+            return None, (
+                f"{name} (prompts.id) is empty or not a plain value; every row needs an id"
+            )
+        return str(value), None
+
+    def _thread_of_broken(self, of: Combination) -> tuple[str, int] | None:
+        """The conversation and turn of a broken row, if they can be read.
+
+        It takes its turn so that it blocks those after it.
+        """
+        column = self._job.conversation.id if self._job.conversation else None
+        thread = of.prompt.columns.get(column) if column else None
+        if thread in (None, ""):
+            return None
+        name = f"thread {thread}"
+        return name, self._tables.last_turn(name, of.axes)[1] + 1
+
+    def _stage_combination(self, of: Combination) -> None:
+        conversation = self._job.conversation
+        if conversation is None:
+            self._stage_request(of)
+        elif conversation.id is not None:
+            thread = of.prompt.columns.get(conversation.id)
+            if thread in (None, ""):
+                self._fail(of, f"{conversation.id} (conversation.id) is empty")
+                return
+            name = f"thread {thread}"
+            previous, turn = self._tables.last_turn(name, of.axes)
+            self._stage_request(of, thread=(name, turn + 1), previous=previous)
+        else:
+            self._stage_turns(of, of.prompt.columns.get(conversation.turns or ""))
+
+    def _stage_turns(self, of: Combination, turns: Any) -> None:
+        if not isinstance(turns, list) or not turns:
+            self._fail(of, "the turns column (conversation.turns) is not a list of turns")
+            return
+        name = f"row {of.prompt.n}"
+        previous: bytes | None = b""
+        for number, turn in enumerate(turns, 1):
+            previous = self._stage_request(
+                of, thread=(name, number), turn=turn, previous=previous or b""
+            )
+            if previous is None:
+                break
+        if of.row_id is None:
+            self._tables.name_thread(name, of.axes)
+
+    def _stage_request(
+        self,
+        of: Combination,
+        *,
+        thread: tuple[str, int] | None = None,
+        turn: Any = None,
+        previous: bytes = b"",
+    ) -> bytes | None:
+        """Make a request and add its row; returns its fingerprint, or None when it failed.
+
+        Args:
+            of: what it is made of.
+            thread: its conversation and turn number.
+            turn: its element of the turns column.
+            previous: the fingerprint of the turn before.
+        """
+        try:
+            request = self._renderer.request(
+                of.prompt.columns,
+                of.axes,
+                turn=turn,
+                previous=previous,
+                number=thread[1] if thread else 0,
+            )
+        except RequestError as error:
+            where = ""
+            if error.location:
+                where = f" ({self._job.shown}:{self._job.where(*error.location)[0]})"
+            self._fail(of, f"{error}{where}", thread)
+            return None
+        self.draws |= request.pictures > 0
+        expected = forecast(request, self._prices)
+        if self._capped and expected.cost_bound is None:
+            self._report_unbounded(request)
+        self._tables.row(of, request, thread[0] if thread else None, expected)
+        return request.fingerprint
+
+    def _report_unbounded(self, request: Request) -> None:
+        """Say, once for each field, what a cap on cost lacks."""
+        message = self._prices.lacking(request)
+        if message not in self._unbounded:
+            self._unbounded.add(message)
+            where = ("limits", "max_cost")
+            self._problems.add_all([self._job.problem(where, f"a cap on cost needs {message}")])
+
+    def _fail(self, of: Combination, message: str, thread: tuple[str, int] | None = None) -> None:
+        if self._job.prompts.bad_rows == "fail":
+            self._tables.broken_row(of, thread, message)
+        else:
+            self._problems.add(message, of.prompt.line)

@@ -1,0 +1,110 @@
+"""What an earlier pass 1 left in the journal, and whether it still holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from importlib.metadata import version
+from typing import Literal
+
+from batchgen.job import Job
+from batchgen.journal import Journal
+from batchgen.journal.records import digest_of
+from batchgen.prompts import file_digest
+from batchgen.requests import Mark, Renderer, canonical, unchanged
+
+# Pictures whose marks are kept under one name in the journal, so that no number of them fills the
+# memory.
+PICTURES = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagedPrompts:
+    """What pass 1 left in the journal beside the rows.
+
+    Attributes:
+        signature: of the job, see `signature_of`.
+        source: the prompts' path as the job shows it, "-" for stdin.
+        digest: of the prompts file.
+        format, delimiter, bom: the dialect of the prompts file.
+        header: the prompts' columns in order.
+        capped: whether every request was found to have a bound on its cost.
+        pictures: how many pages of PICTURES marks are kept beside this.
+        job: the job file's path.
+        draws: whether any request asks for pictures.
+    """
+
+    signature: str
+    source: str
+    digest: str
+    format: Literal["csv", "tsv", "jsonl", "txt", "openai-batch"]
+    delimiter: str
+    bom: bool
+    header: list[str]
+    capped: bool
+    pictures: int = 0
+    job: str = ""
+    draws: bool = True
+
+
+def staged(journal: Journal) -> StagedPrompts | None:
+    """What the last pass 1 left, or None. Raises DamagedError."""
+    kept = journal.meta("staged")
+    if not kept:
+        return None
+    # Another version may have kept more, or less.
+    names = [each.name for each in fields(StagedPrompts) if each.name in kept]
+    return StagedPrompts(**{name: kept[name] for name in names})
+
+
+def is_current(job: Job, journal: Journal, signature: str, *, capped: bool) -> bool:
+    """Whether pass 1 would make the rows that the journal has already.
+
+    Args:
+        job: the job as it is now. If its prompts come from stdin, those that came last count.
+        journal: holds the rows.
+        signature: the job's, from `signature_of`.
+        capped: whether every request needs a bound on its cost.
+
+    Raises DamagedError.
+    """
+    last, path = staged(journal), job.prompts_path
+    if last is None or (capped and not last.capped) or last.signature != signature:
+        return False
+    if path is not None and not (path.is_file() and last.digest == file_digest(path)):
+        return False
+    pages = (journal.meta(f"pictures {page}") for page in range(last.pictures))
+    return all(page is not None and unchanged(page) for page in pages)
+
+
+def signature_of(job: Job, renderer: Renderer, base_url: str) -> str:
+    """A digest of everything but the prompts that rows and forecasts depend on.
+
+    Prices depend on the server (`base_url`) and on what this version of genai-prices knows.
+    """
+    pricing = {model: price.model_dump() for model, price in job.pricing.items()}
+    prices = [pricing, base_url, version("genai-prices")]
+    # PICTURES is part of it, because pages of another size would be read wrongly.
+    return digest_of(
+        canonical([renderer.signature(), prices, list(job.output.columns), PICTURES])
+    ).hex()
+
+
+class PictureMarks:
+    """Keeps the marks of the pictures that prompts name, page by page, during pass 1."""
+
+    def __init__(self, journal: Journal, marks: list[Mark]) -> None:
+        self._journal, self._marks = journal, marks
+        self.pages = 0
+
+    def keep_full_page(self) -> None:
+        """Keep a page if there are marks enough for one."""
+        if len(self._marks) >= PICTURES:
+            self.keep_rest()
+
+    def keep_rest(self) -> None:
+        """Keep the marks that are left, if any."""
+        if self._marks:
+            if not self._journal.shadowed:
+                self._journal.keep(f"pictures {self.pages}", self._marks)
+            self._marks.clear()
+            self.pages += 1
