@@ -106,7 +106,7 @@ def _job(prompts: Path, path: Path) -> str:
 
 
 def _rows(prompts: Path, encoding: str | None) -> Iterator[dict[str, Any]]:
-    with open_prompts(prompts, shown=str(prompts), encoding=encoding) as file:
+    with open_prompts(prompts, display_name=str(prompts), encoding=encoding) as file:
         for prompt in file:
             yield prompt.columns
 

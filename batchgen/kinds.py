@@ -25,21 +25,21 @@ from batchgen.replies import (
 class Kind:
     """One kind of request.
 
-    `required` are the body's fields without which the API refuses; `caps` the fields that bound the answer's tokens, the
+    `required` are the body's fields without which the API refuses; `token_caps` the fields that bound the answer's tokens, the
     first being today's name; `defaults` what batchgen adds (outside the key); `file_fields` the fields that name files;
-    `in_json` what takes a file field's place where a request is all JSON, as in a line of a batch.
+    `json_fields` what takes a file field's place where a request is all JSON, as in a line of a batch.
     """
 
     name: str
     endpoint: str
     required: tuple[str, ...]
     read: Callable[[Json, Json], Answer]
-    caps: tuple[str, ...] = ()
+    token_caps: tuple[str, ...] = ()
     defaults: Json = field(default_factory=dict)
     file_fields: tuple[str, ...] = ()
-    in_json: Mapping[str, str] = field(default_factory=dict)
-    draws: bool = False
-    answers_in_tokens: bool = True
+    json_fields: Mapping[str, str] = field(default_factory=dict)
+    makes_images: bool = False
+    has_output_tokens: bool = True
 
 
 KINDS: dict[str, Kind] = {
@@ -50,7 +50,7 @@ KINDS: dict[str, Kind] = {
             endpoint="/responses",
             required=("model", "input"),
             read=read_text,
-            caps=("max_output_tokens",),
+            token_caps=("max_output_tokens",),
             # The API keeps every response for 30 days unless told not to.
             defaults={"store": False},
         ),
@@ -59,21 +59,21 @@ KINDS: dict[str, Kind] = {
             endpoint="/completions",
             required=("model", "prompt"),
             read=read_completion,
-            caps=("max_tokens",),
+            token_caps=("max_tokens",),
         ),
         Kind(
             name="chat",
             endpoint="/chat/completions",
             required=("model", "messages"),
             read=read_chat,
-            caps=("max_completion_tokens", "max_tokens"),
+            token_caps=("max_completion_tokens", "max_tokens"),
         ),
         Kind(
             name="image",
             endpoint="/images/generations",
             required=("model", "prompt"),
             read=read_image,
-            draws=True,
+            makes_images=True,
         ),
         Kind(
             name="image_edit",
@@ -81,8 +81,8 @@ KINDS: dict[str, Kind] = {
             required=("model", "image", "prompt"),
             read=read_image,
             file_fields=("image", "mask"),
-            in_json={"image": "images"},
-            draws=True,
+            json_fields={"image": "images"},
+            makes_images=True,
         ),
         Kind(
             name="embedding",
@@ -91,17 +91,17 @@ KINDS: dict[str, Kind] = {
             read=read_embedding,
             # Base64 is a quarter of the bytes of a list of decimals, on the wire and in the journal.
             defaults={"encoding_format": "base64"},
-            answers_in_tokens=False,
+            has_output_tokens=False,
         ),
         Kind(
             name="moderation",
             endpoint="/moderations",
             required=("input",),
             read=read_moderation,
-            answers_in_tokens=False,
+            has_output_tokens=False,
         ),
     )
 }
 
 # The kind that an endpoint answers for.
-AT: dict[str, Kind] = {kind.endpoint: kind for kind in KINDS.values()}
+KIND_BY_ENDPOINT: dict[str, Kind] = {kind.endpoint: kind for kind in KINDS.values()}

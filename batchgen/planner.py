@@ -12,7 +12,7 @@ from batchgen.dispatch.batches.input_file import MOST_REQUESTS
 from batchgen.job import Job
 from batchgen.journal import Journal, assume_lost, count_rows, first_row
 from batchgen.journal.batches import open_batches, set_aside, stale_requests
-from batchgen.pricing import dollars, in_batch
+from batchgen.pricing import batch_cost, dollars
 from batchgen.queries import request_json
 from batchgen.report import rerun_reasons
 from batchgen.workspace import Workspace
@@ -104,7 +104,7 @@ def _plan(workspace: Workspace, journal: Journal, limit: int | None) -> Plan:
     batch = job.mode == "batch"
     cost, bound = counts.cost, counts.cost_bound
     if batch:
-        cost, bound = in_batch(cost), in_batch(bound)
+        cost, bound = batch_cost(cost), batch_cost(bound)
     return Plan(
         name=job.name,
         kind=job.kind or str(job.prompts.format),

@@ -25,10 +25,10 @@ def dollars(nano: int | None) -> float | None:
 
 
 @overload
-def in_batch(nano: int) -> int: ...
+def batch_cost(nano: int) -> int: ...
 @overload
-def in_batch(nano: int | None) -> int | None: ...
-def in_batch(nano: int | None) -> int | None:
+def batch_cost(nano: int | None) -> int | None: ...
+def batch_cost(nano: int | None) -> int | None:
     """What nano-dollars of the plain price are in a batch: half, as OpenAI, Azure, Groq and others have it."""
     return None if nano is None else -(-nano // 2)
 
@@ -93,7 +93,7 @@ class Prices:
             return None
         return math.ceil(price.total_price * NANO)
 
-    def of_answer(self, request: Request, answer: Answer) -> int | None:
+    def answer_cost(self, request: Request, answer: Answer) -> int | None:
         """What an answer cost, in nano-dollars, by the model that was asked or, where that has no price, that answered."""
         asked = str(request.body.get("model", ""))
         pictures = len(answer.choices) if request.pictures else 0
@@ -116,14 +116,14 @@ class Prices:
                 else math.ceil(own.image * NANO) * request.pictures
             )
         rates = self._rates(model)
-        if rates is None or request.answer_bound is None or request.brings_in:
+        if rates is None or request.answer_bound is None or request.unbounded_by:
             return None
         if rates[1] is None and request.answer_bound:
             return None
         per_million = rates[0] * request.input_bound + (rates[1] or 0) * request.answer_bound
         return math.ceil(per_million * NANO / 1_000_000)
 
-    def lacking(self, request: Request) -> str:
+    def missing_for_bound(self, request: Request) -> str:
         """What `bound` needs and does not have, as the end of a sentence."""
         model = request.body.get("model")
         if not isinstance(model, str):
@@ -135,8 +135,8 @@ class Prices:
             return f"pricing.{model}.output: USD per million output tokens"
         if rates is None:
             return f"pricing.{model}: genai-prices does not know this model at {self._base_url}"
-        if request.brings_in:
-            return f"a request without {request.brings_in!r}: what the server reads because of it has no bound"
+        if request.unbounded_by:
+            return f"a request without {request.unbounded_by!r}: what the server reads because of it has no bound"
         return "a cap on the answer: request.max_completion_tokens (chat), max_output_tokens (text) or max_tokens (completion)"
 
     def _highest_rates(self, model: str) -> tuple[Decimal, Decimal | None] | None:

@@ -19,7 +19,7 @@ Json = Mapping[str, Any]
 
 
 # A count of tokens above this is no count; sums of costs stay within SQLite's whole numbers.
-MOST_TOKENS = 1_000_000_000
+MAX_TOKENS = 1_000_000_000
 
 
 # First bytes of the picture formats that the image endpoints speak, and the rest of the mark at an offset.
@@ -94,7 +94,7 @@ def sniff(data: bytes) -> str | None:
 _UNCOUNTED = Usage()
 
 
-def usage_of(response: Json) -> Usage:
+def read_usage(response: Json) -> Usage:
     """The reply's token counts in either spelling (prompt/completion or input/output); what is absent is None."""
     usage = _mapping(response.get("usage"))
     if not usage:
@@ -121,12 +121,12 @@ def _count(source: Json, *names: str) -> int | None:
     for name in names:
         value = source.get(name)
         # True is an int too, and no count.
-        if type(value) is int and 0 <= value <= MOST_TOKENS:
+        if type(value) is int and 0 <= value <= MAX_TOKENS:
             return value
     return None
 
 
-def how_many(given: object) -> int:
+def count_inputs(given: object) -> int:
     """How many prompts or inputs a field holds: as many as its list has, but a list of numbers is one, in tokens."""
     return len(given) if isinstance(given, list) and given and not isinstance(given[0], int) else 1
 
@@ -141,7 +141,7 @@ def outline(body: Json) -> dict[str, Any]:
     return found
 
 
-def reply_message(response: Json) -> Json:
+def first_message(response: Json) -> Json:
     """The message of a chat reply's first choice, by its index. Raises UnreadableReplyError."""
     return _message(_choices(response)[0])
 
@@ -153,7 +153,7 @@ def _message(choice: Json) -> Json:
     return message
 
 
-def transcript_of(message: Json) -> str:
+def audio_transcript(message: Json) -> str:
     """What a spoken chat message says; empty where it is not spoken."""
     said = _mapping(message.get("audio")).get("transcript")
     return said if isinstance(said, str) else ""
@@ -192,7 +192,7 @@ def _answer(
         finish_reason=cut or choices[0].finish_reason,
         model=model if isinstance(model, str) else None,
         service_tier=tier if isinstance(tier, str) else None,
-        usage=usage_of(response),
+        usage=read_usage(response),
         pictures=pictures,
     )
 
@@ -214,7 +214,7 @@ def read_chat(response: Json, body: Json) -> Answer:
     for item in _choices(response):
         message = _message(item)
         refusal = message.get("refusal")
-        text = _content(message.get("content")) or transcript_of(message) or _called(message)
+        text = _content(message.get("content")) or audio_transcript(message) or _called(message)
         refused = isinstance(refusal, str) and bool(refusal)
         told = str(refusal) if refused else text
         choices.append(_choice(told, item.get("finish_reason"), refused=refused))
@@ -232,7 +232,9 @@ def _called(message: Json) -> str:
 def _fewer(choices: list[Choice], body: Json) -> bool:
     """Whether a reply has fewer choices than the request's `n`, for each of its prompts."""
     asked = body.get("n")
-    return len(choices) < (asked if isinstance(asked, int) else 1) * how_many(body.get("prompt"))
+    return len(choices) < (asked if isinstance(asked, int) else 1) * count_inputs(
+        body.get("prompt")
+    )
 
 
 def _content(content: object) -> str:
@@ -328,7 +330,7 @@ def read_image(response: Json, body: Json) -> Answer:
 
 def read_embedding(response: Json, body: Json) -> Answer:
     vectors = [_vector(item.get("embedding")) for item in _items(response, "data")]
-    asked = how_many(body.get("input"))
+    asked = count_inputs(body.get("input"))
     if len(vectors) != asked:
         raise UnreadableReplyError(f"the reply has {len(vectors)} embeddings for {asked} inputs")
     # One by one: json holds Python's lock for the whole of what it is given, and other threads with it.
@@ -337,7 +339,7 @@ def read_embedding(response: Json, body: Json) -> Answer:
     return _answer(response, [Choice(text=text, finish_reason="stop")])
 
 
-def in_numbers(response: Json) -> dict[str, Any]:
+def decode_embeddings(response: Json) -> dict[str, Any]:
     """A recorded reply of embeddings, each as a list of numbers however it came."""
     items = [{**item, "embedding": _vector(item.get("embedding"))} for item in response["data"]]
     return {**response, "data": items}

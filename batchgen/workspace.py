@@ -64,7 +64,7 @@ class Workspace:
             simulate=simulate,
             folder=job.output_dir(output, simulate),
             connection=server,
-            renderer=Renderer(job, SIMULATED_PROVIDER if simulate else server.identity),
+            renderer=Renderer(job, SIMULATED_PROVIDER if simulate else server.provider_id),
             prices=Prices(job.pricing, server.base_url),
         )
 
@@ -103,8 +103,8 @@ class Workspace:
                 ) from None
         try:
             sweep(self.folder)
-            if self.job.together is not None:
-                sweep(self.job.together.parent, self.job.together.name)
+            if self.job.output_file is not None:
+                sweep(self.job.output_file.parent, self.job.output_file.name)
             yield
         finally:
             lock.release()
@@ -123,8 +123,12 @@ class Workspace:
         """What the last staging left in the journal. Raises InputError when there was none."""
         prompts = staged(journal)
         if prompts is None:
-            command = f"batchgen run {self.job.shown}{' --simulate' if self.simulate else ''}"
-            raise InputError(f"{self.job.shown}: has not been run yet; run it first: {command}")
+            command = (
+                f"batchgen run {self.job.display_name}{' --simulate' if self.simulate else ''}"
+            )
+            raise InputError(
+                f"{self.job.display_name}: has not been run yet; run it first: {command}"
+            )
         return prompts
 
     def is_current(self, journal: Journal, stdin: BinaryIO | None, *, capped: bool) -> bool:

@@ -14,7 +14,7 @@ from batchgen.job import Connection
 
 def connection(url: str, **parts: Any) -> Connection:
     fields: dict[str, Any] = {"organization": None, "project": None, "headers": {}, **parts}
-    return Connection(base_url=url, identity="test", **fields)
+    return Connection(base_url=url, provider_id="test", **fields)
 
 
 @dataclass

@@ -27,13 +27,13 @@ def request(
     input_bound: int = 100,
     answer_bound: int | None = 50,
     pictures: int = 0,
-    brings_in: str | None = None,
+    unbounded_by: str | None = None,
 ) -> Request:
     bounds = {
         "input_bound": input_bound,
         "answer_bound": answer_bound,
         "pictures": pictures,
-        "brings_in": brings_in,
+        "unbounded_by": unbounded_by,
     }
     return Request(fingerprint=b"k", endpoint="/x", body={"model": model}, **bounds)
 
@@ -71,7 +71,7 @@ def test_what_is_not_known_is_not_zero() -> None:
     assert prices.cost("in", usage(outside=1)) is None
     assert prices.bound(request("in", 1000, answer_bound=0)) == 1_000_000
     assert prices.bound(request("in", 1000, answer_bound=1)) is None
-    assert "pricing.in.output" in prices.lacking(request("in", 1000, answer_bound=1))
+    assert "pricing.in.output" in prices.missing_for_bound(request("in", 1000, answer_bound=1))
     assert prices.cost("image", usage(), pictures=3) == 3 * NANO // 2
     assert prices.cost("whisper-1", usage()) is None
     assert prices.bound(request("whisper-1")) is None
@@ -227,10 +227,12 @@ def test_odd_usage_never_raises(
 def test_lacking_names_the_field() -> None:
     """P25 What a cap on money lacks is said with the field's name."""
     prices = Prices({}, OPENAI)
-    assert prices.lacking(request(None)) == "request.model"
-    assert "max_completion_tokens" in prices.lacking(request("gpt-4o", answer_bound=None))
-    assert prices.bound(request("gpt-4o", brings_in="file_id")) is None
-    assert "'file_id'" in prices.lacking(request("gpt-4o", brings_in="file_id"))
-    assert "pricing.nope" in prices.lacking(request("nope"))
-    assert OPENAI in prices.lacking(request("nope"))
-    assert "pricing.gpt-image-2.image" in prices.lacking(request("gpt-image-2", pictures=1))
+    assert prices.missing_for_bound(request(None)) == "request.model"
+    assert "max_completion_tokens" in prices.missing_for_bound(request("gpt-4o", answer_bound=None))
+    assert prices.bound(request("gpt-4o", unbounded_by="file_id")) is None
+    assert "'file_id'" in prices.missing_for_bound(request("gpt-4o", unbounded_by="file_id"))
+    assert "pricing.nope" in prices.missing_for_bound(request("nope"))
+    assert OPENAI in prices.missing_for_bound(request("nope"))
+    assert "pricing.gpt-image-2.image" in prices.missing_for_bound(
+        request("gpt-image-2", pictures=1)
+    )

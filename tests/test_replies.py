@@ -17,7 +17,7 @@ from batchgen import replies
 from batchgen.dispatch import LARGE_REPLY
 from batchgen.kinds import KINDS
 from batchgen.recorder import reader
-from batchgen.replies import MOST_TOKENS, Answer, UnreadableReplyError, Usage, sniff, usage_of
+from batchgen.replies import MAX_TOKENS, Answer, UnreadableReplyError, Usage, read_usage, sniff
 from batchgen.requests import Request
 
 
@@ -257,7 +257,7 @@ def test_large_replies_are_read_off_the_event_loop(
         loops.append(asyncio._get_running_loop() is None)
         return KINDS["embedding"].read(reply, body)
 
-    monkeypatch.setitem(reader.AT, "/spied", replace(KINDS["embedding"], read=spied))
+    monkeypatch.setitem(reader.KIND_BY_ENDPOINT, "/spied", replace(KINDS["embedding"], read=spied))
     folder: Any = None
     request = Request(
         fingerprint=b"k",
@@ -429,7 +429,7 @@ def test_any_json_is_an_answer_or_unreadable(reply: Any, body: Any) -> None:
 
 def test_usage() -> None:
     """Both spellings are read; what is absent or odd is unknown, never 0."""
-    assert usage_of(
+    assert read_usage(
         {
             "usage": {
                 "prompt_tokens": 10,
@@ -453,7 +453,7 @@ def test_usage() -> None:
         reasoning_tokens=3,
         output_audio_tokens=5,
     )
-    assert usage_of(
+    assert read_usage(
         {
             "usage": {
                 "input_tokens": 1,
@@ -462,12 +462,13 @@ def test_usage() -> None:
             }
         }
     ) == Usage(input_tokens=1, output_tokens=2, cached_tokens=1)
-    odd = (None, "7", 1.5, -1, True, [], {}, MOST_TOKENS + 1, 10**400)
+    odd = (None, "7", 1.5, -1, True, [], {}, MAX_TOKENS + 1, 10**400)
     for value in odd:
         assert (
-            usage_of({"usage": {"prompt_tokens": value, "prompt_tokens_details": value}}) == Usage()
+            read_usage({"usage": {"prompt_tokens": value, "prompt_tokens_details": value}})
+            == Usage()
         )
-        assert usage_of({"usage": value}) == Usage()
+        assert read_usage({"usage": value}) == Usage()
 
 
 def test_sniff() -> None:

@@ -25,7 +25,7 @@ def plan_lines(plan: Plan, job: Job) -> Iterator[str]:
     for reason, count in plan.again.items():
         yield f"        {pluralize(count, 'answered row')} to run again because {reason}"
     if plan.batches:
-        command = f"batchgen cancel {shlex.quote(job.shown)}{' --simulate' * plan.simulated}"
+        command = f"batchgen cancel {shlex.quote(job.display_name)}{' --simulate' * plan.simulated}"
         at_most = f", at most ${plan.set_aside:,.4f}" if plan.set_aside else ""
         yield f"        {describe_batches(plan.in_batches, plan.batches)}{at_most};"
         yield f"        {command} ends that, and --mode online then sends the rest"

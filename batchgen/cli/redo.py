@@ -53,7 +53,7 @@ def redo(
         raise click.UsageError("name rows by ID, --from FILE, --failed, --incomplete or --all")
     marked = maintenance.redo(job, ids, statuses=statuses, simulate=simulate, output=output)
     later_turns = ", later turns included" * (job.conversation is not None)
-    command = f"batchgen run {job.shown}{' --simulate' * simulate}"
+    command = f"batchgen run {job.display_name}{' --simulate' * simulate}"
     print_result(f"{job.name}: {marked:,} marked{later_turns}; {command} sends them again")
 
 

@@ -71,10 +71,10 @@ def run_batch(
     the output is a result in that format, successes and failures in the order of the input. The
     same command resumes.
     """
-    from batchgen.job import job_of_requests
+    from batchgen.job import job_for_batch_file
 
     _check_target(source, target)
-    job = job_of_requests(
+    job = job_for_batch_file(
         source,
         target,
         base_url=base_url,

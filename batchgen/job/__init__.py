@@ -20,9 +20,9 @@ from pydantic import ValidationError
 
 from batchgen.errors import InputError, Problem
 from batchgen.job.model import (
-    ID_OF_REQUESTS,
-    LEFT_TO_ROWS,
-    REQUESTS,
+    CUSTOM_ID,
+    OPENAI_BATCH,
+    SET_BY_ROWS,
     Conversation,
     Job,
     KindName,
@@ -41,10 +41,10 @@ from batchgen.job.model import (
 from batchgen.job.provider import Connection, api_key, connection, merged_environment
 from batchgen.job.values import MaxFailures, folder_name, unsendable
 from batchgen.job.wording import key_problems, problems, redacted
-from batchgen.job.yaml_nodes import Document, Loc, Position, parse, read_text
+from batchgen.job.yaml_nodes import Document, KeyPath, Position, parse, read_text
 
 __all__ = [
-    "REQUESTS",
+    "OPENAI_BATCH",
     "Connection",
     "Conversation",
     "Job",
@@ -60,7 +60,7 @@ __all__ = [
     "Retry",
     "api_key",
     "connection",
-    "job_of_requests",
+    "job_for_batch_file",
     "json_schema",
     "load_job",
     "unsendable",
@@ -77,22 +77,22 @@ def load_job(path: str | Path, *, environ: Mapping[str, str] | None = None) -> J
 
     Raises InputError with every problem of the file, sorted by line; the path in it is as given here.
     """
-    shown = str(path)
+    display_name = str(path)
     absolute = Path(os.path.abspath(path))
-    text = read_text(absolute, shown)
-    document, found = parse(text, shown)
-    found = [*key_problems(text, shown), *found]
+    text = read_text(absolute, display_name)
+    document, found = parse(text, display_name)
+    found = [*key_problems(text, display_name), *found]
     job = None
     if document is not None:
         taken = {(problem.line, problem.column) for problem in found}
-        job, more = _validated(document, absolute.stem, shown, taken)
+        job, more = _validated(document, absolute.stem, display_name, taken)
         found += more
     if job is None or found or document is None:
         raise _refusal(found)
     merged, note = merged_environment(absolute.parent, os.environ if environ is None else environ)
     job._origin = Origin(
         path=absolute,
-        shown=shown,
+        display_name=display_name,
         text=text,
         document=document,
         prompts_folder=absolute.parent,
@@ -102,7 +102,7 @@ def load_job(path: str | Path, *, environ: Mapping[str, str] | None = None) -> J
     return job
 
 
-def job_of_requests(
+def job_for_batch_file(
     source: str,
     target: Path,
     *,
@@ -127,7 +127,7 @@ def job_of_requests(
         api_key_env = "OPENAI_API_KEY"
     data: dict[str, Any] = {
         "name": RUN_BATCH,
-        "prompts": {"path": source, "format": REQUESTS},
+        "prompts": {"path": source, "format": OPENAI_BATCH},
         "provider": {"base_url": base_url, "allow_http": allow_http, "api_key_env": api_key_env},
         # What a line has beside a request may have any name.
         "output": {"dir": f"{path.name}.batchgen", "prefix": "batchgen_"},
@@ -136,19 +136,19 @@ def job_of_requests(
         data["limits"] = {"concurrency": concurrency}
     # Where nothing was written, nothing has a line.
     document = Document(data=data, values={(): (0, 0)}, keys={})
-    shown = f"batchgen {RUN_BATCH}"
-    job, found = _validated(document, RUN_BATCH, shown, frozenset())
+    display_name = f"batchgen {RUN_BATCH}"
+    job, found = _validated(document, RUN_BATCH, display_name, frozenset())
     if job is None:
         raise _refusal([replace(each, message=_as_option(each.message)) for each in found])
     job._origin = Origin(
         path=path,
-        shown=shown,
+        display_name=display_name,
         text=json.dumps(data),
         document=document,
         prompts_folder=prompts_folder,
         environ=merged,
         env_note=note,
-        together=path,
+        output_file=path,
     )
     return job
 
@@ -173,35 +173,38 @@ def _refusal(found: Sequence[Problem]) -> InputError:
 
 
 def _validated(
-    document: Document, stem: str, shown: str, taken: Set[Position]
+    document: Document, stem: str, display_name: str, taken: Set[Position]
 ) -> tuple[Job | None, list[Problem]]:
-    data, found = document.data, list(_left_to_rows(document, shown))
+    data, found = document.data, list(_left_to_rows(document, display_name))
     if _are_requests(data):
-        data = {name: value for name, value in data.items() if name not in LEFT_TO_ROWS}
+        data = {name: value for name, value in data.items() if name not in SET_BY_ROWS}
     if "name" not in data:
         data, trouble = _named(data, stem)
         if trouble:
-            line, column = document.place(())
-            found.append(Problem(path=shown, message=trouble, line=line, column=column))
+            line, column = document.position(())
+            found.append(Problem(path=display_name, message=trouble, line=line, column=column))
     try:
         return Job.model_validate(data), found
     except ValidationError as error:
-        return None, [*found, *problems(error, document, shown, taken)]
+        return None, [*found, *problems(error, document, display_name, taken)]
 
 
 def _are_requests(data: Mapping[str, Any]) -> bool:
     """Whether the rows of a job's data are requests, as the Batch API takes them."""
-    return isinstance(data.get("prompts"), dict) and data["prompts"].get("format") == REQUESTS
+    return isinstance(data.get("prompts"), dict) and data["prompts"].get("format") == OPENAI_BATCH
 
 
-def _left_to_rows(document: Document, shown: str) -> Iterator[Problem]:
+def _left_to_rows(document: Document, display_name: str) -> Iterator[Problem]:
     """Rows that are requests say themselves what is sent, and the job does not; of all others the job does."""
     data = document.data
 
-    def problem(loc: Loc, message: str, *, key: bool = False) -> Problem:
-        line, column = document.place(loc, key=key)
+    def problem(loc: KeyPath, message: str, *, key: bool = False) -> Problem:
+        line, column = document.position(loc, key=key)
         return Problem(
-            path=shown, message=f"{'.'.join(map(str, loc))}: {message}", line=line, column=column
+            path=display_name,
+            message=f"{'.'.join(map(str, loc))}: {message}",
+            line=line,
+            column=column,
         )
 
     if not _are_requests(data):
@@ -211,12 +214,14 @@ def _left_to_rows(document: Document, shown: str) -> Iterator[Problem]:
         if "kind" in data and data["kind"] is None:
             yield problem(("kind",), "is empty; give it a value or remove the line")
         return
-    for name in LEFT_TO_ROWS:
+    for name in SET_BY_ROWS:
         if name in data:
-            yield problem((name,), f"the rows of {REQUESTS} say it themselves; remove it", key=True)
-    if data["prompts"].get("id") not in (None, ID_OF_REQUESTS):
+            yield problem(
+                (name,), f"the rows of {OPENAI_BATCH} say it themselves; remove it", key=True
+            )
+    if data["prompts"].get("id") not in (None, CUSTOM_ID):
         yield problem(
-            ("prompts", "id"), f"the rows of {REQUESTS} are named by {ID_OF_REQUESTS}; remove it"
+            ("prompts", "id"), f"the rows of {OPENAI_BATCH} are named by {CUSTOM_ID}; remove it"
         )
 
 
@@ -235,10 +240,10 @@ def json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of a job file, for editors; what it refuses, `load_job` refuses too."""
     schema = Job.model_json_schema()
     schema["required"].remove("name")  # the file's own name stands in
-    requests = {"properties": {"format": {"const": REQUESTS}}, "required": ["format"]}
+    requests = {"properties": {"format": {"const": OPENAI_BATCH}}, "required": ["format"]}
     left = {
         "if": {"properties": {"prompts": requests}, "required": ["prompts"]},
-        "then": {"properties": dict.fromkeys(LEFT_TO_ROWS, False)},
+        "then": {"properties": dict.fromkeys(SET_BY_ROWS, False)},
         "else": {"required": ["kind", "request"]},
     }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, **left}

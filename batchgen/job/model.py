@@ -49,16 +49,16 @@ from batchgen.job.values import (
     distinct,
     few_combinations,
 )
-from batchgen.job.yaml_nodes import Document, Loc, Position
+from batchgen.job.yaml_nodes import Document, KeyPath, Position
 
 KindName = Literal["text", "completion", "chat", "image", "image_edit", "embedding", "moderation"]
 Mode = Literal["online", "batch"]
 TableFormat = Literal["csv", "jsonl", "parquet", "openai-batch"]
 
 # The format whose rows are requests as the Batch API takes them, and what the job then leaves to them.
-REQUESTS = "openai-batch"
-LEFT_TO_ROWS = ("kind", "request", "matrix", "conversation")
-ID_OF_REQUESTS = "custom_id"
+OPENAI_BATCH = "openai-batch"
+SET_BY_ROWS = ("kind", "request", "matrix", "conversation")
+CUSTOM_ID = "custom_id"
 
 
 def _csv_only() -> list[TableFormat]:
@@ -106,8 +106,8 @@ class Prompts(Section):
     @classmethod
     def _named(cls, data: Any) -> Any:
         """Requests name themselves."""
-        if isinstance(data, dict) and data.get("format") == REQUESTS and data.get("id") is None:
-            return {**data, "id": ID_OF_REQUESTS}
+        if isinstance(data, dict) and data.get("format") == OPENAI_BATCH and data.get("id") is None:
+            return {**data, "id": CUSTOM_ID}
         return data
 
 
@@ -269,21 +269,21 @@ class Output(Section):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where a job came from; `prompts_folder` is what its prompts' path is relative to, `environ` holds secrets. `together`
+    """Where a job came from; `prompts_folder` is what its prompts' path is relative to, `environ` holds secrets. `output_file`
     is the one file that all results go into, instead of tables, of a job that has none."""
 
     path: Path
-    shown: str
+    display_name: str
     text: str
     document: Document
     prompts_folder: Path
     environ: Mapping[str, str]
     env_note: str
-    together: Path | None = None
+    output_file: Path | None = None
 
 
 # Why a conversation is sent online only.
-NO_TALK = (
+NO_CONVERSATION_IN_BATCH = (
     "a batch cannot hold a conversation: each turn needs the reply to the one before it, and the requests of a batch are"
     " answered in any order; use mode: online"
 )
@@ -341,7 +341,7 @@ class Job(Section):
         if value is not None and info.data.get("kind", "chat") != "chat":
             raise ValueError("conversations need kind: chat")
         if value is not None and info.data.get("mode") == "batch":
-            raise ValueError(NO_TALK)
+            raise ValueError(NO_CONVERSATION_IN_BATCH)
         return value
 
     @property
@@ -350,9 +350,9 @@ class Job(Section):
         return self._origin.path
 
     @property
-    def shown(self) -> str:
+    def display_name(self) -> str:
         """The job file as the user typed it."""
-        return self._origin.shown
+        return self._origin.display_name
 
     @property
     def text(self) -> str:
@@ -381,9 +381,9 @@ class Job(Section):
         return None if path == "-" else Path(os.path.abspath(self._origin.prompts_folder / path))
 
     @property
-    def together(self) -> Path | None:
+    def output_file(self) -> Path | None:
         """The one file that all results go into, absolute, instead of tables; None for a job file."""
-        return self._origin.together
+        return self._origin.output_file
 
     def rows_choose(self, field: str) -> bool:
         """Whether rows may choose a field of their requests: by a template, an axis, or as requests themselves."""
@@ -410,14 +410,14 @@ class Job(Section):
         absolute = Path(os.path.abspath(path))
         return absolute.with_name(absolute.name + SIMULATED) if simulate else absolute
 
-    def where(self, *loc: str | int) -> Position:
+    def position(self, *loc: str | int) -> Position:
         """Line and column, from 1, of the deepest node there is along `loc`, such as "request", "messages", 0."""
-        return self._origin.document.place(loc)
+        return self._origin.document.position(loc)
 
-    def problem(self, loc: Loc, message: str) -> Problem:
+    def problem(self, loc: KeyPath, message: str) -> Problem:
         """A problem at a place in the job file."""
-        line, column = self.where(*loc)
-        return Problem(path=self.shown, message=message, line=line, column=column)
+        line, column = self.position(*loc)
+        return Problem(path=self.display_name, message=message, line=line, column=column)
 
 
 def with_prompts(job: Job, path: str) -> Job:
@@ -430,7 +430,9 @@ def with_prompts(job: Job, path: str) -> Job:
 def with_mode(job: Job, mode: Mode) -> Job:
     """The job, sent in another way. Raises InputError for a conversation that is to go into a batch."""
     if mode == "batch" and job.conversation is not None:
-        raise InputError([job.problem(("conversation",), f"conversation: {NO_TALK}")])
+        raise InputError(
+            [job.problem(("conversation",), f"conversation: {NO_CONVERSATION_IN_BATCH}")]
+        )
     copy = job.model_copy(update={"mode": mode})
     copy._origin = job._origin
     return copy

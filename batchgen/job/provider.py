@@ -33,12 +33,12 @@ _EXAMPLE = f"write an address such as {DEFAULT_URL}"
 class Connection:
     """What every request of a job has in common, the key excepted.
 
-    `base_url` is normalised (scheme and host in lower case, no default port, no trailing slash); `identity` is the
+    `base_url` is normalised (scheme and host in lower case, no default port, no trailing slash); `provider_id` is the
     provider's word in the key of a request: `provider.name`, or the base URL.
     """
 
     base_url: str
-    identity: str
+    provider_id: str
     organization: str | None
     project: str | None
     headers: Mapping[str, str]
@@ -61,7 +61,7 @@ def connection(job: Job) -> Connection:
         base_url = _environment_url(job)
     return Connection(
         base_url=base_url,
-        identity=provider.name or base_url,
+        provider_id=provider.name or base_url,
         organization=provider.organization or _environment_word(job, "OPENAI_ORG_ID"),
         project=provider.project or _environment_word(job, "OPENAI_PROJECT_ID"),
         headers=dict(provider.headers),

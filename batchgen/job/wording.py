@@ -22,12 +22,12 @@ from batchgen.job.model import (
     Provider,
     Retry,
 )
-from batchgen.job.yaml_nodes import Document, Loc, Position, shorten, text_place
+from batchgen.job.yaml_nodes import Document, KeyPath, Position, shorten, text_position
 
 # What OpenAI's keys, and those of many compatible servers, look like; an escape such as \n may stand right before one.
 KEY = re.compile(r"(?:\b|(?<=\\[abefnrtv0_NLP]))sk-[A-Za-z0-9_-]{16,}")
 
-_SECTIONS: dict[Loc, type[BaseModel]] = {
+_SECTIONS: dict[KeyPath, type[BaseModel]] = {
     (): Job,
     ("prompts",): Prompts,
     ("conversation",): Conversation,
@@ -55,31 +55,31 @@ _WORDING = {
 }
 
 
-def key_problems(text: str, shown: str) -> Iterator[Problem]:
+def key_problems(text: str, display_name: str) -> Iterator[Problem]:
     """A problem for each thing in the text that looks like a key, as many as errors show."""
     for match in islice(KEY.finditer(text), SHOWN):
-        line, column = text_place(text, match.start())
+        line, column = text_position(text, match.start())
         message = (
             "this looks like an API key; a job file must not hold one: remove it (and replace the key if others "
             "could read the file), and name its environment variable in provider.api_key_env"
         )
-        yield Problem(path=shown, message=message, line=line, column=column)
+        yield Problem(path=display_name, message=message, line=line, column=column)
 
 
 def problems(
-    error: ValidationError, document: Document, shown: str, taken: Set[Position]
+    error: ValidationError, document: Document, display_name: str, taken: Set[Position]
 ) -> Iterator[Problem]:
     """Every error of a validation where it stands: unknown and refused keys at the key, wrong values at the value,
     missing keys at the mapping that lacks them. What stands at a place of `taken` was said to be wrong before."""
     for detail in error.errors(include_url=False):
-        loc: Loc = detail["loc"]
+        loc: KeyPath = detail["loc"]
         at_key = loc[-1:] == ("[key]",)
         loc = loc[:-1] if at_key else loc
-        line, column = document.place(loc, key=at_key or detail["type"] == "extra_forbidden")
+        line, column = document.position(loc, key=at_key or detail["type"] == "extra_forbidden")
         if (line, column) in taken and detail["type"] != "missing":
             continue
         message = f"{_spoken(loc)}: {_sentence(detail, loc)}"
-        yield Problem(path=shown, message=message, line=line, column=column)
+        yield Problem(path=display_name, message=message, line=line, column=column)
 
 
 def redacted(problem: Problem) -> Problem:
@@ -87,13 +87,13 @@ def redacted(problem: Problem) -> Problem:
     return replace(problem, message=KEY.sub("[key]", problem.message))
 
 
-def _spoken(loc: Loc) -> str:
+def _spoken(loc: KeyPath) -> str:
     return "".join(
         f"[{part}]" if isinstance(part, int) else f".{shorten(part)}" for part in loc
     ).lstrip(".")
 
 
-def _sentence(detail: Any, loc: Loc) -> str:
+def _sentence(detail: Any, loc: KeyPath) -> str:
     kind, given, context = detail["type"], detail["input"], detail.get("ctx", {})
     if kind == "value_error":
         return str(context["error"])
@@ -114,7 +114,7 @@ def _sentence(detail: Any, loc: Loc) -> str:
     return (_WORDING[kind].format(**context) if kind in _WORDING else str(detail["msg"])) + quoted
 
 
-def _unknown(loc: Loc) -> str:
+def _unknown(loc: KeyPath) -> str:
     if loc == ("provider", "api_key"):
         return (
             "a key does not belong in a job file; remove it, put it into the environment variable OPENAI_API_KEY "

@@ -19,7 +19,7 @@ import yaml
 
 from batchgen.errors import InputError, Problem
 
-Loc = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 Position = tuple[int, int]
 
 MAX_BYTES = 1 << 20
@@ -102,10 +102,10 @@ class Document:
     """The file as plain data (dict, list, str, int, float, bool, None) and where each value and key begins."""
 
     data: Any
-    values: Mapping[Loc, Position]
-    keys: Mapping[Loc, Position]
+    values: Mapping[KeyPath, Position]
+    keys: Mapping[KeyPath, Position]
 
-    def place(self, loc: Loc, *, key: bool = False) -> Position:
+    def position(self, loc: KeyPath, *, key: bool = False) -> Position:
         """Line and column of the deepest node there is along `loc`; of the key instead of its value when `key`."""
         if key and loc in self.keys:
             return self.keys[loc]
@@ -114,67 +114,69 @@ class Document:
         return self.values.get(loc, (1, 1))
 
 
-def read_text(path: Path, shown: str) -> str:
-    """The text of a file of at most 1 MiB of UTF-8; `shown` is its path in errors. Raises InputError."""
+def read_text(path: Path, display_name: str) -> str:
+    """The text of a file of at most 1 MiB of UTF-8; `display_name` is its path in errors. Raises InputError."""
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
             kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
             raise InputError(
-                [Problem(path=shown, message=f"this is {kind}; name the job's .yaml file")]
+                [Problem(path=display_name, message=f"this is {kind}; name the job's .yaml file")]
             )
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise InputError([Problem(path=shown, message="there is no such file")]) from None
+        raise InputError([Problem(path=display_name, message="there is no such file")]) from None
     except (OSError, ValueError) as error:
         reason = (getattr(error, "strerror", None) or "not a valid path").lower()
         raise InputError(
-            [Problem(path=shown, message=f"the job file cannot be read: {reason}")]
+            [Problem(path=display_name, message=f"the job file cannot be read: {reason}")]
         ) from None
     if len(data) > MAX_BYTES:
         raise InputError(
             [
                 Problem(
-                    path=shown,
+                    path=display_name,
                     message="larger than 1 MiB; a job file is text, rows go into prompts.path",
                 )
             ]
         )
-    return _decoded(data, shown)
+    return _decoded(data, display_name)
 
 
-def _decoded(data: bytes, shown: str) -> str:
+def _decoded(data: bytes, display_name: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raise InputError(
-                [Problem(path=shown, message="this is UTF-16; save the job file as UTF-8")]
+                [Problem(path=display_name, message="this is UTF-16; save the job file as UTF-8")]
             ) from None
         start = (
             3 if data.startswith(b"\xef\xbb\xbf") else 0
         )  # the decoder counts from behind the BOM
         before = data[start : start + error.start].decode("utf-8")
-        line, column = text_place(before, len(before))
+        line, column = text_position(before, len(before))
         message = f"byte 0x{data[start + error.start]:02x} is not UTF-8; save the job file as UTF-8"
-        raise InputError([Problem(path=shown, message=message, line=line, column=column)]) from None
+        raise InputError(
+            [Problem(path=display_name, message=message, line=line, column=column)]
+        ) from None
 
 
-def text_place(text: str, offset: int) -> Position:
+def text_position(text: str, offset: int) -> Position:
     """Line and column, from 1, of a character of the text."""
     breaks = list(_BREAK.finditer(text, 0, offset))
     return len(breaks) + 1, offset - (breaks[-1].end() if breaks else 0) + 1
 
 
-def parse(text: str, shown: str) -> tuple[Document | None, list[Problem]]:
+def parse(text: str, display_name: str) -> tuple[Document | None, list[Problem]]:
     """The document and every problem of form in it; None when the syntax is broken or nothing is there."""
     forbidden = _FORBIDDEN.search(text)
     if forbidden is not None:
-        line, column = text_place(text, forbidden.start())
+        line, column = text_position(text, forbidden.start())
         code = ord(forbidden.group())
         message = f'the character U+{code:04X} is not allowed; remove it, or write it in double quotes as "\\u{code:04x}"'
-        return None, [Problem(path=shown, message=message, line=line, column=column)]
+        return None, [Problem(path=display_name, message=message, line=line, column=column)]
     reader = _Reader(text)
     document: Document | None = None
     try:
@@ -188,7 +190,7 @@ def parse(text: str, shown: str) -> tuple[Document | None, list[Problem]]:
             "this escape is no character; double the backslash or use single quotes",
         )
     problems = [
-        Problem(path=shown, message=words, line=line, column=column)
+        Problem(path=display_name, message=words, line=line, column=column)
         for (line, column), words in reader.faults
     ]
     return document, problems
@@ -201,8 +203,8 @@ class _Reader(yaml.SafeLoader):
         super().__init__(text)
         self.faults: list[tuple[Position, str]] = []
         self._depth = 0
-        self._values: dict[Loc, Position] = {}
-        self._keys: dict[Loc, Position] = {}
+        self._values: dict[KeyPath, Position] = {}
+        self._keys: dict[KeyPath, Position] = {}
 
     def add(self, mark: Any, message: str) -> None:
         self.faults.append((_place(mark), message))
@@ -276,7 +278,7 @@ class _Reader(yaml.SafeLoader):
             return None
         return Document(data=self._plain(root, ()), values=self._values, keys=self._keys)
 
-    def _plain(self, node: Any, loc: Loc) -> Any:
+    def _plain(self, node: Any, loc: KeyPath) -> Any:
         self._values[loc] = _place(node.start_mark)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, loc)
@@ -284,13 +286,13 @@ class _Reader(yaml.SafeLoader):
             return [self._plain(item, (*loc, n)) for n, item in enumerate(node.value)]
         return self._scalar(node)
 
-    def _mapping(self, node: Any, loc: Loc) -> dict[str, Any] | None:
+    def _mapping(self, node: Any, loc: KeyPath) -> dict[str, Any] | None:
         if node.flow_style and any(isinstance(key, yaml.MappingNode) for key, _ in node.value):
             self.add(node.start_mark, QUOTE_BRACES)
             return None
         return {key: self._plain(value, (*loc, key)) for key, value in self._entries(node, loc)}
 
-    def _entries(self, node: Any, loc: Loc) -> Iterator[tuple[str, Any]]:
+    def _entries(self, node: Any, loc: KeyPath) -> Iterator[tuple[str, Any]]:
         """The keys of a mapping as written, whatever their type would be, each once."""
         for key_node, value in node.value:
             mark = key_node.start_mark

@@ -17,7 +17,7 @@ from batchgen.dispatch.batches.records import Batch, Member
 from batchgen.journal.change import Change
 from batchgen.journal.journal import Journal
 from batchgen.journal.records import fitting, insert, update
-from batchgen.kinds import AT
+from batchgen.kinds import KIND_BY_ENDPOINT
 from batchgen.replies import outline
 from batchgen.requests import Request, canonical
 
@@ -196,7 +196,7 @@ def _member(batch: Batch, record: dict[str, Any]) -> Member:
     # The journal keeps the parts of the body that the reply is read by; the rest was in the input
     # file.
     body = {"model": batch.model, **json.loads(record["outline"])}
-    pictures = body.get("n", 1) if AT[batch.endpoint].draws else 0
+    pictures = body.get("n", 1) if KIND_BY_ENDPOINT[batch.endpoint].makes_images else 0
     request = Request(
         id=record["id"],
         outcome_id=record["ident"],

@@ -15,7 +15,6 @@ Here the rows are numbered, and what is wrong with them is gathered.
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -29,24 +28,19 @@ from batchgen.prompts.batchfile import read_batch
 from batchgen.prompts.delimited import read_csv, read_tsv
 from batchgen.prompts.lines import LIMIT, Lines
 from batchgen.prompts.records import read_jsonl, read_txt
-from batchgen.prompts.rows import FileError, Layout, Row
+from batchgen.prompts.rows import FileError, RawRow, RawTable
 from batchgen.prompts.sources import Hashed, file_digest, open_file, unzipped
 
 __all__ = [
     "LIMIT",
-    "SAMPLE",
     "Dialect",
     "Prompt",
     "PromptsFile",
     "file_digest",
-    "look",
     "open_prompts",
 ]
 
-# Rows that `look` returns at most.
-SAMPLE = 20
-
-_READERS: dict[str, Callable[[Lines, str | None], Layout]] = {
+_READERS: dict[str, Callable[[Lines, str | None], RawTable]] = {
     "csv": read_csv,
     "tsv": read_tsv,
     "jsonl": read_jsonl,
@@ -98,17 +92,17 @@ class PromptsFile:
     def __init__(
         self,
         dialect: Dialect,
-        rows: Iterator[Row],
+        rows: Iterator[RawRow],
         hashed: Hashed,
         *,
-        shown: str,
+        display_name: str,
         forgive: bool,
         closing: ExitStack,
     ) -> None:
         """Made by `open_prompts`; `closing` is what `close` closes."""
         self.dialect = dialect
         self._hashed = hashed
-        self._shown = shown
+        self._shown = display_name
         self._forgive = forgive
         self._closing = closing
         self._problems: list[Problem] = []
@@ -146,7 +140,7 @@ class PromptsFile:
         """The problems found so far, at most SHOWN of them."""
         return tuple(self._problems)
 
-    def _read(self, rows: Iterator[Row]) -> Iterator[Prompt]:
+    def _read(self, rows: Iterator[RawRow]) -> Iterator[Prompt]:
         n = 0
         try:
             for n, (line, columns, fault) in enumerate(rows, start=1):
@@ -177,17 +171,17 @@ class PromptsFile:
             self._problems.append(problem)
 
     def _refuse(self, fault: FileError) -> NoReturn:
-        """Raise InputError with the rows' problems so far and the file's own, which is always among those shown."""
+        """Raise InputError with the rows' problems so far and the file's own, which is always among those display_name."""
         own = fault.problems(self._shown)
-        shown = [*self._problems[: max(SHOWN - len(own), 0)], *own]
-        raise InputError(shown, found=self._found + len(own)) from None
+        display_name = [*self._problems[: max(SHOWN - len(own), 0)], *own]
+        raise InputError(display_name, found=self._found + len(own)) from None
 
 
 def open_prompts(
     path: Path | None,
     *,
     stream: BinaryIO | None = None,
-    shown: str,
+    display_name: str,
     format: str | None = None,  # noqa: A002 - the job file's own word
     delimiter: str | None = None,
     encoding: str | None = None,
@@ -195,7 +189,7 @@ def open_prompts(
 ) -> PromptsFile:
     """Open the prompts at `path`, or in `stream` (never closed here), for which `format` must be given.
 
-    `shown` is the name that errors use. The format comes from the name unless given; a name in .gz is unzipped.
+    `display_name` is the name that errors use. The format comes from the name unless given; a name in .gz is unzipped.
     `delimiter` is one character and for CSV only. With `bad_rows="fail"` a broken row becomes a Prompt with an `error`.
     Raises InputError when the file cannot be read, its header is wrong, or an argument does not fit.
     """
@@ -206,7 +200,7 @@ def open_prompts(
             if stream is None:
                 if path is None:
                     raise InputError("the prompts need a path or a stream")
-                hashed = Hashed(closing.enter_context(open_file(path, shown)))
+                hashed = Hashed(closing.enter_context(open_file(path, display_name)))
                 zipped = path.name.lower().endswith(".gz")
             else:
                 hashed, zipped = Hashed(stream), False
@@ -224,18 +218,12 @@ def open_prompts(
                 dialect,
                 layout.rows,
                 hashed,
-                shown=shown,
+                display_name=display_name,
                 forgive=forgive,
                 closing=closing.pop_all(),
             )
     except FileError as fault:
-        raise InputError(fault.problems(shown)) from None
-
-
-def look(path: Path) -> tuple[Dialect, list[Prompt]]:
-    """The dialect of the file and its first rows, at most SAMPLE, broken ones with their `error`. Raises InputError."""
-    with open_prompts(path, shown=str(path), bad_rows="fail") as file:
-        return file.dialect, list(itertools.islice(file, SAMPLE))
+        raise InputError(fault.problems(display_name)) from None
 
 
 def _format_by_name(path: Path | None) -> str:

@@ -12,25 +12,25 @@ from typing import Any
 
 from batchgen.batch_format import URL_PREFIX
 from batchgen.errors import did_you_mean
-from batchgen.kinds import AT
+from batchgen.kinds import KIND_BY_ENDPOINT
 from batchgen.prompts.lines import Lines
 from batchgen.prompts.records import json_row
-from batchgen.prompts.rows import Layout, Row, RowError
+from batchgen.prompts.rows import RawRow, RawTable, RowError
 
 # What a line holds; whatever else stands there is a column like any other, and is not sent.
 FIELDS = ("custom_id", "method", "url", "body")
-URLS = tuple(URL_PREFIX + endpoint for endpoint in AT)
+URLS = tuple(URL_PREFIX + endpoint for endpoint in KIND_BY_ENDPOINT)
 
 _decode = JSONDecoder().raw_decode
 
 
-def read_batch(lines: Lines, delimiter: str | None) -> Layout:
+def read_batch(lines: Lines, delimiter: str | None) -> RawTable:
     """One request a line; blank lines are skipped."""
     rows = (_request(number, line) for number, line in lines.plain() if line.strip(" \t\r"))
-    return Layout(delimiter="", header=None, rows=rows)
+    return RawTable(delimiter="", header=None, rows=rows)
 
 
-def _request(number: int, line: str) -> Row:
+def _request(number: int, line: str) -> RawRow:
     """A line that has all FIELDS, in their order, also where they are missing."""
     _, found, fault = json_row(number, line)
     columns = {**{name: found.get(name) for name in FIELDS}, **found}

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from batchgen.prompts.lines import LIMIT, Lines
-from batchgen.prompts.rows import FileError, Layout, Row, RowError
+from batchgen.prompts.rows import FileError, RawRow, RawTable, RowError
 
 _SEP_LINE = re.compile(r'"?sep=([^"\r\n])"?[\r\n]*', re.IGNORECASE)
 
@@ -18,7 +18,7 @@ _SEP_LINE = re.compile(r'"?sep=([^"\r\n])"?[\r\n]*', re.IGNORECASE)
 _Record = tuple[int, list[str] | RowError]
 
 
-def read_csv(lines: Lines, delimiter: str | None) -> Layout:
+def read_csv(lines: Lines, delimiter: str | None) -> RawTable:
     """CSV as Python's csv module reads it, strictly; a first line `sep=;` is Excel's way to name the delimiter."""
     csv.field_size_limit(max(LIMIT, csv.field_size_limit()))
     texts = lines.read(newline="")
@@ -32,7 +32,7 @@ def read_csv(lines: Lines, delimiter: str | None) -> Layout:
     return _table(records, delimiter, f"put a cell that holds {delimiter!r} in double quotes")
 
 
-def read_tsv(lines: Lines, delimiter: str | None) -> Layout:
+def read_tsv(lines: Lines, delimiter: str | None) -> RawTable:
     """Lines cut at every TAB; a double quote is a character like any other."""
     records: Iterator[_Record] = ((number, line.split("\t")) for number, line in lines.plain())
     return _table(records, "\t", "a cell cannot hold a TAB")
@@ -85,7 +85,7 @@ def _quote_fault(error: csv.Error, line: int, last: int) -> RowError:
     return RowError(message)
 
 
-def _table(records: Iterator[_Record], delimiter: str, hint: str) -> Layout:
+def _table(records: Iterator[_Record], delimiter: str, hint: str) -> RawTable:
     """Take the header off the records; `hint` says what to do about a row with too many cells."""
     empty: _Record = (0, [])
     line, cells = next(
@@ -98,7 +98,7 @@ def _table(records: Iterator[_Record], delimiter: str, hint: str) -> Layout:
     names = [unicodedata.normalize("NFC", cell.strip()) for cell in cells]
     _check_header(names, line)
     header = tuple(name for name in names if name)
-    return Layout(delimiter=delimiter, header=header, rows=_rows(records, names, hint))
+    return RawTable(delimiter=delimiter, header=header, rows=_rows(records, names, hint))
 
 
 def _check_header(names: Sequence[str], line: int) -> None:
@@ -117,7 +117,7 @@ def _check_header(names: Sequence[str], line: int) -> None:
         raise FileError(line, *twice)
 
 
-def _rows(records: Iterator[_Record], names: Sequence[str], hint: str) -> Iterator[Row]:
+def _rows(records: Iterator[_Record], names: Sequence[str], hint: str) -> Iterator[RawRow]:
     """Rows by column name; a record whose cells are all empty (`;;;` at the end of a spreadsheet) is no row."""
     width = len(names) if all(names) else -1  # -1: no row is even, each is looked at
     for line, cells in records:

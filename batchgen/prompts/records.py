@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from batchgen.prompts.lines import Lines
-from batchgen.prompts.rows import Layout, Row, RowError
+from batchgen.prompts.rows import RawRow, RawTable, RowError
 
 # The json module's reasons in plain words.
 _REASONS = {
@@ -35,21 +35,21 @@ _KINDS = {
 }
 
 
-def read_txt(lines: Lines, delimiter: str | None) -> Layout:
+def read_txt(lines: Lines, delimiter: str | None) -> RawTable:
     """Each line that is not empty is a prompt, in the column `prompt`."""
-    rows: Iterator[Row] = (
+    rows: Iterator[RawRow] = (
         (number, {"prompt": line}, None) for number, line in lines.plain() if line
     )
-    return Layout(delimiter="", header=("prompt",), rows=rows)
+    return RawTable(delimiter="", header=("prompt",), rows=rows)
 
 
-def read_jsonl(lines: Lines, delimiter: str | None) -> Layout:
+def read_jsonl(lines: Lines, delimiter: str | None) -> RawTable:
     """One JSON object a line; blank lines are skipped."""
     rows = (json_row(number, line) for number, line in lines.plain() if line.strip(" \t\r"))
-    return Layout(delimiter="", header=None, rows=rows)
+    return RawTable(delimiter="", header=None, rows=rows)
 
 
-def json_row(number: int, line: str) -> Row:
+def json_row(number: int, line: str) -> RawRow:
     """The row that a line of JSON is."""
     try:
         return number, _object(line), None

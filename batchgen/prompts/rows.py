@@ -35,19 +35,21 @@ class FileError(Exception):
         self.line = line
         self.messages = messages
 
-    def problems(self, shown: str) -> list[Problem]:
-        """One Problem a message; `shown` is the file's name in errors."""
-        return [Problem(path=shown, message=message, line=self.line) for message in self.messages]
+    def problems(self, display_name: str) -> list[Problem]:
+        """One Problem a message; `display_name` is the file's name in errors."""
+        return [
+            Problem(path=display_name, message=message, line=self.line) for message in self.messages
+        ]
 
 
 # The line a row starts on, its columns, and what is wrong with it.
-Row = tuple[int, dict[str, Any], RowError | None]
+RawRow = tuple[int, dict[str, Any], RowError | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class RawTable:
     """A file whose header is read: `delimiter` and `header` as in Dialect, `rows` to be read once, in file order."""
 
     delimiter: str
     header: tuple[str, ...] | None
-    rows: Iterator[Row]
+    rows: Iterator[RawRow]

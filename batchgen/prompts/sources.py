@@ -20,22 +20,26 @@ READ_ERRORS = (OSError, EOFError, zlib.error)
 _BLOCK = 128 * 1024
 
 
-def open_file(path: Path, shown: str) -> io.FileIO:
-    """Open a regular file for reading; `shown` is its name in errors. Raises InputError."""
+def open_file(path: Path, display_name: str) -> io.FileIO:
+    """Open a regular file for reading; `display_name` is its name in errors. Raises InputError."""
     try:
         mode = os.stat(path).st_mode  # before opening, because opening a FIFO would block for ever
         if stat.S_ISDIR(mode):
-            raise _refusal(shown, "is a folder; name the prompts file in it")
+            raise _refusal(display_name, "is a folder; name the prompts file in it")
         if not stat.S_ISREG(mode):
-            raise _refusal(shown, 'is not a regular file; for a stream use "-" and pipe it in')
+            raise _refusal(
+                display_name, 'is not a regular file; for a stream use "-" and pipe it in'
+            )
         return io.FileIO(path)
     except FileNotFoundError:
-        looked = f" (looked in {path.parent})" if shown != str(path) else ""
-        raise _refusal(shown, f"there is no such file{looked}") from None
+        looked = f" (looked in {path.parent})" if display_name != str(path) else ""
+        raise _refusal(display_name, f"there is no such file{looked}") from None
     except OSError as error:
-        raise _refusal(shown, f"cannot be opened: {error.strerror}") from None
+        raise _refusal(display_name, f"cannot be opened: {error.strerror}") from None
     except ValueError:
-        raise _refusal(shown, "cannot be opened: the name contains a NUL character") from None
+        raise _refusal(
+            display_name, "cannot be opened: the name contains a NUL character"
+        ) from None
 
 
 def file_digest(path: Path) -> str:
@@ -50,8 +54,8 @@ def file_digest(path: Path) -> str:
             raise _refusal(str(path), f"cannot be read: {error.strerror}") from None
 
 
-def _refusal(shown: str, message: str) -> InputError:
-    return InputError([Problem(path=shown, message=message)])
+def _refusal(display_name: str, message: str) -> InputError:
+    return InputError([Problem(path=display_name, message=message)])
 
 
 class Hashed(io.RawIOBase):

@@ -11,7 +11,7 @@ from typing import Any
 
 from batchgen.dispatch import LARGE_REPLY, Received
 from batchgen.images import PictureFolder, file_stem, stored
-from batchgen.kinds import AT
+from batchgen.kinds import KIND_BY_ENDPOINT
 from batchgen.replies import UnreadableReplyError
 from batchgen.requests import Request
 
@@ -32,11 +32,11 @@ class FolderReplyReader:
 
         Raises UnreadableReplyError when it is not an answer, OutputError for a full disk.
         """
-        kind = AT[request.endpoint]
+        kind = KIND_BY_ENDPOINT[request.endpoint]
         read = partial(kind.read, body, request.body)
         # Reading megabytes takes seconds, in which the event loop would serve nobody else.
         answer = await asyncio.to_thread(read) if len(reply) > LARGE_REPLY else read()
-        if kind.draws and len(answer.pictures) != len(answer.choices):
+        if kind.makes_images and len(answer.pictures) != len(answer.choices):
             # Otherwise a reply could claim any file of the folder as its picture.
             raise UnreadableReplyError(
                 "the reply names a stored picture, and only batchgen stores pictures"

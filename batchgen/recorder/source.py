@@ -21,8 +21,8 @@ from batchgen.journal import (
     turns_of,
 )
 from batchgen.journal.records import encodable
-from batchgen.replies import reply_message, transcript_of
-from batchgen.requests import Renderer, Request, RequestError, own_messages, with_history
+from batchgen.replies import audio_transcript, first_message
+from batchgen.requests import Renderer, Request, RequestError, with_history, without_system_messages
 
 Messages = Sequence[Mapping[str, Any]]
 
@@ -154,7 +154,7 @@ class RequestSource:
         messages = render_row(self._job, self._renderer, row, previous).body["messages"]
         outcome = outcome_of(self._journal, row.outcome_id, row.fingerprint)
         assert outcome is not None  # a turn is sent only after the turns before it have succeeded
-        own = messages if first else own_messages(messages)
+        own = messages if first else without_system_messages(messages)
         return [*own, _reply_message(json.loads(outcome.response))]
 
 
@@ -227,9 +227,9 @@ def render_row(job: Job, renderer: Renderer, row: Row, previous: bytes = b"") ->
         row.axes,
         turn=_turn(row, column) if column else None,
         previous=previous,
-        name=row.id,
+        row_id=row.id,
         outcome_id=row.outcome_id,
-        number=row.turn,
+        turn_number=row.turn,
     )
 
 
@@ -247,7 +247,7 @@ def _turn(row: Row, column: str) -> Any:
 
 def _reply_message(response: Mapping[str, Any]) -> dict[str, Any]:
     """The assistant's message of a recorded response, as a later request sends it."""
-    reply = reply_message(response)
+    reply = first_message(response)
     kept = {
         name: reply[name] for name in ("content", "tool_calls", "function_call") if reply.get(name)
     }
@@ -256,7 +256,7 @@ def _reply_message(response: Mapping[str, Any]) -> dict[str, Any]:
         kept["content"] = [{"type": "refusal", "refusal": reply["refusal"]}]
     elif not kept:
         # The server forgets recordings, so their transcript is sent. An empty reply is a text.
-        kept["content"] = transcript_of(reply)
+        kept["content"] = audio_transcript(reply)
     message = {"role": reply.get("role") or "assistant", **kept}
     # A lone surrogate can be received, but not be sent.
     return dict(json.loads(encodable(json.dumps(message, ensure_ascii=False))))

@@ -21,39 +21,39 @@ from typing import Any
 from batchgen.batch_format import URL_PREFIX
 from batchgen.errors import Problem, did_you_mean, listed
 from batchgen.job import Job, unsendable
-from batchgen.kinds import AT, KINDS, Kind
-from batchgen.replies import how_many
-from batchgen.requests.faults import Location, RequestError, spoken
-from batchgen.requests.templates import Render, TemplateFaultError, Templates, Values
-from batchgen.requests.uploads import Mark, Pictures, Upload, read_upload, unchanged
+from batchgen.kinds import KIND_BY_ENDPOINT, KINDS, Kind
+from batchgen.replies import count_inputs
+from batchgen.requests.faults import KeyPath, RequestError, dotted
+from batchgen.requests.templates import Render, TemplateError, Templates, Values
+from batchgen.requests.uploads import Pictures, PictureStamp, Upload, read_upload, unchanged
 
 __all__ = [
     "SCHEME",
-    "USUAL_PICTURE",
+    "TYPICAL_PICTURE_TOKENS",
     "Axes",
-    "Mark",
+    "PictureStamp",
     "Renderer",
     "Request",
     "RequestError",
     "Upload",
     "canonical",
     "combinations",
-    "no_column",
-    "own_messages",
     "read_upload",
     "unchanged",
+    "unknown_column",
     "with_history",
+    "without_system_messages",
 ]
 
 # The version of the key's recipe. A new recipe gets a new number; the journal still looks up older ones.
 SCHEME = 1
 
-# Tokens that a chat message costs beyond its text (role, separators), and a picture shown to a model, as upper bounds:
+# Tokens that a chat message costs beyond its text (role, separators), and a picture input_pictures to a model, as upper bounds:
 # the dearest known count is 2,833 and 5,667 for each of at most eight tiles.
-PER_MESSAGE = 16
-PER_PICTURE = 50_000
-# Tokens that a picture shown to a model usually costs.
-USUAL_PICTURE = 1_000
+MAX_MESSAGE_TOKENS = 16
+MAX_PICTURE_TOKENS = 50_000
+# Tokens that a picture input_pictures to a model usually costs.
+TYPICAL_PICTURE_TOKENS = 1_000
 # Quotes within a value are escaped, so that neither pattern is ever found in a row's text.
 _SHOWN = re.compile(r'"type":"(?:image_url|input_image)"')
 _DATA = re.compile(r'"(?:image_)?url":"data:image/[a-z]+;base64,[A-Za-z0-9+/=]*"')
@@ -75,8 +75,8 @@ class Request:
 
     `id` is the identity that people see, `outcome_id` that of its outcome in the journal. `body` is exactly what the API gets
     (for a later turn, with the conversation so far). `input_bound` is an upper bound of input tokens (UTF-8 bytes, 16 a
-    message, 50,000 for each of `shown` pictures), `answer_bound` of all answers' tokens together or None without a cap,
-    `pictures` how many are asked for. `brings_in` names a field that makes the server read more than the body, beyond any
+    message, 50,000 for each of `input_pictures` pictures), `answer_bound` of all answers' tokens together or None without a cap,
+    `pictures` how many are asked for. `unbounded_by` names a field that makes the server read more than the body, beyond any
     bound.
     """
 
@@ -91,13 +91,13 @@ class Request:
     input_bound: int
     answer_bound: int | None
     pictures: int
-    shown: int = 0
-    brings_in: str | None = None
+    input_pictures: int = 0
+    unbounded_by: str | None = None
 
     @property
     def text_bytes(self) -> int:
         """The input's size less what its pictures are bounded by."""
-        return self.input_bound - PER_PICTURE * self.shown
+        return self.input_bound - MAX_PICTURE_TOKENS * self.input_pictures
 
 
 def canonical(value: Any) -> str:
@@ -114,12 +114,15 @@ def combinations(matrix: Mapping[str, Sequence[Any]]) -> list[Axes]:
 
 def with_history(request: Request, history: Sequence[Mapping[str, Any]]) -> Request:
     """A later turn's request: the conversation so far, then this turn's own messages without its system messages."""
-    body = {**request.body, "messages": [*history, *own_messages(request.body["messages"])]}
-    input_bound, shown = _input(body, canonical(body))
-    return replace(request, body=body, input_bound=input_bound, shown=shown)
+    body = {
+        **request.body,
+        "messages": [*history, *without_system_messages(request.body["messages"])],
+    }
+    input_bound, input_pictures = _input(body, canonical(body))
+    return replace(request, body=body, input_bound=input_bound, input_pictures=input_pictures)
 
 
-def own_messages(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def without_system_messages(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """A turn's messages less the leading system and developer ones, which come once, from the first turn."""
     return list(
         itertools.dropwhile(
@@ -180,32 +183,36 @@ class Renderer:
             *_strings(self._job.request, ("request",)),
             *_strings(self._job.output.columns, ("output", "columns")),
         )
-        for location, text in texts:
+        for key_path, text in texts:
             try:
                 self._templates.included(text)
             except Exception as error:
-                yield self._job.problem(location, f"{spoken(location)}: {error}")
+                yield self._job.problem(key_path, f"{dotted(key_path)}: {error}")
 
     def _unknown(self, header: Sequence[str]) -> Iterator[Problem]:
         columns = list(dict.fromkeys((*header, *self._job.matrix)))
         names = {"row", *columns, *(("turn",) if self._by_turns else ())}
-        for location, text in _strings(self._job.request, ("request",)):
-            yield from self._unknown_in(location, text, columns, names)
-        for location, text in _strings(self._job.output.columns, ("output", "columns")):
-            yield from self._unknown_in(location, text, columns, _OF_AN_ANSWER)
+        for key_path, text in _strings(self._job.request, ("request",)):
+            yield from self._unknown_in(key_path, text, columns, names)
+        for key_path, text in _strings(self._job.output.columns, ("output", "columns")):
+            yield from self._unknown_in(key_path, text, columns, _OF_AN_ANSWER)
 
     def _unknown_in(
-        self, location: Location, text: str, columns: Sequence[str], names: Collection[str]
+        self, key_path: KeyPath, text: str, columns: Sequence[str], names: Collection[str]
     ) -> Iterator[Problem]:
         """A problem for each bare name of a template that is not among `names`, and each `row["..."]` not in `columns`."""
         bare, of_row = self._templates.names(text)
         for name in sorted(of_row - set(columns)):
-            yield self._job.problem(location, f"{spoken(location)}: {no_column(name, columns)}")
+            yield self._job.problem(
+                key_path, f"{dotted(key_path)}: {unknown_column(name, columns)}"
+            )
         for name in sorted(bare - set(names)):
             told = (
-                no_column(name, columns) if names is not _OF_AN_ANSWER else _no_part(name, columns)
+                unknown_column(name, columns)
+                if names is not _OF_AN_ANSWER
+                else _no_part(name, columns)
             )
-            yield self._job.problem(location, f"{spoken(location)}: {told}")
+            yield self._job.problem(key_path, f"{dotted(key_path)}: {told}")
 
     def signature(self) -> str:
         """A digest of everything in the job that pass 1 depends on, the prompts' bytes and pictures excepted."""
@@ -256,9 +263,9 @@ class Renderer:
     def kind_of(self, columns: Values) -> Kind | None:
         """The kind of a row's request: the job's, or the one that the row's own url is for. None for a row that was read
         before rows were requests."""
-        return self._kind or AT.get(str(columns.get("url")).removeprefix(URL_PREFIX))
+        return self._kind or KIND_BY_ENDPOINT.get(str(columns.get("url")).removeprefix(URL_PREFIX))
 
-    def says(self, columns: Values, name: str) -> bool:
+    def sets_field(self, columns: Values, name: str) -> bool:
         """Whether the body of a row's request has this field by its own word."""
         return name in (self._job.request if self._kind else columns["body"])
 
@@ -269,9 +276,9 @@ class Renderer:
         *,
         turn: Any = None,
         previous: bytes = b"",
-        name: str = "",
+        row_id: str = "",
         outcome_id: str = "",
-        number: int = 0,
+        turn_number: int = 0,
     ) -> Request:
         """The request of one row and combination; `turn` is the element of a `turns` column, `previous` the key of the
         turn before; `name` (its id), `ident` and the turn's `number` go into the request as they are. Raises RequestError
@@ -296,21 +303,21 @@ class Renderer:
             raise RequestError(
                 place, f"the rendered request is not JSON in UTF-8: {error}"
             ) from None
-        input_bound, shown = _input(body, text)
+        input_bound, input_pictures = _input(body, text)
         return Request(
-            id=name,
+            id=row_id,
             outcome_id=outcome_id,
             axes=axes,
-            turn=number,
+            turn=turn_number,
             fingerprint=fingerprint,
             endpoint=kind.endpoint,
             body={**kind.defaults, **body},
             uploads=uploads,
             input_bound=input_bound,
-            shown=shown,
+            input_pictures=input_pictures,
             answer_bound=_answer_bound(kind, body),
-            pictures=_count(body, "n") if kind.draws else 0,
-            brings_in=_brings_in(body, text),
+            pictures=_count(body, "n") if kind.makes_images else 0,
+            unbounded_by=_brings_in(body, text),
         )
 
     def _rendered(
@@ -348,10 +355,10 @@ class Renderer:
         }
         return {name: _cell(render, values) for name, render in self._columns.items()}
 
-    def noting(self) -> AbstractContextManager[list[Mark]]:
+    def recording_pictures(self) -> AbstractContextManager[list[PictureStamp]]:
         """A list to which every picture is added that is read while the block runs, as (path, size in bytes, mtime in ns);
         who takes from it keeps it short. Pass 1 is skipped only while the pictures stay so."""
-        return self._pictures.noting()
+        return self._pictures.recording_pictures()
 
     def _uploads(self, kind: Kind, body: dict[str, Any]) -> tuple[Upload, ...]:
         """Take the file fields out of the body and find their files."""
@@ -362,16 +369,16 @@ class Renderer:
                 uploads += self._pictures.uploads(name, value)
         return tuple(uploads)
 
-    def _compile(self, value: Any, location: Location) -> Render:
+    def _compile(self, value: Any, key_path: KeyPath) -> Render:
         if isinstance(value, str):
-            return self._leaf(value, location)
+            return self._leaf(value, key_path)
         if isinstance(value, Mapping):
-            parts = {name: self._compile(item, (*location, name)) for name, item in value.items()}
+            parts = {name: self._compile(item, (*key_path, name)) for name, item in value.items()}
             optional = {name for name, item in value.items() if isinstance(item, str)}
             return lambda values: _rendered(parts, optional, values)
         if isinstance(value, list):
             items = [
-                (self._compile(item, (*location, n)), isinstance(item, str))
+                (self._compile(item, (*key_path, n)), isinstance(item, str))
                 for n, item in enumerate(value)
             ]
             return lambda values: [
@@ -381,33 +388,33 @@ class Renderer:
             ]
         return lambda values: value
 
-    def _leaf(self, text: str, location: Location) -> Render:
+    def _leaf(self, text: str, key_path: KeyPath) -> Render:
         try:
             render = self._templates.compile(text)
-        except TemplateFaultError as fault:
-            self._faults.append(self._job.problem(location, f"{spoken(location)}: {fault}"))
+        except TemplateError as fault:
+            self._faults.append(self._job.problem(key_path, f"{dotted(key_path)}: {fault}"))
             return lambda values: None
 
         def leaf(values: Values) -> Any:
             try:
                 return render(values)
-            except TemplateFaultError as fault:
-                raise RequestError(location, str(fault)) from None
+            except TemplateError as fault:
+                raise RequestError(key_path, str(fault)) from None
 
         return leaf
 
 
 def _answer_bound(kind: Kind, body: Mapping[str, Any]) -> int | None:
     """The tokens of all answers to a request at the most; None without a cap."""
-    if not kind.answers_in_tokens or kind.draws:
+    if not kind.has_output_tokens or kind.makes_images:
         return 0
-    caps = [body[name] for name in kind.caps if body.get(name) is not None]
+    caps = [body[name] for name in kind.token_caps if body.get(name) is not None]
     if not caps or not all(map(_is_count, caps)):
         return None
     return (
         int(max(caps))
         * max(_count(body, "n"), _count(body, "best_of"))
-        * how_many(body.get("prompt"))
+        * count_inputs(body.get("prompt"))
     )
 
 
@@ -433,9 +440,12 @@ def _unfit(kind: Kind, body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         # Where it is off, it asks for what is done anyway.
         if body[name] not in (False, None) and (why := unsendable(name, kind.name)):
             yield name, f"{why}; remove it"
-        if name in kind.in_json:
-            yield name, f"is a file of a form, and this is JSON; give {kind.in_json[name]} instead"
-    for name in (kind.in_json.get(each, each) for each in kind.required):
+        if name in kind.json_fields:
+            yield (
+                name,
+                f"is a file of a form, and this is JSON; give {kind.json_fields[name]} instead",
+            )
+    for name in (kind.json_fields.get(each, each) for each in kind.required):
         if name not in body:
             yield name, f"is missing; {URL_PREFIX}{kind.endpoint} needs it"
     yield from _wrong(kind, body)
@@ -456,7 +466,7 @@ def _wrong(kind: Kind, body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 _OF_AN_ANSWER = frozenset({"row", "request", "response", "output", "json"})
 
 
-def no_column(name: str, columns: Sequence[str]) -> str:
+def unknown_column(name: str, columns: Sequence[str]) -> str:
     """What to say of a name that is no column: the columns that there are, and the nearest of them."""
     return f"{name!r} is not a column (columns: {listed(columns)}){did_you_mean(name, columns)}"
 
@@ -493,15 +503,15 @@ def _rendered(parts: Mapping[str, Render], optional: set[str], values: Values) -
     return body
 
 
-def _strings(value: Any, location: Location) -> Iterator[tuple[Location, str]]:
+def _strings(value: Any, key_path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     if isinstance(value, str):
-        yield location, value
+        yield key_path, value
     elif isinstance(value, Mapping):
         for name, item in value.items():
-            yield from _strings(item, (*location, name))
+            yield from _strings(item, (*key_path, name))
     elif isinstance(value, list):
         for n, item in enumerate(value):
-            yield from _strings(item, (*location, n))
+            yield from _strings(item, (*key_path, n))
 
 
 def _are_messages(messages: Any) -> bool:
@@ -518,10 +528,10 @@ def _input(body: Mapping[str, Any], text: str) -> tuple[int, int]:
     (JSON's own marks only make the bound larger), pictures excepted."""
     messages = body.get("messages")
     sent = _DATA.findall(text)
-    shown = max(len(_SHOWN.findall(text)), len(sent))
+    input_pictures = max(len(_SHOWN.findall(text)), len(sent))
     texts = len(text.encode()) - sum(map(len, sent))
-    spoken = PER_MESSAGE * (len(messages) if isinstance(messages, list) else 1)
-    return texts + PER_PICTURE * shown + spoken, shown
+    spoken = MAX_MESSAGE_TOKENS * (len(messages) if isinstance(messages, list) else 1)
+    return texts + MAX_PICTURE_TOKENS * input_pictures + spoken, input_pictures
 
 
 def _brings_in(body: Mapping[str, Any], text: str) -> str | None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-Location = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
 
 class RequestError(Exception):
-    """A row of which no request can be made. `location` is the place in the job file, or () where the row itself says what
+    """A row of which no request can be made. `key_path` is the place in the job file, or () where the row itself says what
     is sent; `message` says why."""
 
-    def __init__(self, location: Location, message: str) -> None:
-        self.location = location
+    def __init__(self, key_path: KeyPath, message: str) -> None:
+        self.key_path = key_path
         self.message = message
-        super().__init__(f"{spoken(location)}: {message}" if location else message)
+        super().__init__(f"{dotted(key_path)}: {message}" if key_path else message)
 
 
-def spoken(location: Location) -> str:
-    """A location as people write it: `request.messages[0].content`."""
+def dotted(key_path: KeyPath) -> str:
+    """A key_path as people write it: `request.messages[0].content`."""
     return "".join(
-        f"[{part}]" if isinstance(part, int) else f".{part}" for part in location
+        f"[{part}]" if isinstance(part, int) else f".{part}" for part in key_path
     ).lstrip(".")

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from jinja2 import FunctionLoader, TemplateError, TemplateSyntaxError, meta, nodes
+import jinja2
+from jinja2 import FunctionLoader, TemplateSyntaxError, meta, nodes
 from jinja2.exceptions import SecurityError, TemplateRuntimeError, UndefinedError
 
 from batchgen.requests.sandbox import MAX_TEXT, Environment, plain
@@ -23,7 +24,7 @@ Values = Mapping[str, Any]
 Render = Callable[[Values], Any]
 
 
-class TemplateFaultError(Exception):
+class TemplateError(Exception):
     """A template that cannot be read or rendered; the text says why."""
 
 
@@ -74,7 +75,7 @@ class Templates:
         """A string of the job as a function of a row's values.
 
         One whole `{{ expression }}` keeps the expression's type; any other string gives text; a string without tags is
-        itself. Raises TemplateFaultError here for its syntax, and in the function for what a row makes of it.
+        itself. Raises TemplateError here for its syntax, and in the function for what a row makes of it.
         """
         if "{{" not in source and "{%" not in source:
             return lambda values: source
@@ -86,7 +87,7 @@ class Templates:
                 return self._guarded(_looked_up(self._name(expression), whole))
             template = self._environment.from_string(source)
         except TemplateSyntaxError as error:
-            raise TemplateFaultError(_syntax(error, source)) from None
+            raise TemplateError(_syntax(error, source)) from None
         return self._guarded(template.render)
 
     def _guarded(self, render: Callable[[Values], Any]) -> Render:
@@ -98,11 +99,11 @@ class Templates:
                 UndefinedError,
                 TemplateRuntimeError,
                 SecurityError,
-                TemplateFaultError,
+                TemplateError,
             ) as error:
-                raise TemplateFaultError(str(error)) from None
-            except TemplateError as error:
-                raise TemplateFaultError(f"an included template is wrong: {error}") from None
+                raise TemplateError(str(error)) from None
+            except jinja2.TemplateError as error:
+                raise TemplateError(f"an included template is wrong: {error}") from None
             except (
                 TypeError,
                 ValueError,
@@ -112,9 +113,9 @@ class Templates:
                 RecursionError,
                 MemoryError,
             ) as error:
-                raise TemplateFaultError(f"{type(error).__name__}: {str(error)[:200]}") from None
+                raise TemplateError(f"{type(error).__name__}: {str(error)[:200]}") from None
             if isinstance(result, str) and len(result) > MAX_TEXT:
-                raise TemplateFaultError(f"the text is longer than {MAX_TEXT:,} characters")
+                raise TemplateError(f"the text is longer than {MAX_TEXT:,} characters")
             return result
 
         return guarded

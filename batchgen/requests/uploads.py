@@ -17,8 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from batchgen.replies import sniff
-from batchgen.requests.faults import Location, RequestError
-from batchgen.requests.templates import TemplateFaultError
+from batchgen.requests.faults import KeyPath, RequestError
+from batchgen.requests.templates import TemplateError
 
 # The image endpoints' own bounds (bytes) on what may be uploaded, and the formats they take.
 MAX_PICTURE = 50_000_000
@@ -68,7 +68,7 @@ def unchanged(pictures: Sequence[Sequence[Any]]) -> bool:
 
 
 # A picture as it was when it was read: path, size in bytes, mtime in ns.
-Mark = tuple[str, int, int]
+PictureStamp = tuple[str, int, int]
 
 
 class Pictures:
@@ -76,7 +76,7 @@ class Pictures:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._noted: list[Mark] | None = None
+        self._noted: list[PictureStamp] | None = None
         self._sha256 = lru_cache(maxsize=REMEMBERED)(self._read)
 
     def uploads(self, name: str, value: Any) -> list[Upload]:
@@ -103,46 +103,46 @@ class Pictures:
             sha256=self._hash(path),
         )
 
-    def _find(self, given: Any, location: Location) -> tuple[Path, str]:
+    def _find(self, given: Any, key_path: KeyPath) -> tuple[Path, str]:
         """The picture file that a row names, and its format."""
         if not isinstance(given, str) or not given.strip() or not given.isprintable():
-            raise RequestError(location, "names no picture file")
+            raise RequestError(key_path, "names no picture file")
         pure = PurePosixPath(given)
         if pure.is_absolute() or ".." in pure.parts or "\\" in given:
             raise RequestError(
-                location, f"{given!r} must be a path below {self._folder}, without '..'"
+                key_path, f"{given!r} must be a path below {self._folder}, without '..'"
             )
         try:
             path = (self._folder / given).resolve(strict=True)
             about = path.stat()
         except OSError as error:
-            raise RequestError(location, f"{given!r} in {self._folder}: {error.strerror}") from None
+            raise RequestError(key_path, f"{given!r} in {self._folder}: {error.strerror}") from None
         except (RuntimeError, ValueError):  # a loop of links, a name that no file system takes
-            raise RequestError(location, f"{given!r} in {self._folder} cannot be found") from None
+            raise RequestError(key_path, f"{given!r} in {self._folder} cannot be found") from None
         if not path.is_relative_to(self._folder):
-            raise RequestError(location, f"{given!r} is a link that leads out of {self._folder}")
+            raise RequestError(key_path, f"{given!r} is a link that leads out of {self._folder}")
         if not stat.S_ISREG(about.st_mode) or about.st_size >= MAX_PICTURE:
-            raise RequestError(location, f"{given!r} must be a regular file below 50 MB")
+            raise RequestError(key_path, f"{given!r} must be a regular file below 50 MB")
         try:
             with open(path, "rb") as file:
                 form = sniff(file.read(12))
         except OSError as error:
-            raise RequestError(location, f"{given!r} in {self._folder}: {error.strerror}") from None
+            raise RequestError(key_path, f"{given!r} in {self._folder}: {error.strerror}") from None
         if form not in PICTURES:
-            raise RequestError(location, f"{given!r} is not a PNG, JPEG or WebP picture")
+            raise RequestError(key_path, f"{given!r} is not a PNG, JPEG or WebP picture")
         return path, form
 
     def _hash(self, path: Path) -> str:
         about = path.stat()
         return self._sha256((str(path), about.st_size, about.st_mtime_ns))
 
-    def _read(self, mark: Mark) -> str:
+    def _read(self, mark: PictureStamp) -> str:
         if self._noted is not None:
             self._noted.append(mark)
         return hashlib.sha256(Path(mark[0]).read_bytes()).hexdigest()
 
     @contextmanager
-    def noting(self) -> Iterator[list[Mark]]:
+    def recording_pictures(self) -> Iterator[list[PictureStamp]]:
         """A list to which every picture is added that is read while the block runs; who takes from it keeps it short. A
         picture may come more than once, but not while its hash is remembered."""
         # What was read before the block is read again, so that it is noted too.
@@ -154,10 +154,10 @@ class Pictures:
             self._noted = None
 
     def data_url(self, given: Any) -> str:
-        """A picture as a data URL, as a template's filter. Raises TemplateFaultError."""
+        """A picture as a data URL, as a template's filter. Raises TemplateError."""
         try:
             path, form = self._find(given, ("request",))
         except RequestError as fault:
-            raise TemplateFaultError(fault.message) from None
+            raise TemplateError(fault.message) from None
         self._hash(path)
         return f"data:{PICTURES[form]};base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -23,7 +23,7 @@ def provenance(workspace: Workspace, options: Options, journal: Journal) -> dict
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "base_url": workspace.connection.base_url,
-        "provider": workspace.connection.identity,
+        "provider": workspace.connection.provider_id,
         "simulated": workspace.simulate,
         "job": str(workspace.job.path),
         "job_sha256": hashlib.sha256(workspace.job.text.encode()).hexdigest(),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from batchgen.pricing import Prices
 from batchgen.replies import Usage
-from batchgen.requests import USUAL_PICTURE, Request
+from batchgen.requests import TYPICAL_PICTURE_TOKENS, Request
 
 # Tokens that an answer without a cap is expected to have, and bytes that make up a token. Both are
 # rough, and used for forecasts only: caps on money go by bounds.
@@ -35,7 +35,9 @@ NOTHING = Forecast(tokens=0, cost=0, cost_bound=0)
 
 def forecast(request: Request, prices: Prices) -> Forecast:
     """What a request is expected to take at today's prices."""
-    tokens_in = request.text_bytes // BYTES_PER_TOKEN + request.shown * USUAL_PICTURE
+    tokens_in = (
+        request.text_bytes // BYTES_PER_TOKEN + request.input_pictures * TYPICAL_PICTURE_TOKENS
+    )
     tokens_out = USUAL_ANSWER if request.answer_bound is None else request.answer_bound
     bound = prices.bound(request)
     if request.pictures:

@@ -144,7 +144,7 @@ class PromptStager:
         except RequestError as error:
             where = ""
             if error.location:
-                where = f" ({self._job.shown}:{self._job.where(*error.location)[0]})"
+                where = f" ({self._job.display_name}:{self._job.position(*error.location)[0]})"
             self._fail(of, f"{error}{where}", thread)
             return None
         self.draws |= request.pictures > 0
@@ -156,7 +156,7 @@ class PromptStager:
 
     def _report_unbounded(self, request: Request) -> None:
         """Say, once for each field, what a cap on cost lacks."""
-        message = self._prices.lacking(request)
+        message = self._prices.missing_for_bound(request)
         if message not in self._unbounded:
             self._unbounded.add(message)
             where = ("limits", "max_cost")

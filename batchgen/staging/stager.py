@@ -16,7 +16,7 @@ from batchgen.job import Job
 from batchgen.journal import Journal
 from batchgen.pricing import Prices
 from batchgen.prompts import Dialect, Prompt, open_prompts
-from batchgen.requests import Renderer, no_column
+from batchgen.requests import Renderer, unknown_column
 from batchgen.staging.problems import Problems
 from batchgen.staging.prompt_stager import PromptStager
 from batchgen.staging.result import PictureMarks, StagedPrompts, staged
@@ -72,7 +72,7 @@ class Stager:
             open_prompts(
                 self._job.prompts_path,
                 stream=stream,
-                shown=prompts.path,
+                display_name=prompts.path,
                 format=prompts.format,
                 delimiter=prompts.delimiter,
                 encoding=prompts.encoding,
@@ -133,7 +133,7 @@ class Stager:
             self._job, self._renderer, self._prices, tables, self._problems, capped=self._capped
         )
         header: dict[str, None] = dict.fromkeys(dialect.header or ())
-        with self._renderer.noting() as noted:
+        with self._renderer.recording_pictures() as noted:
             marks = PictureMarks(journal, noted)
             try:
                 for prompt in prompts:
@@ -175,7 +175,7 @@ class Stager:
                 (("conversation", "turns"), job.conversation.turns),
             ]
         missing = [
-            job.problem(where, f"{'.'.join(where)}: {no_column(name, header)}{_hint(header)}")
+            job.problem(where, f"{'.'.join(where)}: {unknown_column(name, header)}{_hint(header)}")
             for where, name in columns
             if name is not None and name not in header
         ]

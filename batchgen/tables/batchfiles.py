@@ -14,7 +14,7 @@ from batchgen.images import restored
 from batchgen.job import Job
 from batchgen.journal import RecordedOutcome, Row
 from batchgen.kinds import Kind
-from batchgen.replies import UnreadableReplyError, in_numbers
+from batchgen.replies import UnreadableReplyError, decode_embeddings
 from batchgen.requests import Renderer, canonical
 from batchgen.tables.formats import OnWritten, WriteResult
 
@@ -71,13 +71,15 @@ def answer_of(
 def _as_the_api_gives_it(
     kind: Kind, body: dict[str, Any], renderer: Renderer, row: Row, folder: Path
 ) -> dict[str, Any] | None:
-    if kind.draws:
+    if kind.makes_images:
         items = [restored(folder, item) for item in body["data"]]
         return None if None in items else {**body, "data": items}
-    if "encoding_format" in kind.defaults and not renderer.says(row.columns, "encoding_format"):
+    if "encoding_format" in kind.defaults and not renderer.sets_field(
+        row.columns, "encoding_format"
+    ):
         # batchgen asked for base64 of its own accord; whoever reads the file expects numbers.
         with suppress(UnreadableReplyError):
-            return in_numbers(body)
+            return decode_embeddings(body)
     return body
 
 

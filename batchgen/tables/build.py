@@ -24,7 +24,7 @@ from batchgen.kinds import KINDS
 from batchgen.pricing import dollars
 from batchgen.recorder import render_row
 from batchgen.replies import Answer, UnreadableReplyError
-from batchgen.requests import Renderer, RequestError, own_messages
+from batchgen.requests import Renderer, RequestError, without_system_messages
 from batchgen.tables.formats import Record
 from batchgen.tables.layout import TableLayout
 
@@ -174,7 +174,7 @@ class Records:
             if answer is None:
                 break
             reply = {"role": "assistant", "content": answer.choices[0].text}
-            messages += [*(own_messages(sent) if messages else sent), reply]
+            messages += [*(without_system_messages(sent) if messages else sent), reply]
         return json.dumps(messages, ensure_ascii=False) if messages else None
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.disk import FileStamp
-from batchgen.job import REQUESTS, Job
+from batchgen.job import OPENAI_BATCH, Job
 from batchgen.journal import Journal, RecordedOutcome, Row
 from batchgen.requests import Renderer
 from batchgen.tables.batchfiles import answer_of, batch_writer, custom_id, failure_of
@@ -28,7 +28,7 @@ from batchgen.tables.freshness import are_unchanged, recipe_of
 from batchgen.tables.layout import TableLayout
 
 # The ending of a table's file, where that is not the name of its format.
-_ENDINGS = {REQUESTS: "batch.jsonl"}
+_ENDINGS = {OPENAI_BATCH: "batch.jsonl"}
 
 # A spreadsheet takes a cell that begins with one of these for a formula, unless it is a number.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -84,8 +84,8 @@ class Tables:
 
     def paths(self, folder: Path, table: str = "results") -> list[Path]:
         """The files of the results table, or of the errors table."""
-        if self._job.together is not None:
-            return [self._job.together] if table == "results" else []
+        if self._job.output_file is not None:
+            return [self._job.output_file] if table == "results" else []
         return [folder / _file_name(table, form) for form in self._job.output.tables]
 
     def write(self, folder: Path) -> list[Path]:
@@ -128,12 +128,12 @@ class Tables:
             own: the columns that batchgen adds, with their types.
             stack: closes the files; each then appears.
         """
-        if self._job.together is not None:
+        if self._job.output_file is not None:
             return []
         return [
             stack.enter_context(self._writer(folder, _file_name(table, form), form, first, own))
             for form in self._job.output.tables
-            if form != REQUESTS
+            if form != OPENAI_BATCH
         ]
 
     def _writer(
@@ -166,13 +166,15 @@ class Tables:
     ) -> tuple[WriteResult, WriteResult] | tuple[None, None]:
         """Open the Batch API's files: answers and failures apart, or both in one file."""
         note = partial(self._note, folder)
-        if self._job.together is not None:
-            both = stack.enter_context(batch_writer(self._job.together, on_written=note))
+        if self._job.output_file is not None:
+            both = stack.enter_context(batch_writer(self._job.output_file, on_written=note))
             return both, both
-        if REQUESTS not in self._job.output.tables:
+        if OPENAI_BATCH not in self._job.output.tables:
             return None, None
         answers, failures = (
-            stack.enter_context(batch_writer(folder / _file_name(table, REQUESTS), on_written=note))
+            stack.enter_context(
+                batch_writer(folder / _file_name(table, OPENAI_BATCH), on_written=note)
+            )
             for table in ("results", "errors")
         )
         return answers, failures

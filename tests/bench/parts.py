@@ -66,12 +66,12 @@ def least(rows: int, work: Callable[[], object]) -> float:
 def parts(prompts: Path, place: Workspace) -> dict[str, float]:
     """The parts in the order of the flow."""
     found: dict[str, float] = {}
-    with open_prompts(prompts, shown=prompts.name, bad_rows="refuse") as file:
+    with open_prompts(prompts, display_name=prompts.name, bad_rows="refuse") as file:
         rows = [prompt.columns for prompt in file]
     size = len(rows)
 
     def read() -> None:
-        with open_prompts(prompts, shown=prompts.name, bad_rows="refuse") as file:
+        with open_prompts(prompts, display_name=prompts.name, bad_rows="refuse") as file:
             for _ in file:
                 pass
 
@@ -86,7 +86,7 @@ def parts(prompts: Path, place: Workspace) -> dict[str, float]:
         found["pass 1 as a whole"] = (time.process_time() - before) / size * 1e6
         found["read a page of rows again"] = least(size, lambda: pages(journal))
         requests = [
-            render(row.columns, row.axes, name=row.id, outcome_id=row.outcome_id)
+            render(row.columns, row.axes, row_id=row.id, outcome_id=row.outcome_id)
             for row, _ in rows_with_outcomes(journal)
         ]
         for name, limit in {"no limit": None, "three limits": 1e9}.items():

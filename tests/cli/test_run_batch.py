@@ -14,7 +14,7 @@ from lab import KEY, Lab, serving, stalling
 
 from batchgen.batch_format import Result, parse_result, request_line
 from batchgen.errors import InputError
-from batchgen.job import api_key, job_of_requests
+from batchgen.job import api_key, job_for_batch_file
 from batchgen.simulator import RequestInfo, Simulator
 
 CHAT = "/chat/completions"
@@ -152,7 +152,7 @@ def test_without_a_key(lab: Lab) -> None:
     merged = {"HOME": str(lab.folder)}
 
     def key(base_url: str | None = None, name: str | None = None, **env: str) -> str | None:
-        job = job_of_requests(
+        job = job_for_batch_file(
             "in.jsonl",
             lab.folder / "o",
             base_url=base_url,
@@ -262,8 +262,8 @@ def test_lines_with_names_of_columns(lab: Lab, api: Simulator) -> None:
 
 def test_a_job_without_a_file_has_no_lines(lab: Lab) -> None:
     """A problem of such a job has no line and column."""
-    job = job_of_requests("in.jsonl", lab.folder / "o.jsonl", environ={})
+    job = job_for_batch_file("in.jsonl", lab.folder / "o.jsonl", environ={})
     assert str(job.problem(("limits", "max_cost"), "told")) == "batchgen run-batch: told"
     assert job.output_dir(None, False) == lab.folder / "o.jsonl.batchgen"
     with pytest.raises(InputError, match=r"^batchgen run-batch: --base-url: holds spaces"):
-        job_of_requests("in.jsonl", lab.folder / "o.jsonl", base_url="http://a b", environ={})
+        job_for_batch_file("in.jsonl", lab.folder / "o.jsonl", base_url="http://a b", environ={})

@@ -63,6 +63,6 @@ def test_every_kind_is_on_the_page() -> None:
     """The table of kinds has each kind with its endpoint and its required fields."""
     for kind in KINDS.values():
         required = ", ".join(f"`{name}`" for name in kind.required)
-        caps = f" `{kind.caps[0]}` |" if kind.caps else " |"
+        caps = f" `{kind.token_caps[0]}` |" if kind.token_caps else " |"
         line = f"| `{kind.name}` | `{kind.endpoint}` | {required} |{caps}"
         assert re.search(rf"^{re.escape(line)}$", PAGE, flags=re.MULTILINE), line

@@ -552,12 +552,12 @@ def test_places(tmp_path: Path) -> None:
         tmp_path,
         "kind: chat\nprompts: {path: a}\nrequest:\n  messages:\n    - role: user\n      content: hi\n",
     )
-    assert job.where("request", "messages", 0, "content") == (6, 16)
-    assert job.where("request", "messages", 0, "name", 3) == (5, 7)
-    assert job.where("request", "messages", 7) == (5, 5)
-    assert job.where("limits") == (1, 1)
+    assert job.position("request", "messages", 0, "content") == (6, 16)
+    assert job.position("request", "messages", 0, "name", 3) == (5, 7)
+    assert job.position("request", "messages", 7) == (5, 5)
+    assert job.position("limits") == (1, 1)
     problem = job.problem(("request", "messages", 0, "role"), "no")
-    assert str(problem) == f"{job.shown}:5:13: no"
+    assert str(problem) == f"{job.display_name}:5:13: no"
 
 
 def test_paths_follow_the_job_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -605,7 +605,7 @@ def test_output_dir(tmp_path: Path) -> None:
 def test_base_url_is_normalised(tmp_path: Path, written: str, normal: str, host: str) -> None:
     """Two ways of writing an address are one identity."""
     link = connection(load(tmp_path, f"{HEAD}provider: {{base_url: '{written}'}}\n"))
-    assert (link.base_url, link.identity, link.host) == (normal, normal, host)
+    assert (link.base_url, link.provider_id, link.host) == (normal, normal, host)
 
 
 @pytest.mark.parametrize(
@@ -671,7 +671,7 @@ def test_connection_from_environment(tmp_path: Path) -> None:
         + "provider: {base_url: 'https://j.example', name: mine, organization: o, project: p, headers: {X-A: b}}\n"
     )
     link = connection(load(tmp_path, text, **environ))
-    assert (link.base_url, link.identity, link.organization, link.project) == (
+    assert (link.base_url, link.provider_id, link.organization, link.project) == (
         "https://j.example",
         "mine",
         "o",

@@ -20,13 +20,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen.errors import SHOWN, InputError
-from batchgen.prompts import Dialect, Prompt, PromptsFile, file_digest, look, open_prompts
+from batchgen.prompts import Dialect, Prompt, PromptsFile, file_digest, open_prompts
 from batchgen.prompts import lines as prompt_lines
 
 
 def opened(data: bytes | str, format: str = "csv", **options: Any) -> PromptsFile:  # noqa: A002
     raw = data.encode() if isinstance(data, str) else data
-    return open_prompts(None, stream=io.BytesIO(raw), shown="p", format=format, **options)
+    return open_prompts(None, stream=io.BytesIO(raw), display_name="p", format=format, **options)
 
 
 def rows(data: bytes | str, format: str = "csv", **options: Any) -> list[dict[str, Any]]:  # noqa: A002
@@ -44,7 +44,10 @@ def refusal(data: bytes | str, format: str = "csv", **options: Any) -> InputErro
 
 
 def file_refusal(path: Path | None, **options: Any) -> str:
-    with pytest.raises(InputError) as caught, open_prompts(path, shown="p", **options) as file:
+    with (
+        pytest.raises(InputError) as caught,
+        open_prompts(path, display_name="p", **options) as file,
+    ):
         list(file)
     return str(caught.value)
 
@@ -501,7 +504,7 @@ def test_formats_by_name(tmp_path: Path, name: str, data: str, format: str, zipp
     """Every ending, each also gzipped, in any case; the digest is that of the bytes as they lie there."""
     path = tmp_path / (f"{name}.GZ" if zipped else name)
     path.write_bytes(gzip.compress(data.encode()) if zipped else data.encode())
-    with open_prompts(path, shown="p") as file:
+    with open_prompts(path, display_name="p") as file:
         assert file.dialect.format == format
         assert [prompt.columns for prompt in file] == [{"prompt": "x"}]
     assert file.digest == file_digest(path) == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -511,7 +514,7 @@ def test_format_given_wins_over_the_name(tmp_path: Path) -> None:
     """prompts.format reads a file whose name says nothing, or something else, and .gz still unzips."""
     path = tmp_path / "p.dat.gz"
     path.write_bytes(gzip.compress(b"a\tb\n1\t2\n"))
-    with open_prompts(path, shown="p", format="tsv") as file:
+    with open_prompts(path, display_name="p", format="tsv") as file:
         assert [prompt.columns for prompt in file] == [{"a": "1", "b": "2"}]
 
 
@@ -581,7 +584,7 @@ def test_paths_that_are_no_prompts_file(tmp_path: Path) -> None:
 def test_arguments_that_do_not_fit(options: dict[str, Any], word: str) -> None:
     """P30 A stream without a format, and options that do not belong together, are refused with the key's name."""
     with pytest.raises(InputError) as caught:
-        open_prompts(None, stream=io.BytesIO(b"a\n1\n"), shown="p", **options)
+        open_prompts(None, stream=io.BytesIO(b"a\n1\n"), display_name="p", **options)
     assert word in str(caught.value)
 
 
@@ -607,7 +610,7 @@ def test_gzip_that_is_damaged(tmp_path: Path) -> None:
 def test_stream_is_read_and_left_open() -> None:
     """P15 Standard input is read to its end, a byte order mark too, and not closed."""
     stream = io.BytesIO("\ufeffa;b\n1;2\n".encode())
-    with open_prompts(None, stream=stream, shown="-", format="csv") as file:
+    with open_prompts(None, stream=stream, display_name="-", format="csv") as file:
         assert [prompt.columns for prompt in file] == [{"a": "1", "b": "2"}]
     assert not stream.closed
     assert file.digest == hashlib.sha256(stream.getvalue()).hexdigest()
@@ -620,7 +623,7 @@ def test_stream_that_drips() -> None:
         for byte in "\ufeffa;b\n1;2\n".encode("utf-16-le"):
             writer.write(bytes([byte]))
         writer.close()
-        with open_prompts(None, stream=reader, shown="-", format="csv") as file:
+        with open_prompts(None, stream=reader, display_name="-", format="csv") as file:
             assert [prompt.columns for prompt in file] == [{"a": "1", "b": "2"}]
 
 
@@ -687,7 +690,7 @@ def test_memory_is_flat(head: bytes, line: bytes, format: str) -> None:  # noqa:
     def peak(count: int) -> int:
         stream = io.BufferedReader(Endless(head, line, count))
         tracemalloc.start()
-        with open_prompts(None, stream=stream, shown="p", format=format) as file:
+        with open_prompts(None, stream=stream, display_name="p", format=format) as file:
             assert sum(1 for _ in file) == count
         size = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -695,19 +698,6 @@ def test_memory_is_flat(head: bytes, line: bytes, format: str) -> None:  # noqa:
 
     small, large = peak(3_000), peak(30_000)
     assert large < small + 200_000
-
-
-def test_look_reads_the_first_rows(tmp_path: Path) -> None:
-    """`init` sees the dialect and at most 20 rows, broken ones marked, however long the file is."""
-    path = tmp_path / "p.csv"
-    path.write_text("sku;name\n1\n" + "2;x\n" * 100, encoding="utf-8")
-    dialect, found = look(path)
-    assert dialect == Dialect(
-        format="csv", delimiter=";", encoding="utf-8", bom=False, header=("sku", "name")
-    )
-    assert len(found) == 20
-    assert found[0].error == "expected 2 cells, found 1"
-    assert found[1] == Prompt(n=2, line=3, columns={"sku": "2", "name": "x"})
 
 
 def test_dialects_without_a_header_of_their_own() -> None:

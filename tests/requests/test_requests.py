@@ -23,10 +23,10 @@ from batchgen.requests import (
     RequestError,
     canonical,
     combinations,
-    own_messages,
     read_upload,
     unchanged,
     with_history,
+    without_system_messages,
 )
 from batchgen.requests.uploads import REMEMBERED, Pictures
 from batchgen.staging import result
@@ -340,8 +340,8 @@ def test_history(tmp_path: Path) -> None:
     ]
     assert whole.fingerprint == second.fingerprint
     assert whole.input_bound >= second.input_bound + 400
-    assert own_messages([system, {"role": "user"}, system]) == [{"role": "user"}, system]
-    assert own_messages([system]) == []
+    assert without_system_messages([system, {"role": "user"}, system]) == [{"role": "user"}, system]
+    assert without_system_messages([system]) == []
 
 
 # --- bounds
@@ -477,7 +477,7 @@ def test_what_the_server_reads_besides(
         "completion": {"model": "m", "prompt": "x"},
     }
     row = {"text": '"file_id":"x"'}
-    assert made(tmp_path, {**required[kind], **more}, row, kind).brings_in == field
+    assert made(tmp_path, {**required[kind], **more}, row, kind).unbounded_by == field
 
 
 def test_uploads(tmp_path: Path) -> None:
@@ -592,7 +592,7 @@ def test_a_picture_that_changes(tmp_path: Path) -> None:
     path = picture(tmp_path / "a.png")
     job = renderer(tmp_path, "image_edit", EDIT)
     upload = job.request({"text": "a.png"}, {}).uploads[0]
-    with job.noting() as read:
+    with job.recording_pictures() as read:
         job.request({"text": "a.png"}, {})
     seen = [list(each) for each in read]
     assert unchanged(seen)
@@ -612,7 +612,7 @@ def test_pictures_are_noted_again_by_the_next_pass(tmp_path: Path) -> None:
     path = picture(tmp_path / "a.png")
     job = renderer(tmp_path, "image_edit", EDIT)
     for _ in range(2):
-        with job.noting() as read:
+        with job.recording_pictures() as read:
             for _ in range(3):
                 job.request({"text": "a.png"}, {})
         assert [mark[0] for mark in read] == [str(path)]

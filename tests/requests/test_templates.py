@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen.requests import sandbox
-from batchgen.requests.templates import TemplateFaultError, Templates
+from batchgen.requests.templates import TemplateError, Templates
 
 ROW: dict[str, Any] = {
     "name": "Lamp",
@@ -34,7 +34,7 @@ def rendered(source: str, folder: Path = Path("/nonexistent"), **more: Any) -> A
 
 
 def fault(source: str, folder: Path = Path("/nonexistent"), **more: Any) -> str:
-    with pytest.raises(TemplateFaultError) as caught:
+    with pytest.raises(TemplateError) as caught:
         rendered(source, folder, **more)
     return str(caught.value)
 
@@ -185,7 +185,7 @@ def test_headers_match_in_nfc() -> None:
     ],
 )
 def test_faults(source: str, words: str) -> None:
-    """Every fault is one sentence for the reader, raised as a TemplateFaultError."""
+    """Every fault is one sentence for the reader, raised as a TemplateError."""
     assert words in fault(source)
 
 
@@ -367,7 +367,7 @@ def test_include_reads_below_the_folder_only(tmp_path: Path) -> None:
 def test_rows_name_no_files(tmp_path: Path, source: str) -> None:
     """P41 A file that is read as a template is named by the job and never by a row: known before any row is rendered."""
     (tmp_path / "tone.md").write_text("calm", encoding="utf-8")
-    with pytest.raises(TemplateFaultError, match="text in quotes"):
+    with pytest.raises(TemplateError, match="text in quotes"):
         Templates(tmp_path, {}).compile(source)
     (tmp_path / "outer.md").write_text(source, encoding="utf-8")
     assert "text in quotes" in fault('{% include "outer.md" %}', tmp_path, name="tone.md")
@@ -494,5 +494,5 @@ def test_a_constant_is_no_column(source: str) -> None:
 
 def test_a_column_that_a_row_lacks_is_told() -> None:
     """P30 A string that is one column says so where a row has none of that name."""
-    with pytest.raises(TemplateFaultError, match="'lacking' is not a column of this row"):
+    with pytest.raises(TemplateError, match="'lacking' is not a column of this row"):
         Templates(Path("/nonexistent"), {}).compile("{{ lacking }}")({"row": {}})

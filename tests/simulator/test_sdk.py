@@ -30,7 +30,7 @@ BODY = {"model": "gpt-5.6-luna", "messages": [{"role": "user", "content": "ECHO:
 def link(api: Simulator, **parts: Any) -> Connection:
     """A connection to a simulated API."""
     given: dict[str, Any] = {"organization": None, "project": None, "headers": {}, **parts}
-    return Connection(base_url=api.url, identity=api.url, **given)
+    return Connection(base_url=api.url, provider_id=api.url, **given)
 
 
 def request(**parts: Any) -> Request:
@@ -137,7 +137,7 @@ def test_plain_json_goes_out_as_the_client_would_send_it(
                 )
             place = Connection(
                 base_url="http://localhost:9/a b" if proxied else f"{server.url}/a b",
-                identity="x",
+                provider_id="x",
                 organization="org-1",
                 project=None,
                 headers={"X-Team": "shop", "OpenAI-Beta": "x"},
@@ -164,7 +164,7 @@ def test_a_route_is_prepared_anew_after_a_401() -> None:
     async def run() -> list[bool]:
         async with Hostile(lambda n: http(statuses[n - 1], b"{}")) as server:
             place = Connection(
-                base_url=server.url, identity="x", organization=None, project=None, headers={}
+                base_url=server.url, provider_id="x", organization=None, project=None, headers={}
             )
             async with Client(place, KEY, connections=1) as client:
                 return [bool(await client.post(request()) and client._routes) for _ in statuses]

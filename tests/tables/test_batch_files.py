@@ -29,7 +29,7 @@ import batchgen
 from batchgen import InputError, Options, load_job, maintenance, plan, queries
 from batchgen.batch_format import parse_result, request_line
 from batchgen.dispatch.batches import client, collect
-from batchgen.kinds import AT
+from batchgen.kinds import KIND_BY_ENDPOINT
 from batchgen.prompts import open_prompts
 from batchgen.requests import Renderer
 from batchgen.simulator import RequestInfo, Settings, Simulator
@@ -116,14 +116,14 @@ def test_every_endpoint_in_one_file(lab: Lab) -> None:
     with serving(record=True) as api:
         write(lab, [(endpoint, endpoint, body) for endpoint, (body, _) in BODIES.items()])
         report = lab.go(job(lab, api.url))
-        assert (report.exit_code, report.rows) == (0, {"succeeded": len(AT)})
+        assert (report.exit_code, report.rows) == (0, {"succeeded": len(KIND_BY_ENDPOINT)})
         sent = {each.path.removeprefix("/v1"): each.body for each in api.log}
     for endpoint, (body, kind) in BODIES.items():
         asked = {name: sent[endpoint][name] for name in body if name not in ("images",)}
         assert asked == {name: value for name, value in body.items() if name not in ("images",)}
-        assert {name: sent[endpoint][name] for name in AT[endpoint].defaults} == AT[
-            endpoint
-        ].defaults
+        assert {
+            name: sent[endpoint][name] for name in KIND_BY_ENDPOINT[endpoint].defaults
+        } == KIND_BY_ENDPOINT[endpoint].defaults
         response = told(lab)[endpoint]["response"]
         assert response["status_code"] == 200
         parsed = kind.model_validate_json(json.dumps(response["body"]), strict=True)
@@ -168,7 +168,7 @@ def test_any_body_goes_out_unchanged(
     [prompt] = open_prompts(
         None, stream=io.BytesIO(request_line(name, CHAT, body)), shown="p", format="openai-batch"
     )
-    request = renderer.request(prompt.columns, {}, name=name)
+    request = renderer.request(prompt.columns, {}, row_id=name)
     assert prompt.columns["custom_id"] == name
     assert repr(request.body) == repr(body)
     assert (request.endpoint, request.uploads) == (CHAT, ())
@@ -265,7 +265,7 @@ def test_lines_that_are_no_requests(line: str, said: str) -> None:
     good = request_line("good", CHAT, chat("x")).decode()
     data = f"{good}{line}\n".encode()
     with pytest.raises(InputError) as caught:
-        list(open_prompts(None, stream=io.BytesIO(data), shown="p", format="openai-batch"))
+        list(open_prompts(None, stream=io.BytesIO(data), display_name="p", format="openai-batch"))
     [problem] = caught.value.problems
     assert said in str(problem)
 
@@ -278,7 +278,11 @@ def test_any_object_is_a_request_or_told(line: dict[str, Any], space: str) -> No
     """P30 Any object on a line is a request or says in which field it is none, at the place of that field's value."""
     text = space + json.dumps(line, separators=(f"{space},{space}", f"{space}:{space}"))
     [prompt] = open_prompts(
-        None, stream=io.BytesIO(text.encode()), shown="p", format="openai-batch", bad_rows="fail"
+        None,
+        stream=io.BytesIO(text.encode()),
+        display_name="p",
+        format="openai-batch",
+        bad_rows="fail",
     )
     assert list(prompt.columns)[:4] == ["custom_id", "method", "url", "body"]
     assert prompt.error is not None
@@ -555,9 +559,9 @@ def test_a_mixed_file_in_batches(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> N
     write(lab, [(endpoint, endpoint, body) for endpoint, (body, _) in BODIES.items()])
     with serving(Settings(batch_speed=0)) as api:
         path = job(lab, api.url, mode="batch")
-        assert len(lab.go(path).batches) == len(AT)
+        assert len(lab.go(path).batches) == len(KIND_BY_ENDPOINT)
         report = lab.go(path)
-        assert (report.exit_code, report.rows) == (0, {"succeeded": len(AT)})
+        assert (report.exit_code, report.rows) == (0, {"succeeded": len(KIND_BY_ENDPOINT)})
         lab.go(job(lab, api.url, name="online"))
     mine, online = told(lab), told(lab, name="online")
     assert list(mine) == list(online) == list(BODIES)

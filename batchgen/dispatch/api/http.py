@@ -39,7 +39,7 @@ PIECE = 256 * 1024
 # Seconds to open a connection; everything after that is the attempt's own deadline.
 CONNECT_TIMEOUT = 10.0
 
-_DRAWS = tuple(kind.endpoint for kind in KINDS.values() if kind.draws)
+_DRAWS = tuple(kind.endpoint for kind in KINDS.values() if kind.makes_images)
 
 # What belongs to one request, and not to all requests of an endpoint.
 _OF_ONE = frozenset({"content-length", "transfer-encoding"})

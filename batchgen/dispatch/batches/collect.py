@@ -23,8 +23,8 @@ from batchgen.dispatch.batches.records import Batch, BatchRecorder, Member, Memb
 from batchgen.dispatch.batches.registry import BatchRegistry
 from batchgen.dispatch.batches.result_file import GROUP, LineResult, error_reply, read_results
 from batchgen.job import Job
-from batchgen.kinds import AT
-from batchgen.pricing import Prices, in_batch
+from batchgen.kinds import KIND_BY_ENDPOINT
+from batchgen.pricing import Prices, batch_cost
 
 # How often the result files are fetched while they hold fewer answers than they should, and the
 # seconds between.
@@ -144,7 +144,9 @@ class Collector:
 
     async def _read_file(self, batch: Batch, file: str) -> None:
         path = temporary_path(self._folder, "answers")
-        longest = MAX_PICTURE_REPLY if AT[batch.endpoint].draws else MAX_TEXT_REPLY
+        longest = (
+            MAX_PICTURE_REPLY if KIND_BY_ENDPOINT[batch.endpoint].makes_images else MAX_TEXT_REPLY
+        )
         try:
             await self._server.download(file, path)
             groups = read_results(path, batch.requests, longest, self._transport.without_key)
@@ -178,7 +180,7 @@ class Collector:
         )
         if isinstance(received, Failure):
             return self._failed(batch, member, received)
-        cost = in_batch(self._prices.of_answer(member.request, received.answer))
+        cost = batch_cost(self._prices.answer_cost(member.request, received.answer))
         if cost is None and self._capped:
             cost = member.cost
         return _ended(batch, member, received, reply, cost)

@@ -15,9 +15,9 @@ from typing import Any
 from batchgen.batch_format import request_line
 from batchgen.disk import translating_errors
 from batchgen.dispatch.batches.records import Batch, Member
-from batchgen.kinds import AT
-from batchgen.replies import how_many
-from batchgen.requests import USUAL_PICTURE, Request, read_upload
+from batchgen.kinds import KIND_BY_ENDPOINT
+from batchgen.replies import count_inputs
+from batchgen.requests import TYPICAL_PICTURE_TOKENS, Request, read_upload
 
 MOST_REQUESTS = 50_000
 MOST_BYTES = 200_000_000
@@ -36,7 +36,7 @@ def body_of(request: Request) -> Mapping[str, Any]:
     """
     if not request.uploads:
         return request.body
-    body, lists = dict(request.body), AT[request.endpoint].in_json
+    body, lists = dict(request.body), KIND_BY_ENDPOINT[request.endpoint].json_fields
     for upload in request.uploads:
         data = base64.b64encode(read_upload(upload)).decode()
         picture = {"image_url": f"data:{upload.media_type};base64,{data}"}
@@ -50,12 +50,14 @@ def body_of(request: Request) -> Mapping[str, Any]:
 
 def tokens_of(request: Request) -> int:
     """About how many input tokens a request sends; 1 or more."""
-    return max(1, request.text_bytes // BYTES_PER_TOKEN + request.shown * USUAL_PICTURE)
+    return max(
+        1, request.text_bytes // BYTES_PER_TOKEN + request.input_pictures * TYPICAL_PICTURE_TOKENS
+    )
 
 
 def inputs_of(request: Request) -> int:
     """How many inputs of the API's bound on embeddings a request has."""
-    return how_many(request.body.get("input")) if request.endpoint == _EMBEDDINGS else 0
+    return count_inputs(request.body.get("input")) if request.endpoint == _EMBEDDINGS else 0
 
 
 class BatchInputFile:

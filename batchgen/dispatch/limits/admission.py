@@ -127,7 +127,7 @@ class Admission:
         bound = self._prices.bound(request)
         if bound is None:
             raise LimitError(
-                f"a cap on cost needs {self._prices.lacking(request)}; mend that and run again"
+                f"a cap on cost needs {self._prices.missing_for_bound(request)}; mend that and run again"
             )
         return bound
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from batchgen.replies import Usage
-from batchgen.requests import USUAL_PICTURE, Request
+from batchgen.requests import TYPICAL_PICTURE_TOKENS, Request
 
 # Tokens for each byte of a request until answers tell; how much of what was learnt each answer replaces; the most that is
 # added to an estimate for what it may miss, as a share; and how unequal sizes must be to tell a constant from a slope.
@@ -41,14 +41,18 @@ class TokenEstimate:
         answer = self._mean_answer if request.answer_bound is None else request.answer_bound
         line = self._line(request.text_bytes)
         # No token is less than a byte, wherever few answers may make the line point.
-        text = line if request.brings_in else min(line, request.text_bytes)
-        return text * (1 + min(self._missed, MOST_MARGIN)) + request.shown * USUAL_PICTURE + answer
+        text = line if request.unbounded_by else min(line, request.text_bytes)
+        return (
+            text * (1 + min(self._missed, MOST_MARGIN))
+            + request.input_pictures * TYPICAL_PICTURE_TOKENS
+            + answer
+        )
 
     def learn(self, request: Request, usage: Usage) -> None:
         """Learn from an answer's usage."""
-        if usage.input_tokens is not None and request.text_bytes and not request.shown:
+        if usage.input_tokens is not None and request.text_bytes and not request.input_pictures:
             # Whatever a server counts; unless it read more than it was sent.
-            most = usage.input_tokens if request.brings_in else request.text_bytes
+            most = usage.input_tokens if request.unbounded_by else request.text_bytes
             self._fit(request.text_bytes, min(usage.input_tokens, most))
         if usage.output_tokens is not None:
             self._mean_answer += 0.1 * (usage.output_tokens - self._mean_answer)

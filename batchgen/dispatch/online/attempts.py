@@ -90,5 +90,5 @@ class AttemptRunner:
         worst = ticket.money if self._admission.capped else None
         if isinstance(result, Failure):
             return worst if result.may_be_billed else 0
-        cost = self._prices.of_answer(request, result.answer)
+        cost = self._prices.answer_cost(request, result.answer)
         return worst if cost is None else cost

@@ -53,7 +53,7 @@ MESSAGES = {"model": "gpt-5.6-luna", "messages": [{"role": "user", "content": "t
 
 def connection(url: str, **parts: Any) -> Connection:
     defaults: dict[str, Any] = {"organization": None, "project": None, "headers": {}}
-    return Connection(base_url=url, identity="test", **{**defaults, **parts})
+    return Connection(base_url=url, provider_id="test", **{**defaults, **parts})
 
 
 async def call(

@@ -31,7 +31,7 @@ from batchgen.dispatch.limits.tokens import TokenEstimate
 from batchgen.dispatch.limits.window import Limiter, LocalLimit
 from batchgen.errors import LimitError
 from batchgen.replies import Usage
-from batchgen.requests import PER_PICTURE, USUAL_PICTURE, Request
+from batchgen.requests import MAX_PICTURE_TOKENS, TYPICAL_PICTURE_TOKENS, Request
 from batchgen.simulator.limits import Cost, Limits
 from batchgen.simulator.refusals import RefusalError
 
@@ -104,13 +104,13 @@ def test_the_estimate_learns_from_usage() -> None:
     """P26 Tokens for each byte, and the mean answer, follow what the server counts; a picture counts as one usually does, not
     at its worst, and what it cost teaches nothing about texts."""
     estimate = TokenEstimate()
-    shown = request("b", input_bound=100 + 3 * PER_PICTURE, shown=3)
+    shown = request("b", input_bound=100 + 3 * MAX_PICTURE_TOKENS, input_pictures=3)
     for _ in range(100):
         estimate.learn(request("a", input_bound=100), Usage(input_tokens=50, output_tokens=1000))
         estimate.learn(shown, Usage(input_tokens=9000, output_tokens=1000))
     assert estimate.of(request("a", answer_bound=None)) == pytest.approx(1050, rel=0.01)
     assert estimate.of(request("a", answer_bound=7)) == pytest.approx(57, rel=0.01)
-    assert estimate.of(shown) == pytest.approx(50 + 3 * USUAL_PICTURE + 100, rel=0.01)
+    assert estimate.of(shown) == pytest.approx(50 + 3 * TYPICAL_PICTURE_TOKENS + 100, rel=0.01)
 
 
 def test_the_estimate_tells_a_constant_from_a_slope() -> None:
