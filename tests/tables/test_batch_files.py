@@ -166,7 +166,10 @@ def test_any_body_goes_out_unchanged(
     body = {**more, **chat("x")}
     renderer = _renderer(tmp_path_factory.getbasetemp())
     [prompt] = open_prompts(
-        None, stream=io.BytesIO(request_line(name, CHAT, body)), shown="p", format="openai-batch"
+        None,
+        stream=io.BytesIO(request_line(name, CHAT, body)),
+        display_name="p",
+        format="openai-batch",
     )
     request = renderer.request(prompt.columns, {}, row_id=name)
     assert prompt.columns["custom_id"] == name
