@@ -139,12 +139,12 @@ class PromptStager:
                 of.axes,
                 turn=turn,
                 previous=previous,
-                number=thread[1] if thread else 0,
+                turn_number=thread[1] if thread else 0,
             )
         except RequestError as error:
             where = ""
-            if error.location:
-                where = f" ({self._job.display_name}:{self._job.position(*error.location)[0]})"
+            if error.key_path:
+                where = f" ({self._job.display_name}:{self._job.position(*error.key_path)[0]})"
             self._fail(of, f"{error}{where}", thread)
             return None
         self.draws |= request.pictures > 0

@@ -10,7 +10,7 @@ from batchgen.job import Job
 from batchgen.journal import Journal
 from batchgen.journal.records import digest_of
 from batchgen.prompts import file_digest
-from batchgen.requests import Mark, Renderer, canonical, unchanged
+from batchgen.requests import PictureStamp, Renderer, canonical, unchanged
 
 # Pictures whose marks are kept under one name in the journal, so that no number of them fills the
 # memory.
@@ -92,7 +92,7 @@ def signature_of(job: Job, renderer: Renderer, base_url: str) -> str:
 class PictureMarks:
     """Keeps the marks of the pictures that prompts name, page by page, during pass 1."""
 
-    def __init__(self, journal: Journal, marks: list[Mark]) -> None:
+    def __init__(self, journal: Journal, marks: list[PictureStamp]) -> None:
         self._journal, self._marks = journal, marks
         self.pages = 0
 
