@@ -87,8 +87,9 @@ class Checker:
         prefix = f"{path}." if path else ""
         children = {each for each in known if re.fullmatch(re.escape(prefix) + r"[^.\[]+", each)}
         any_name = next((each for each in children if each.endswith(">")), None)
-        absent = {each for each in children if each.removeprefix(prefix) not in value}
-        assert not {each for each in absent if not known[each].optional}, f"{section}: {path}"
+        needed = {each for each in children if not known[each].optional}
+        absent = {each for each in needed if each.removeprefix(prefix) not in value}
+        assert not absent, f"docs/json.md, {section}: mark as optional or remove {absent}"
         for name, inner in value.items():
             self._field(section, known, inner, any_name or prefix + name)
 
