@@ -1,6 +1,7 @@
-"""Everything that one call needs before it is sent, taken together and given back together.
+"""Admission: a call is sent when money, the limits a minute and the adaptive limiter all permit it.
 
-Money first and the limiter last: whatever is waited for in between, a call leaves only when the server may be asked now.
+Money comes first and the adaptive limiter last: however long a call waits in between, it leaves
+only when the server may be asked at that moment.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from batchgen.dispatch import Failure, Learned
 from batchgen.dispatch.api.headers import RateLimits, rate_limits
 from batchgen.dispatch.limits.adaptive.limiter import AdaptiveLimiter
 from batchgen.dispatch.limits.budgets import CostBudget
-from batchgen.dispatch.limits.gcra import WINDOW
+from batchgen.dispatch.limits.gcra import SPAN, WINDOW
 from batchgen.dispatch.limits.tokens import TokenEstimate
 from batchgen.dispatch.limits.window import Clock, Limiter, LocalLimit
 from batchgen.errors import LimitError
@@ -20,39 +21,47 @@ from batchgen.pricing import Prices
 from batchgen.replies import Usage
 from batchgen.requests import Request
 
-# Seconds for which what was taken is kept; what waited for longer is taken again, for others may have counted on it.
+# Seconds for which taken units are kept. A call that waits longer takes them again: limiters count
+# on calls that leave soon (see Limiter.sent).
 KEPT = WINDOW / 2
 
-# Makes the limiter of a limit, by its name and its units a minute.
-LimiterFactory = Callable[[str, float], Limiter]
+# Seconds between two readings of the replies' headers: what they say changes slowly.
+HEADERS_INTERVAL = 0.5
 
-# Seconds between two looks at the replies' headers.
-LISTEN = 0.5
+# Makes the limiter of a limit, from its name and its units a minute.
+LimiterFactory = Callable[[str, float], Limiter]
 
 
 class NeverFitsError(Exception):
-    """A request that is larger than a whole minute's limit."""
+    """A request is larger than the limit of a whole minute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Permit:
-    """What was taken for one call: `money` in nano-dollars is reserved, `amounts` of each limit count as sent, rightly so
-    until `counted`; `probe` says that it probes an outage."""
+    """What one call was admitted with.
+
+    money: nano-dollars that are reserved for it.
+    amounts: units of each limit that count as sent.
+    counted_until: until when the call may leave so that they count rightly, for each limit.
+    is_probe: whether the call probes an outage.
+    """
 
     money: int
     amounts: Mapping[str, float]
-    counted: Mapping[str, float]
-    probe: bool
+    counted_until: Mapping[str, float]
+    is_probe: bool
 
 
 def own_limiter(name: str, limit: float) -> Limiter:
-    """A limiter that holds for one run alone."""
+    """A limiter for one run alone."""
     return Limiter(LocalLimit(limit))
 
 
 class Admission:
-    """The limits of one run: ceilings a minute (None: none), budgets, and the adaptive limiter. One caller at a time is admitted.
-    `limiters` makes what holds a ceiling; by default it holds for this run alone."""
+    """The limits of one run.
+
+    Callers take turns: one is admitted at a time, so calls leave in the order of their turns.
+    """
 
     def __init__(
         self,
@@ -65,16 +74,24 @@ class Admission:
         clock: Clock,
         limiters: LimiterFactory = own_limiter,
     ) -> None:
+        """Args:
+        requests, tokens, pictures: ceilings in units a minute; None for none.
+        budgets: what each call's cost is reserved in.
+        prices: bound the cost of a call.
+        clock: monotonic seconds.
+        limiters: makes the limiter of a ceiling; by default for this run alone.
+        """
         self.capped = bool(budgets)
-        self._clock = clock
+        self._budgets, self._prices, self._clock = budgets, prices, clock
         self._waiting_for = ""
-        # What the server's headers said last, when they are read again; answers, and the tokens they took.
-        self.said = RateLimits()
-        self._listen_at = float("-inf")
+        # What the server's headers said last, and when they are read again.
+        self._headers = RateLimits()
+        self._read_headers_at = float("-inf")
+        # Answers so far, and the tokens that they used.
         self._answers = self._used = 0
-        self._budgets, self._prices = budgets, prices
         self._tokens = TokenEstimate()
-        self._beyond = 0.0
+        # Tokens charged beyond the estimates, less those estimated in excess.
+        self._excess = 0.0
         limits = {
             "requests_per_minute": requests,
             "images_per_minute": pictures,
@@ -84,8 +101,11 @@ class Admission:
         self.limiter = AdaptiveLimiter(clock, explicit=bool(self._limiters))
 
     async def admit(self, request: Request) -> Permit:
-        """Wait for everything that a call needs. Raises NeverFitsError, or LimitError when the money will never be enough, or
-        nobody can tell."""
+        """Wait for everything that a call needs.
+
+        Raises NeverFitsError when the request is larger than a limit, and LimitError when the money
+        will never be enough or the cost of the call has no bound.
+        """
         amounts = self._amounts(request)
         money = self._money(request)
         reserved = []
@@ -96,7 +116,7 @@ class Admission:
                 reserved.append(budget)
             await self._take(amounts)
             since = self._clock()
-            probe = await self.limiter.acquire()
+            is_probe = await self.limiter.acquire()
             if self._clock() - since > KEPT:
                 for name, amount in amounts.items():
                     self._limiters[name].give_back(amount)
@@ -106,9 +126,10 @@ class Admission:
                 budget.settle(money, 0)
             raise
         counted = {name: self._limiters[name].sent(amount) for name, amount in amounts.items()}
-        return Permit(money=money, amounts=amounts, counted=counted, probe=probe)
+        return Permit(money=money, amounts=amounts, counted_until=counted, is_probe=is_probe)
 
     async def _take(self, amounts: Mapping[str, float]) -> None:
+        """Take units of every limit, again where another limit made them wait for too long."""
         taken: dict[str, float] = {}
         while late := [
             name for name in amounts if taken.get(name, float("-inf")) < self._clock() - KEPT
@@ -127,14 +148,17 @@ class Admission:
         bound = self._prices.bound(request)
         if bound is None:
             raise LimitError(
-                f"a cap on cost needs {self._prices.missing_for_bound(request)}; mend that and run again"
+                f"a cap on cost needs {self._prices.missing_for_bound(request)}; fix it and run again"
             )
         return bound
 
-    def record_sent(self, ticket: Permit) -> None:
-        """A call is sent now. One that was held up since it was counted counts in the window where it is sent."""
-        for name, amount in ticket.amounts.items():
-            self._limiters[name].sent(amount, ticket.counted[name])
+    def record_sent(self, permit: Permit) -> None:
+        """Note that a call is sent now.
+
+        One that was delayed since its admission counts in the window where it is sent.
+        """
+        for name, amount in permit.amounts.items():
+            self._limiters[name].sent(amount, permit.counted_until[name])
 
     def _amounts(self, request: Request) -> dict[str, float]:
         if not self._limiters:
@@ -144,37 +168,38 @@ class Admission:
             wanted["tokens_per_minute"] = self._tokens.of(request)
         amounts = {name: wanted[name] for name in self._limiters if wanted[name]}
         for name, amount in amounts.items():
-            # A limit below one request a minute spaces requests; it refuses none.
+            # A limit below one request a minute spaces requests, and refuses none.
             if amount > max(1.0, self._limiters[name].limit):
                 unit = name.partition("_")[0]
                 raise NeverFitsError(
-                    f"needs about {amount:,.0f} {unit}, more than limits.{name} lets through in a minute"
+                    f"needs about {amount:,.0f} {unit},"
+                    f" more than limits.{name} lets through in a minute"
                 )
         return amounts
 
     def hindrance(self) -> str:
-        """What the next call waits for, in a progress line's words; empty for nothing."""
+        """What the next call waits for, in the words of the progress line; empty for nothing."""
         if self.limiter.state == "tripped":
             return "the server (outage)"
         return "the server's rate limit" if self.limiter.is_limiting else self._waiting_for
 
-    def settle(self, ticket: Permit, cost: int | None) -> None:
-        """A call ended and took `cost` nano-dollars."""
+    def settle(self, permit: Permit, cost: int | None) -> None:
+        """Note that a call ended and cost so many nano-dollars (None: nobody knows)."""
         for budget in self._budgets:
-            budget.settle(ticket.money, cost)
+            budget.settle(permit.money, cost)
 
     def observe_headers(self, headers: Mapping[str, str]) -> None:
-        """A reply came with these headers. They are read once in a while: what they say changes slowly."""
+        """Note the limits that the headers of a reply name."""
         now = self._clock()
-        if now < self._listen_at:
+        if now < self._read_headers_at:
             return
-        self._listen_at = now + LISTEN
-        said = self.said = rate_limits(headers)
-        if said.nearly_used:
+        self._read_headers_at = now + HEADERS_INTERVAL
+        limits = self._headers = rate_limits(headers)
+        if limits.nearly_used:
             self.limiter.hold_growth()
-        rates = [said.requests] if said.requests else []
-        if said.tokens and self._used and "tokens_per_minute" not in self._limiters:
-            rates.append(said.tokens * self._answers / self._used)
+        rates = [limits.requests] if limits.requests else []
+        if limits.tokens and self._used and "tokens_per_minute" not in self._limiters:
+            rates.append(limits.tokens * self._answers / self._used)
         if rates:
             self.limiter.set_named_limit(
                 min(rates), explicit="requests_per_minute" in self._limiters
@@ -182,15 +207,21 @@ class Admission:
 
     @property
     def learned(self) -> Learned:
-        """What the server's limits are, as far as they showed."""
+        """What is known of the server's limits."""
         return Learned(
             requests=self.limiter.learned_per_minute,
-            named_requests=self.said.requests,
-            named_tokens=self.said.tokens,
+            named_requests=self._headers.requests,
+            named_tokens=self._headers.tokens,
         )
 
-    def record_answer(self, request: Request, ticket: Permit, usage: Usage, sent_at: float) -> None:
-        """A call sent at `sent_at` brought an answer, which tells how many tokens it took."""
+    def record_answer(self, request: Request, permit: Permit, usage: Usage, sent_at: float) -> None:
+        """Note that a call was answered.
+
+        request: what was sent.
+        permit: what it was admitted with.
+        usage: the tokens that the answer reports.
+        sent_at: seconds on the clock.
+        """
         self.limiter.record_response()
         self.limiter.record_success(sent_at)
         self._answers += 1
@@ -198,36 +229,44 @@ class Admission:
         if limiter := self._limiters.get("tokens_per_minute"):
             self._tokens.learn(request, usage)
             self._settle_tokens(
-                limiter, ticket.amounts.get("tokens_per_minute", 0.0), request, usage
+                limiter, permit.amounts.get("tokens_per_minute", 0.0), request, usage
             )
 
     def _settle_tokens(
         self, limiter: Limiter, taken: float, request: Request, usage: Usage
     ) -> None:
-        """Owe what was charged beyond what was taken, less what others took too much of: at the most what may be sent at
-        once."""
+        """Owe the tokens that were charged beyond those taken.
+
+        Tokens that other requests took in excess make up for them, up to one burst.
+        """
         if usage.input_tokens is None:
             return
         charged = usage.input_tokens + max(usage.output_tokens or 0, request.answer_bound or 0)
-        self._beyond = max(self._beyond + charged - taken, -limiter.limit / 240)
-        if self._beyond > 0:
-            limiter.owe(self._beyond)
-            self._beyond = 0.0
+        self._excess = max(self._excess + charged - taken, -limiter.limit * SPAN / WINDOW)
+        if self._excess > 0:
+            limiter.owe(self._excess)
+            self._excess = 0.0
 
     def record_failure(
-        self, failure: Failure, ticket: Permit, sent_at: float, *, own: bool
+        self, failure: Failure, permit: Permit, sent_at: float, *, own: bool
     ) -> None:
-        """A call brought none; `own` says that the fault follows the row: it is no sign of an outage, nor of a rate that is
-        too high for the others."""
+        """Note that a call failed.
+
+        failure: how.
+        permit: what the call was admitted with.
+        sent_at: seconds on the clock.
+        own: the fault follows the row. It shows neither an outage nor a rate that is too high for
+            other rows.
+        """
         limiter = self.limiter
         if failure.reason == "input":
-            if ticket.probe:
+            if permit.is_probe:
                 limiter.release_probe()
         elif failure.is_outage:
             limiter.record_trouble(failure.message)
-            if ticket.probe or not own:
+            if permit.is_probe or not own:
                 limiter.record_failure(
-                    failure.retry_after, probe=ticket.probe, answered=failure.status is not None
+                    failure.retry_after, probe=permit.is_probe, answered=failure.status is not None
                 )
         else:
             limiter.record_response()

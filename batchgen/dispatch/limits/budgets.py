@@ -7,21 +7,19 @@ import asyncio
 from batchgen.dispatch.limits.window import Clock
 from batchgen.errors import LimitError
 
-# Retries are paid from this: so many a first attempt, so many a second, what there is to begin with and at the most.
+# Retries that each first attempt and each second pay for, those that a run begins with, and the
+# most that are saved up.
 RETRIES_PER_REQUEST = 0.2
-
-
 RETRIES_PER_SECOND = 1.0
-
-
-RETRIES_AT_FIRST = 10.0
-
-
-RETRIES_AT_MOST = 100.0
+INITIAL_RETRIES = 10.0
+MAX_RETRIES = 100.0
 
 
 class CostBudget:
-    """Money in nano-dollars: what is spent plus what is in flight at its worst never passes `cap`."""
+    """Money in nano-dollars, up to `cap`.
+
+    What is spent plus the most that calls in flight may cost never exceeds the cap.
+    """
 
     def __init__(self, cap: int, *, name: str) -> None:
         self._left = cap
@@ -30,7 +28,10 @@ class CostBudget:
         self._settled = asyncio.Event()
 
     async def reserve(self, amount: int) -> None:
-        """Set `amount` aside, waiting for calls in flight to settle. Raises LimitError when there will never be enough."""
+        """Set `amount` aside; wait for calls in flight to settle where it is not there yet.
+
+        Raises LimitError when there will never be enough.
+        """
         while amount > self._left - self._reserved:
             if not self._reserved:
                 raise LimitError(
@@ -42,34 +43,34 @@ class CostBudget:
         self._reserved += amount
 
     def settle(self, reserved: int, cost: int | None) -> None:
-        """A call ended: `cost` is what it took; None (unknown) keeps all of `reserved` spent."""
+        """Note that a call cost `cost`; None (unknown) counts all of `reserved` as spent."""
         self._reserved -= reserved
         self._left -= reserved if cost is None else cost
         self._settled.set()
 
 
 class RetryBudget:
-    """Retries are paid from a rate. When it is empty they wait; no row fails for it."""
+    """Retries are paid from a token bucket.
+
+    When it is empty they wait; no row fails because of it.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._level = RETRIES_AT_FIRST
-        self._at = clock()
+        self._level = INITIAL_RETRIES
+        self._filled_at = clock()
 
     def first_attempt(self) -> None:
-        """A row was sent for the first time."""
-        self._level = min(self._level + RETRIES_PER_REQUEST, RETRIES_AT_MOST)
+        """Note that a row was sent for the first time."""
+        self._level = min(self._level + RETRIES_PER_REQUEST, MAX_RETRIES)
 
     def empty_for(self) -> float:
         """Seconds until one retry is paid for; 0 when one is."""
-        self._refill()
+        now = self._clock()
+        self._level = min(self._level + (now - self._filled_at) * RETRIES_PER_SECOND, MAX_RETRIES)
+        self._filled_at = now
         return max(0.0, 1 - self._level) / RETRIES_PER_SECOND
 
     def take(self) -> None:
-        """One retry is sent."""
+        """Note that a retry is sent."""
         self._level -= 1
-
-    def _refill(self) -> None:
-        now = self._clock()
-        self._level = min(self._level + (now - self._at) * RETRIES_PER_SECOND, RETRIES_AT_MOST)
-        self._at = now

@@ -1,14 +1,17 @@
-"""The generic cell rate algorithm (GCRA) with a window of 60 s: times and units, without a clock, a file or a task.
+"""The generic cell rate algorithm (GCRA) with a window of 60 s, as pure arithmetic.
 
-The GCRA paces a limit (ITU-T Recommendation I.371, "Traffic control and congestion control in B-ISDN"; this is its virtual
-scheduling form). It keeps one number, the theoretical arrival time (`tat`) of the next unit. Each unit moves it on by the
-emission interval (60 s / limit), and units may go up to one `burst` before it.
+The GCRA paces a limit (ITU-T Recommendation I.371, "Traffic control and congestion control in
+B-ISDN"; this is its virtual scheduling form). It keeps one number, the theoretical arrival time
+(`tat`) of the next unit. Each unit moves it on by the emission interval (60 s / limit), and units
+may go up to one `burst` before it.
 
-The GCRA alone lets a burst more than the limit through in its first minute. So all units are also counted, in slots of
-1/8 s, until 60 s after the last moment at which they may be sent: no window of 60 s passes the limit, whoever sends.
+The GCRA alone lets a burst more than the limit through in its first minute. So all units are also
+counted, in slots of 1/8 s, until 60 s after the last moment at which they may be sent: no window of
+60 s passes the limit, whoever sends.
 
-Units are not admitted one by one but leased for the next quarter of a second. A lease that nobody uses any more is
-forgotten after a minute, as any other count: nobody has to clean up after a job that was killed.
+Units are not admitted one by one but leased for the next quarter of a second. A lease that nobody
+uses any more is forgotten after a minute, as any other count: nobody has to clean up after a job
+that was killed.
 """
 
 from __future__ import annotations
@@ -22,8 +25,8 @@ from math import ceil, isfinite
 # Seconds: the window of every limit.
 WINDOW = 60.0
 
-# Seconds: how finely counts are remembered, how long a lease is meant to last, and by how much leased units may be taken,
-# and then sent, later than planned.
+# Seconds: how finely counts are remembered, how long a lease is meant to last, and by how much
+# leased units may be taken, and then sent, later than planned.
 SLOT = 1 / 8
 SPAN = 0.25
 SLACK = 0.05
@@ -31,7 +34,8 @@ SLACK = 0.05
 # Bursts that one lease may hold where other jobs need large leases.
 MAX_LEASE_BURSTS = 4
 
-# Seconds: nobody waits longer for a limit (more where a unit takes more than a minute). A state that says so is damaged.
+# Seconds: nobody waits longer for a limit (more where a unit takes more than a minute). A state
+# that says so is damaged.
 MAX_WAIT = 3600.0
 
 # The error that sums of some thousand fractions may have, as a share of the limit.
@@ -127,7 +131,10 @@ class GcraLimit:
             del self.ends[:gone], self.units[:gone]
 
     def opens_at(self, amount: float, now: float) -> float:
-        """The first moment from `now` on at which `amount` units may go; more than the limit goes alone."""
+        """The first moment from `now` on at which `amount` units may go.
+
+        More than the limit goes alone, when the window is empty.
+        """
         at = max(now, max(self.tat, now) + (amount - self.burst) * self.emission_interval)
         most, total = max(self.limit, amount) * (1 + _ROUNDING), sum(self.units) + amount
         for end, units in zip(self.ends, self.units, strict=True):
@@ -138,7 +145,10 @@ class GcraLimit:
         return at
 
     def reopens_at(self, send_by: float, now: float) -> float:
-        """When units leased until `send_by` may go, now that earlier ones may have left later than planned."""
+        """When units leased until `send_by` may go.
+
+        It differs from the lease's `opens_at` when earlier calls left later than planned.
+        """
         earlier = bisect_right(self.ends, send_by)
         at, total = now, sum(self.units[:earlier])
         for end, units in zip(self.ends[: earlier - 1], self.units, strict=False):
@@ -222,7 +232,8 @@ def lease(limits: Sequence[GcraLimit], amount: float, wanted: float, now: float)
     send_by = slot_end(take_by + SLACK)
     for limit, start in zip(limits, starts, strict=True):
         limit.tat = start + units * limit.emission_interval
-        # The largest request fades: one large request a while ago must not make leases large for ever.
+        # The largest request fades: one large request a while ago must not make leases large for
+        # ever.
         limit.largest = max(amount, 0.9 * limit.largest)
         limit.count(send_by, units)
     own.active_until = max(own.active_until, send_by)

@@ -1,9 +1,10 @@
-"""One limit for all jobs of a user that have the same server and the same key, whichever processes run them.
+"""Limits that all jobs of a user share which have the same server and the same key.
 
-The state of each limit is in a small file (limits.store). A job leases what it needs for the next quarter of a second in one
-short transaction, and hands that out by itself (limits.window). There is no server, nobody registers, and a job that is
-killed loses no more than its lease. Times are the event loop's: monotonic, and the same for all processes since the
-machine started. The key itself is not in the file.
+The state of each limit is in a small file (limits.store). A job leases what it needs for the next
+quarter of a second in one short transaction, and hands that out by itself (limits.window). There is
+no server, nobody registers, and a job that is killed loses no more than its lease. Times are the
+event loop's: monotonic, and the same for all processes since the machine started. The key itself is
+not in the file.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ class SharedLimits:
     def _warn(self, reason: str) -> None:
         if self._say is not None:
             self._say(
-                f"limits hold for this run alone, other runs with the same key are not seen: {reason}"
+                "limits hold for this run alone,"
+                f" other runs with the same key are not seen: {reason}"
             )
             self._say = None
 
@@ -96,7 +98,8 @@ def _machine() -> str:
 class SharedLimit(LocalLimit):
     """A limit whose state is in the file, under the key `pool`.
 
-    Where the file fails, `warn` receives the reason, and the limit goes on in memory, from what it read last.
+    Where the file fails, `warn` receives the reason, and the limit goes on in memory, from what it
+    read last.
     """
 
     is_shared = True

@@ -1,4 +1,8 @@
-"""The SQLite file with the lines of all limits: in the user's state folder, read and written in one short transaction."""
+"""The SQLite file with the states of all limits, in the user's state folder.
+
+It is read and written in short transactions. Nothing waits for a lock and nothing is synced: what a
+power failure loses is one minute's count.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import sqlite3
 import stat
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -19,38 +23,44 @@ from batchgen.errors import OutputError
 
 T = TypeVar("T")
 
-# Another table gets another name: an older batchgen may run beside a newer one.
+# A file with another table must have another name: an older batchgen may run beside a newer one.
+# For the same reason the table keeps its words: `line` is a limit's state, `arrival` its
+# theoretical arrival time, `named` its `active_until`.
 NAME = "limits-1.db"
 APPLICATION_ID = 0x62676C6D  # "bglm"
 
 _CREATE = """
 CREATE TABLE line (
-    pool BLOB, units REAL, wrote REAL, arrival REAL, named REAL, largest REAL, slots BLOB, seen REAL,
-    PRIMARY KEY (pool, units)
+    pool BLOB, units REAL, wrote REAL, arrival REAL, named REAL, largest REAL, slots BLOB,
+    seen REAL, PRIMARY KEY (pool, units)
 ) WITHOUT ROWID
 """
 _WRITE = """
-INSERT OR REPLACE INTO line (pool, units, wrote, arrival, named, largest, slots, seen) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+INSERT OR REPLACE INTO line (pool, units, wrote, arrival, named, largest, slots, seen)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 
-# Seconds of wall time after which a line that nobody touched is dropped.
-KEPT = 86_400.0
+# Seconds of wall time after which a state that nobody used is dropped.
+MAX_AGE = 86_400.0
 
-# What SQLite says when the file is another's for a moment, and when it is the disk's fault.
+# SQLite's error names: another process has the file for a moment; the disk fails, so a new file
+# would not help.
 _BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
-_HOPELESS = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_NOMEM")
+_DISK = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_NOMEM")
 
 
 class StoreBusyError(Exception):
-    """Another process is at the file right now."""
+    """Another process has the file locked right now."""
 
 
 def state_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """The user's folder for what programs remember: $XDG_STATE_HOME, else what the system calls so. Raises OutputError
-    where there is no home."""
-    # A relative path is to be ignored (XDG Base Directory Specification).
-    if os.path.isabs(named := environ.get("XDG_STATE_HOME", "")):
-        return Path(named) / "batchgen"
+    """The folder for programs' state: $XDG_STATE_HOME, else the system's usual one.
+
+    Raises OutputError when there is no home folder.
+    """
+    # A relative path must be ignored (XDG Base Directory Specification).
+    if os.path.isabs(state_home := environ.get("XDG_STATE_HOME", "")):
+        return Path(state_home) / "batchgen"
     try:
         home = Path.home()
     except RuntimeError:
@@ -63,22 +73,32 @@ def state_folder(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 class LimitStore:
-    """The lines on the disk. Nothing waits, and nothing is synced: what is lost with the power is a minute's count."""
+    """The states of limits in the file at `path`."""
 
     def __init__(self, path: Path) -> None:
-        """Raises OutputError when there can be no such file."""
+        """Raises OutputError when the file cannot be made or written."""
         self.path = path
         self._connection: sqlite3.Connection | None = None
         self._inode = -1
         self._prepare()
 
     def update(
-        self, pool: bytes, limit: float, clock: Clock, work: Callable[[list[GcraLimit], float], T]
+        self,
+        pool: bytes,
+        limit: float,
+        clock: Clock,
+        work: Callable[[Sequence[GcraLimit], float], T],
     ) -> T:
-        """What `work` makes of a pool's line of this limit and the larger ones that hold it in, and of the time; what
-        becomes of the lines is written. Raises StoreBusyError, and OutputError for a file that cannot be used.
+        """Run `work` on the states of a limit in one transaction, and write what it makes of them.
 
-        What is no file of ours is moved out of the way: it holds nothing of worth.
+        A file that is not ours is moved out of the way: it holds nothing of value. Raises
+        StoreBusyError, and OutputError for a file that cannot be used.
+
+        pool: which limit; jobs with the same one share it.
+        limit: the job's own ceiling, in units a minute.
+        clock: seconds; read when the transaction has begun.
+        work: receives the states (the own limit first, then larger ones that it must keep, too) and
+            the time.
         """
         for last in (False, True):
             try:
@@ -87,7 +107,7 @@ class LimitStore:
                 name = getattr(error, "sqlite_errorname", "")
                 if name.startswith(_BUSY):
                     raise StoreBusyError from None
-                if last or name.startswith(_HOPELESS):
+                if last or name.startswith(_DISK):
                     raise OutputError(f"{self.path}: cannot be written ({error})") from None
                 self._move_away()
             except OSError as error:
@@ -95,24 +115,28 @@ class LimitStore:
         raise AssertionError
 
     def _update(
-        self, pool: bytes, limit: float, clock: Clock, work: Callable[[list[GcraLimit], float], T]
+        self,
+        pool: bytes,
+        limit: float,
+        clock: Clock,
+        work: Callable[[Sequence[GcraLimit], float], T],
     ) -> T:
         connection = self._connected()
-        # Exclusive, so that it is busy now or never.
+        # Exclusive, so that a lock shows here and not at the commit.
         connection.execute("BEGIN EXCLUSIVE")
         try:
             now = clock()
-            lines = _read(connection, pool, limit, now)
-            made = work(lines, now)
-            _write(connection, pool, lines, now)
+            limits = _read(connection, pool, limit, now)
+            result = work(limits, now)
+            _write(connection, pool, limits, now)
             connection.execute("COMMIT")
         except BaseException:
             self.close()
             raise
-        return made
+        return result
 
     def _connected(self) -> sqlite3.Connection:
-        """The connection to the file that is at the path now."""
+        """A connection to the file that is at the path now: it may have been replaced."""
         try:
             if self._connection is not None and os.stat(self.path).st_ino == self._inode:
                 return self._connection
@@ -130,7 +154,7 @@ class LimitStore:
         return connection
 
     def _prepare(self) -> None:
-        """A folder and a file that are the user's own, and nobody else's to read."""
+        """Make the folder and the file, readable by the user only."""
         folder = self.path.parent
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -148,7 +172,8 @@ class LimitStore:
             raise OutputError(f"{self.path}: may not be written")
         if (kind := file_system(folder)) in NETWORK:
             raise OutputError(
-                f"{folder}: is on a network file system ({kind}); set XDG_STATE_HOME to a local folder"
+                f"{folder}: is on a network file system ({kind});"
+                " set XDG_STATE_HOME to a local folder"
             )
 
     @property
@@ -156,7 +181,7 @@ class LimitStore:
         return self.path.with_name(f"{self.path.name}-journal")
 
     def _move_away(self) -> None:
-        """Unless another process did so already."""
+        """Rename a damaged file, unless another process did so already."""
         self.close()
         with suppress(OSError):
             if os.stat(self.path).st_ino == self._inode:
@@ -164,14 +189,17 @@ class LimitStore:
                 self._journal.unlink()
 
     def close(self) -> None:
-        """Leave the file; the next use opens it again."""
+        """Close the file; the next use opens it again."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
 
 def _set_up(connection: sqlite3.Connection) -> None:
-    """Make the table in a file that is new, and drop what nobody touched for long. Raises sqlite3.Error for others."""
+    """Make the table in a new file, and drop old states.
+
+    Raises sqlite3.Error for another program's file.
+    """
     connection.execute("PRAGMA synchronous = OFF")
     connection.execute("PRAGMA journal_mode = TRUNCATE")
     connection.execute("BEGIN EXCLUSIVE")
@@ -180,45 +208,49 @@ def _set_up(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise sqlite3.DatabaseError("is another program's")
-    connection.execute("DELETE FROM line WHERE abs(seen - ?) > ?", (time.time(), KEPT))
+    connection.execute("DELETE FROM line WHERE abs(seen - ?) > ?", (time.time(), MAX_AGE))
     connection.execute("COMMIT")
 
 
 def _read(connection: sqlite3.Connection, pool: bytes, limit: float, now: float) -> list[GcraLimit]:
-    """The line of this limit, and the larger ones that some job names."""
-    sql = "SELECT units, wrote, arrival, named, largest, slots FROM line WHERE pool = ? ORDER BY units"
+    """The state of this limit, and those of larger limits that other jobs have."""
+    rows = connection.execute(
+        "SELECT units, wrote, arrival, named, largest, slots FROM line"
+        " WHERE pool = ? ORDER BY units",
+        (pool,),
+    ).fetchall()
     own, larger = GcraLimit(limit=limit), []
-    for units, *numbers, slots in connection.execute(sql, (pool,)).fetchall():
-        line = _line(units, numbers, slots, now)
-        if line is None or (units != limit and line.active_until + WINDOW < now):
+    for units, *numbers, slots in rows:
+        state = _state(units, numbers, slots, now)
+        if state is None or (units != limit and state.active_until + WINDOW < now):
             connection.execute("DELETE FROM line WHERE pool = ? AND units = ?", (pool, units))
         elif units > limit:
-            larger.append(line)
+            larger.append(state)
+        elif units == limit:
+            own = state
         else:
-            # A line that is new begins with what those within it took.
-            own = (
-                line if units == limit else GcraLimit(limit=limit, ends=line.ends, units=line.units)
-            )
+            # A new limit begins with what jobs with smaller limits have used.
+            own = GcraLimit(limit=limit, ends=state.ends, units=state.units)
     return [own, *larger]
 
 
-def _line(limit: float, numbers: list[float], slots: bytes, now: float) -> GcraLimit | None:
-    """A line as it was left; None for what nobody can have left since the machine started."""
+def _state(limit: float, numbers: list[float], slots: bytes, now: float) -> GcraLimit | None:
+    """A state as a job left it; None when none can have left it since the machine started."""
     try:
-        wrote, arrival, named, largest = map(float, numbers)
-        line = GcraLimit(limit=float(limit), tat=arrival, active_until=named, largest=largest)
-        line.unpack(slots)
+        wrote, tat, active_until, largest = map(float, numbers)
+        state = GcraLimit(limit=float(limit), tat=tat, active_until=active_until, largest=largest)
+        state.unpack(slots)
     except (TypeError, ValueError):
         return None
-    line.forget(now)
-    # A clock that has gone back started anew with the machine, or is another's.
-    return line if wrote <= now + 1 and line.is_plausible(now) else None
+    state.forget(now)
+    # A state from the future was written before the machine restarted, or by another clock.
+    return state if wrote <= now + 1 and state.is_plausible(now) else None
 
 
-def _write(connection: sqlite3.Connection, pool: bytes, lines: list[GcraLimit], now: float) -> None:
+def _write(
+    connection: sqlite3.Connection, pool: bytes, limits: Sequence[GcraLimit], now: float
+) -> None:
     seen = time.time()
-    for line in lines:
-        connection.execute(
-            _WRITE,
-            (pool, line.limit, now, line.tat, line.active_until, line.largest, line.pack(), seen),
-        )
+    for state in limits:
+        numbers = (now, state.tat, state.active_until, state.largest)
+        connection.execute(_WRITE, (pool, state.limit, *numbers, state.pack(), seen))

@@ -1,8 +1,8 @@
-"""One limiter: it spreads calls evenly and keeps every window of 60 s below the limit, for one job alone or for several.
+"""One limiter, for a job alone and for jobs that share a limit: even spacing and the 60 s window.
 
-It leases units for the next quarter of a second (limits.gcra) and hands them out by itself. Where the lease comes from makes
-the only difference between a job alone and jobs that share a limit: from this process's memory (`LocalLimit`), or from a
-file (`limits.shared`).
+It leases units for the next quarter of a second (limits.gcra) and hands them out by itself. Where
+the lease comes from makes the only difference between a job alone and jobs that share a limit: from
+this process's memory (`LocalLimit`), or from a file (`limits.shared`).
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ T = TypeVar("T")
 # Seconds on a clock that never goes back.
 Clock = Callable[[], float]
 
-# Seconds: the longest pause before a busy file is tried again, and how long before the limit is no longer shared.
+# Seconds: the longest pause before a busy file is tried again, and how long before the limit is no
+# longer shared.
 MAX_PAUSE = 0.005
 MAX_BUSY = 10.0
 
-# Seconds: after a longer wait, the limit is read again before units are handed out. Meanwhile calls may have left later
-# than planned, which moves the window.
+# Seconds: after a longer wait, the states are read again. A call that left later than planned in
+# the meantime keeps its units in the window for longer.
 REREAD = 1.0
 
 
@@ -48,7 +49,10 @@ class LocalLimit:
         self._state = GcraLimit(limit=limit)
 
     def update(self, work: Callable[[Sequence[GcraLimit], float], T]) -> T | None:
-        """Run `work` on the limit's states (see gcra.lease) and the time. None: another process is at them, try again."""
+        """Run `work` on the limit's states (see gcra.lease) and the time.
+
+        Returns None while another process has the states locked.
+        """
         now = asyncio.get_running_loop().time()
         self._state.forget(now)
         return work([self._state], now)
@@ -60,21 +64,20 @@ class LocalLimit:
 class Limiter:
     """A ceiling in any window of 60 s.
 
-    Call `take` before a request and `sent` when it leaves; it is safe to wait for something else in between. A request larger
-    than the limit goes alone, when the window is empty.
+    Call `take` before a request and `sent` when it leaves; it is safe to wait for something else in
+    between. A request larger than the limit goes alone, when the window is empty.
 
-    Callers must take turns: `take` and the `sent` that belongs to it, then the next one. So nothing overtakes, and large
-    requests do not starve.
+    Callers must take turns: `take` and the `sent` that belongs to it, then the next one. So nothing
+    overtakes, and large requests do not starve.
     """
 
     def __init__(self, source: LocalLimit) -> None:
         self.limit = source.limit
         self._source = source
         state = GcraLimit(limit=source.limit)
-        self._interval, self._tolerance = (
-            state.emission_interval,
-            state.burst * state.emission_interval,
-        )
+        self._interval = state.emission_interval
+        # Seconds by which units may go before their theoretical arrival time.
+        self._tolerance = state.burst * state.emission_interval
         never = float("-inf")
         self._lease = Lease(units=0.0, tat=0.0, opens_at=0.0, take_by=never, send_by=never)
         # What is left of the lease, and the theoretical arrival time of its next unit.
@@ -91,15 +94,15 @@ class Limiter:
             self._left -= amount
             self._tat += amount * self._interval
             await self._wait(amount)
-            # The turn of a process that was stopped meanwhile may have gone to another one: queue again.
+            # While this process was stopped, others may have used its turn: queue again.
             if loop.time() <= self._lease.send_by + WINDOW / 2:
                 return
 
     def sent(self, amount: float, counted_until: float | None = None) -> float:
-        """Note that `amount` units, which were taken, are sent now. Returns until when they may leave and still count rightly.
+        """Note that `amount` units, which were taken, are sent now.
 
-        A call that leaves later (by less than 60 s) is noted again with that time as `counted_until`: it then counts where
-        it leaves instead.
+        Returns until when they may leave and still count rightly. A call that leaves later (by less
+        than 59 s) is noted again with that time as `counted_until`: it then counts where it leaves.
         """
         now = asyncio.get_running_loop().time()
         until = self._lease.send_by if counted_until is None else counted_until
@@ -112,7 +115,7 @@ class Limiter:
         return later
 
     def owe(self, amount: float) -> None:
-        """Note that `amount` units were used beyond what was taken: they count now, and delay the next ones."""
+        """Note that `amount` units were used beyond those taken: they delay the next ones."""
         now = asyncio.get_running_loop().time()
         self._corrections.add(slot_end(now), amount, paced=amount)
         self._publish_at(now + SPAN)
@@ -123,7 +126,7 @@ class Limiter:
         self._publish_at(asyncio.get_running_loop().time() + SPAN)
 
     def close(self) -> None:
-        """Give back what is left, unless another process is at the limit."""
+        """Give back what is left, unless another process has the limit locked."""
         if self._publishing is not None:
             self._publishing.cancel()
         self._return_rest()
@@ -134,7 +137,8 @@ class Limiter:
         """Lease at least `amount` units."""
         loop = asyncio.get_running_loop()
         self._return_rest()
-        # Twice as many where the last lease did not last: a larger one would be left over and make others wait.
+        # Twice as many where the last lease was used up in time. Units that are left over only make
+        # other jobs wait.
         wanted = self._lease.units * (2 if loop.time() <= self._lease.take_by else 1)
         give_up_at = loop.time() + MAX_BUSY
         while (
@@ -149,7 +153,7 @@ class Limiter:
             self._publish_at(leased.take_by)
 
     async def _wait(self, amount: float) -> None:
-        """Wait for the turn of `amount` units of the lease, which are put back when the wait is cancelled."""
+        """Wait until `amount` units of the lease may go; put them back when that is cancelled."""
         loop = asyncio.get_running_loop()
         seconds = max(self._lease.opens_at, self._tat - self._tolerance) - loop.time()
         try:
@@ -162,7 +166,7 @@ class Limiter:
             raise
 
     def _remaining(self) -> float:
-        """Seconds for which the lease must still wait, because earlier calls left later than planned."""
+        """Seconds that the lease must still wait, as earlier calls left later than planned."""
         send_by = self._lease.send_by
         reopens_at = self._transact(
             lambda limits, now: max(limit.reopens_at(send_by, now) for limit in limits)
@@ -177,7 +181,7 @@ class Limiter:
             self._left = 0.0
 
     def _transact(self, work: Callable[[Sequence[GcraLimit], float], T]) -> T | None:
-        """Apply the corrections and run `work`, in one transaction; None when another process is at the limit."""
+        """Apply the corrections and run `work` in one transaction; None: see LocalLimit.update."""
 
         def corrected(limits: Sequence[GcraLimit], now: float) -> T:
             if self._corrections:
@@ -190,7 +194,7 @@ class Limiter:
         return result
 
     def _publish_at(self, at: float) -> None:
-        """Let other jobs know of the corrections at `at`, unless a transaction does so earlier."""
+        """Publish the corrections to other jobs at `at`, if no transaction does so earlier."""
         if self._publishing is None and self._source.is_shared:
             self._publishing = asyncio.get_running_loop().call_at(at, self._publish)
 
@@ -207,5 +211,5 @@ class Limiter:
 
 
 def _nothing(limits: Sequence[GcraLimit], now: float) -> bool:
-    """Ask for nothing: the corrections alone are of interest."""
+    """The work of a transaction that only applies corrections."""
     return True
