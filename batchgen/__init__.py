@@ -1,13 +1,31 @@
-"""batchgen: bulk prompts from a CSV or JSONL through the OpenAI API, each answer recorded once, in a table.
+"""batchgen: bulk prompts through the OpenAI API, each answer recorded once, in a table.
 
 The public API:
 
-    job = load_job("jobs/product-copy.yaml")      # InputError: every problem as file:line:column
+    job = load_job("jobs/product-copy.yaml")      # InputError: each problem as file:line:column
     print(plan(job).cost)                         # reads everything, sends nothing
-    report = run(job, Options(simulate=True))     # does what is not done; report.exit_code, report.rows, ...
+    report = run(job, Options(simulate=True))     # does what is not done; see Report
     frame = results(job, simulate=True)           # the results table as a pandas DataFrame
 
 Everything that goes wrong is a BatchgenError; see batchgen.errors for the tree.
+
+The words, in the order of the flow:
+
+    row          a line of the prompts file with one combination of axes
+    axis         a name of the job's `matrix`, of which each row has one value
+    request      what is sent for a row: an endpoint, a body, files; a conversation has several
+    fingerprint  SHA-256 of everything in a request that can change its answer; its identity
+    thread       requests that must be sent in order: the turns of a conversation, or one request
+    run          one `batchgen run` of a job
+    attempt      one call for a request, or one request in a batch; a retry is another attempt
+    outcome      how a request ended: an answer or a failure; it belongs to a fingerprint
+    permit       what one call was admitted with: room in the limits, and money set aside
+    circuit      closed is normal; open is an outage, while only probes are sent
+    passing      of a failure: it says nothing about the row, so later runs retry it
+    incomplete   of a row: its answer was cut off, filtered or refused; only `redo` retries it
+    blocked      of a row: an earlier turn of its conversation has not succeeded
+    outdated     of a row: it was answered, but its fingerprint has changed, or `redo` marked it
+    stale        of a request in a batch: its row has changed since it was sent
 
 The house is the flow; imports point up this list only:
 
@@ -29,9 +47,9 @@ The house is the flow; imports point up this list only:
     report        journal               -> counts, tokens, money, time
     workspace     one job's folder, lock and journal
     queries       status, show, results
-    planner       what a run would do and cost
+    planner       what a run would do and cost (`plan` is the public function)
     maintenance   redo, export, verify
-    signals       the first ends a run in order, the second on the spot
+    signals       the first ends a run in order, the second at once
     simulator     beside the flow: an OpenAI-compatible server on loopback
     session       what one run opens and closes
     runner        the whole flow on one screen

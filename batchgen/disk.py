@@ -1,7 +1,8 @@
 """Files that appear whole or not at all, in folders that can be trusted.
 
-Written under a temporary name in the same folder, synced, renamed into place, the folder synced: a reader, a crash or a
-full disk never leaves half a file. Modes follow the umask; links that somebody planted are not followed.
+A file is written under a temporary name in the same folder, synced and renamed into place, and the
+folder is synced. So neither a crash nor a full disk leaves half a file, and no reader sees one.
+Modes follow the umask; links are not followed, because somebody else may have planted them.
 """
 
 from __future__ import annotations
@@ -19,29 +20,18 @@ from typing import IO, Any, BinaryIO
 
 from batchgen.errors import OutputError
 
-# File systems on which SQLite's locks and shared memory cannot be trusted (sqlite.org/wal.html, "network filesystem").
-NETWORK = frozenset(
-    [
-        "9p",
-        "afs",
-        "ceph",
-        "cifs",
-        "davfs",
-        "fuse.sshfs",
-        "fuse.s3fs",
-        "fuse.rclone",
-        "glusterfs",
-        "lustre",
-        "ncpfs",
-        "nfs",
-        "nfs4",
-        "smb3",
-        "smbfs",
-    ]
-)
+# File systems on which SQLite's locks and shared memory cannot be trusted: sqlite.org/wal.html,
+# "network filesystem".
+_NETWORK_TYPES = """
+    9p afs ceph cifs davfs fuse.sshfs fuse.s3fs fuse.rclone
+    glusterfs lustre ncpfs nfs nfs4 smb3 smbfs
+"""
+NETWORK = frozenset(_NETWORK_TYPES.split())
 MOUNTS = Path("/proc/self/mounts")
-# What a file that appeared is known by later: its size in bytes and mtime in ns.
+
+# The size (bytes) and mtime (ns) of a file, by which a later change of it is noticed.
 FileStamp = tuple[int, int]
+
 _numbers = itertools.count()
 _TEMPORARY = re.compile(r"\..*\.(\d+)-\d+\.tmp", re.DOTALL)
 
@@ -61,14 +51,18 @@ def _sentence(path: Path, error: OSError) -> str:
             f"{path}: the disk is full; nothing that was recorded is lost; make room and run again"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{path}: cannot be written ({error.strerror}); mend its permissions or choose another output.dir"
-    return f"{path}: {error.strerror or error}; mend that and run again"
+        return (
+            f"{path}: cannot be written ({error.strerror}); "
+            "fix its permissions or choose another output.dir"
+        )
+    return f"{path}: {error.strerror or error}; fix it and run again"
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, or check that it is one and no link, and that files can be made, synced and renamed in it.
+    """Make a folder, or check an existing one; then try to write a file in it.
 
-    Raises OutputError, before anything is paid for.
+    Raises OutputError, before anything is paid for: when the path is a link or a file, when files
+    cannot be written, synced and renamed in it, and on a network file system.
     """
     with translating_errors(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -84,23 +78,30 @@ def make_folder(path: Path) -> None:
     kind = file_system(path)
     if kind in NETWORK:
         raise OutputError(
-            f"{path}: is on a network file system ({kind}), where a journal is not safe; use a local disk"
+            f"{path}: is on a network file system ({kind}), where a journal is not safe; "
+            "use a local disk"
         )
 
 
 def sweep(folder: Path, name: str = "") -> None:
-    """Remove what writers that are gone left half written, before this process writes to the folder; with a `name` only what
-    would have become the file of that name."""
+    """Remove the temporary files of processes that are gone.
+
+    Call it before this process writes to the folder. With a `name`, only the temporary files that
+    would have become the file of that name are removed.
+    """
     with translating_errors(folder):
         for path in folder.iterdir():
-            found = _TEMPORARY.fullmatch(path.name)
-            ours = not name or path.name.startswith(f".{name[:100]}.")
-            if found and ours and not path.is_dir() and not _is_another(int(found[1])):
+            temporary = _TEMPORARY.fullmatch(path.name)
+            wanted = not name or path.name.startswith(f".{name[:100]}.")
+            if temporary and wanted and not path.is_dir() and not _is_another(int(temporary[1])):
                 path.unlink()
 
 
 def _is_another(process: int) -> bool:
-    """Whether a process of this number runs, and is not this one: a container's processes often have the same number."""
+    """Whether a process with this number runs and is not this one.
+
+    In a container a process often has the number that the one before it had.
+    """
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
@@ -111,33 +112,34 @@ def _is_another(process: int) -> bool:
 
 
 def refuse_link(path: Path) -> None:
-    """Raise OutputError when `path` exists and is not a regular file of its own."""
+    """Raise OutputError when `path` exists and is not a regular file."""
     with suppress(FileNotFoundError):
-        about = path.lstat()
-        if not stat.S_ISREG(about.st_mode):
-            raise OutputError(f"{path}: is a link or no regular file; remove it and run again")
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise OutputError(f"{path}: is a link or not a regular file; remove it and run again")
 
 
 def file_system(path: Path) -> str:
-    """The type of the file system that holds `path`, as MOUNTS lists it; "" where there is no such list."""
+    """The type of the file system that holds `path`; "" where the machine has no list of them."""
     try:
         lines = MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
-    place, best, kind = str(path.resolve()), "", ""
+    resolved, longest, kind = str(path.resolve()), "", ""
     for line in lines:
         mount, fstype = line.split()[1:3]
+        # The list escapes spaces. Of two mounts at one point the later one hides the earlier.
         mount = mount.replace("\\040", " ")
-        if len(mount) >= len(best) and (
-            place == mount or place.startswith(mount.rstrip("/") + "/")
-        ):
-            best, kind = mount, fstype
+        holds = resolved == mount or resolved.startswith(mount.rstrip("/") + "/")
+        if holds and len(mount) >= len(longest):
+            longest, kind = mount, fstype
     return kind
 
 
 def temporary_path(folder: Path, name: str) -> Path:
-    """A path for a file that is there only in passing: `sweep` removes it when this process is gone. Each has its own, as
-    threads write pictures whose names may begin alike."""
+    """A new path for a temporary file; `sweep` removes the file when this process is gone.
+
+    Every call returns another path: threads write pictures whose names may begin alike.
+    """
     return folder / f".{name[:100]}.{os.getpid()}-{next(_numbers)}.tmp"
 
 
@@ -150,10 +152,17 @@ def atomic_write(
     errors: str = "strict",
     on_written: Callable[[Path, FileStamp], None] | None = None,
 ) -> Iterator[IO[Any]]:
-    """Write `path` whole: what the block wrote replaces it when the block ends well, else it stays as it was. `on_written` is told
-    how what the block wrote looks, whatever another process may put in its place at once.
+    """Write `path` whole: it keeps its old content unless the block ends without an error.
 
-    Raises OutputError for a disk that is full or a folder that cannot be written.
+    Args:
+        path: the file to replace.
+        binary: yield a binary file instead of a text file.
+        encoding: of a text file.
+        errors: what a text file does with characters that the encoding lacks.
+        on_written: called with the path and the new file's stamp, taken before the rename: after
+            it, another process may replace the file at any moment.
+
+    Raises OutputError when the disk is full or the folder cannot be written.
     """
     temporary = temporary_path(path.parent, path.name)
     with translating_errors(path):
@@ -171,9 +180,9 @@ def atomic_write(
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-                about = os.fstat(file.fileno())
+                status = os.fstat(file.fileno())
             if on_written is not None:
-                on_written(path, (about.st_size, about.st_mtime_ns))
+                on_written(path, (status.st_size, status.st_mtime_ns))
             os.replace(temporary, path)
             sync_folder(path.parent)
     except BaseException:
@@ -183,12 +192,12 @@ def atomic_write(
 
 
 def file_stamp(path: Path) -> FileStamp | None:
-    """How a file looks now; None where there is none, or a link."""
+    """The stamp of a regular file; None for anything else, or nothing."""
     try:
-        about = path.lstat()
+        status = path.lstat()
     except OSError:
         return None
-    return (about.st_size, about.st_mtime_ns) if stat.S_ISREG(about.st_mode) else None
+    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
 def sync_folder(path: Path) -> None:
@@ -201,7 +210,7 @@ def sync_folder(path: Path) -> None:
 
 
 def append_line(path: Path, text: str) -> None:
-    """Add one line with the time (UTC) to a log; a link in its place is not followed."""
+    """Add a line with the time (UTC) to a log. Raises OutputError, also when `path` is a link."""
     refuse_link(path)
     with translating_errors(path):
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW

@@ -1,14 +1,16 @@
-"""Everything that can go wrong, drawn as a tree; each branch is an exit code and says what the reader can do.
+"""Everything that can go wrong, drawn as a tree.
+
+Each branch has an exit code, and its message says what the reader can do.
 
 ```text
 BatchgenError            1   a bug in batchgen
-├── InputError           2   usage, job or prompts wrong; nothing was sent; holds one Problem a fault
-├── AccountError         4   the account or the server stopped it
+├── InputError           2   usage, job or prompts are wrong; nothing was sent; holds the Problems
+├── AccountError         4   the account or the server stopped the job
 ├── LimitError           5   a limit of the job stopped it
 ├── OutputError          74  the output cannot be written
-│   └── DamagedError     74  the journal or a file in the output is not what was written
+│   └── DamagedError     74  the journal or a picture is not what batchgen wrote
 ├── BusyError            75  another process is running this job
-└── RunInterruptedError          130 or 143
+└── RunInterruptedError  130 or 143, by the signal
 ```
 """
 
@@ -20,15 +22,19 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import ClassVar
 
-# How many problems are shown before the rest is only counted: a screenful.
+# Problems that are shown before the rest is only counted: a screenful.
 SHOWN = 25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One fault in the user's input: where it is, what is wrong and what to do, in one sentence.
+    """One fault in the user's input.
 
-    `line` and `column` count from 1; 0 means unknown and is not shown.
+    Attributes:
+        path: the file, or what else has the fault.
+        message: what is wrong and what to do, in one sentence.
+        line: from 1; 0 means unknown and is not shown.
+        column: from 1; 0 means unknown and is not shown.
     """
 
     path: str
@@ -37,23 +43,23 @@ class Problem:
     column: int = 0
 
     def __str__(self) -> str:
-        place = [self.path, *(str(number) for number in (self.line, self.column) if number)]
-        return f"{':'.join(place)}: {self.message}"
+        location = [self.path, *(str(number) for number in (self.line, self.column) if number)]
+        return f"{':'.join(location)}: {self.message}"
 
 
 class BatchgenError(Exception):
-    """The root of everything batchgen raises on purpose; `exit_code` is what the command returns for it."""
+    """The root of all errors that batchgen raises; `exit_code` is what the command returns."""
 
     exit_code: ClassVar[int] = 1
 
 
 class InputError(BatchgenError):
-    """The command line, the job file or the prompts are wrong; nothing was sent. Holds every problem found."""
+    """The command line, the job file or the prompts are wrong; nothing was sent."""
 
     exit_code = 2
 
     def __init__(self, problems: Sequence[Problem] | str, *, found: int = 0) -> None:
-        """`problems` are those to show, or one sentence without a place; `found` counts all of them (>= those shown)."""
+        """`problems` are the faults, or one sentence; `found` counts those left out too."""
         self.problems = () if isinstance(problems, str) else tuple(problems)
         self.found = max(found, len(self.problems))
         super().__init__(problems if isinstance(problems, str) else self._text())
@@ -78,7 +84,7 @@ class LimitError(BatchgenError):
 
 
 class OutputError(BatchgenError):
-    """The output folder is full, cannot be written, or lies where a journal cannot be kept safely."""
+    """The output folder is full, cannot be written, or is where no journal is safe."""
 
     exit_code = 74
 
@@ -94,26 +100,30 @@ class BusyError(BatchgenError):
 
 
 class RunInterruptedError(BatchgenError):
-    """A signal stopped the run; what was answered is kept. `exit_code` is 130 for SIGINT, 143 for SIGTERM and SIGHUP."""
+    """A signal stopped the run; every answer is kept.
+
+    `exit_code` is 130 for SIGINT and 143 for SIGTERM and SIGHUP.
+    """
 
     def __init__(self, number: int) -> None:
-        self.exit_code = 130 if number == signal.SIGINT else 143  # type: ignore[misc]  # the one that is known late
+        # A class variable elsewhere; only here does it depend on the instance.
+        self.exit_code = 130 if number == signal.SIGINT else 143  # type: ignore[misc]
         super().__init__(
-            f"interrupted ({signal.Signals(number).name}); what was answered is kept; run again to go on"
+            f"interrupted ({signal.Signals(number).name}); every answer is kept; run again to go on"
         )
 
 
-# Names that a message lists before it only counts the rest.
+# Names that a message lists before the rest is only counted.
 LISTED = 30
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names as a message lists them: `a, b, c`, and how many more there are beyond LISTED."""
+    """`a, b, c`, and beyond LISTED names ` and 12 more`."""
     more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
     return f"{', '.join(names[:LISTED])}{more}"
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """`; did you mean 'x'?` for the known word nearest to `word`, or the empty string when none is near."""
+    """`; did you mean 'x'?` with the known word nearest to `word`; "" when none is near."""
     matches = get_close_matches(word, known, n=1)
     return f"; did you mean {matches[0]!r}?" if matches else ""

@@ -1,4 +1,4 @@
-"""INT, TERM and HUP: the first signal ends a run in order, the second on the spot."""
+"""INT, TERM and HUP: the first signal ends a run in order, the second at once."""
 
 from __future__ import annotations
 
@@ -17,57 +17,68 @@ DRAIN = 25.0
 
 
 class Signals:
-    """INT, TERM and HUP. Before a run has begun, the first ends it on the spot. From then on the first is noted: the
-    dispatch, if there is one, drains, the tables are written, and the run ends with it; the second ends it on the spot.
+    """Handles INT, TERM and HUP while its block runs.
 
-    On the spot is a KeyboardInterrupt, which no `except Exception` holds up; it leaves the block as RunInterruptedError.
+    Before `end_in_order` is called, the first signal ends the block at once. After it, the first
+    signal stops the backend that is at work, if there is one; the tables are still written. The
+    second signal ends the block at once.
+
+    "At once" is a KeyboardInterrupt, because no `except Exception` catches it. It leaves the block
+    as a RunInterruptedError.
     """
 
     def __init__(self) -> None:
-        self._why: RunInterruptedError | None = None
-        self._told = False
+        self._interruption: RunInterruptedError | None = None
+        # Whether the report of the run names the signal; then the block need not raise it.
+        self._reported = False
         self._in_order = False
         self._stop: Callable[..., None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._old: dict[int, Any] = {}
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
+        # Python allows only the main thread to set handlers.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                # What nohup, or a shell for a job in the background, had us ignore stays ignored.
+                # nohup, and a shell for its background jobs, ignore a signal for us: it stays so.
                 if signal.getsignal(number) is not signal.SIG_IGN:
-                    self._old[number] = signal.signal(number, self._arrived)
+                    self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        for number, old in self._old.items():
-            signal.signal(number, old or signal.SIG_DFL)
-        if self._why is not None and (
-            kind is KeyboardInterrupt or (kind is None and not self._told)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        if self._interruption is not None and (
+            kind is KeyboardInterrupt or (kind is None and not self._reported)
         ):
-            raise self._why from None
+            raise self._interruption from None
 
     def end_in_order(self) -> None:
-        """The run begins: from now on the first signal does not keep it from ending as it should."""
+        """From now on the first signal lets the run write its tables and its report."""
         self._in_order = True
 
     def set_stop(self, stop: Callable[..., None] | None) -> None:
-        """Who is told of a signal from now on, on the running loop; of one that came before, at once."""
+        """Set the function to call when a signal arrives; None for no function.
+
+        It is called as `stop(error, drain=seconds)` on the loop that is running now. If a signal
+        has arrived already, it is called at once, as `stop(error)`.
+        """
         self._loop = asyncio.get_running_loop() if stop else None
         self._stop = stop
-        if stop and self._why:
-            stop(self._why)
+        if stop and self._interruption:
+            stop(self._interruption)
 
-    def first(self, stopped: BatchgenError | None) -> BatchgenError | None:
-        """What ends the run: a signal that came, else what stopped the dispatch."""
-        self._told = self._why is not None
-        return self._why or stopped
+    def reason_to_stop(self, stopped: BatchgenError | None) -> BatchgenError | None:
+        """What ends the run: a signal if one has arrived, else what stopped the dispatch."""
+        self._reported = self._interruption is not None
+        return self._interruption or stopped
 
-    def _arrived(self, number: int, frame: FrameType | None) -> None:
-        again = self._why is not None
-        self._why = self._why or RunInterruptedError(number)
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        is_second = self._interruption is not None
+        self._interruption = self._interruption or RunInterruptedError(number)
         if self._loop is not None and self._stop is not None:
-            drain = 0.0 if again else None if number == signal.SIGINT else DRAIN
-            self._loop.call_soon_threadsafe(partial(self._stop, self._why, drain=drain))
-        elif again or not self._in_order:
+            # Who presses Ctrl-C is there to press it again, so those calls have all their time.
+            drain = 0.0 if is_second else None if number == signal.SIGINT else DRAIN
+            self._loop.call_soon_threadsafe(partial(self._stop, self._interruption, drain=drain))
+        elif is_second or not self._in_order:
             raise KeyboardInterrupt

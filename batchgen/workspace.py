@@ -25,7 +25,7 @@ from batchgen.staging import (
     signature_of,
     staged,
 )
-from batchgen.tables import TableLayout, Tables, conflicts, layout
+from batchgen.tables import TableLayout, Tables, conflicts, layout_of
 
 # The provider in the fingerprint of a simulated request: nothing simulated may pass for an answer.
 SIMULATED_PROVIDER = "simulate"
@@ -205,7 +205,7 @@ class Workspace:
         prompts = self.staged(journal)
         if problems := conflicts(self.job, prompts.header):
             raise InputError(problems)
-        return layout(self.job, prompts.header, delimiter=prompts.delimiter, bom=prompts.bom)
+        return layout_of(self.job, prompts.header, delimiter=prompts.delimiter, bom=prompts.bom)
 
     def tables(self, journal: Journal) -> Tables:
         """What makes the job's tables. Raises InputError as `layout` does."""

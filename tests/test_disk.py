@@ -118,7 +118,7 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
         (errno.EDQUOT, "disk is full"),
         (errno.EROFS, "cannot be written"),
         (errno.EACCES, "permissions"),
-        (errno.EIO, "mend"),
+        (errno.EIO, "fix it"),
     ],
 )
 def test_errors_say_what_to_do(tmp_path: Path, number: int, words: str) -> None:
@@ -172,7 +172,7 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "run.log").symlink_to(target)
     os.mkfifo(tmp_path / "pipe")
     for name in ("run.log", "pipe"):
-        with pytest.raises(OutputError, match="link or no regular file"):
+        with pytest.raises(OutputError, match="link or not a regular file"):
             append_line(tmp_path / name, "x")
     (tmp_path / "a.csv").symlink_to(target)
     with atomic_write(tmp_path / "a.csv") as file:

@@ -22,7 +22,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from batchgen import images
 from batchgen.errors import OutputError
 from batchgen.images import (
     MAX_ALL_PIXELS,
@@ -33,6 +32,7 @@ from batchgen.images import (
     is_intact,
     slug,
     stored,
+    verification,
     verify,
 )
 from batchgen.replies import UnreadableReplyError
@@ -210,8 +210,8 @@ def test_the_largest_pictures_are_whole(monkeypatch: pytest.MonkeyPatch) -> None
     """P35 What the API may send is unpacked: sixteen frames of its largest size; one frame may be as large as the bound says.
     What is larger is refused for good, for a repeat would cost the same again and bring the same."""
     assert MAX_ALL_PIXELS >= 16 * 3840 * 2160
-    monkeypatch.setattr(images, "MAX_PIXELS", 1000)
-    monkeypatch.setattr(images, "MAX_ALL_PIXELS", 1600)
+    monkeypatch.setattr(verification, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(verification, "MAX_ALL_PIXELS", 1600)
     assert verify(moving(16, (10, 10))) == "gif"
     assert verify(drawn(size=(40, 25))) == "png"
     _refused_for_good(drawn(size=(41, 25)), "pixels")

@@ -238,7 +238,7 @@ class Session:
         batches = open_batches(journal)
         held = now.to_send if self._progress.deferred else 0
         # As late as can be: a signal that comes after this is not in the report.
-        stopped = self._signals.first(stopped)
+        stopped = self._signals.reason_to_stop(stopped)
         if stopped is not None:
             code = stopped.exit_code
         elif batches or held:

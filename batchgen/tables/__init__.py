@@ -12,7 +12,14 @@ The network is not needed, so every table can be deleted and written again.
 
 from batchgen.tables.build import reason_of
 from batchgen.tables.formats import frame
-from batchgen.tables.layout import LEADING, TRAILING, TableLayout, check_formats, conflicts, layout
+from batchgen.tables.layout import (
+    LEADING,
+    TRAILING,
+    TableLayout,
+    check_formats,
+    conflicts,
+    layout_of,
+)
 from batchgen.tables.write import Tables
 
 __all__ = [
@@ -23,6 +30,6 @@ __all__ = [
     "check_formats",
     "conflicts",
     "frame",
-    "layout",
+    "layout_of",
     "reason_of",
 ]

@@ -110,7 +110,7 @@ class Records:
         prefix = self._layout.prefix
         if prefix:
             own = {prefix + name: value for name, value in own.items()}
-        # `layout` and `conflicts` let only an axis `model` have a name of ours: then it stands.
+        # `layout_of` and `conflicts` let only an axis `model` have a name of ours: then it stands.
         return {**own, **inputs}
 
     def _own(self, shown: Turns, last: RecordedOutcome | None, status: str) -> Record:

@@ -66,7 +66,7 @@ class TableLayout:
     safe: bool
 
 
-def layout(
+def layout_of(
     job: Job, header: Sequence[str], *, delimiter: str = ",", bom: bool = False
 ) -> TableLayout:
     """The layout of a job's tables; `header`, `delimiter` and `bom` are those of its prompts."""
@@ -95,7 +95,7 @@ def layout(
 
 def conflicts(job: Job, header: Sequence[str]) -> list[Problem]:
     """The columns of which a table would have two: the user's own and one that batchgen adds."""
-    columns = layout(job, header)
+    columns = layout_of(job, header)
     # The axes stand in the errors table too.
     reserved = {*columns.own, *columns.errors, columns.named[0]}
     hint = "set output.prefix, for example `prefix: bg_`"

@@ -1,0 +1,134 @@
+"""The images/ folder of a job: pictures are written once, and no paid picture is overwritten."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import stat
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batchgen.disk import atomic_write, make_folder, sweep
+from batchgen.errors import OutputError
+from batchgen.images.verification import decode, verify
+
+# Names that were taken and may not be in the journal yet; never are more pictures in flight.
+REMEMBERED = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A stored picture: `path` relative to the output folder, `size` in bytes, `mtime` in ns."""
+
+    path: str
+    sha256: str
+    size: int
+    mtime: int
+
+
+class PictureFolder:
+    """The images/ folder of a job."""
+
+    def __init__(self, output: Path, owned: Callable[[str], bool]) -> None:
+        """Touch nothing yet.
+
+        `output` is the job's output folder; `owned` says whether a path below it belongs to a
+        recorded answer.
+        """
+        self._output = output
+        self._folder = output / "images"
+        self._owned = owned
+        self._taken: dict[str, None] = {}
+        self._naming = threading.Lock()
+
+    def prepare(self) -> None:
+        """Make the folder and remove what a killed process left half written.
+
+        Raises OutputError when it is a link or cannot be written.
+        """
+        make_folder(self._folder)
+        sweep(self._folder)
+
+    def save(self, encoded: list[str], stem: str) -> list[Picture]:
+        """Verify every picture of an answer, then write them all; `stem` begins their names.
+
+        Raises UnreadableReplyError before anything is written, OutputError.
+        """
+        pictures = [(data := decode(each), verify(data)) for each in encoded]
+        numbers = [""] if len(pictures) == 1 else [f"-{n}" for n in range(1, len(pictures) + 1)]
+        return [
+            self._write(data, f"{stem}{number}", extension)
+            for (data, extension), number in zip(pictures, numbers, strict=True)
+        ]
+
+    def _write(self, data: bytes, stem: str, extension: str) -> Picture:
+        digest = hashlib.sha256(data).hexdigest()
+        path = self._take_name(stem, extension, digest)
+        with atomic_write(path, binary=True) as file:
+            file.write(data)
+        try:
+            mtime = path.stat().st_mtime_ns
+        except OSError as error:
+            raise OutputError(f"{path}: {error.strerror}; fix it and run again") from None
+        return Picture(path=f"images/{path.name}", sha256=digest, size=len(data), mtime=mtime)
+
+    def _take_name(self, stem: str, extension: str, digest: str) -> Path:
+        """A name that no answer owns or is about to own.
+
+        A file of that name may exist: then a crash left it before its answer was recorded.
+        """
+        names = (f"{stem}.{extension}", f"{stem}.{digest[:16]}.{extension}")
+        with self._naming:
+            free = (
+                name
+                for name in names
+                # In lower case: on some file systems `A.png` and `a.png` are one file.
+                if name.lower() not in self._taken and not self._owned(f"images/{name}")
+            )
+            name = next(free, names[1])
+            self._taken[name.lower()] = None
+            if len(self._taken) > REMEMBERED:
+                del self._taken[next(iter(self._taken))]
+        return self._folder / name
+
+
+def is_intact(output: Path, file: Mapping[str, Any], *, rehash: bool = False) -> bool:
+    """Whether a stored picture is still what was written.
+
+    Size and mtime decide; where the mtime differs, or with `rehash`, the SHA-256 does.
+    """
+    path = output / file["path"]
+    try:
+        found = path.lstat()
+        if found.st_size != file["size"]:
+            return False
+        if not rehash and found.st_mtime_ns == file["mtime"]:
+            return True
+        return bool(hashlib.sha256(path.read_bytes()).hexdigest() == file["sha256"])
+    except OSError:
+        return False
+
+
+def stored(item: Mapping[str, Any], picture: Picture) -> dict[str, Any]:
+    """A reply's data item with the picture's path, hash and size in place of its bytes."""
+    kept = {name: value for name, value in item.items() if name != "b64_json"}
+    return {**kept, "path": picture.path, "sha256": picture.sha256, "size": picture.size}
+
+
+def restored(output: Path, item: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The reverse of `stored`: the data item as the API sent it.
+
+    None when the picture is gone or was changed.
+    """
+    path = output / item["path"]
+    try:
+        data = path.read_bytes() if stat.S_ISREG(path.lstat().st_mode) else b""
+    except OSError:
+        return None
+    if hashlib.sha256(data).hexdigest() != item["sha256"]:
+        return None
+    kept = {name: value for name, value in item.items() if name not in ("path", "sha256", "size")}
+    return {"b64_json": base64.b64encode(data).decode(), **kept}
