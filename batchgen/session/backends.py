@@ -209,9 +209,9 @@ class Backends:
     @cached_property
     def _concurrency(self) -> int:
         """The workers that the job asks for, as far as the limit on open files allows."""
-        from batchgen.dispatch.api.client import affordable
+        from batchgen.dispatch.api.file_descriptors import available_connections
 
-        return affordable(self.workspace.job.limits.concurrency)
+        return available_connections(self.workspace.job.limits.concurrency)
 
     def _budgets(self) -> list[CostBudget]:
         workspace = self.workspace

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import re
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from hostile import Hostile, http
 from lab import KEY, serving
 
+import batchgen
 from batchgen.dispatch import Failure
 from batchgen.dispatch.api.client import Client
 from batchgen.dispatch.api.http import Reply
@@ -147,7 +149,7 @@ def test_plain_json_goes_out_as_the_client_would_send_it(
                     assert isinstance(
                         await client.post(request(endpoint=endpoint, body=body)), Reply
                     )
-                await client._sdk(endpoint, body)
+                await client._sdk_post(endpoint, body)
             return server.heard
 
     first, second, own = (lines(heard) for heard in asyncio.run(run()))
@@ -211,17 +213,42 @@ def test_an_edit_is_multipart() -> None:
     assert str(received.body).count(f"sha256:{upload['sha256']}") == 2
 
 
-@pytest.mark.parametrize("name", ["openai._types", "openai._vendor.httpx_aiohttp.transport"])
-def test_private_names_are_there(name: str) -> None:
-    """The two private names that transport imports exist: `omit`, and the vendored aiohttp transport."""
-    module = __import__(name, fromlist=["x"])
-    assert hasattr(module, "omit") or issubclass(module.AiohttpTransport, httpx2.AsyncBaseTransport)
+def test_no_private_name_is_used() -> None:
+    """The package imports no private module or name of openai, httpx2 or aiohttp, so that any newer release may change them."""
+    private = re.compile(
+        r"\b(openai|httpx2|httpcore2|aiohttp)(\.\w+)*\._|from (openai|httpx2|aiohttp)\S* import .*\b_"
+    )
+    for path in sorted(Path(batchgen.__file__).parent.rglob("*.py")):
+        found = [
+            line for line in path.read_text(encoding="utf-8").splitlines() if private.search(line)
+        ]
+        assert not found, f"{path.name} uses a private name of a library: {found[0]}"
 
 
-def test_the_client_can_be_given_our_http_client() -> None:
-    """The hooks that our http client overrides or asks are httpx2's."""
-    for hook in ("_init_transport", "_init_proxy_transport", "_transport_for_url"):
-        assert inspect.isfunction(getattr(httpx2.AsyncClient, hook))
+def test_a_copied_client_sends_through_another_http_client() -> None:
+    """`AsyncOpenAI.copy(http_client=...)`, which records a route, keeps headers and URL and sends nothing itself."""
+    requests: list[httpx2.Request] = []
+
+    def record(request: httpx2.Request) -> httpx2.Response:
+        requests.append(request)
+        return httpx2.Response(200, json={})
+
+    async def run() -> None:
+        headers = {"X-Team": "shop", "OpenAI-Organization": openai.omit}
+        sdk = openai.AsyncOpenAI(
+            api_key=KEY,
+            base_url="http://api.test/v1",
+            organization="org-1",
+            default_headers=headers,
+        )
+        async with httpx2.AsyncClient(transport=httpx2.MockTransport(record)) as recorder:
+            await sdk.copy(http_client=recorder).post("/x", cast_to=httpx2.Response, body={})
+        await sdk.close()
+
+    asyncio.run(run())
+    (sent,) = requests
+    assert (str(sent.url), sent.headers["x-team"]) == ("http://api.test/v1/x", "shop")
+    assert "openai-organization" not in sent.headers, "openai.omit no longer removes a header"
 
 
 def test_a_status_error_holds_its_response() -> None:

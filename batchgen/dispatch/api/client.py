@@ -1,73 +1,78 @@
-"""One exchange through the openai client: a Request in, the reply's bytes or a Failure out; nothing else comes out, but an
-OutputError where a file on this side cannot be read or written.
+"""One exchange through the openai client: a Request in, the reply's bytes or a Failure out.
 
-The client never retries, never follows a redirect, and never holds more of a reply than the cap: files go through it in
-pieces. Every foreign exception is mapped here, by its cause: the aiohttp transport reports refused, DNS, TLS and resets
-alike as time-outs.
+The client never retries, never follows a redirect and never holds more of a reply than its limit;
+files are transferred in pieces. Every exception of the libraries becomes a Failure (causes.py);
+only an OutputError, for a file on this machine that cannot be read or written, is raised.
 """
 
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import re
-import resource
-import ssl
-import zlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal, Self
+from typing import Any, Literal, Self
 
-import aiohttp
 import httpx2
 import openai
-from openai._types import omit
 
-from batchgen.disk import atomic_write, translating_errors
-from batchgen.dispatch import Failure, Meaning
+from batchgen.disk import translating_errors
+from batchgen.dispatch import Failure
+from batchgen.dispatch.api.causes import failure_of
 from batchgen.dispatch.api.errors import classify
-from batchgen.dispatch.api.http import HttpClient, Reply, ReplyTooLargeError, Route, route
+from batchgen.dispatch.api.files import Multipart, UploadFile, multipart, write_pieces
+from batchgen.dispatch.api.http import HttpTransport, Reply, Route
 from batchgen.errors import OutputError
 from batchgen.job import Connection
-from batchgen.requests import Request, RequestError, read_upload
+from batchgen.requests import Request, RequestError
 
-# Files that a run needs open besides its connections.
-OWN_FILES = 64
-
-_KEYLIKE = re.compile(r"\b(sk-|Bearer\s+)[A-Za-z0-9_\-.*]{8,}")
+_KEY_LIKE = re.compile(r"\b(sk-|Bearer\s+)[A-Za-z0-9_\-.*]{8,}")
 
 
 class Client:
-    """The openai client for one provider; use as an async context manager. `key` is sent and kept nowhere else."""
+    """The openai client for one provider; use as an async context manager.
+
+    The key is sent in the Authorization header and is kept nowhere else.
+    """
 
     def __init__(
         self, connection: Connection, key: str | None, *, connections: int, direct: bool = False
     ) -> None:
-        """`connections` at the most are open at one time; `direct` leaves the environment's proxies and certificates out.
-        Raises InputError when those are of no use."""
+        """Prepare the client; nothing is sent.
+
+        connection: the provider's address and headers.
+        key: the API key; None for a server without keys.
+        connections: the most that are open at one time.
+        direct: ignore the proxies and certificates that the environment names.
+
+        Raises InputError when the environment's proxy or certificates cannot be used.
+        """
         self._key = key
-        http = HttpClient(connection.base_url, connections=connections, direct=direct)
+        self._http = HttpTransport(connection.base_url, connections=connections, direct=direct)
         headers = {
-            **_silenced(connection),
+            **_suppressed_headers(connection),
             **connection.headers,
             "Accept-Encoding": "gzip, deflate",
         }
-        # Said with each request: a server without keys gets none, and OPENAI_CUSTOM_HEADERS cannot name another.
-        self._each: dict[str, Any] = {"Authorization": omit if key is None else f"Bearer {key}"}
-        self._client = openai.AsyncOpenAI(
+        # Part of each request: without a key there must be no such header, and
+        # OPENAI_CUSTOM_HEADERS must not name another key.
+        self._authorization: dict[str, Any] = {
+            "Authorization": openai.omit if key is None else f"Bearer {key}"
+        }
+        self._openai = openai.AsyncOpenAI(
             api_key=key or "none",
             base_url=connection.base_url,
             organization=connection.organization,
             project=connection.project,
             max_retries=0,
-            timeout=http.timeout,
+            # Each attempt has a deadline of its own.
+            timeout=None,
             default_headers=headers,
-            http_client=http,
+            http_client=httpx2.AsyncClient(transport=self._http),
         )
         self._routes: dict[str, Route] = {}
 
@@ -80,256 +85,182 @@ class Client:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._client.close()
+        await self._openai.close()
 
     async def post(self, request: Request) -> Reply | Failure:
         """Send one request, once. Raises only CancelledError."""
         try:
             if request.uploads:
-                reply = await self._upload(request)
+                files = await asyncio.to_thread(multipart, request)
+                reply = _reply(await self._sdk_post(request.endpoint, request.body, files))
             else:
-                found = self._routes.get(request.endpoint) or await self._route(request.endpoint)
-                reply = await found.post(request.body)
-        except RequestError as fault:
-            return Failure(meaning="row", reason="input", message=fault.message)
+                route = self._routes.get(request.endpoint) or await self._prepare(request.endpoint)
+                reply = await route.post(request.body)
+        except RequestError as error:
+            return Failure(meaning="row", reason="input", message=error.message)
         except Exception as error:
-            return self.redact_failure(_failure(error))
+            return self.redact_failure(failure_of(error))
         if 200 <= reply.status < 300:
-            return self._keepable(reply)
+            return self._without_key(reply)
         if reply.status == 401:
-            # What the client says of itself may have changed; it is asked again.
+            # The openai client may send other headers from now on, so the route is prepared anew.
             self._routes.pop(request.endpoint, None)
         return self.redact_failure(classify(reply.status, reply.body, reply.headers))
 
     async def call(
         self, method: Literal["GET", "POST"], endpoint: str, body: Mapping[str, Any] | None = None
     ) -> Reply | Failure:
-        """Ask a small thing, once, such as GET /batches?limit=100; a POST may be without a body. Raises only CancelledError."""
+        """Make one small call, once, such as GET /batches?limit=100; a POST may have no body.
+
+        Raises only CancelledError.
+        """
         try:
-            response = await (self._get(endpoint) if method == "GET" else self._sdk(endpoint, body))
+            sdk_call = (
+                self._sdk_get(endpoint) if method == "GET" else self._sdk_post(endpoint, body)
+            )
+            return self._without_key(_reply(await sdk_call))
         except Exception as error:
-            return self.redact_failure(_failure(error))
-        return self._keepable(_reply(response))
+            return self.redact_failure(failure_of(error))
 
     async def upload(self, path: Path, name: str, *, idle: float) -> Reply | Failure:
-        """Send the file of requests at `path` to /files, once, in pieces, called `name`; `idle` seconds in which the server
-        takes none of them, or after the last has no answer, end it. Raises CancelledError, and OutputError for a file that
-        cannot be opened."""
+        """Send the input file of a batch to /files, once, in pieces.
+
+        name: the file's name at the server.
+        idle: seconds after which the upload fails if the server takes no more of the file or, once
+            it has all of it, does not answer.
+
+        Raises CancelledError, and OutputError for a file that cannot be opened.
+        """
         loop = asyncio.get_running_loop()
         limit = asyncio.timeout(idle)
 
-        def taken() -> None:
+        def extend() -> None:
             if not limit.expired():
                 limit.reschedule(loop.time() + idle)
 
         with translating_errors(path):
-            file = _Noted(path, taken)
+            file = UploadFile(path, extend)
         with file:
             try:
                 async with limit:
                     parts = [("file", (name, file, "application/jsonl"))]
-                    reply = _reply(await self._sdk("/files", {"purpose": "batch"}, parts))
+                    reply = _reply(await self._sdk_post("/files", {"purpose": "batch"}, parts))
             except TimeoutError:
                 message = f"the server took nothing of {name} for {idle:g} s"
                 return Failure(
                     meaning="timeout", reason="timeout", message=message, may_be_billed=True
                 )
             except Exception as error:
-                return self.redact_failure(_failure(error))
-        return self._keepable(reply)
+                return self.redact_failure(failure_of(error))
+        return self._without_key(reply)
 
     async def download(self, endpoint: str, path: Path, *, idle: float) -> Failure | None:
-        """Bring a file such as /files/{id}/content to `path`, once, in pieces of flat memory: whole, or not at all. It may be
-        of any size, and hold the key (see without_key); `idle` seconds without a byte end it. Raises CancelledError, and
-        OutputError for a disk that is full or a folder that cannot be written."""
+        """Write a file such as /files/{id}/content to `path`: whole, or not at all.
+
+        The file may be of any size, and memory stays flat; it may contain the key (see
+        `without_key`). `idle` seconds without a byte end the download.
+
+        Raises CancelledError, and OutputError for a full disk or a folder that cannot be written.
+        """
         try:
-            found = await route(partial(self._get, endpoint, "application/binary"))
-            reply = await found.get(partial(_store, path), idle=idle)
+            route = await self._route(partial(self._sdk_get, endpoint, "application/binary"))
+            reply = await route.get(partial(write_pieces, path), idle=idle)
         except OutputError:
             raise
         except Exception as error:
-            return self.redact_failure(_failure(error))
+            return self.redact_failure(failure_of(error))
         if 200 <= reply.status < 300:
             return None
         return self.redact_failure(classify(reply.status, reply.body, reply.headers))
 
-    async def _route(self, endpoint: str) -> Route:
-        """How plain JSON goes to an endpoint."""
-        found = self._routes[endpoint] = await route(partial(self._sdk, endpoint, {}))
-        return found
+    async def _prepare(self, endpoint: str) -> Route:
+        """Prepare how JSON is sent to an endpoint, and remember it."""
+        route = self._routes[endpoint] = await self._route(partial(self._sdk_post, endpoint, {}))
+        return route
 
-    async def _upload(self, request: Request) -> Reply:
-        """Multipart, which the client makes."""
-        files = await asyncio.to_thread(_files, request)
-        return _reply(await self._sdk(request.endpoint, request.body, files))
+    async def _route(self, sdk_call: Callable[..., Awaitable[object]]) -> Route:
+        """The route of a call: the request that the openai client makes of it is not sent."""
+        requests: list[httpx2.Request] = []
 
-    async def _get(self, endpoint: str, accept: str = "application/json") -> httpx2.Response:
-        options: Any = {"headers": {**self._each, "Accept": accept}}
-        return await self._client.get(endpoint, cast_to=httpx2.Response, options=options)
+        def record(request: httpx2.Request) -> httpx2.Response:
+            requests.append(request)
+            return httpx2.Response(200, json={})
 
-    async def _sdk(
-        self, endpoint: str, body: Mapping[str, Any] | None, files: Files | None = None
+        async with httpx2.AsyncClient(transport=httpx2.MockTransport(record)) as recorder:
+            await sdk_call(sdk=self._openai.copy(http_client=recorder))
+        return Route(self._http, requests[0])
+
+    async def _sdk_get(
+        self,
+        endpoint: str,
+        accept: str = "application/json",
+        *,
+        sdk: openai.AsyncOpenAI | None = None,
     ) -> httpx2.Response:
-        headers = {**self._each, "Content-Type": "multipart/form-data"} if files else self._each
+        options: Any = {"headers": {**self._authorization, "Accept": accept}}
+        sdk = sdk or self._openai
+        return await sdk.get(endpoint, cast_to=httpx2.Response, options=options)
+
+    async def _sdk_post(
+        self,
+        endpoint: str,
+        body: Mapping[str, Any] | None,
+        files: Multipart | None = None,
+        *,
+        sdk: openai.AsyncOpenAI | None = None,
+    ) -> httpx2.Response:
+        headers = dict(self._authorization)
+        if files:
+            headers["Content-Type"] = "multipart/form-data"
         options: Any = {"headers": headers}
-        return await self._client.post(
+        sdk = sdk or self._openai
+        return await sdk.post(
             endpoint, cast_to=httpx2.Response, body=body, files=files, options=options
         )
 
-    def _keepable(self, reply: Reply) -> Reply:
-        """An answer without the key: a server that sends it back is answered with a gap."""
+    def _without_key(self, reply: Reply) -> Reply:
+        """The reply with `[key]` in place of the key, in case the server sends it back."""
         if not self._key:
             return reply
         headers, body = reply.headers, self.without_key(reply.body)
         if body is not reply.body:
             reply = replace(reply, body=body)
         if self._key in " ".join(headers.values()):
-            reply = replace(
-                reply, headers={name.lower(): self.redact(value) for name, value in headers.items()}
-            )
+            redacted = {name.lower(): self.redact(value) for name, value in headers.items()}
+            reply = replace(reply, headers=redacted)
         return reply
 
     def without_key(self, data: bytes) -> bytes:
-        """What a server sent, with a gap where the key stood."""
+        """Bytes from the server, with `[key]` in place of the key."""
         key = self._key.encode() if self._key else b""
         return data.replace(key, b"[key]") if key and key in data else data
 
     def redact_failure(self, failure: Failure) -> Failure:
-        """The failure with everything that the server worded redacted, and then cut: its message to 500 characters."""
+        """Redact every text of the server, then cut it: the message to 500 characters."""
         code, request_id = (
             self.redact(text)[:200] if text else text for text in (failure.code, failure.request_id)
         )
-        return replace(
-            failure, message=self.redact(failure.message)[:500], code=code, request_id=request_id
-        )
+        message = self.redact(failure.message)[:500]
+        return replace(failure, message=message, code=code, request_id=request_id)
 
     def redact(self, text: str) -> str:
-        """The text without the key, and without anything that looks like one."""
+        """The text without the key, and without anything that looks like a key."""
         if self._key:
             text = text.replace(self._key, "[key]")
-        return _KEYLIKE.sub("[key]", text)
-
-
-Files = Sequence[tuple[str, tuple[str, bytes | IO[bytes], str]]]
-
-
-class _Noted(io.FileIO):
-    """A file to read; `taken` is called whenever more of it is wanted: what came before has left."""
-
-    def __init__(self, path: Path, taken: Callable[[], None]) -> None:
-        super().__init__(path, "rb")
-        self._taken = taken
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        data = super().read(size)
-        self._taken()
-        return data
-
-
-async def _store(path: Path, pieces: AsyncIterator[bytes]) -> None:
-    """Write a file whole, off the event loop: a disk may take its time. Raises OutputError."""
-    with atomic_write(path, binary=True) as file:
-        async for piece in pieces:
-            await asyncio.to_thread(file.write, piece)
-        await asyncio.to_thread(_sync, file)
-
-
-def _sync(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+        return _KEY_LIKE.sub("[key]", text)
 
 
 def _reply(response: httpx2.Response) -> Reply:
     return Reply(status=response.status_code, headers=response.headers, body=response.content)
 
 
-def _files(request: Request) -> Files:
-    return [
-        (upload.field, (upload.name.rsplit("/", 1)[-1], read_upload(upload), upload.media_type))
-        for upload in request.uploads
-    ]
+def _suppressed_headers(connection: Connection) -> dict[str, Any]:
+    """Headers that the openai client would add from the environment, not from the job.
 
-
-def _silenced(connection: Connection) -> dict[str, Any]:
-    """The client adds headers that the job does not name, out of OPENAI_CUSTOM_HEADERS, OPENAI_ORG_ID and
-    OPENAI_PROJECT_ID; each is taken out again."""
+    It reads OPENAI_CUSTOM_HEADERS, OPENAI_ORG_ID and OPENAI_PROJECT_ID.
+    """
     lines = os.environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n")
     names = [line.partition(":")[0].strip() for line in lines if ":" in line]
     unnamed = {"OpenAI-Organization": connection.organization, "OpenAI-Project": connection.project}
     names += [name for name, value in unnamed.items() if value is None]
-    return {name: omit for name in names if name.lower() != "authorization"}
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    chain: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and len(chain) < 10:
-        chain.append(cause)
-        cause = cause.__cause__ or cause.__context__
-    return chain
-
-
-# The cause that tells, most telling first: what to call it, and whether the server may have worked (and billed).
-_CAUSES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str, bool], ...] = (
-    (ReplyTooLargeError, "invalid_response", True),
-    ((zlib.error, httpx2.DecodingError), "invalid_response", True),
-    (aiohttp.ClientConnectorDNSError, "dns", False),
-    ((aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError), "tls", False),
-    (aiohttp.ClientProxyConnectionError, "proxy", False),
-    (aiohttp.ClientConnectorError, "refused", False),
-    (aiohttp.ConnectionTimeoutError, "connect_timeout", False),
-    (aiohttp.SocketTimeoutError, "timeout", True),
-    (
-        (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, aiohttp.ClientOSError),
-        "reset",
-        True,
-    ),
-    ((httpx2.ProxyError, aiohttp.ClientHttpProxyError), "proxy", False),
-    (aiohttp.ClientConnectionError, "reset", True),
-    ((TimeoutError, httpx2.TimeoutException), "timeout", True),
-    ((httpx2.NetworkError, httpx2.ProtocolError, aiohttp.ClientError, OSError), "reset", True),
-)
-
-
-def _failure(error: Exception) -> Failure:
-    """An exception instead of an answer."""
-    chain = _chain(error)
-    refused = next((each for each in chain if isinstance(each, _STATUS_ERRORS)), None)
-    if refused is not None:
-        return classify(
-            refused.response.status_code, refused.response.content, refused.response.headers
-        )
-    if any(isinstance(each, aiohttp.ClientHttpProxyError) and each.status == 407 for each in chain):
-        return classify(407, b"", {})
-    for kinds, reason, unknown in _CAUSES:
-        cause = next((each for each in chain if isinstance(each, kinds)), None)
-        if cause is None:
-            continue
-        message = f"{reason}: {cause}" if str(cause) else reason
-        return Failure(
-            meaning=_MEANINGS.get(reason, "network"),
-            reason=reason,
-            message=message,
-            may_be_billed=unknown,
-        )
-    # Whatever else a hostile reply can make the libraries raise.
-    message = f"{type(error).__name__}: {error}"
-    return Failure(meaning="transient", reason="client", message=message, may_be_billed=True)
-
-
-# An answer that is no success; the client's own error is missing where it could not read the body to word it.
-_STATUS_ERRORS = (openai.APIStatusError, httpx2.HTTPStatusError)
-_MEANINGS: dict[str, Meaning] = {"invalid_response": "transient", "timeout": "timeout"}
-
-
-def affordable(concurrency: int) -> int:
-    """The workers that the file-descriptor limit allows, after raising it as far as the system lets us."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = concurrency + OWN_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        with suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        return max(1, min(concurrency, soft - OWN_FILES))
-    return concurrency
+    return {name: openai.omit for name in names if name.lower() != "authorization"}

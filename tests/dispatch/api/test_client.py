@@ -39,8 +39,9 @@ from lab import KEY, Lab, Server
 from virtual import PRICES, Memory, Run, now, request
 
 from batchgen.dispatch import Failure, Received
-from batchgen.dispatch.api import http as http_module
-from batchgen.dispatch.api.client import Client, affordable
+from batchgen.dispatch.api import body as body_module
+from batchgen.dispatch.api.client import Client
+from batchgen.dispatch.api.file_descriptors import available_connections
 from batchgen.dispatch.api.http import Reply
 from batchgen.dispatch.limits.admission import Admission
 from batchgen.dispatch.online.attempts import AttemptResult, AttemptRunner
@@ -491,7 +492,7 @@ def test_every_foreign_exception_is_a_failure(kind: type[BaseException]) -> None
 
             results = []
             for post in (bare, wrapped):
-                client._client.post = post  # type: ignore[method-assign]
+                client._sdk_post = post  # type: ignore[method-assign]
                 results.append(await client.post(request("r", body=MESSAGES)))
             client._routes["/chat/completions"] = SimpleNamespace(post=bare)  # type: ignore[assignment]
             results.append(await client.post(request("r", body=MESSAGES)))
@@ -561,8 +562,8 @@ def test_file_descriptors_are_enough(
     monkeypatch.setattr(
         resource, "setrlimit", lambda kind, wanted: limits.__setitem__(slice(None), wanted)
     )
-    assert affordable(500) == workers
-    assert affordable(10) == 10
+    assert available_connections(500) == workers
+    assert available_connections(10) == 10
 
 
 # -- the whole command --------------------------------------------------------------------------------------------------
@@ -676,19 +677,19 @@ async def pieces(data: bytes) -> AsyncIterator[bytes]:
 
 def test_a_small_reply_is_no_large_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """P20 What is compressed a thousand times is a bomb, within the bound of a reply with pictures as well."""
-    monkeypatch.setattr(http_module, "MAX_TEXT_REPLY", 10_000)
+    monkeypatch.setattr(body_module, "MAX_TEXT_REPLY", 10_000)
     bomb = gzip.compress(b" " * 500_000)
-    with pytest.raises(http_module.ReplyTooLargeError):
-        asyncio.run(http_module._read(pieces(bomb), "gzip", 1_000_000))
+    with pytest.raises(body_module.ReplyTooLargeError):
+        asyncio.run(body_module.read_body(pieces(bomb), "gzip", 1_000_000))
 
 
 @pytest.mark.parametrize("lacking", [1, 8, 9])
 def test_a_compressed_reply_that_breaks_off(lacking: int) -> None:
     """P18 A reply whose compression is not whole is none, though all of its text may be there."""
     data = gzip.compress(b'{"a": 1}')
-    assert asyncio.run(http_module._read(pieces(data), "gzip", 1000)) == b'{"a": 1}'
+    assert asyncio.run(body_module.read_body(pieces(data), "gzip", 1000)) == b'{"a": 1}'
     with pytest.raises(zlib.error):
-        asyncio.run(http_module._read(pieces(data[:-lacking]), "gzip", 1000))
+        asyncio.run(body_module.read_body(pieces(data[:-lacking]), "gzip", 1000))
 
 
 def sent_to(tmp_path: Path) -> Request:

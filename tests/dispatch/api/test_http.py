@@ -27,7 +27,7 @@ from virtual import request
 
 from batchgen.dispatch import Failure
 from batchgen.dispatch.api.client import Client
-from batchgen.dispatch.api.http import HttpClient, Reply
+from batchgen.dispatch.api.http import HttpTransport, Reply
 from batchgen.errors import InputError
 
 Way = Literal["route", "client"]
@@ -39,7 +39,7 @@ def on(way: Way, client: Client) -> Client:
     """The client, sending on a prepared route or as the openai client does it itself."""
 
     async def post(endpoint: str, body: Any) -> Reply:
-        response = await client._sdk(endpoint, body)
+        response = await client._sdk_post(endpoint, body)
         return Reply(status=response.status_code, headers=response.headers, body=response.content)
 
     if way == "client":
@@ -400,12 +400,12 @@ def test_a_socks_proxy_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """P18 A proxy that another address would need disturbs nothing."""
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     with pytest.raises(InputError, match="ALL_PROXY"):
-        HttpClient("http://api.test/v1", connections=1, direct=False)
+        HttpTransport("http://api.test/v1", connections=1, direct=False)
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    HttpClient("http://api.test/v1", connections=1, direct=False)
-    HttpClient("https://api.test/v1", connections=1, direct=True)
+    HttpTransport("http://api.test/v1", connections=1, direct=False)
+    HttpTransport("https://api.test/v1", connections=1, direct=True)
     monkeypatch.setenv("NO_PROXY", "api.test")
-    HttpClient("https://api.test/v1", connections=1, direct=False)
+    HttpTransport("https://api.test/v1", connections=1, direct=False)
 
 
 # -- trust --------------------------------------------------------------------------------------------------------------

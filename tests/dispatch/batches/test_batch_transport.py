@@ -26,7 +26,9 @@ from virtual import virtually
 from batchgen.batch_format import parse_result, request_line
 from batchgen.dispatch import Failure
 from batchgen.dispatch.api import client as client_module
-from batchgen.dispatch.api import http as http_module
+from batchgen.dispatch.api import files as files_module
+from batchgen.dispatch.api.body import TruncatedReplyError, body_pieces
+from batchgen.dispatch.api.causes import failure_of
 from batchgen.dispatch.api.client import Client
 from batchgen.dispatch.api.http import Reply
 from batchgen.errors import OutputError
@@ -438,7 +440,7 @@ def test_a_disk_that_is_full(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nu
     def full(file: Any) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(client_module, "_sync", full)
+    monkeypatch.setattr(files_module, "_sync", full)
     with pytest.raises(OutputError, match=str(tmp_path / "output")):
         result(downloaded, tmp_path, http(200, LINES))
     with pytest.raises(OutputError, match="gone"):
@@ -483,12 +485,12 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The files that were opened to be sent."""
     files: list[Any] = []
 
-    class Watched(client_module._Noted):
+    class Watched(files_module.UploadFile):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)
             files.append(self)
 
-    monkeypatch.setattr(client_module, "_Noted", Watched)
+    monkeypatch.setattr(client_module, "UploadFile", Watched)
     return files
 
 
@@ -531,7 +533,7 @@ def test_a_server_that_reads_slowly(tmp_path: Path, pause: float, ends: bool) ->
 
     async def run() -> Answer:
         async with client("http://127.0.0.1:9/v1") as there:
-            there._sdk = slowly  # type: ignore[method-assign,assignment]
+            there._sdk_post = slowly  # type: ignore[method-assign,assignment]
             return await uploaded(there, tmp_path)
 
     assert isinstance(virtually(run()), Reply if ends else Failure)
@@ -732,11 +734,11 @@ def test_a_network_that_breaks_is_not_the_disk(tmp_path: Path) -> None:
         raise aiohttp.ClientOSError(errno.EPIPE, "told")
 
     async def run() -> None:
-        await client_module._store(tmp_path / "output", http_module._pieces(broken(), "identity"))
+        await files_module.write_pieces(tmp_path / "output", body_pieces(broken(), "identity"))
 
-    with pytest.raises(http_module.TruncatedReplyError) as caught:
+    with pytest.raises(TruncatedReplyError) as caught:
         asyncio.run(run())
-    failure = client_module._failure(caught.value)
+    failure = failure_of(caught.value)
     assert (failure.meaning, failure.reason) == ("network", "reset")
     assert not list(tmp_path.iterdir())
 

@@ -1,0 +1,92 @@
+"""What an exception means that came in place of a reply: decided by its cause, in data.
+
+The openai client wraps every exception into one of its own, and reports refused connections, DNS,
+TLS and resets alike; the cause that it wrapped is one of aiohttp's.
+"""
+
+from __future__ import annotations
+
+import ssl
+import zlib
+from typing import NamedTuple
+
+import aiohttp
+import httpx2
+import openai
+
+from batchgen.dispatch import Failure, Meaning
+from batchgen.dispatch.api.body import ReplyTooLargeError
+from batchgen.dispatch.api.errors import classify
+
+
+class _Cause(NamedTuple):
+    """Exceptions of one reason; `may_be_billed` says that the server may have got the request."""
+
+    exceptions: tuple[type[BaseException], ...]
+    reason: str
+    may_be_billed: bool
+
+
+# The first that matches decides, so that a subclass stands before its base class.
+_CAUSES = (
+    _Cause((ReplyTooLargeError, zlib.error, httpx2.DecodingError), "invalid_response", True),
+    _Cause((aiohttp.ClientConnectorDNSError,), "dns", False),
+    _Cause(
+        (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError),
+        "tls",
+        False,
+    ),
+    _Cause((aiohttp.ClientProxyConnectionError,), "proxy", False),
+    _Cause((aiohttp.ClientConnectorError,), "refused", False),
+    _Cause((aiohttp.ConnectionTimeoutError,), "connect_timeout", False),
+    _Cause((aiohttp.SocketTimeoutError,), "timeout", True),
+    _Cause(
+        (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, aiohttp.ClientOSError),
+        "reset",
+        True,
+    ),
+    _Cause((aiohttp.ClientHttpProxyError, httpx2.ProxyError), "proxy", False),
+    _Cause((aiohttp.ClientConnectionError,), "reset", True),
+    _Cause((TimeoutError, httpx2.TimeoutException), "timeout", True),
+    _Cause(
+        (aiohttp.ClientError, httpx2.NetworkError, httpx2.ProtocolError, OSError), "reset", True
+    ),
+)
+_MEANINGS: dict[str, Meaning] = {"invalid_response": "transient", "timeout": "timeout"}
+
+# A status that is no success. httpx2's own error remains when the openai client could not read the
+# body to word one.
+_STATUS_ERRORS = (openai.APIStatusError, httpx2.HTTPStatusError)
+
+
+def failure_of(error: Exception) -> Failure:
+    """The failure that an exception stands for; its message is not redacted."""
+    chain = _chain(error)
+    for each in chain:
+        if isinstance(each, _STATUS_ERRORS):
+            response = each.response
+            return classify(response.status_code, response.content, response.headers)
+    if any(isinstance(each, aiohttp.ClientHttpProxyError) and each.status == 407 for each in chain):
+        return classify(407, b"", {})
+    for exceptions, reason, may_be_billed in _CAUSES:
+        cause = next((each for each in chain if isinstance(each, exceptions)), None)
+        if cause is not None:
+            return Failure(
+                meaning=_MEANINGS.get(reason, "network"),
+                reason=reason,
+                message=f"{reason}: {cause}" if str(cause) else reason,
+                may_be_billed=may_be_billed,
+            )
+    # A hostile reply can make the libraries raise anything.
+    message = f"{type(error).__name__}: {error}"
+    return Failure(meaning="transient", reason="client", message=message, may_be_billed=True)
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """An exception and its causes, outermost first; ten at most, since a chain may be a circle."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and len(chain) < 10:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return chain
