@@ -15,8 +15,8 @@ from typing import Any
 
 from batchgen.disk import temporary_path, translating_errors
 from batchgen.dispatch import Attempt, Failure, Outcome, Progress, Received
-from batchgen.dispatch.api.errors import account_error, classify
 from batchgen.dispatch.api.body import MAX_PICTURE_REPLY, MAX_TEXT_REPLY
+from batchgen.dispatch.api.errors import account_error, classify
 from batchgen.dispatch.api.http import Reply
 from batchgen.dispatch.api.replies import attempt_fields, interpret
 from batchgen.dispatch.batches.client import BatchClient, BatchTransport, Json, RequestRejectedError
