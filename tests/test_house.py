@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rooms import MODULES, ROOMS
+from rooms import HOUSE, MODULES, ROOMS
 
 import batchgen
 
@@ -156,22 +156,33 @@ def test_starting_is_light(tmp_path: Path, args: list[str]) -> None:
 
 
 def test_importing_touches_nothing() -> None:
-    """`import batchgen` opens no socket and no file of its own, and reads no environment variable but Python's own."""
+    """`import batchgen` opens no socket and no file of its own, and reads no environment variable but Python's own.
+
+    Files below the package may be opened and listed by Python's import system alone: an audit hook
+    sees every call, and the frame that made it.
+    """
     code = """
 import os
-read = []
+from pathlib import PurePath
+read, touched = [], []
 def spied(self, key, real=os._Environ.__getitem__):
     read.append(key)
     return real(self, key)
 os._Environ.__getitem__ = spied
-events = []
-sys.addaudithook(lambda event, args: events.append(event) if event.startswith("socket.") else None)
+def audit(event, args):
+    if event.startswith("socket."):
+        touched.append(event)
+    elif event in ("open", "os.listdir", "os.scandir") and isinstance(args[0], (str, PurePath)):
+        by = sys._getframe(1).f_code.co_filename
+        if house in os.path.abspath(args[0]) and by != "<frozen importlib._bootstrap_external>":
+            touched.append((event, args[0], by))
+sys.addaudithook(audit)
 import batchgen
 for name in batchgen.__all__: getattr(batchgen, name)
-print("READ", [name for name in read if name.startswith(("OPENAI", "BATCHGEN"))], events, file=sys.stderr)
+print("READ", [name for name in read if name.startswith(("OPENAI", "BATCHGEN"))], touched, file=sys.stderr)
 """
     done = subprocess.run(
-        [sys.executable, "-c", f"import sys\n{code}"],
+        [sys.executable, "-c", f"import sys\nhouse = {str(HOUSE)!r}\n{code}"],
         env={"OPENAI_API_KEY": "x"},
         capture_output=True,
         text=True,
