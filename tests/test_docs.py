@@ -15,6 +15,7 @@ import pytest
 from lab import Lab, serving
 from rooms import ROOMS
 
+import batchgen
 from batchgen import errors, load_job, plan
 from batchgen.cli import PRECEDENCE, main
 from batchgen.simulator import Settings
@@ -315,6 +316,19 @@ def test_the_map_is_current() -> None:
     assert listed == ROOMS, (
         "the tree in docs/architecture.md differs from the map in batchgen/__init__.py: give each "
         f"room its line in the same order there. Missing: {missing}; not in the map: {extra}"
+    )
+
+
+def test_the_glossaries_agree() -> None:
+    """The first table of docs/glossary.md has the words of the glossary in batchgen's docstring."""
+    assert batchgen.__doc__
+    glossary = batchgen.__doc__.split("The words,")[1].split("\n\n")[1]
+    words = re.findall(r"^    (\w[\w ]*?) {2,}\S", glossary, flags=re.MULTILINE)
+    table = PAGES["docs/glossary.md"].split("| word | meaning |")[1].split("\n\n")[0]
+    listed = re.findall(r"^\| (\w[\w ]*?) \| ", table, flags=re.MULTILINE)
+    assert listed == words, (
+        "the first table of docs/glossary.md and the glossary in batchgen/__init__.py differ: "
+        "give both the same words in the same order"
     )
 
 
