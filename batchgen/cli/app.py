@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
+import batchgen
 from batchgen.cli.cancel import cancel
 from batchgen.cli.execute import error_json
 from batchgen.cli.export import export
@@ -86,7 +87,7 @@ def _bug_report(error: Exception) -> str:
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="batchgen", message="%(prog)s %(version)s")
+@click.version_option(batchgen.__version__, message="%(prog)s %(version)s")
 def main() -> None:
     """Send bulk prompts from a CSV or JSONL file through the OpenAI API, and record every answer
     once, in a table.

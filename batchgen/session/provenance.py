@@ -8,18 +8,22 @@ import sys
 from importlib.metadata import version
 from typing import Any
 
+import batchgen
 from batchgen.journal import Journal
 from batchgen.session.options import Options
 from batchgen.workspace import Workspace
 
-_PACKAGES = ("batchgen", "openai", "aiohttp", "jinja2", "pydantic", "genai-prices")
+_PACKAGES = ("openai", "aiohttp", "jinja2", "pydantic", "genai-prices")
 
 
 def provenance(workspace: Workspace, options: Options, journal: Journal) -> dict[str, Any]:
     """The versions, the server, the job, the prompts and the options of a run; no secrets."""
     prompts = workspace.staged(journal)
     return {
-        "versions": {name: version(name) for name in _PACKAGES},
+        "versions": {
+            "batchgen": batchgen.__version__,
+            **{name: version(name) for name in _PACKAGES},
+        },
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "base_url": workspace.connection.base_url,

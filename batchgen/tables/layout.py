@@ -135,6 +135,6 @@ def check_formats(job: Job) -> None:
         except ImportError:
             message = (
                 "output.tables: parquet needs pyarrow; "
-                "install it with: pip install 'batchgen[parquet]'"
+                "install it from the checkout with: pip install '.[parquet]'"
             )
             raise InputError([job.problem(("output", "tables"), message)]) from None
