@@ -1,4 +1,4 @@
-"""Answers in the API's official shapes, one function for each endpoint; the texts and pictures are simulated."""
+"""Answers in the official shapes, one function for each endpoint; their content is simulated."""
 
 from __future__ import annotations
 
@@ -161,7 +161,10 @@ def moderations(call: Call) -> Body:
 
 
 def images(call: Call, uploads: Pictures | None = None) -> Body:
-    """`n` pictures as base64; over the first of `uploads` for an edit. Takes milliseconds of CPU each: use a thread."""
+    """`n` pictures as base64; over the first of `uploads` for an edit.
+
+    Takes milliseconds of CPU each: use a thread.
+    """
     body = call.body
     width, height = picture_size(body)
     count = body.get("n") or 1
@@ -174,7 +177,7 @@ def images(call: Call, uploads: Pictures | None = None) -> Body:
         "background": "transparent" if body.get("background") == "transparent" else "opaque",
         "data": data,
         "output_format": body.get("output_format") or "png",
-        "quality": _settled(body.get("quality"), "medium"),
+        "quality": _or_auto(body.get("quality"), "medium"),
         "size": f"{width}x{height}",
         "usage": _image_usage(body, uploads, count * (width * height // 1024)),
     }
@@ -182,7 +185,7 @@ def images(call: Call, uploads: Pictures | None = None) -> Body:
 
 def _picture(call: Call, uploads: Pictures | None, number: int) -> bytes:
     body = call.body
-    look: dict[str, Any] = {
+    options: dict[str, Any] = {
         "size": picture_size(body),
         "seed": int(call.digest[:8], 16) + 11 * number,
         "transparent": body.get("background") == "transparent",
@@ -191,8 +194,8 @@ def _picture(call: Call, uploads: Pictures | None, number: int) -> bytes:
     }
     prompt = f"{body['prompt']} ({number + 1})" if number else body["prompt"]
     if uploads is None:
-        return pictures.draw(prompt, **look)
-    return pictures.draw_edit(prompt, uploads.images[0], uploads.mask, **look)
+        return pictures.draw(prompt, **options)
+    return pictures.draw_edit(prompt, uploads.images[0], uploads.mask, **options)
 
 
 def _image_usage(body: Body, uploads: Pictures | None, spent: int) -> Body:
@@ -211,9 +214,9 @@ def _image_usage(body: Body, uploads: Pictures | None, spent: int) -> Body:
     }
 
 
-def _settled(wanted: str | None, chosen: str) -> str:
-    """What the server settled on for a parameter that may be left to it."""
-    return chosen if wanted in (None, "auto") else str(wanted)
+def _or_auto(requested: str | None, default: str) -> str:
+    """The value of a parameter that a client may leave to the server."""
+    return default if requested in (None, "auto") else str(requested)
 
 
 def _chat_usage(sent: int, spent: int) -> Body:
@@ -248,7 +251,7 @@ def _output_message(digest: str, status: str, text: str) -> Body:
 
 
 def _prompts(value: Any) -> Iterator[str]:
-    """The texts in a prompt or input: one, a list of them, or token ids, which are shown as they stand."""
+    """The texts in a prompt or input: one, a list of them, or token ids, written as text."""
     if isinstance(value, str):
         yield value
     elif value and isinstance(value[0], int):

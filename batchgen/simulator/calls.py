@@ -30,9 +30,9 @@ MOST_PIXELS = 64_000_000
 class Call:
     """One request, read but not yet checked.
 
-    `digest` is the SHA-256 (64 hex digits) of path and body; spacing, order of keys and multipart boundary leave it as
-    it is. In a multipart call `body` has files as `sha256:...`, and `uploads` has them as they came; one that goes to
-    /files may be too large for that, and is `spooled`.
+    `digest` is the SHA-256 (64 hex digits) of path and body; spacing, order of keys and multipart
+    boundary leave it as it is. In a multipart call `body` has files as `sha256:...`, and `uploads`
+    has them as they came; one that goes to /files may be too large for that, and is `spooled`.
     """
 
     path: str
@@ -59,7 +59,12 @@ class Upload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spooled:
-    """A file that came with a call, of `size` bytes; `path` is where its first MOST_BYTES (see files.py) are now."""
+    """A file that came with a call.
+
+    path: where its first MOST_BYTES (see files.py) are now
+    filename: as the client names it
+    size: bytes of the whole file
+    """
 
     path: Path
     filename: str
@@ -68,7 +73,11 @@ class Spooled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pictures:
-    """The decoded pictures of an edit: 1 to 16 `images`, and a `mask` with an alpha channel as large as the first."""
+    """The decoded pictures of an edit.
+
+    images: 1 to 16
+    mask: has an alpha channel and the size of the first image; None without one
+    """
 
     images: tuple[Image.Image, ...]
     mask: Image.Image | None
@@ -86,7 +95,7 @@ def read_json(path: str, raw: bytes) -> Call:
 
 
 def parse(raw: bytes) -> Any:
-    """The value that JSON text stands for; raises ValueError when it is none, or nested too deeply."""
+    """The value of JSON text; raises ValueError for other text, or if it is nested too deep."""
     try:
         return json.loads(raw, parse_constant=_refuse_constant)
     except RecursionError as error:
@@ -110,9 +119,10 @@ async def read_form(path: str, request: web.Request) -> Call:
 
 
 def read_references(path: str, body: Body) -> Call:
-    """Read an edit whose pictures are data URLs in JSON (`images`, `mask`), online or in a line of a batch.
+    """Read an edit whose pictures are data URLs in JSON, online or in a line of a batch.
 
-    It is the same call as with the same pictures in a form; raises RefusalError for a reference that is something else.
+    It is the same call as with the same pictures in a form; raises RefusalError for a reference
+    that is something else.
     """
     images = body.get("images")
     named = [("image", one) for one in (images if isinstance(images, list) else [])]
@@ -144,7 +154,7 @@ def _with_files(path: str, fields: Body, uploads: Sequence[Upload]) -> Call:
 
 
 async def open_pictures(call: Call) -> Pictures:
-    """Decode an edit's files in a thread; raises RefusalError for a missing, wrong or unreadable one."""
+    """Decode the pictures of an edit in a thread; raises RefusalError for a wrong one."""
     return await asyncio.to_thread(_open_pictures, call.uploads)
 
 
@@ -170,7 +180,7 @@ async def _parts(request: web.Request) -> tuple[dict[str, Any], list[Upload]]:
 
 
 def _typed(name: str, text: str) -> str | int:
-    """Forms carry text only; the two fields that the API reads as whole numbers become numbers again."""
+    """A form field as a value: the two fields that the API reads as whole numbers are numbers."""
     is_number = (
         name in ("n", "output_compression") and text.isascii() and text.isdigit() and len(text) < 10
     )
@@ -255,4 +265,4 @@ def _digest(path: str, body: Body) -> str:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")

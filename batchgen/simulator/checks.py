@@ -1,4 +1,7 @@
-"""What the API refuses before a model sees the request: each check raises RefusalError for the first fault it finds."""
+"""What the API refuses before a model sees the request.
+
+Each check raises RefusalError for the first fault that it finds.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +94,7 @@ def images(body: Body) -> None:
 
 
 def picture_size(body: Body) -> tuple[int, int]:
-    """Width and height in pixels of the wanted picture; raises RefusalError for a size that is not taken."""
+    """Width and height of the requested picture, in pixels; raises RefusalError."""
     size = body.get("size") or "auto"
     if size == "auto":
         return 1024, 1024
@@ -102,7 +105,10 @@ def picture_size(body: Body) -> tuple[int, int]:
     if any(side % 16 or not 16 <= side <= LONGEST_SIDE for side in sides) or max(sides) > 3 * min(
         sides
     ):
-        message = f"both sides are multiples of 16 up to {LONGEST_SIDE}, neither above three times the other."
+        message = (
+            f"both sides are multiples of 16 up to {LONGEST_SIDE},"
+            " neither above three times the other."
+        )
         raise invalid("size", message)
     return sides
 
@@ -152,9 +158,9 @@ def _present(body: Body, field: str) -> None:
         raise missing(field)
 
 
-def _kind(body: Body, field: str, kinds: tuple[type, ...], wanted: str) -> None:
+def _kind(body: Body, field: str, kinds: tuple[type, ...], expected: str) -> None:
     if not isinstance(body[field], kinds):
-        raise invalid(field, f"{wanted} is expected.", "invalid_type")
+        raise invalid(field, f"{expected} is expected.", "invalid_type")
 
 
 def _number(body: Body, field: str, lowest: float, highest: float) -> None:

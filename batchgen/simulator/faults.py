@@ -1,9 +1,8 @@
-"""The ways a server misbehaves, by name; which request meets which is drawn, but the same on every run."""
+"""The faults by name, and how each is acted out; draws.py decides which request meets which."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import socket
 import struct
@@ -13,7 +12,7 @@ from aiohttp import web
 
 FATAL_FAULTS = ("quota", "401", "403", "404_model", "400_policy")
 
-# What `--faults` mixes: everything that passes when the request is tried again.
+# What `--faults` mixes: every fault that a retry can get past.
 DEFAULT_FAULTS = (
     "429",
     "500",
@@ -29,25 +28,22 @@ DEFAULT_FAULTS = (
 
 FAULTS = (*DEFAULT_FAULTS, "hang", "200_error", *FATAL_FAULTS)
 
-# These spoil the true answer, so it must be made first.
+# These spoil the true answer, which must be made first.
 SPOILING = ("reset_body", "truncated")
 
-_LOGIN = b"<!doctype html><html><title>Log in</title><body><form>Simulated login page</form></body></html>"
-_BAD_GATEWAY = b"<html><head><title>502 Bad Gateway</title></head><body>502 Bad Gateway (simulated)</body></html>"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dice:
-    """Three draws, each at least 0 and below 1, for one request."""
-
-    fault: float
-    kind: float
-    jitter: float
+_LOGIN = (
+    b"<!doctype html><html><title>Log in</title>"
+    b"<body><form>Simulated login page</form></body></html>"
+)
+_BAD_GATEWAY = (
+    b"<html><head><title>502 Bad Gateway</title></head>"
+    b"<body>502 Bad Gateway (simulated)</body></html>"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Canned:
-    """A faulty answer that needs no request: status, body, content type and headers."""
+    """An answer that is always the same: status, body, content type and headers."""
 
     status: int
     body: bytes
@@ -55,15 +51,8 @@ class Canned:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def roll(seed: int, digest: str, seen: int) -> Dice:
-    """Draw for the `seen`-th coming (from 1) of the request with `digest`, so that a retry draws anew."""
-    raw = hashlib.sha256(f"{seed}:{digest}:{seen}".encode()).digest()
-    fault, kind, jitter = (number / 2**64 for number in struct.unpack("<3Q", raw[:24]))
-    return Dice(fault=fault, kind=kind, jitter=jitter)
-
-
 def canned(kind: str, seen: int) -> Canned | None:
-    """The answer for fault `kind`; None when it happens at the socket or spoils the true answer."""
+    """The answer for a fault; None if it happens at the socket, or spoils the true answer."""
     if kind == "wrong_json":
         junk = (
             b'{"unexpected": true}'
@@ -75,9 +64,24 @@ def canned(kind: str, seen: int) -> Canned | None:
 
 
 async def misbehave(
-    kind: str, request: web.Request, answer: bytes, hang: float
+    kind: str, seen: int, request: web.Request, answer: bytes, hang: float
 ) -> web.StreamResponse:
-    """Act out a fault that `canned` has no answer for; `answer` is the true body, `hang` seconds of silence."""
+    """Act out a fault.
+
+    kind: its name
+    seen: how many times the request came, from 1
+    request: what it answers
+    answer: the true body, for a fault in SPOILING
+    hang: seconds of silence
+    """
+    faulty = canned(kind, seen)
+    if faulty is not None:
+        return web.Response(
+            status=faulty.status,
+            body=faulty.body,
+            content_type=faulty.mime,
+            headers=faulty.headers,
+        )
     if kind == "truncated":
         return web.Response(body=answer[: len(answer) // 2], content_type="application/json")
     if kind == "hang":

@@ -1,4 +1,7 @@
-"""Requests, tokens and images per minute, enforced per key as the API does: up front, and over short slices."""
+"""Requests, tokens and images per minute, enforced for each key as the API does.
+
+A request is charged before it is answered, and the limits hold over seconds, not only minutes.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,13 @@ from dataclasses import dataclass
 
 from batchgen.simulator.refusals import RefusalError
 
-# A caller who waits exactly as long as told must get through in spite of rounding.
+# A client that waits exactly as long as the reply says must get through in spite of rounding.
 _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What one request is charged: `tokens` and `images` up front, and the `model` for the messages."""
+    """What one request is charged; `model` is for the messages."""
 
     model: str
     tokens: int
@@ -23,10 +26,10 @@ class Cost:
 
 
 class Bucket:
-    """One limit of one key: `per_minute` units flow in evenly, and one second's worth (at least one unit) may burst.
+    """One limit of one key: units flow in evenly, and those of one second (at least 1) may burst.
 
-    A request larger than that burst is let through once enough has flowed in since the last one was, so a caller who
-    paces itself passes; one above the whole minute's limit never passes.
+    A request larger than that burst is let through once enough has flowed in since the last one
+    was, so a caller who paces itself passes; one above the whole minute's limit never passes.
     """
 
     __slots__ = ("_at", "_depth", "_level", "_used", "per_minute", "rate")
@@ -51,7 +54,7 @@ class Bucket:
         self._at = now
 
     def used(self, now: float) -> float:
-        """Units of the minute's limit that have not flowed back yet, which the headers tell."""
+        """Units of the minute's limit that have not flowed back yet, for the headers."""
         return max(0.0, self._used - (now - self._at) * self.rate)
 
     def _available(self, amount: float, now: float) -> float:
@@ -59,7 +62,10 @@ class Bucket:
 
 
 class Limits:
-    """All limits of one server; every key has its own buckets. A request that is refused here is not charged."""
+    """All limits of one server; every key has its own buckets.
+
+    A request that is refused here is not charged.
+    """
 
     def __init__(
         self,
@@ -70,13 +76,16 @@ class Limits:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Limits per minute, None for none; `clock` returns monotonic seconds."""
-        wanted = {"requests": rpm, "tokens": tpm, "images": ipm}
-        self._per_minute = {name: limit for name, limit in wanted.items() if limit is not None}
+        limits = {"requests": rpm, "tokens": tpm, "images": ipm}
+        self._per_minute = {name: limit for name, limit in limits.items() if limit is not None}
         self._buckets: dict[str, dict[str, Bucket]] = {}
         self._clock = clock
 
     def admit(self, key: str, cost: Cost) -> dict[str, str]:
-        """Charge one request to `key` and return its x-ratelimit headers; raises RefusalError (429), charging nothing."""
+        """Charge one request to `key`, and return its x-ratelimit headers.
+
+        Raises RefusalError (429) above a limit; then nothing is charged.
+        """
         if not self._per_minute:
             return {}
         now = self._clock()
@@ -108,7 +117,7 @@ class Limits:
 
 
 def go_duration(seconds: float) -> str:
-    """`seconds` as Go prints a duration, in whole milliseconds: `120ms`, `8.64s`, `1m12s`, `1h30m0s`."""
+    """`seconds` as Go prints a duration, in whole milliseconds: `120ms`, `8.64s`, `1h30m0s`."""
     milliseconds = max(0, round(seconds * 1000))
     if 0 < milliseconds < 1000:
         return f"{milliseconds}ms"
@@ -136,7 +145,8 @@ def _reached(
     headers["retry-after"] = str(max(1, math.ceil(wait)))
     headers["retry-after-ms"] = str(max(1, math.ceil(wait * 1000)))
     message = (
-        f"Rate limit reached for {cost.model} on {_dimension(name)}: Limit {buckets[name].per_minute:.0f}. "
+        f"Rate limit reached for {cost.model} on {_dimension(name)}: "
+        f"Limit {buckets[name].per_minute:.0f}. "
         f"Please try again in {go_duration(max(wait, 0.001))}. (simulated)"
     )
     return RefusalError(429, message, kind=name, code="rate_limit_exceeded", headers=headers)

@@ -1,4 +1,4 @@
-"""Pictures that nobody takes for a model's: the prompt's words on a pastel ground, below a SIMULATED label."""
+"""Pictures that no model made, plainly: the prompt on pastel, below the label SIMULATED."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def draw(
 ) -> bytes:
     """A picture of `prompt` as encoded bytes, the same for the same arguments.
 
-    `size` is width and height in pixels, `seed` chooses the colours, `form` is png, webp or jpeg, and `compression`
-    (0 to 100, for webp and jpeg) is the API's `output_compression`.
+    `size` is width and height in pixels, `seed` chooses the colours, `form` is png, webp or jpeg,
+    and `compression` (0 to 100, for webp and jpeg) is the API's `output_compression`.
     """
     ground = _ground(size, seed, transparent=transparent)
     _write(ground, prompt, top=ground.height // 8, outlined=transparent)
@@ -45,7 +45,9 @@ def draw_edit(
     form: str,
     compression: int | None = None,
 ) -> bytes:
-    """The picture `first`, tinted where `mask` is transparent, with the edit's words on its lower half; else as `draw`.
+    """The picture `first`, tinted where `mask` is transparent, with the prompt on its lower half.
+
+    The other parameters are those of `draw`.
 
     `mask` has an alpha channel and the size of `first`.
     """
@@ -81,7 +83,7 @@ def _pastel(seed: int, lightness: float) -> tuple[int, int, int]:
 
 
 def _write(picture: Image.Image, prompt: str, *, top: int, outlined: bool) -> None:
-    """Draw the label's band at the top edge and the prompt from `top` (pixels) down, as many lines as fit.
+    """Draw the label's band at the top edge, and the prompt from `top` (pixels) down.
 
     `outlined` letters can be read on any ground, at twice the cost.
     """
@@ -113,8 +115,9 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 def _drawable(prompt: str) -> str:
     """The prompt's beginning on one line, in letters the font has where that is easy.
 
-    Accents are dropped, since Pillow's own font is nearly ASCII and a system's font would make the bytes depend on the
-    machine; what no font can draw (control characters, lone surrogates) becomes a question mark.
+    Accents are dropped, since Pillow's own font is nearly ASCII and a system's font would make the
+    bytes depend on the machine; what no font can draw (control characters, lone surrogates) becomes
+    a question mark.
     """
     words = " ".join(prompt[:_MOST_LETTERS].split()).replace("ß", "ss")
     bare = (
@@ -126,7 +129,7 @@ def _drawable(prompt: str) -> str:
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
-    """`text` in lines at most `width` pixels wide, broken between words, or inside one that is wider."""
+    """`text` in lines of at most `width` pixels, broken between words, or inside a wider one."""
     space = font.getlength(" ")
     lines: list[str] = []
     left = 0.0

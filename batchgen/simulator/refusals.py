@@ -79,5 +79,5 @@ def wrong_key(key: str) -> RefusalError:
 
 
 def _masked(key: str) -> str:
-    """Four characters at either end of a key long enough to keep its secret; otherwise stars only."""
+    """Four characters at either end of a key of 16 or more; of a shorter one only stars."""
     return f"{key[:4]}{'*' * (len(key) - 8)}{key[-4:]}" if len(key) >= 16 else "*" * len(key)

@@ -11,18 +11,23 @@ from batchgen.simulator.faults import DEFAULT_FAULTS, FAULTS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How a simulator behaves; replace it while it runs to change that. Raises InputError for a value out of bounds.
+    """How a simulator behaves; replace it while it runs to change that.
 
-    latency: seconds an answer takes, times a jitter of 0.75 to 1.25 drawn from the request; 0 or more
+    Raises InputError for a value out of bounds.
+
+    latency: seconds an answer takes, times a jitter of 0.75 to 1.25 drawn from the request; 0 or
+        more
     faults: share of the valid requests answered by a fault, 0 to 1
     fault_kinds: names out of FAULTS that `faults` draws from
-    rpm, tpm, ipm: requests, tokens and images per minute for each key, above 0; None is without a limit
+    rpm, tpm, ipm: requests, tokens and images per minute for each key, above 0; None is without a
+        limit
     key: the bearer key that is asked for; None takes any, or none
     hang: seconds a `hang` stays silent before it closes; 0 or more
     seed: which requests meet which fault, and the order of a batch's output
-    batch_speed: seconds that a batch takes; 0: it is done when it is next asked about; None: 5 to 15, drawn by `seed`
-    batch_tokens: input tokens that a model's batches may hold, 1 or more, each until somebody was told that it ended;
-        None is without a limit
+    batch_speed: seconds that a batch takes; 0: it is done when it is next asked about; None: 5 to
+        15, drawn by `seed`
+    batch_tokens: input tokens that a model's batches may hold, 1 or more, each until somebody was
+        told that it ended; None is without a limit
     """
 
     latency: float = 0
@@ -59,7 +64,8 @@ class Settings:
         for kind in self.fault_kinds:
             if kind not in FAULTS:
                 raise InputError(
-                    f"unknown fault {kind!r}{did_you_mean(kind, FAULTS)}; known are {', '.join(FAULTS)}"
+                    f"unknown fault {kind!r}{did_you_mean(kind, FAULTS)};"
+                    f" known are {', '.join(FAULTS)}"
                 )
 
 

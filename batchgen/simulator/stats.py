@@ -1,4 +1,4 @@
-"""What a simulator remembers of its requests: counts, the record, and what a script is told."""
+"""What a simulator remembers of its requests: counts, the log, and what a script sees."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from batchgen.simulator.calls import Body
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestInfo:
-    """What a script sees of a valid request that passed key and limits, or of a line of a batch, all counted from 1.
+    """What a script sees of a valid request that passed key and limits, or of a line of a batch.
 
-    `n` is its number on this server, `seen` how many with the same path and body came so far, this one included; the
-    body of a GET is its query.
+    `n` is its number on this server, `seen` how many with the same path and body came so far, this
+    one included; the body of a GET is its query.
     """
 
     n: int
@@ -26,7 +26,11 @@ class RequestInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """One recorded request: header names in lower case; the JSON body, the form with files as `sha256:...`, or None."""
+    """One recorded request.
+
+    headers: names in lower case
+    body: JSON, or the form with files as `sha256:...`, or None
+    """
 
     method: str
     path: str
@@ -39,10 +43,13 @@ class Stats:
     """What a simulator has done so far.
 
     received: all requests; by_path: the same, for each path
-    answered: true answers given, the list of models included; faults: answers spoiled, for each kind
-    limited: refused by its own limits with 429; refused: any other official error (400, 401, 404, 405, 413)
+    answered: true answers given, the list of models included; faults: answers spoiled, for each
+        kind
+    limited: refused by its own limits with 429; refused: any other official error (400, 401, 404,
+        405, 413)
     in_flight: being worked on now; peak: the most of them at once
-    uploads: files taken; batches: batches created; lines: lines of batches answered, well or with an error
+    uploads: files taken; batches: batches created; lines: lines of batches answered, well or with
+        an error
     """
 
     received: int = 0

@@ -14,7 +14,8 @@ POLICY = "[policy]"
 UNBOUNDED_ANSWER = 16
 
 _QUOTED = 200
-# A schema is filled to this many levels, and its arrays to this many items: enough for any that a model would be given.
+# A schema is filled to this many levels, and its arrays to this many items: enough for any that a
+# real model gets.
 _DEEPEST = 8
 _LONGEST = 20
 _SENTENCES = (
@@ -39,7 +40,7 @@ def texts(body: dict[str, Any]) -> Iterator[str]:
 
 
 def last_user_text(body: dict[str, Any]) -> str:
-    """The last user message's text (chat), the last user input (responses) or the prompt; '' without any."""
+    """The text of the last user message, input or prompt; empty if there is none."""
     for field in ("messages", "input"):
         for item in reversed(_list(body.get(field))):
             if isinstance(item, dict) and item.get("role") == "user":
@@ -48,7 +49,7 @@ def last_user_text(body: dict[str, Any]) -> str:
 
 
 def tokens(text: str) -> int:
-    """Tokens of `text` as the simulator counts them: its UTF-8 bytes divided by four, rounded up."""
+    """The tokens that the simulator counts in a text: its UTF-8 bytes / 4, rounded up."""
     return -(-_size(text) // 4)
 
 
@@ -59,7 +60,7 @@ def prompt_tokens(body: dict[str, Any]) -> int:
 
 
 def most_tokens(body: dict[str, Any]) -> int | None:
-    """The bound on the answer's tokens that the request sets, under whichever name; None for none."""
+    """The bound on the tokens of the answer, under any of its names; None without one."""
     for field in ("max_completion_tokens", "max_output_tokens", "max_tokens"):
         if isinstance(body.get(field), int):
             return max(0, int(body[field]))
@@ -74,14 +75,20 @@ def cut(text: str, most: int | None) -> tuple[str, bool]:
 
 
 def reply(body: dict[str, Any], digest: str, *, prompt: str | None = None, number: int = 0) -> str:
-    """The simulated answer, uncut; `prompt` in place of the last user's text; `number` counts choices from 0."""
+    """The simulated answer, uncut.
+
+    body: the request
+    digest: of the call; chooses the words
+    prompt: answered in place of the last user text
+    number: of the choice, from 0
+    """
     asked = last_user_text(body) if prompt is None else prompt
     if asked.startswith(ECHO):
         return asked[len(ECHO) :]
-    wanted = _format(body)
-    if wanted.get("type") == "json_schema":
-        return json.dumps(_filled_schema(wanted, asked), ensure_ascii=False)
-    if wanted.get("type") == "json_object":
+    form = _format(body)
+    if form.get("type") == "json_schema":
+        return json.dumps(_filled_schema(form, asked), ensure_ascii=False)
+    if form.get("type") == "json_object":
         return json.dumps(
             {"simulated": True, "answers_to": asked[:_QUOTED], "choice": number + 1},
             ensure_ascii=False,
@@ -97,16 +104,16 @@ def _prose(model: str, asked: str, digest: str, number: int) -> str:
 
 
 def _format(body: dict[str, Any]) -> dict[str, Any]:
-    """The wanted answer format; chat and responses keep it in different places."""
-    wanted = body.get("response_format")
-    if wanted is None and isinstance(body.get("text"), dict):
-        wanted = body["text"].get("format")
-    return wanted if isinstance(wanted, dict) else {}
+    """The requested answer format; chat and responses name it differently."""
+    form = body.get("response_format")
+    if form is None and isinstance(body.get("text"), dict):
+        form = body["text"].get("format")
+    return form if isinstance(form, dict) else {}
 
 
-def _filled_schema(wanted: dict[str, Any], asked: str) -> Any:
-    inner = wanted.get("json_schema")
-    schema = (inner if isinstance(inner, dict) else wanted).get("schema")
+def _filled_schema(form: dict[str, Any], asked: str) -> Any:
+    inner = form.get("json_schema")
+    schema = (inner if isinstance(inner, dict) else form).get("schema")
     root = schema if isinstance(schema, dict) else {}
     value = _fill(root, root, f"{LABEL} {asked[:40]}", 0)
     # A closed schema must not get a field it does not know: its texts carry the label alone.
@@ -124,7 +131,8 @@ def _fill(schema: Any, root: dict[str, Any], words: str, depth: int) -> Any:
         return schema["enum"][0]
     for union in ("anyOf", "oneOf"):
         if isinstance(schema.get(union), list) and schema[union]:
-            # Past the deepest level the last branch is taken: where a schema holds itself, that is null by custom.
+            # Past the deepest level the last branch is taken: where a schema holds itself, that is
+            # null by custom.
             return _fill(schema[union][0 if depth < _DEEPEST else -1], root, words, depth + 1)
     return _plainest(schema, root, words, depth)
 
@@ -160,15 +168,15 @@ def _resolved(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
         reference = schema.get("$ref")
         if not isinstance(reference, str) or not reference.startswith("#"):
             break
-        found: Any = root
+        target: Any = root
         for step in reference.removeprefix("#").strip("/").split("/"):
-            found = found.get(step) if isinstance(found, dict) and step else found
-        schema = found if isinstance(found, dict) else {}
+            target = target.get(step) if isinstance(target, dict) and step else target
+        schema = target if isinstance(target, dict) else {}
     return schema
 
 
 def _text_of(content: Any) -> Iterator[str]:
-    """The texts in a message's content: a string, a list of strings or parts, or items that hold content."""
+    """The texts in a message's content: a text, a list of texts or parts, or items with content."""
     if isinstance(content, str):
         yield content
         return
@@ -180,7 +188,7 @@ def _text_of(content: Any) -> Iterator[str]:
 
 
 def _token_ids(content: Any) -> int:
-    """How many token ids stand in a prompt or input made of ids instead of text."""
+    """How many token ids are in a prompt or input of ids instead of text."""
     return sum(
         _token_ids(part) if isinstance(part, list) else isinstance(part, int)
         for part in _list(content)

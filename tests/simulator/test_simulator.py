@@ -21,7 +21,7 @@ from PIL import Image
 
 from batchgen.errors import InputError
 from batchgen.simulator import DEFAULT_FAULTS, FAULTS, RequestInfo, Settings, Simulator, serve
-from batchgen.simulator.faults import roll
+from batchgen.simulator.draws import roll
 from batchgen.simulator.limits import Bucket, Cost, Limits, go_duration
 from batchgen.simulator.pictures import LABEL, draw
 from batchgen.simulator.refusals import RefusalError

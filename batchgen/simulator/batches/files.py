@@ -1,4 +1,4 @@
-"""/files: uploads and the outputs of batches, in a folder of the simulator's own that is gone when it closes."""
+"""/files: uploads and the results of batches, in a folder that is removed when the server stops."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from batchgen.simulator.calls import Body, Call, Spooled, call_of
 from batchgen.simulator.refusals import RefusalError, invalid, missing, not_json
 
 MOST_BYTES = 200 * 1024 * 1024  # of a file of requests
-KEPT = 30 * 86_400  # seconds that files of batches are kept unless told otherwise
+KEPT = 30 * 86_400  # seconds that files of batches are kept by default
 SHORTEST_KEPT = 3600
 MOST_FILES = 10_000  # on one page of the list
 
@@ -33,7 +33,7 @@ _Item = TypeVar("_Item", bound=_Listed)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class File:
-    """One file that can be had; `size` in bytes, times in Unix seconds."""
+    """One file; `size` in bytes, times in Unix seconds."""
 
     id: str
     path: Path
@@ -43,7 +43,7 @@ class File:
     created_at: int
     expires_at: int
 
-    def shown(self) -> Body:
+    def as_json(self) -> Body:
         """The official file object."""
         return {
             "id": self.id,
@@ -59,7 +59,10 @@ class File:
 
 
 class Files:
-    """The files of one simulator, oldest first; `clock` returns Unix seconds. Its folder is made when first needed."""
+    """The files of one simulator, oldest first; `clock` returns Unix seconds.
+
+    Its folder is made when first needed.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -81,7 +84,7 @@ class Files:
             self._folder = None
 
     async def read(self, path: str, request: web.Request) -> Call:
-        """Read an upload, its file straight to disk; raises RefusalError when it is no such form."""
+        """Read an upload, its file straight to disk; raises RefusalError for any other form."""
         if request.content_type != "multipart/form-data":
             raise not_json("this endpoint takes multipart/form-data.")
         fields: Body = {}
@@ -105,12 +108,13 @@ class Files:
         return call_of(path, fields, spooled)
 
     async def _spool(self, part: BodyPartReader) -> tuple[Spooled, str]:
-        """The file of an upload, put on disk as far as it may go, and what stands for it in the call's body."""
+        """Write the file of an upload to disk, up to the bound; returns it and its digest."""
         path = self.folder / f"incoming-{secrets.token_hex(12)}"
         size, digest = 0, hashlib.sha256()
         try:
             with _created(path) as file:
-                # What is too large is read to its end: a client that is still sending would never see the answer.
+                # What is too large is read to its end: a client that is still sending would never
+                # see the answer.
                 while chunk := await part.read_chunk(_CHUNK):
                     size += len(chunk)
                     digest.update(chunk)
@@ -124,7 +128,7 @@ class Files:
         ), f"sha256:{digest.hexdigest()}"
 
     def create(self, call: Call) -> File:
-        """Take an upload; raises RefusalError for one that the API, or this simulator, does not take."""
+        """Accept an upload; raises RefusalError for one that the API or this simulator refuses."""
         spooled, purpose = call.spooled, call.body.get("purpose")
         if spooled is None:
             raise missing("file")
@@ -141,7 +145,7 @@ class Files:
         return self.add(spooled.path, spooled.filename, "batch", seconds)
 
     def add(self, path: Path, filename: str, purpose: str, seconds: int) -> File:
-        """Take over the file at `path`, which lies in the folder, to be kept for `seconds`."""
+        """Keep the file at `path`, which is in the folder, for `seconds`."""
         identity = f"file-sim{secrets.token_hex(12)}"
         now = int(self._clock())
         own = path.rename(self.folder / identity)
@@ -158,7 +162,7 @@ class Files:
         return file
 
     def get(self, identity: str) -> File:
-        """The file; raises RefusalError (404) when there is none, or it has expired."""
+        """The file; raises RefusalError (404) if there is none, or it has expired."""
         file = self._files.get(identity)
         if file is not None and file.expires_at <= self._clock():
             self._drop(file)
@@ -168,19 +172,19 @@ class Files:
         return file
 
     def delete(self, identity: str) -> Body:
-        """Remove a file; raises RefusalError (404) when there is none."""
+        """Remove a file; raises RefusalError (404) if there is none."""
         self._drop(self.get(identity))
         return {"id": identity, "object": "file", "deleted": True}
 
     def listed(self, query: Body) -> Body:
-        """A page of the files, newest first unless `order` is asc; `query` may have purpose, after and limit."""
+        """A page of the files; `query` may have purpose, after, limit, and order asc or desc."""
         files = [
             file for file in self._files.values() if query.get("purpose") in (None, file.purpose)
         ]
         if query.get("order") != "asc":
             files.reverse()
-        found, more = page(files, query, MOST_FILES, MOST_FILES)
-        return as_list([file.shown() for file in found], has_more=more)
+        shown, more = page(files, query, MOST_FILES, MOST_FILES)
+        return as_list([file.as_json() for file in shown], has_more=more)
 
     def _drop(self, file: File) -> None:
         del self._files[file.id]
@@ -188,7 +192,7 @@ class Files:
 
 
 def kept(param: str, policy: Any) -> int:
-    """Seconds that a file is kept under an expiry policy of the API; raises RefusalError for one that it does not take."""
+    """Seconds that a file is kept under an expiry policy; raises RefusalError for a wrong one."""
     if policy is None:
         return KEPT
     if not isinstance(policy, dict) or policy.get("anchor") != "created_at":
@@ -204,19 +208,23 @@ def kept(param: str, policy: Any) -> int:
 def page(
     items: Sequence[_Item], query: Body, default: int, most: int
 ) -> tuple[Sequence[_Item], bool]:
-    """Up to `limit` (1 to `most`) of the items after the one with the id `after`, and whether there are more.
+    """A page of `items`, and whether there are more.
+
+    items: all, in order
+    query: may have `after`, the id that the page follows, and `limit`, 1 to `most`
+    default, most: of the items on the page
 
     Raises RefusalError for a limit out of bounds, or an `after` that is not among them.
     """
-    wanted = str(query.get("limit", default))
-    if not (wanted.isascii() and wanted.isdigit() and 1 <= int(wanted[:9]) <= most):
+    limit = str(query.get("limit", default))
+    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= most):
         raise invalid("limit", f"a whole number from 1 to {most} is expected.")
     start, after = 0, query.get("after")
     if after is not None:
         start = next((n for n, item in enumerate(items, start=1) if item.id == after), -1)
         if start < 0:
             raise invalid("after", f"nothing in this list has the id {after}.")
-    end = start + int(wanted)
+    end = start + int(limit)
     return items[start:end], end < len(items)
 
 

@@ -1,4 +1,4 @@
-"""What /files and /batches do: from a method and a path to the store that answers."""
+"""The routes of /files and /batches: a method and a path -> the store that answers."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ _PATH = re.compile(r"/v1/(?P<name>files|batches)(?P<id>/[^/]+)?(?P<rest>/[a-z]+)
 
 
 def methods(path: str) -> tuple[str, ...]:
-    """The methods that a path is there for; none for a path of something else."""
-    found = _PATH.fullmatch(path)
-    if found is None:
+    """The methods that a path of files or batches allows; none for another path."""
+    match = _PATH.fullmatch(path)
+    if match is None:
         return ()
-    return _METHODS.get(f"{found['name']}{'/{id}' if found['id'] else ''}{found['rest'] or ''}", ())
+    pattern = f"{match['name']}{'/{id}' if match['id'] else ''}{match['rest'] or ''}"
+    return _METHODS.get(pattern, ())
 
 
 class Resources:
@@ -46,7 +47,7 @@ class Resources:
         self._files.close()
 
     async def read(self, request: web.Request) -> Call:
-        """Read a request, the query of a GET as its body; raises RefusalError when it cannot be read."""
+        """Read a request; the body of a GET is its query. Raises RefusalError."""
         if (request.method, request.path) == ("POST", "/v1/files"):
             return await self._files.read(request.path, request)
         if (request.method, request.path) == ("POST", "/v1/batches"):
@@ -54,16 +55,19 @@ class Resources:
         return call_of(request.path, dict(request.query))
 
     async def answer(self, method: str, call: Call, settings: Settings) -> Body | File:
-        """Do what is asked for; raises RefusalError when that cannot be. A File is answered with its content."""
+        """Do what a call asks for; raises RefusalError if that is impossible.
+
+        A File is answered with its content.
+        """
         match [method, *call.path.split("/")[2:]]:
             case ["POST", "files"]:
                 file = self._files.create(call)
                 self._stats.uploads += 1
-                return file.shown()
+                return file.as_json()
             case ["GET", "files"]:
                 return self._files.listed(call.body)
             case ["GET", "files", file_id]:
-                return self._files.get(file_id).shown()
+                return self._files.get(file_id).as_json()
             case ["GET", "files", file_id, "content"]:
                 return self._files.get(file_id)
             case ["DELETE", "files", file_id]:

@@ -1,4 +1,4 @@
-"""The input file of a batch: its lines checked as the API checks them before it starts, and found again one by one."""
+"""The input file of a batch: its lines checked as the API does, and read again one by one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from batchgen.simulator.texts import prompt_tokens
 MOST_TASKS = 50_000  # lines of a file, and inputs of all its lines for embeddings
 MOST_ERRORS = 100  # that are listed
 
-# The event loop is let go after so many lines: a large file must not hold up the other requests.
+# Lines after which other requests get their turn: a large file must not delay them.
 BREATH = 64
 
 _EMBEDDINGS = "/v1/embeddings"
@@ -25,9 +25,10 @@ _FIELDS = {"custom_id": str, "method": str, "url": str, "body": dict}
 
 @dataclass(slots=True, kw_only=True)
 class Tasks:
-    """What is known of an input file: where its lines begin, and what is wrong with it.
+    """An input file: where its lines begin, and its errors.
 
-    starts: offsets in bytes; errors: official batch errors, MOST_ERRORS at most, empty when the file is sound
+    starts: offsets in bytes; errors: official batch errors, MOST_ERRORS at most, empty when the
+        file is sound
     model: of all lines; tokens: that they send; inputs: texts to embed
     """
 
@@ -38,7 +39,7 @@ class Tasks:
     inputs: int = 0
     seen: set[bytes] = field(default_factory=set)
 
-    def wrong(
+    def add_error(
         self, code: str, message: str, *, line: int | None = None, param: str | None = None
     ) -> None:
         """Note an error of the file, or of its `line` (from 1)."""
@@ -59,16 +60,16 @@ async def read_tasks(path: Path, endpoint: str) -> Tasks:
     with _opened(path) as source:
         for number, (start, raw) in enumerate(_lines(source), start=1):
             if number > MOST_TASKS:
-                tasks.wrong("too_many_tasks", f"The batch has more than {MOST_TASKS} requests.")
+                tasks.add_error("too_many_tasks", f"The batch has more than {MOST_TASKS} requests.")
                 break
             tasks.starts.append(start)
             _check(tasks, number, raw, endpoint)
             if number % BREATH == 0:
                 await asyncio.sleep(0)
     if not tasks.starts:
-        tasks.wrong("empty_file", "The input file has no requests.")
+        tasks.add_error("empty_file", "The input file has no requests.")
     if tasks.inputs > MOST_TASKS:
-        tasks.wrong("too_many_tasks", f"The batch has more than {MOST_TASKS} embedding inputs.")
+        tasks.add_error("too_many_tasks", f"The batch has more than {MOST_TASKS} embedding inputs.")
     # Only the check needs them, and a batch may stay for long.
     tasks.seen.clear()
     return tasks
@@ -82,22 +83,25 @@ def _lines(source: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
 
 def _check(tasks: Tasks, number: int, raw: bytes, endpoint: str) -> None:
-    """Note everything that is wrong with one line."""
+    """Add the errors of one line."""
     try:
         task = parse(raw)
     except ValueError:
         task = None
     if not isinstance(task, dict):
-        tasks.wrong("invalid_json_line", "This line is not parseable as valid JSON.", line=number)
+        tasks.add_error(
+            "invalid_json_line", "This line is not parseable as valid JSON.", line=number
+        )
         return
     for name, kind in _FIELDS.items():
         if task.get(name) in (None, ""):
             message = f"Missing required parameter: '{name}'."
-            tasks.wrong("missing_required_parameter", message, line=number, param=name)
+            tasks.add_error("missing_required_parameter", message, line=number, param=name)
             return
         if not isinstance(task[name], kind):
-            message = f"Invalid type for '{name}': {'an object' if kind is dict else 'a string'} is expected."
-            tasks.wrong("invalid_type", message, line=number, param=name)
+            expected = "an object" if kind is dict else "a string"
+            message = f"Invalid type for '{name}': {expected} is expected."
+            tasks.add_error("invalid_type", message, line=number, param=name)
             return
     _check_envelope(tasks, number, task, endpoint)
     _check_body(tasks, number, task["body"], endpoint)
@@ -111,10 +115,10 @@ def _check_envelope(tasks: Tasks, number: int, task: Body, endpoint: str) -> Non
         message = (
             f"The custom_id '{task['custom_id'][:64]}' is used by another request of this file."
         )
-        tasks.wrong("duplicate_custom_id", message, line=number, param="custom_id")
+        tasks.add_error("duplicate_custom_id", message, line=number, param="custom_id")
     tasks.seen.add(custom_id)
     if task["method"] != "POST":
-        tasks.wrong(
+        tasks.add_error(
             "invalid_method",
             "Only POST requests are taken in a batch.",
             line=number,
@@ -122,7 +126,7 @@ def _check_envelope(tasks: Tasks, number: int, task: Body, endpoint: str) -> Non
         )
     if task["url"] != endpoint:
         message = "The URL provided for this request does not match the batch endpoint."
-        tasks.wrong("url_mismatch", message, line=number, param="url")
+        tasks.add_error("url_mismatch", message, line=number, param="url")
 
 
 def _check_body(tasks: Tasks, number: int, body: Body, endpoint: str) -> None:
@@ -131,7 +135,7 @@ def _check_body(tasks: Tasks, number: int, body: Body, endpoint: str) -> None:
         tasks.model = tasks.model or model
         if model != tasks.model:
             message = "The model of this request does not match the rest of the batch."
-            tasks.wrong("model_mismatch", message, line=number, param="body.model")
+            tasks.add_error("model_mismatch", message, line=number, param="body.model")
     tasks.tokens += prompt_tokens(body)
     if endpoint == _EMBEDDINGS:
         texts = body.get("input")
