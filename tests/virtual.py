@@ -1,4 +1,4 @@
-"""Time that costs none: an event loop whose clock jumps to the next timer, and a run of the backend upon it."""
+"""Virtual time: an event loop whose clock jumps to the next timer, and backend runs on it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from batchgen.dispatch import Attempt, Failure, Outcome, Progress, Received
 from batchgen.dispatch.api.http import Reply
@@ -28,6 +28,8 @@ from batchgen.job import Job, Limits, Price
 from batchgen.kinds import KINDS
 from batchgen.pricing import Prices
 from batchgen.requests import Request
+
+T = TypeVar("T")
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -52,12 +54,13 @@ class _Jumping(selectors.SelectSelector):
             if timeout is None:
                 raise RuntimeError("deadlock: nothing will ever happen again")
             self._loop.now += timeout
-        # Every turn takes a little, as on real clocks: a limiter that waits for a rounding error does not wait for ever.
+        # Every turn takes a little, as on real clocks: else a limiter that waits for a rounding
+        # error would wait for ever.
         self._loop.now += 1e-6
         return events
 
 
-def virtually(work: Coroutine[Any, Any, Any]) -> Any:
+def virtually(work: Coroutine[Any, Any, T]) -> T:
     """The result of a coroutine run in virtual time."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(work)
@@ -105,7 +108,14 @@ Answering = Callable[[Request, int], Awaitable[Reply | Failure] | Reply | Failur
 
 @dataclass
 class Run:
-    """What a run left: calls as (time, id, call of that row from 1), attempts and outcomes by id, why it stopped."""
+    """What a run left.
+
+    calls: (time, id, number of that row's call from 1), in the order of sending.
+    attempts, outcomes, unsent: by id.
+    reserved: nano-dollars of each call.
+    why: what stopped the run.
+    most, in_flight: calls in flight at most, and now.
+    """
 
     calls: list[tuple[float, str, int]] = field(default_factory=list)
     attempts: dict[str, list[Attempt]] = field(default_factory=dict)
@@ -131,7 +141,7 @@ class Run:
 
 
 class Scripted:
-    """The client's place: answers with what a function says."""
+    """A transport that answers with what a function returns."""
 
     def __init__(self, run: Run, answering: Answering) -> None:
         self._run, self._answering = run, answering
@@ -154,7 +164,7 @@ class Scripted:
 
 
 class Memory:
-    """The ledger's place."""
+    """A recorder in memory."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -185,7 +195,7 @@ class Memory:
 
 
 class Turns:
-    """A thread: its requests one after the other, the next only when the one before was answered."""
+    """A thread: each request follows when the one before was answered."""
 
     def __init__(self, run: Run, requests: Sequence[Request]) -> None:
         self._run, self._left = run, list(requests)
@@ -223,7 +233,7 @@ async def work(
     *,
     run: Run | None = None,
     caps: Sequence[int] = (),
-    during: Callable[[OnlineBackend], Awaitable[None]] | None = None,
+    during: Callable[[OnlineBackend], Coroutine[Any, Any, None]] | None = None,
     limiters: LimiterFactory = own_limiter,
     failures_left: int | None = None,
     **options: Any,
