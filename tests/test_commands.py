@@ -1,4 +1,4 @@
-"""plan, status, show, results: everything that is told without sending."""
+"""plan, status, show, results: what can be asked without sending anything."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def test_a_plan_sends_and_writes_nothing(lab: Lab, api: Simulator) -> None:
 
 
 def test_a_plan_counts_what_a_run_then_does(lab: Lab) -> None:
-    """P08 The calls that plan counts are the calls that run makes, for new, changed, failed and blocked rows."""
+    """P08 The calls that plan counts are the calls that run makes, for new, changed, failed and
+    blocked rows.
+    """
     broken = ["answer 2"]
     with serving(
         script=lambda request: "500" if broken and broken[0] in str(request.body) else None
@@ -60,8 +62,10 @@ def test_a_plan_counts_what_a_run_then_does(lab: Lab) -> None:
 
 @pytest.mark.parametrize("fault", ["400_policy", "500"])
 def test_a_plan_counts_the_turns_that_a_run_then_sends(lab: Lab, fault: str) -> None:
-    """P08 plan, and what run announces, count blocked turns only where a turn before them is going to be tried: none after
-    a refusal, all after a failure that passes; and never a turn behind one that no run tries again."""
+    """P08 plan and the announcement of run count blocked turns only behind a turn that is going to
+    be tried: none behind a refusal, all behind a passing failure, and never a turn behind one that
+    no run retries.
+    """
     broken = ["answer 1"]
 
     def script(request: RequestInfo) -> str | None:
@@ -72,7 +76,11 @@ def test_a_plan_counts_the_turns_that_a_run_then_sends(lab: Lab, fault: str) -> 
         (lab.folder / "prompts.csv").write_text(
             "\n".join(["id,thread,text", *lines]) + "\n", encoding="utf-8"
         )
-        parts = {"rows": None, "conversation": {"id": "thread"}, "retry": {"attempts": 1}}
+        parts: dict[str, Any] = {
+            "rows": None,
+            "conversation": {"id": "thread"},
+            "retry": {"attempts": 1},
+        }
         job = lab.job(api.url, **parts)
         assert lab.go(job).rows == {"failed": 1, "blocked": 2, "succeeded": 1}
         broken.clear()
@@ -87,8 +95,9 @@ def test_a_plan_counts_the_turns_that_a_run_then_sends(lab: Lab, fault: str) -> 
 
 
 def test_a_turn_marked_behind_one_that_stops_is_not_planned(lab: Lab, api: Simulator) -> None:
-    """P08 A turn that is to be asked again, behind a turn that no run tries, is sent by no run: plan does not count it, and
-    the run that has nothing else to do needs no key."""
+    """P08 No run sends a turn marked by redo that stands behind a turn which no run tries. So plan
+    does not count it, and a run with nothing else to do needs no key.
+    """
     path, text = lab.folder / "prompts.csv", "id,thread,text\na,t,ECHO:one\nb,t,ECHO:two\n"
     path.write_text(text, encoding="utf-8")
     job = lab.job(api.url, rows=None, conversation={"id": "thread"}, request=_cut(3))
@@ -114,8 +123,9 @@ def _cut(tokens: int) -> dict[str, Any]:
 
 
 def test_verify_asks_for_the_pictures_that_the_tables_show(lab: Lab, api: Simulator) -> None:
-    """P08 verify looks at the pictures of the answers that the tables show, those of outdated rows among them; of one that
-    a newer answer has replaced it asks nothing."""
+    """P08 verify checks the pictures of the answers that the tables show, those of outdated rows
+    too, and not those of an answer that a newer one has replaced.
+    """
 
     def drawing(prompt: str) -> Path:
         return lab.job(
@@ -137,26 +147,27 @@ def test_verify_asks_for_the_pictures_that_the_tables_show(lab: Lab, api: Simula
     assert maintenance.verify(lab.load(job)) == []
 
 
-def test_another_job_in_the_same_folder_is_told(lab: Lab, api: Simulator) -> None:
-    """P08 A job whose output folder another job file used last says so, once and before its rows take their place; a file
-    that was renamed is no other job. Nothing recorded is lost."""
-    said: list[str] = []
+def test_another_job_in_the_same_folder_is_reported(lab: Lab, api: Simulator) -> None:
+    """P08 A job whose output folder another job file used last says so, once, before its rows
+    replace the other's. A renamed job file is the same job. Nothing recorded is lost.
+    """
+    messages: list[str] = []
     one = lab.job(api.url, name="one", rows=2, output={"dir": "shared"})
     two = lab.job(api.url, name="two", rows=None, output={"dir": "shared"}, request=_cut(20))
-    lab.go(one, say=said.append)
-    assert said == []
-    lab.go(two, say=said.append)
-    assert f"shared was last used by {one}; its rows leave the tables" in said[0]
-    said.clear()
-    lab.go(two, say=said.append)
-    assert said == []
-    assert lab.go(one, say=said.append).run.calls == 0
-    assert f"shared was last used by {two}" in said[0]
-    said.clear()
+    lab.go(one, say=messages.append)
+    assert messages == []
+    lab.go(two, say=messages.append)
+    assert f"shared was last used by {one}; its rows leave the tables" in messages[0]
+    messages.clear()
+    lab.go(two, say=messages.append)
+    assert messages == []
+    assert lab.go(one, say=messages.append).run.calls == 0
+    assert f"shared was last used by {two}" in messages[0]
+    messages.clear()
     renamed = one.rename(lab.folder / "three.yaml")
     lab.prompts(3)
-    assert lab.go(renamed, say=said.append).run.calls == 1
-    assert said == []
+    assert lab.go(renamed, say=messages.append).run.calls == 1
+    assert messages == []
 
 
 def test_status_comes_from_the_journal_alone(lab: Lab, api: Simulator) -> None:
@@ -164,10 +175,10 @@ def test_status_comes_from_the_journal_alone(lab: Lab, api: Simulator) -> None:
     job = lab.job(api.url, rows=4)
     lab.go(job, limit=3)
     (lab.folder / "prompts.csv").unlink()
-    told = queries.status(lab.load(job))
-    assert told["rows"] == {"succeeded": 3, "pending": 1}
-    assert (told["total"], told["calls"]) == (4, 3)
-    assert (told["last_run"]["run"], told["last_run"]["exit_code"]) == (1, 0)
+    shown = queries.status(lab.load(job))
+    assert shown["rows"] == {"succeeded": 3, "pending": 1}
+    assert (shown["total"], shown["calls"]) == (4, 3)
+    assert (shown["last_run"]["run"], shown["last_run"]["exit_code"]) == (1, 0)
 
 
 def test_show_tells_everything_of_a_row(lab: Lab) -> None:
@@ -175,11 +186,11 @@ def test_show_tells_everything_of_a_row(lab: Lab) -> None:
     with serving(script=lambda request: "500" if request.seen == 1 else None) as api:
         job = lab.job(api.url, rows=2)
         lab.go(job)
-    (told,) = json.loads(json.dumps(queries.show(lab.load(job), "r2")))
-    assert (told["id"], told["line"], told["status"]) == ("r2", 3, "succeeded")
-    assert told["request"]["body"]["messages"][0]["content"] == "ECHO:answer 2"
-    assert told["outcome"]["response"]["choices"][0]["message"]["content"] == "answer 2"
-    assert [each["http_status"] for each in told["attempts"]] == [500, 200]
+    (shown,) = json.loads(json.dumps(queries.show(lab.load(job), "r2")))
+    assert (shown["id"], shown["line"], shown["status"]) == ("r2", 3, "succeeded")
+    assert shown["request"]["body"]["messages"][0]["content"] == "ECHO:answer 2"
+    assert shown["outcome"]["response"]["choices"][0]["message"]["content"] == "answer 2"
+    assert [each["http_status"] for each in shown["attempts"]] == [500, 200]
     with pytest.raises(
         batchgen.InputError, match="r22: this job has no row with this id; did you mean 'r2'"
     ):
@@ -192,9 +203,9 @@ def test_show_of_a_job_that_has_changed_says_what_is_wrong(lab: Lab, api: Simula
     lab.go(job)
     body = {"model": "gpt-5.6-luna", "messages": [{"role": "user", "content": "{{ 1 // 0 }}"}]}
     lab.job(api.url, rows=None, request=body)
-    (told,) = queries.show(lab.load(job), "r1")
-    assert "division" in told["request"]["error"] or "zero" in told["request"]["error"]
-    assert told["outcome"]["status"] == "succeeded"
+    (shown,) = queries.show(lab.load(job), "r1")
+    assert "division" in shown["request"]["error"] or "zero" in shown["request"]["error"]
+    assert shown["outcome"]["status"] == "succeeded"
 
 
 def test_the_python_api_gives_the_table_as_a_frame(lab: Lab, api: Simulator) -> None:
@@ -218,7 +229,9 @@ def test_simulated_and_real_results_stay_apart(lab: Lab, api: Simulator) -> None
 
 
 def test_the_second_of_two_at_once_is_busy(lab: Lab, api: Simulator) -> None:
-    """P06 redo takes the job's lock like run does: while another holds it, it ends at once with 75; reading needs no lock."""
+    """P06 redo takes the job's lock as run does: while another process holds it, redo ends at once
+    with 75. Reading needs no lock.
+    """
     job = lab.load(lab.job(api.url, rows=2))
     batchgen.run(job)
     with Workspace.of(job).locked():
@@ -232,7 +245,9 @@ def test_the_second_of_two_at_once_is_busy(lab: Lab, api: Simulator) -> None:
 
 
 def test_a_planted_link_is_not_followed(lab: Lab, api: Simulator) -> None:
-    """P34 A symlink in the journal's, the lock's or a table's place is refused or replaced, never written through."""
+    """P34 A symlink in place of the journal, the lock or a table is refused or replaced, never
+    followed.
+    """
     victim = lab.folder / "victim"
     victim.write_text("precious", encoding="utf-8")
     for name in ("journal.db", ".lock", "journal.db-wal"):
@@ -251,7 +266,9 @@ def test_a_planted_link_is_not_followed(lab: Lab, api: Simulator) -> None:
 
 
 def test_nothing_simulated_stands_for_an_answer(lab: Lab) -> None:
-    """P08 One row's simulated request and its real one have two keys, wherever their journals are."""
+    """P08 A row's simulated request and its real one have different fingerprints, wherever the
+    journals are.
+    """
     job = lab.load(lab.job("http://127.0.0.1:9/v1"))
     real, simulated = (
         Workspace.of(job, simulate=each).renderer.request({"id": "r1", "text": "x"}, {})

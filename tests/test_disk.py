@@ -1,4 +1,6 @@
-"""Files: whole or not at all, never through a link, with the user's own modes, and a full disk said so."""
+"""Files: whole or absent, never written through a link, with the user's modes; a full disk is
+reported.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from batchgen.simulator import Simulator
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:
-    """P04 While it is written the old file stands; when the block ends well the new one does, with nothing beside it."""
+    """P04 The old file stays until the block ends well; then the new one replaces it, with nothing
+    beside it.
+    """
     path = tmp_path / "a.csv"
     path.write_text("old", encoding="utf-8")
     with atomic_write(path) as file:
@@ -51,7 +55,7 @@ def test_a_broken_writing_leaves_the_old_file(tmp_path: Path, error: BaseExcepti
 
 
 def test_a_failed_fsync_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P03 What could not be synced was not written: the old file stays, and the run is told."""
+    """P03 If the file cannot be synced, the old one stays and an error is raised."""
     path = tmp_path / "a.csv"
     path.write_text("old", encoding="utf-8")
 
@@ -96,7 +100,9 @@ with atomic_write(Path(sys.argv[1])) as file:
 
 
 def test_a_full_disk_is_told(tmp_path: Path) -> None:
-    """P03 No room: one sentence that says what to do, the old file whole, nothing beside it; no signal kills the process."""
+    """P03 A full disk: one sentence says what to do, the old file is whole, nothing is beside it,
+    and no signal kills the process.
+    """
     path = tmp_path / "a.csv"
     path.write_text("old", encoding="utf-8")
     done = subprocess.run(
@@ -143,7 +149,9 @@ def test_folders(tmp_path: Path) -> None:
 
 
 def test_what_a_crash_left_is_swept(tmp_path: Path) -> None:
-    """P04 Half-written files of processes that are gone go; those of one that runs, and all others, stay."""
+    """P04 Temporary files of processes that are gone are removed; those of a running process and
+    all other files stay.
+    """
     gone = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
     )
@@ -166,7 +174,9 @@ def test_what_a_crash_left_is_swept(tmp_path: Path) -> None:
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:
-    """P34 Neither a log nor a table is written through a link or into a pipe that somebody planted."""
+    """P34 Neither a log nor a table is written through a link or into a pipe that somebody
+    planted.
+    """
     target = tmp_path / "target"
     target.write_text("kept", encoding="utf-8")
     (tmp_path / "run.log").symlink_to(target)
@@ -189,7 +199,9 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
 
 
 def test_network_file_systems_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P02 A journal on a network file system is refused before anything is kept there; the nearest mount counts."""
+    """P02 A journal on a network file system is refused before anything is written there; the
+    nearest mount decides.
+    """
     mounts, share = tmp_path / "mounts", tmp_path / "a share"
     monkeypatch.setattr(disk, "MOUNTS", mounts)
     mounts.write_text(
@@ -209,7 +221,9 @@ def test_network_file_systems_are_refused(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_modes_follow_the_umask(lab: Lab, api: Simulator) -> None:
-    """P38 Under umask 077 a run's files are 0600 and its folders 0700: journal, lock, log, tables, report and pictures."""
+    """P38 Under umask 077 the files of a run are 0600 and its folders 0700: journal, lock, log,
+    tables, report, pictures.
+    """
     lab.prompts(1)
     job = lab.job(api.url, kind="image", request={"model": "gpt-image-2", "prompt": "{{ text }}"})
     done = subprocess.run(
@@ -232,7 +246,7 @@ def test_modes_follow_the_umask(lab: Lab, api: Simulator) -> None:
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    found = {
+    modes = {
         path.relative_to(lab.folder).as_posix(): path.stat().st_mode & 0o777
         for path in lab.output().rglob("*")
     }
@@ -241,19 +255,21 @@ def test_modes_follow_the_umask(lab: Lab, api: Simulator) -> None:
         "outputs/job/.lock",
         "outputs/job/run.log",
         "outputs/job/images/r1.png",
-    } <= set(found)
+    } <= set(modes)
     assert {
         name: mode
-        for name, mode in found.items()
+        for name, mode in modes.items()
         if mode != (0o700 if (lab.folder / name).is_dir() else 0o600)
     } == {}
     assert lab.output().stat().st_mode & 0o777 == 0o700
-    assert [name for name in found if name.endswith(".tmp")] == []
+    assert [name for name in modes if name.endswith(".tmp")] == []
 
 
 @pytest.mark.parametrize("name", ["open", "fsync", "replace"])
 def test_a_folder_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """P05 A folder that is there, but in which no file can be made, synced or renamed, is refused; nothing is left in it."""
+    """P05 A folder in which no file can be made, synced or renamed is refused, and nothing is left
+    in it.
+    """
 
     def fails(*_: object, **__: object) -> int:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))

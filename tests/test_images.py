@@ -1,4 +1,4 @@
-"""Pictures: names that are safe and never meet, bytes that decode, files that nobody overwrites."""
+"""Pictures: safe and unique names, bytes that decode, files that nothing overwrites."""
 
 from __future__ import annotations
 
@@ -97,7 +97,9 @@ HOSTILE = [
 
 @pytest.mark.parametrize("identity", HOSTILE)
 def test_names_are_safe(identity: str) -> None:
-    """P33 Whatever the id: letters, digits, . _ -, never hidden, never a device, never long, never outside."""
+    """P33 For any id: letters, digits, . _ - only; never hidden, a device, too long or outside of
+    the folder.
+    """
     _assert_safe(identity)
 
 
@@ -120,7 +122,9 @@ def test_plain_ids_name_their_files() -> None:
 
 
 def test_names_never_meet() -> None:
-    """P33 Ids that differ only by case, form, cut or lost characters, or that imitate a hash, keep their own names."""
+    """P33 Ids that differ only by case, Unicode form, truncation or removed characters, or that
+    imitate a hash, get different names.
+    """
     ids = list(dict.fromkeys(HOSTILE))
     ids += [slug(identity) for identity in ids if slug(identity) not in ids]
     ids += [slug(identity).lower() for identity in ids if slug(identity).lower() not in ids]
@@ -181,7 +185,9 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def test_bombs_are_not_unpacked() -> None:
-    """P35 A small file that says it has gigapixels, or a thousand frames, is refused before it is unpacked."""
+    """P35 A small file that claims gigapixels or a thousand frames is refused before it is
+    unpacked.
+    """
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     bomb = (
         b"\x89PNG\r\n\x1a\n"
@@ -207,8 +213,10 @@ def _refused_for_good(data: bytes, words: str) -> None:
 
 
 def test_the_largest_pictures_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """P35 What the API may send is unpacked: sixteen frames of its largest size; one frame may be as large as the bound says.
-    What is larger is refused for good, for a repeat would cost the same again and bring the same."""
+    """P35 Everything that the API may send is unpacked: sixteen frames of its largest size, and one
+    frame up to the bound. Anything larger is refused for good: a retry would cost the same and
+    bring the same.
+    """
     assert MAX_ALL_PIXELS >= 16 * 3840 * 2160
     monkeypatch.setattr(verification, "MAX_PIXELS", 1000)
     monkeypatch.setattr(verification, "MAX_ALL_PIXELS", 1600)
@@ -219,14 +227,18 @@ def test_the_largest_pictures_are_whole(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_bounds_on_pixels_are_batchgen_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """P35 Pillow warns of pictures that are within the bounds; they are whole all the same."""
+    """P35 Pillow warns about pictures that are within the bounds; they are accepted all the
+    same.
+    """
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
     assert verify(drawn(size=(16, 16))) == "png"
     _refused_for_good(drawn(size=(40, 40)), "pixels")
 
 
 def test_one_picture_is_unpacked_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """P35 Threads take turns: else pictures fill the memory together, and leave warnings as errors for the whole process."""
+    """P35 Threads unpack in turn: together they could exhaust the memory, and would leave warnings
+    as errors for the whole process.
+    """
     before, data, met = list(warnings.filters), drawn(), []
     both, opened = threading.Barrier(2, timeout=0.2), Image.open
 
@@ -251,12 +263,17 @@ SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9">{}</svg>'
 
 DRAWING = """
 <title>url(https://example.com) and javascript: are words here</title>
-<defs><linearGradient id="g" gradientTransform="rotate(9)"><stop offset="0" stop-color="#fff"/></linearGradient>
-<filter id="f"><feGaussianBlur stdDeviation="1"/></filter><clipPath id="c"><rect width="1"/></clipPath>
+<defs><linearGradient id="g" gradientTransform="rotate(9)">
+<stop offset="0" stop-color="#fff"/></linearGradient>
+<filter id="f"><feGaussianBlur stdDeviation="1"/></filter>
+<clipPath id="c"><rect width="1"/></clipPath>
 <marker id="m"><path d="M0 0L1 1z"/></marker></defs>
-<style type="text/css"><![CDATA[ .a { fill: url(#g); filter: url( '#f' ) } ]]> .b { content: "\\201C" }</style>
-<g class="a" style="fill:url(#g); clip-path: url(&quot;#c&quot;)" marker-end="url(#m)" font-family="Ümlaut Sans">
-<text x="1" aria-label="see https://example.com">a<tspan dy="1">b</tspan><textPath href="#p">c</textPath></text>
+<style type="text/css"><![CDATA[ .a { fill: url(#g); filter: url( '#f' ) } ]]>
+.b { content: "\\201C" }</style>
+<g class="a" style="fill:url(#g); clip-path: url(&quot;#c&quot;)" marker-end="url(#m)"
+ font-family="Ümlaut Sans">
+<text x="1" aria-label="see https://example.com">a<tspan dy="1">b</tspan>
+<textPath href="#p">c</textPath></text>
 <use xlink:href="#g" xmlns:xlink="http://www.w3.org/1999/xlink"/></g>
 """
 
@@ -347,8 +364,9 @@ H = 'xmlns:h="http://www.w3.org/1999/xhtml"'
     ],
 )
 def test_svg_is_refused_for_good(body: str) -> None:
-    """P35 What runs, moves or loads is refused whichever way it is written, and not asked for again: a model that writes it
-    once will again."""
+    """P35 An SVG that runs, moves or loads something is refused however it is written, and not
+    retried: the same model would write it again.
+    """
     _refused_for_good(SVG.format(body).encode(), "SVG")
 
 
@@ -370,7 +388,9 @@ def test_base64() -> None:
 
 
 def test_pictures_are_written_and_known_again(tmp_path: Path) -> None:
-    """P04 A picture's file has the bytes, size and hash that its record says, and a changed file is noticed."""
+    """P04 A picture's file has the bytes, size and hash that its record says, and a changed file is
+    noticed.
+    """
     data = drawn()
     (picture,) = folder(tmp_path).save([encoded(data)], "a")
     assert (tmp_path / "images" / "a.png").read_bytes() == data
@@ -395,17 +415,21 @@ def test_pictures_are_written_and_known_again(tmp_path: Path) -> None:
 
 
 def test_several_pictures_are_numbered_and_all_or_none(tmp_path: Path) -> None:
-    """P35 With n above 1 each has its number and its own format; one bad picture and none is written."""
+    """P35 With n above 1 each picture has its number and its own format; if one is bad, none is
+    written.
+    """
     pictures = folder(tmp_path)
-    found = pictures.save([encoded(drawn()), encoded(drawn("JPEG"))], "a")
-    assert [picture.path for picture in found] == ["images/a-1.png", "images/a-2.jpg"]
+    saved = pictures.save([encoded(drawn()), encoded(drawn("JPEG"))], "a")
+    assert [picture.path for picture in saved] == ["images/a-1.png", "images/a-2.jpg"]
     with pytest.raises(UnreadableReplyError):
         pictures.save([encoded(drawn()), encoded(drawn()[:-20])], "b")
     assert sorted(os.listdir(tmp_path / "images")) == ["a-1.png", "a-2.jpg"]
 
 
 def test_owned_pictures_are_never_overwritten(tmp_path: Path) -> None:
-    """P33 A name that an answer owns, or was given a moment ago, is not given again; what a crash left is replaced."""
+    """P33 A name that an answer owns, or that was taken a moment ago, is not given again; a file
+    that a crash left is replaced.
+    """
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "old.png").write_bytes(b"paid for")
     (tmp_path / "images" / "left.png").write_bytes(b"left by a crash")
@@ -422,13 +446,15 @@ def test_owned_pictures_are_never_overwritten(tmp_path: Path) -> None:
 
 
 def test_long_names_written_at_once(tmp_path: Path) -> None:
-    """P04 Threads whose pictures' names begin alike do not write into each other's temporary files."""
+    """P04 Threads whose pictures have similar names do not write into each other's temporary
+    files.
+    """
     pictures = folder(tmp_path)
     data = [drawn(size=(300, 300), shade=n) for n in range(12)]
-    found: list[dict[str, object]] = []
+    saved: list[dict[str, object]] = []
 
     def save(n: int) -> None:
-        found.extend(
+        saved.extend(
             asdict(picture) for picture in pictures.save([encoded(data[n])], "x" * 150 + str(n))
         )
 
@@ -437,12 +463,14 @@ def test_long_names_written_at_once(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == len(data)
-    assert all(is_intact(tmp_path, picture, rehash=True) for picture in found)
+    assert len(saved) == len(data)
+    assert all(is_intact(tmp_path, picture, rehash=True) for picture in saved)
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:
-    """P34 An images folder that is a link is refused; a link in a picture's place is replaced, not written through."""
+    """P34 An images folder that is a link is refused; a link in place of a picture is replaced, not
+    followed.
+    """
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (tmp_path / "job").mkdir()

@@ -29,8 +29,9 @@ def script(request: RequestInfo) -> str | None:
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
 def test_export_makes_everything_again(lab: Lab, form: str) -> None:
-    """P10 Delete everything but the journal: export makes the tables and report.json again, byte for byte (Parquet: cell
-    for cell)."""
+    """P10 Delete everything but the journal: export makes the tables and report.json again, byte
+    for byte (Parquet: cell for cell).
+    """
     with serving(script=script) as api:
         columns = {"length": "{{ output | length }}"}
         job = lab.job(
@@ -84,8 +85,9 @@ def test_export_of_pictures_and_conversations_is_the_same(lab: Lab, api: Simulat
 
 
 def test_the_report_counts_rows_calls_tokens_and_money(lab: Lab) -> None:
-    """P45 The report's counts sum to its rows, its calls are those the server saw, and its tokens and cost those of the
-    attempts, for the run and for all runs."""
+    """P45 The report's counts sum to its rows, its calls are those the server saw, and its tokens
+    and cost those of the attempts, for the run and for all runs.
+    """
     with serving(script=script) as api:
         job = lab.job(api.url, rows=6, pricing=PRICING)
         one, two = lab.go(job, limit=4), lab.go(job)
@@ -103,7 +105,9 @@ def test_the_report_counts_rows_calls_tokens_and_money(lab: Lab) -> None:
 
 
 def test_the_line_says_what_happened(lab: Lab, api: Simulator) -> None:
-    """P45 One honest line: rows by status, calls or none, tokens, money with enough digits, the table."""
+    """P45 One line for a person: rows by status, calls or none, tokens, money with enough digits,
+    the table.
+    """
     job = lab.job(api.url, rows=1, pricing=PRICING)
     line = lab.go(job).line()
     assert line.startswith("job: 1 row: 1 succeeded; 1 call; ")
@@ -133,7 +137,9 @@ def test_an_unknown_cost_is_unknown(cost: float, unpriced: int, text: str) -> No
 
 
 def test_an_unknown_price_leaves_the_cost_empty(lab: Lab, api: Simulator) -> None:
-    """P45 A model without a price: cost is empty in the table, unknown in plan and counted as unpriced in the report."""
+    """P45 A model without a price: cost is empty in the table, unknown in plan, and counted as
+    unpriced in the report.
+    """
     body = {
         "model": "home-made",
         "messages": [{"role": "user", "content": "{{ text }}"}],
@@ -149,7 +155,9 @@ def test_an_unknown_price_leaves_the_cost_empty(lab: Lab, api: Simulator) -> Non
 
 
 def test_the_report_says_what_was_learned(lab: Lab) -> None:
-    """P45 The limits that the server named are in the line, in report.json and in run.log; of a server without any, nothing."""
+    """P45 The limits that the server named are in the line, in report.json and in run.log; nothing
+    for a server that named none.
+    """
     with serving(Settings(rpm=60_000, tpm=9_000_000)) as api:
         report = lab.go(lab.job(api.url, rows=3))
     assert (

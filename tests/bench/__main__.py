@@ -1,7 +1,7 @@
 """All benchmarks, or those that are named: `python tests/bench [cpu ...] [--rows N] [--rounds N]`.
 
-Nothing here passes or fails: each scenario prints what it measured beside its target. Ratios are of rounds in turns on one
-machine; carry those, not the absolutes.
+Nothing here passes or fails: each scenario prints what it measured beside its target. Ratios
+compare rounds in turn on one machine; they hold on other machines, absolute numbers do not.
 """
 
 from __future__ import annotations

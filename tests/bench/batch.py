@@ -1,4 +1,6 @@
-"""Jobs in `mode: batch`: what it costs to submit them in one run and to collect them in the next, beside a script."""
+"""Jobs in `mode: batch`: the cost of submitting in one run and collecting in the next, beside a
+script.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ IMAGE = {"kind": "image", "request": {"model": "gpt-image-2", "prompt": "{{ text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lived:
-    """One job: its two runs, by step, with the CPU seconds of their dispatch, what the server got, and lines that are wrong."""
+    """The two runs of one job: CPU seconds of their dispatch by step, what the server received, and
+    wrong lines.
+    """
 
     runs: Mapping[str, Ran]
     dispatch: Mapping[str, float]
@@ -52,11 +56,11 @@ class Lived:
 
 def _lived(rows: int, *, size: int = 0) -> Lived:
     """Submit a job and collect it: texts, or pictures of so many bytes."""
-    with folder() as place, folder() as files, batching(files, size) as url:
-        prompts = write_rows(place / "prompts.csv", rows)
+    with folder() as home, folder() as files, batching(files, size) as url:
+        prompts = write_rows(home / "prompts.csv", rows)
         job = write_job(prompts, url, {}, mode="batch", **(IMAGE if size else {}))
         done = {name: staged(job, code=code) for name, code in zip(STEPS, (6, 0), strict=True)}
-        results = place / "outputs" / job.stem / "results.csv"
+        results = home / "outputs" / job.stem / "results.csv"
         wrong = wrong_lines(prompts, results) + (_lost(results) if size else _strayed(results))
         seen = stats(url)
     return Lived(
@@ -69,7 +73,7 @@ def _lived(rows: int, *, size: int = 0) -> Lived:
 
 
 def _strayed(results: Path) -> int:
-    """Answers that are another row's."""
+    """Answers that belong to another row."""
     with results.open(encoding="utf-8", newline="") as file:
         return sum(
             line["output"].partition(":")[0] != line["text"].partition(":")[0]
@@ -78,25 +82,26 @@ def _strayed(results: Path) -> int:
 
 
 def _lost(results: Path) -> int:
-    """Pictures that are not there."""
+    """Pictures that are missing."""
     with results.open(encoding="utf-8", newline="") as file:
         return sum(not (results.parent / line["output"]).is_file() for line in csv.DictReader(file))
 
 
 def _script(rows: int) -> dict[str, Any]:
     """The yardstick's CPU seconds by step, and its `peak` in MiB."""
-    with folder() as place, folder() as files, batching(files) as url:
+    with folder() as home, folder() as files, batching(files) as url:
         done = ran(
-            sys.executable, HERE / "batchscript.py", url, write_rows(place / "prompts.csv", rows)
+            sys.executable, HERE / "batchscript.py", url, write_rows(home / "prompts.csv", rows)
         )
     return {**json.loads(done.out), "peak": done.peak}
 
 
 def batch(rows: int | None, rounds: int | None) -> Iterator[Line]:
-    """A chat job of ROWS rows, or of `rows`, and one of a tenth, in turns with the script.
+    """A chat job of ROWS rows (or `rows`) and one of a tenth, in turns with the script.
 
-    CPU a row is that of the dispatch with all threads, from the first request rendered or answer read to the last commit,
-    less that of one row; wall, CPU and memory are of the whole process, with pass 1 or the tables.
+    The CPU of a row is that of the dispatch with all threads, from the first rendered request or
+    read answer to the last commit, less that of one row. Wall time, CPU and memory are of the whole
+    process, with pass 1 or the tables.
     """
     rows, rounds = rows or ROWS, rounds or 3
     lives: list[Lived] = []
@@ -145,9 +150,12 @@ def batch(rows: int | None, rounds: int | None) -> Iterator[Line]:
 
 
 def pictures(rows: int | None, rounds: int | None) -> Iterator[Line]:
-    """Batches of PICTURES pictures of some 6 MB each, or of `rows`, and of half as many: whether memory stays flat. A few dozen
-    pictures are too few to tell: each thread of the pool keeps some of what it had, and they take turns. Needs 15 MB of disk
-    for each picture; there are no rounds."""
+    """Batches of PICTURES pictures (or `rows`) of some 6 MB each, and of half as many: whether
+    memory stays flat.
+
+    A few dozen pictures are too few to tell: each thread of the pool keeps some of its memory, and
+    the threads take turns. Needs 15 MB of disk for each picture. There are no rounds.
+    """
     rows = rows or PICTURES
     half = max(1, rows // 2)
     before = _lived(half, size=SIZE).runs["collect"]

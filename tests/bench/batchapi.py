@@ -1,8 +1,9 @@
-"""A loopback server for /files and /batches that costs far less than any client: a batch is complete when it is created.
+"""A loopback server for /files and /batches that costs far less than any client.
 
-`python batchapi.py FOLDER [BYTES]` prints its base URL and serves until it is ended. What is uploaded lies in FOLDER; the
-answers are made of it as they are fetched, in blocks whose lines come in reverse. With BYTES each is a PNG of about so many.
-GET /stats tells what came.
+`python batchapi.py FOLDER [BYTES]` prints its base URL and serves until it is ended. A batch is
+complete when it is created. Uploads are kept in FOLDER; answers are made of them while they are
+fetched, in blocks whose lines come in reverse order. With BYTES each answer is a PNG of about that
+size. GET /stats shows what was received.
 """
 
 from __future__ import annotations
@@ -41,10 +42,13 @@ def png(size: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
-def said(content: str) -> str:
+def answer_to(content: str) -> str:
     """What is answered to a prompt: its number comes back, so that a table can be checked."""
     number = content.partition(":")[0]
-    return f"{number}: a short and useful answer that a model might have written to the prompt, and no more than that."
+    return (
+        f"{number}: a short and useful answer that a model might have written to the prompt, "
+        "and no more than that."
+    )
 
 
 class Api:
@@ -97,7 +101,7 @@ class Api:
         """The list of batches, the newest first."""
         return web.json_response({"object": "list", "data": self._batches[::-1], "has_more": False})
 
-    async def look(self, request: web.Request) -> web.Response:
+    async def retrieve(self, request: web.Request) -> web.Response:
         """GET /batches/{id}."""
         return web.json_response(
             self._batches[int(request.match_info["id"].removeprefix("batch_"))]
@@ -118,10 +122,13 @@ class Api:
 
     def _answer(self, line: bytes) -> str:
         task = json.loads(line)
-        body = self._drawn or json.dumps(completion(said(task["body"]["messages"][-1]["content"])))
+        body = self._drawn or json.dumps(
+            completion(answer_to(task["body"]["messages"][-1]["content"]))
+        )
         name = task["custom_id"]
         response = f'{{"status_code": 200, "request_id": "req_{name}", "body": {body}}}'
-        return f'{{"id": "batch_req_{name}", "custom_id": "{name}", "response": {response}, "error": null}}\n'
+        head = f'{{"id": "batch_req_{name}", "custom_id": "{name}"'
+        return f'{head}, "response": {response}, "error": null}}\n'
 
     async def stats(self, request: web.Request) -> web.Response:
         """GET /stats."""
@@ -152,7 +159,7 @@ async def serve(folder: Path, size: int) -> None:
     app.router.add_post("/v1/files", api.take)
     app.router.add_post("/v1/batches", api.create)
     app.router.add_get("/v1/batches", api.all)
-    app.router.add_get("/v1/batches/{id}", api.look)
+    app.router.add_get("/v1/batches/{id}", api.retrieve)
     app.router.add_get("/v1/files/{id}/content", api.content)
     app.router.add_get("/stats", api.stats)
     runner = web.AppRunner(app, access_log=None)

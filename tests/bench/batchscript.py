@@ -1,8 +1,10 @@
-"""What batches cost by hand: one script with the openai client, json and csv, that keeps nothing but its files.
+"""The cost of batches by hand: a script with the openai client, json and csv that keeps only its
+files.
 
-`python batchscript.py URL PROMPTS.csv` writes the rows into files of 50,000 requests, uploads them, creates the batches,
-fetches the answers and writes a table in the order of the prompts. It prints {"submit": seconds, "collect": seconds} of CPU,
-without imports: of the first two, and of the last two.
+`python batchscript.py URL PROMPTS.csv` writes the rows into files of 50,000 requests, uploads them,
+creates the batches, fetches the answers and writes a table in the order of the prompts. It prints
+{"submit": seconds, "collect": seconds} of CPU without imports: of the first two steps, and of the
+last two.
 """
 
 from __future__ import annotations
@@ -56,11 +58,11 @@ def collect(client: openai.OpenAI, batches: list[str], prompts: Path) -> None:
             assert file is not None
             answers = {}
             for line in client.files.content(file).iter_lines():
-                told = json.loads(line)
-                body = told["response"]["body"]
+                result = json.loads(line)
+                body = result["response"]["body"]
                 choice = body["choices"][0]
                 tokens = body["usage"]["completion_tokens"]
-                answers[int(told["custom_id"])] = (
+                answers[int(result["custom_id"])] = (
                     choice["message"]["content"],
                     tokens,
                     choice["finish_reason"],

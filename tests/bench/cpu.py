@@ -24,7 +24,7 @@ from yardsticks import NAMES, installed
 
 WORKERS = 64
 OWN = {
-    "intake": "of these pass 1",
+    "staging": "of these pass 1",
     "dispatch": "of these dispatch: render, admit, send, read, record",
     "tables": "of these tables and report",
 }
@@ -33,12 +33,13 @@ OWN = {
 def cpu(rows: int | None, rounds: int | None) -> Iterator[Line]:
     """ms CPU a row of batchgen and of each yardstick, in turns, and their ratios round by round.
 
-    batchgen's is that of its whole process with all threads, less a run of one row, its stages by a clock around them.
+    For batchgen it is the CPU of the whole process with all threads, less that of a run of one row;
+    a clock around its stages splits it.
     """
     rows, rounds, times = rows or 20_000, rounds or 3, defaultdict[str, list[float]](list)
     names = [name for name in NAMES if installed(name)]
-    with serving() as url, folder() as place:
-        prompts = write_rows(place / "prompts.csv", rows)
+    with serving() as url, folder() as home:
+        prompts = write_rows(home / "prompts.csv", rows)
         for number in range(rounds):
             for name, milliseconds in _batchgen(url, rows).items():
                 times[name].append(milliseconds)
@@ -68,8 +69,8 @@ def parts(rows: int | None, rounds: int | None) -> Iterator[Line]:
     """µs of CPU that each part of a row's way takes, alone and warm."""
     rows, times = rows or 5_000, defaultdict[str, list[float]](list)
     for number in range(rounds or 3):
-        with folder() as place:
-            prompts = write_rows(place / "prompts.csv", rows)
+        with folder() as home:
+            prompts = write_rows(home / "prompts.csv", rows)
             job = write_job(prompts, "http://127.0.0.1:1/v1", {})
             for name, value in json.loads(
                 ran(sys.executable, HERE / "parts.py", prompts, job).out
@@ -84,9 +85,9 @@ def _batchgen(url: str, rows: int) -> dict[str, float]:
     """ms CPU a row: `whole`, and by stage."""
     spent = []
     for size in (1, rows):
-        with folder() as place:
+        with folder() as home:
             done, stages = staged(
-                write_job(write_rows(place / "prompts.csv", size), url, {"concurrency": WORKERS})
+                write_job(write_rows(home / "prompts.csv", size), url, {"concurrency": WORKERS})
             )
             spent.append({"whole": done.cpu, **stages})
     start, run = spent

@@ -1,4 +1,6 @@
-"""A large job from its first plan to its tables: what each command costs, what stays on the disk, and whether it is right."""
+"""A large job from its first plan to its tables: the cost of each command, the disk space, and
+wrong lines.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,13 @@ FORMATS = ("csv", "jsonl")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Life:
-    """What was measured of one job: its commands, each in a process of its own; the journal's MB after pass 1 and in the
-    end; and `wrong`, the lines of results.csv that are not what the prompts ask for at their place."""
+    """What was measured of one job: each command in a process of its own, the journal's MB after
+    pass 1 and in the end, and in `wrong` the lines of results.csv that do not match the prompts.
+    """
 
     plan: Ran
-    intake: Ran
-    intake_mb: float
+    staging: Ran
+    staging_mb: float
     run: Ran
     run_mb: float
     plan_again: Ran
@@ -35,16 +38,18 @@ class Life:
 
 @cache
 def life(suffix: str, rows: int) -> Life:
-    """Live through a job of so many rows, in files that end in `suffix`. Needs some 3 GB of disk for a million."""
-    with serving() as url, folder() as place:
-        prompts = write_rows(place / f"prompts.{suffix}", rows)
+    """Run a job of so many rows, in files that end in `suffix`, from plan to export. A million rows
+    need some 3 GB of disk.
+    """
+    with serving() as url, folder() as home:
+        prompts = write_rows(home / f"prompts.{suffix}", rows)
         job = write_job(prompts, url, {"concurrency": 64})
-        output = place / "outputs" / job.stem
+        output = home / "outputs" / job.stem
         note(f"{rows:,} rows of {suffix}: plan")
         plan = ran(*BATCHGEN, "plan", job)
         # The key is asked for when pass 1 is done: without one that is all.
-        intake = ran(*BATCHGEN, "run", job, code=4, key=None)
-        intake_mb = _journal(output)
+        staging = ran(*BATCHGEN, "run", job, code=4, key=None)
+        staging_mb = _journal(output)
         shutil.rmtree(output)
         note(f"{rows:,} rows of {suffix}: run")
         run = ran(*BATCHGEN, "run", job, "--quiet")
@@ -56,8 +61,8 @@ def life(suffix: str, rows: int) -> Life:
         wrong = wrong_lines(prompts, output / "results.csv")
     return Life(
         plan=plan,
-        intake=intake,
-        intake_mb=intake_mb,
+        staging=staging,
+        staging_mb=staging_mb,
         run=run,
         run_mb=run_mb,
         plan_again=again[0],
@@ -76,10 +81,10 @@ def wrong_lines(prompts: Path, results: Path) -> int:
     """Lines that differ from the prompts in number, order, id, text, or have no answer."""
     with (
         prompts.open(encoding="utf-8", newline="") as asked,
-        results.open(encoding="utf-8", newline="") as told,
+        results.open(encoding="utf-8", newline="") as table,
     ):
         wanted = csv.DictReader(asked) if prompts.suffix == ".csv" else map(json.loads, asked)
-        return sum(not _fits(*pair) for pair in zip_longest(wanted, csv.DictReader(told)))
+        return sum(not _fits(*pair) for pair in zip_longest(wanted, csv.DictReader(table)))
 
 
 def _fits(prompt: dict[str, str] | None, line: dict[str, str] | None) -> bool:
@@ -95,14 +100,16 @@ def _if_million(rows: int, most: float) -> Target | None:
 
 
 def memory(rows: int | None, rounds: int | None) -> Iterator[Line]:
-    """Peak memory of whole runs at growing sizes, the largest of `rows`; exact, so there are no rounds."""
+    """Peak memory of whole runs at growing sizes, the largest of `rows`; exact, so there are no
+    rounds.
+    """
     most = rows or ROWS
     for suffix in FORMATS:
         lives = {size: life(suffix, size) for size in (most // 100, most // 10, most)}
-        for size, found in lives.items():
+        for size, life_of_job in lives.items():
             yield Line(
                 f"{suffix}, {size:,} rows: peak of the run",
-                [found.run.peak],
+                [life_of_job.run.peak],
                 "MiB",
                 _if_million(size, 120),
             )
@@ -110,32 +117,41 @@ def memory(rows: int | None, rounds: int | None) -> Iterator[Line]:
         yield Line(
             f"{suffix}: {most:,} rows beside {most // 100:,}", [growth], "x", _if_million(most, 1.1)
         )
-        for size, found in lives.items():
+        for size, life_of_job in lives.items():
             limit = _if_million(size, 400)
             yield Line(
-                f"{suffix}, {size:,} rows: journal after pass 1", [found.intake_mb], "MB", limit
+                f"{suffix}, {size:,} rows: journal after pass 1",
+                [life_of_job.staging_mb],
+                "MB",
+                limit,
             )
-            yield Line(f"{suffix}, {size:,} rows: journal in the end", [found.run_mb], "MB")
+            yield Line(f"{suffix}, {size:,} rows: journal in the end", [life_of_job.run_mb], "MB")
 
 
 def million(rows: int | None, rounds: int | None) -> Iterator[Line]:
     """CPU of each command on a job of a million rows, or of `rows`, start-up included."""
     rows = rows or ROWS
     for suffix in FORMATS:
-        found = life(suffix, rows)
+        life_of_job = life(suffix, rows)
         yield Line(
             f"{suffix}, {rows:,} rows: plan of a new job, CPU",
-            [found.plan.cpu],
+            [life_of_job.plan.cpu],
             "s",
             _if_million(rows, 60),
         )
-        yield Line("its peak", [found.plan.peak], "MiB", _if_million(rows, 120))
-        yield Line("pass 1 into the journal, CPU", [found.intake.cpu], "s", _if_million(rows, 60))
-        yield Line("its peak", [found.intake.peak], "MiB", _if_million(rows, 120))
-        yield Line("the whole run, CPU", [found.run.cpu], "s")
-        yield Line("its wall time, server beside it", [found.run.wall], "s")
-        yield Line("plan when all is done, CPU", [found.plan_again.cpu], "s", _if_million(rows, 2))
-        yield Line("run when all is done, CPU", [found.run_again.cpu], "s", _if_million(rows, 2))
-        yield Line("export, CPU", [found.export.cpu], "s", _if_million(rows, 15))
-        yield Line("its peak", [found.export.peak], "MiB", _if_million(rows, 200))
-        yield Line("lines of results.csv that are wrong", [found.wrong], "", Target(most=0))
+        yield Line("its peak", [life_of_job.plan.peak], "MiB", _if_million(rows, 120))
+        yield Line(
+            "pass 1 into the journal, CPU", [life_of_job.staging.cpu], "s", _if_million(rows, 60)
+        )
+        yield Line("its peak", [life_of_job.staging.peak], "MiB", _if_million(rows, 120))
+        yield Line("the whole run, CPU", [life_of_job.run.cpu], "s")
+        yield Line("its wall time, server beside it", [life_of_job.run.wall], "s")
+        yield Line(
+            "plan when all is done, CPU", [life_of_job.plan_again.cpu], "s", _if_million(rows, 2)
+        )
+        yield Line(
+            "run when all is done, CPU", [life_of_job.run_again.cpu], "s", _if_million(rows, 2)
+        )
+        yield Line("export, CPU", [life_of_job.export.cpu], "s", _if_million(rows, 15))
+        yield Line("its peak", [life_of_job.export.peak], "MiB", _if_million(rows, 200))
+        yield Line("lines of results.csv that are wrong", [life_of_job.wrong], "", Target(most=0))

@@ -1,4 +1,6 @@
-"""What the scenarios share: the server, rows and jobs, processes with their CPU and peak memory, and lines of results."""
+"""What the scenarios share: server, rows, jobs, processes with their CPU and peak memory, printed
+tables.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ from typing import Any
 from yardsticks import KEY, MODEL, MOST
 
 HERE = Path(__file__).parent
-# The copy of batchgen that these files lie in, whatever is installed; and nothing of the caller's API settings.
+# The copy of batchgen that holds these files, whatever is installed; without the caller's API
+# settings.
 ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")},
     "PYTHONPATH": str(HERE.parent.parent),
@@ -98,7 +101,7 @@ def show(name: str, lines: Sequence[Line]) -> None:
 
 
 def note(text: str) -> None:
-    """Say where the measuring is."""
+    """Show which step is being measured."""
     print(f"  {time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
@@ -106,7 +109,7 @@ def note(text: str) -> None:
 def serving(
     latency: float = 0.0, *, requests: float | None = None, tokens: float | None = None
 ) -> Iterator[str]:
-    """The base URL of a new server in a process of its own: seconds for an answer, and its limits a minute."""
+    """The base URL of a new server in its own process: seconds for an answer, limits a minute."""
     words = [str(word) if word is not None else "-" for word in (latency, requests, tokens)]
     with _started("server.py", *words) as url:
         yield url
@@ -114,7 +117,9 @@ def serving(
 
 @contextmanager
 def batching(folder: Path, size: int = 0) -> Iterator[str]:
-    """The base URL of a new server for batches, whose files lie in `folder`: answers are pictures of `size` bytes, if any."""
+    """The base URL of a new server for batches, which keeps its files in `folder`; with `size`,
+    answers are pictures of that many bytes.
+    """
     with _started("batchapi.py", folder, str(size)) as url:
         yield url
 
@@ -146,7 +151,9 @@ def folder() -> Iterator[Path]:
 
 
 def write_rows(path: Path, rows: int) -> Path:
-    """Rows of an id and a text without marks that CSV or JSON would quote; `path` ends in .csv or .jsonl."""
+    """Rows of an id and a text without marks that CSV or JSON would quote; `path` ends in .csv or
+    .jsonl.
+    """
     line = "r{0},{0}: {1}\n" if path.suffix == ".csv" else '{{"id": "r{0}", "text": "{0}: {1}"}}\n'
     with path.open("w", encoding="utf-8") as file:
         file.write("id,text\n" if path.suffix == ".csv" else "")
@@ -155,7 +162,7 @@ def write_rows(path: Path, rows: int) -> Path:
 
 
 def write_job(prompts: Path, url: str, limits: Mapping[str, float], **others: Any) -> Path:
-    """A chat job over the rows beside it, with its `limits`, and what else is to be said, as the job file calls them."""
+    """A chat job over the rows beside it, with `limits` and other top-level keys of a job file."""
     job = {
         "kind": "chat",
         "prompts": {"path": prompts.name, "id": "id"},
@@ -175,7 +182,9 @@ def write_job(prompts: Path, url: str, limits: Mapping[str, float], **others: An
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ran:
-    """A process that has ended well: CPU and wall seconds, peak memory in MiB, and what it wrote."""
+    """A process that has ended well: CPU and wall seconds, peak memory in MiB, and what it
+    wrote.
+    """
 
     cpu: float
     wall: float
@@ -185,8 +194,9 @@ class Ran:
 
 
 def ran(*command: str | Path, code: int = 0, key: str | None = KEY) -> Ran:
-    """Run a command to its end, with an API key or without one. Raises SystemExit when it ends with another code than
-    `code`: then there is nothing to measure."""
+    """Run a command to its end, with an API key or without one. Raises SystemExit when its exit
+    code is not `code`: then there is nothing to measure.
+    """
     environment = {**ENVIRONMENT, **({"OPENAI_API_KEY": key} if key else {})}
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         began = time.monotonic()
@@ -196,7 +206,7 @@ def ran(*command: str | Path, code: int = 0, key: str | None = KEY) -> Ran:
         process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
         err.seek(0)
-        said = Ran(
+        done = Ran(
             cpu=usage.ru_utime + usage.ru_stime,
             wall=wall,
             peak=usage.ru_maxrss / MIB,
@@ -205,9 +215,9 @@ def ran(*command: str | Path, code: int = 0, key: str | None = KEY) -> Ran:
         )
     if process.returncode != code:
         raise SystemExit(
-            f"{' '.join(map(str, command))} ended with {process.returncode}:\n{said.out}{said.err}"
+            f"{' '.join(map(str, command))} ended with {process.returncode}:\n{done.out}{done.err}"
         )
-    return said
+    return done
 
 
 def staged(job: Path, *, code: int = 0) -> tuple[Ran, Mapping[str, float]]:

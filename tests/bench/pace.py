@@ -1,4 +1,6 @@
-"""How much of what the server would give is used: in flight at a latency, and of limits that it enforces."""
+"""How much of what the server allows is used: requests in flight at a latency, and limits that it
+enforces.
+"""
 
 from __future__ import annotations
 
@@ -36,19 +38,21 @@ START = 2.0
 
 
 def inflight(rows: int | None, rounds: int | None) -> Iterator[Line]:
-    """Rows a second of batchgen and of raw aiohttp, in turns, beside the ideal: every worker waits for the server only."""
+    """Rows a second of batchgen and of raw aiohttp, in turns, beside the ideal: workers that wait
+    only for the server.
+    """
     rows, rounds, seen = rows or 60_000, rounds or 3, defaultdict[str, list[float]](list)
     for number in range(rounds):
-        with serving(FAR) as url, folder() as place:
-            job = write_job(write_rows(place / "prompts.csv", rows), url, {"concurrency": MANY})
+        with serving(FAR) as url, folder() as home:
+            job = write_job(write_rows(home / "prompts.csv", rows), url, {"concurrency": MANY})
             ran(*BATCHGEN, "run", job, "--quiet")
-            told = stats(url)
-        took = told["ended"] - told["began"]
+            counts = stats(url)
+        took = counts["ended"] - counts["began"]
         seen["batchgen"].append(rows / took)
-        seen["open"].append(told["open_seconds"] / took)
-        with serving(FAR) as url, folder() as place:
+        seen["open"].append(counts["open_seconds"] / took)
+        with serving(FAR) as url, folder() as home:
             seen["raw"].append(
-                rows / yardstick("raw", url, write_rows(place / "prompts.csv", rows), MANY)["wall"]
+                rows / yardstick("raw", url, write_rows(home / "prompts.csv", rows), MANY)["wall"]
             )
         note(f"inflight, round {number + 1} of {rounds}")
     ideal = MANY / FAR
@@ -71,15 +75,17 @@ def _percent(values: list[float], whole: float) -> list[float]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """Limits a minute, the job's and the server's alike, and whether prompts are very unequal or all alike."""
+    """Limits a minute, the job's and the server's alike, and whether prompts are very unequal or
+    all alike.
+    """
 
     what: str
     unequal: bool
     limits: dict[str, float]
 
 
-# Unequal requests are charged about 1,000 tokens in the mean, so that in the last of these now one limit binds, now the
-# other. No request is larger than what the server's bucket of a second holds.
+# Unequal requests are charged about 1,000 tokens in the mean, so in the last of these the limits
+# bind in turn. No request is larger than the server's bucket, which holds one second's worth.
 PACES = (
     Pace(what="6,000 requests", unequal=False, limits={"requests": 6_000}),
     Pace(what="600,000 tokens, prompts of 50 to 4,000", unequal=True, limits={"tokens": 600_000}),
@@ -92,8 +98,10 @@ PACES = (
 
 
 def limit(rows: int | None, rounds: int | None) -> Iterator[Line]:
-    """The share of each limit that a minute's run uses while it is steady, what was refused, and how late a row was sent:
-    the longest time after one that stands behind it. The number of rows is what a minute lets through."""
+    """The share of each limit that a minute's run uses while it is steady, the refusals, and how
+    late a row was sent: the longest time after a row that follows it in the prompts. The number of
+    rows is what one minute allows.
+    """
     for pace in PACES:
         seen = defaultdict[str, list[float]](list)
         for _ in range(rounds or 1):
@@ -112,20 +120,20 @@ def limit(rows: int | None, rounds: int | None) -> Iterator[Line]:
 
 def _paced(pace: Pace) -> dict[str, float]:
     """One run under limits, as the server saw it."""
-    with serving(LATENCY, **pace.limits) as url, folder() as place:
-        prompts = _write_paced(place / "prompts.csv", pace)
+    with serving(LATENCY, **pace.limits) as url, folder() as home:
+        prompts = _write_paced(home / "prompts.csv", pace)
         job = write_job(
             prompts, url, {f"{name}_per_minute": limit for name, limit in pace.limits.items()}
         )
         ran(*BATCHGEN, "run", job, "--quiet")
-        told = stats(url)
-    sent = [(when, row, tokens) for when, row, tokens, admitted in told["log"] if admitted]
+        counts = stats(url)
+    sent = [(when, row, tokens) for when, row, tokens, admitted in counts["log"] if admitted]
     shares = _shares(pace, sent)
     return {
         **shares,
         "used": max(shares.values()),
         "late": _latest(sent),
-        "refused": told["refused"],
+        "refused": counts["refused"],
     }
 
 
@@ -166,7 +174,7 @@ def _shares(pace: Pace, sent: list[Any]) -> dict[str, float]:
 
 
 def _latest(sent: list[Any]) -> float:
-    """The longest time that a row came after one that stands behind it in the prompts."""
+    """The longest time that a row was sent after one that follows it in the prompts."""
     latest, earliest = 0.0, float("inf")
     first = {row: when for when, row, _ in reversed(sent)}
     for row in sorted(first, reverse=True):

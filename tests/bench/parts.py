@@ -1,7 +1,8 @@
-"""µs of CPU that each part of a row's way takes, one after the other in one process: `python parts.py prompts.csv job.yaml`.
+"""µs of CPU of each part of a row's way, one after the other in one process.
 
-Writes one JSON object: by part the µs a row, each the least of some rounds over all rows. Alone and warm, parts cost less
-than in a run, where every one of them finds the caches full of the others.
+`python parts.py prompts.csv job.yaml` writes one JSON object: µs a row by part, each the least of
+some rounds over all rows. Alone and warm, a part costs less than in a run, where the other parts
+keep evicting its data from the caches.
 """
 
 from __future__ import annotations
@@ -63,9 +64,9 @@ def least(rows: int, work: Callable[[], object]) -> float:
     return min(spent) / rows * 1e6
 
 
-def parts(prompts: Path, place: Workspace) -> dict[str, float]:
+def parts(prompts: Path, workspace: Workspace) -> dict[str, float]:
     """The parts in the order of the flow."""
-    found: dict[str, float] = {}
+    costs: dict[str, float] = {}
     with open_prompts(prompts, display_name=prompts.name, bad_rows="refuse") as file:
         rows = [prompt.columns for prompt in file]
     size = len(rows)
@@ -75,24 +76,24 @@ def parts(prompts: Path, place: Workspace) -> dict[str, float]:
             for _ in file:
                 pass
 
-    found["read a row of CSV"] = least(size, read)
-    render = place.renderer.request
-    found["render a request, and its key"] = least(
+    costs["read a row of CSV"] = least(size, read)
+    render = workspace.renderer.request
+    costs["render a request, and its key"] = least(
         size, lambda: [render(columns, {}) for columns in rows]
     )
-    with place.locked(), place.open() as journal:
+    with workspace.locked(), workspace.open() as journal:
         before = time.process_time()
-        place.stage(journal, capped=False)
-        found["pass 1 as a whole"] = (time.process_time() - before) / size * 1e6
-        found["read a page of rows again"] = least(size, lambda: pages(journal))
+        workspace.stage(journal, capped=False)
+        costs["pass 1 as a whole"] = (time.process_time() - before) / size * 1e6
+        costs["read a page of rows again"] = least(size, lambda: pages(journal))
         requests = [
             render(row.columns, row.axes, row_id=row.id, outcome_id=row.outcome_id)
             for row, _ in rows_with_outcomes(journal)
         ]
         for name, limit in {"no limit": None, "three limits": 1e9}.items():
-            found[f"admit, {name}"] = least(size, partial(admitted, place, requests, limit))
-        kind, model = KINDS["chat"], place.prices
-        found["read a reply, and its cost"] = least(
+            costs[f"admit, {name}"] = least(size, partial(admitted, workspace, requests, limit))
+        kind, model = KINDS["chat"], workspace.prices
+        costs["read a reply, and its cost"] = least(
             size,
             lambda: [
                 model.cost("gpt-5.6-luna", kind.read(json.loads(REPLY), {}).usage) for _ in rows
@@ -101,23 +102,25 @@ def parts(prompts: Path, place: Workspace) -> dict[str, float]:
         for group in (1, 16, 64):
             before = time.process_time()
             run(record(journal, requests, group))
-            found[f"record an answer and its attempt, {group} at once"] = (
+            costs[f"record an answer and its attempt, {group} at once"] = (
                 (time.process_time() - before) / size * 1e6
             )
-        found["read rows and answers for a table"] = least(
+        costs["read rows and answers for a table"] = least(
             size, lambda: list(rows_with_outcomes(journal))
         )
-        found["tables as a whole"] = least(size, lambda: place.tables(journal).write(place.folder))
-    return found
+        costs["tables as a whole"] = least(
+            size, lambda: workspace.tables(journal).write(workspace.folder)
+        )
+    return costs
 
 
-def admitted(place: Workspace, requests: list[Request], limit: float | None) -> None:
+def admitted(workspace: Workspace, requests: list[Request], limit: float | None) -> None:
     """Admit all requests, and settle them."""
-    run(admit(place, requests, limit))
+    run(admit(workspace, requests, limit))
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
-    """Have a coroutine done."""
+    """Run a coroutine to its end."""
     asyncio.run(work)
 
 
@@ -128,21 +131,21 @@ def pages(journal: Journal) -> None:
         after = page[-1].seq
 
 
-async def admit(place: Workspace, requests: list[Request], limit: float | None) -> None:
+async def admit(workspace: Workspace, requests: list[Request], limit: float | None) -> None:
     """Admit all requests, and settle them."""
     admission = Admission(
         requests=limit,
         tokens=limit,
         pictures=limit,
         budgets=[],
-        prices=place.prices,
+        prices=workspace.prices,
         clock=time.monotonic,
     )
     usage = Usage(input_tokens=60, output_tokens=80)
     for request in requests:
-        ticket = await admission.admit(request)
-        admission.settle(ticket, None)
-        admission.record_answer(request, ticket, usage, 0.0)
+        permit = await admission.admit(request)
+        admission.settle(permit, None)
+        admission.record_answer(request, permit, usage, 0.0)
 
 
 async def record(journal: Journal, requests: list[Request], group: int) -> None:

@@ -1,7 +1,9 @@
-"""A loopback server that costs far less than any client: prepared answers, latency, and limits that are really enforced.
+"""A loopback server that costs far less than any client: prepared answers, latency, enforced
+limits.
 
-`python server.py [LATENCY [REQUESTS [TOKENS]]]` prints its base URL and serves until it is ended: seconds for each answer,
-and requests and tokens a minute ("-" for none). POST /v1/chat/completions is answered, GET /stats tells what came.
+`python server.py [LATENCY [REQUESTS [TOKENS]]]` prints its base URL and serves until it is ended.
+LATENCY is in seconds, REQUESTS and TOKENS are a minute ("-" for none). It answers POST
+/v1/chat/completions; GET /stats shows what was received.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 @dataclass(slots=True)
 class Limit:
-    """`rate` units a second, and one second's worth at once; nothing larger than that ever passes."""
+    """A bucket that fills with `rate` units a second and holds those of one second; a larger amount
+    is never admitted.
+    """
 
     rate: float
     level: float = field(init=False)
@@ -40,8 +44,10 @@ class Limit:
 
 @dataclass(slots=True)
 class Stats:
-    """What came so far. `open_seconds` is the sum of every request's time in the server, `began` and `ended` the first and
-    last moment that one was open; `log` has (when, row, tokens, admitted) of each request, where limits are enforced."""
+    """What was received so far. `open_seconds` is the time that all requests spent in the server,
+    `began` and `ended` are the first and last moment when one was open; `log` has (when, row,
+    tokens, admitted) of each request, where limits are enforced.
+    """
 
     requests: int = 0
     refused: int = 0
@@ -67,13 +73,19 @@ class Stats:
 def response(status: str, body: object, headers: str = "") -> bytes:
     """A whole HTTP response with a JSON body; `headers` are lines that each end in CRLF."""
     content = json.dumps(body).encode()
-    head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\nx-request-id: req_bench\r\n{headers}"
+    head = (
+        f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\n"
+        f"x-request-id: req_bench\r\n{headers}"
+    )
     return f"{head}content-length: {len(content)}\r\n\r\n".encode() + content
 
 
 def answer(prompt_tokens: int) -> bytes:
     """A chat completion with its usage."""
-    text = "A short and useful answer that a model might have written to the prompt it was given, and no more than that."
+    text = (
+        "A short and useful answer that a model might have written to the prompt it was given, "
+        "and no more than that."
+    )
     usage = {"prompt_tokens": prompt_tokens, "completion_tokens": ANSWER_TOKENS}
     message = {"role": "assistant", "content": text, "refusal": None}
     body = {
@@ -89,14 +101,15 @@ def answer(prompt_tokens: int) -> bytes:
 
 
 def refusal(seconds: float) -> bytes:
-    """A 429 that says when to come again."""
+    """A 429 that says when to retry."""
     error = {
         "message": "Rate limit reached.",
         "type": "requests",
         "param": None,
         "code": "rate_limit_exceeded",
     }
-    wait = f"retry-after: {max(1, ceil(seconds))}\r\nretry-after-ms: {max(1, ceil(seconds * 1000))}\r\n"
+    milliseconds = max(1, ceil(seconds * 1000))
+    wait = f"retry-after: {max(1, ceil(seconds))}\r\nretry-after-ms: {milliseconds}\r\n"
     return response("429 Too Many Requests", {"error": error}, wait)
 
 
@@ -151,8 +164,8 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._buffer += data
         while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
-            found = _LENGTH.search(self._buffer, 0, end)
-            stop = end + 4 + (int(found[1]) if found else 0)
+            length = _LENGTH.search(self._buffer, 0, end)
+            stop = end + 4 + (int(length[1]) if length else 0)
             if len(self._buffer) < stop:
                 return
             line, body = self._buffer[: self._buffer.index(b"\r\n")], self._buffer[end + 4 : stop]
@@ -171,7 +184,7 @@ class Connection(asyncio.Protocol):
         elif line.startswith(b"GET /stats "):
             self._transport.write(response("200 OK", asdict(service.stats)))
         else:
-            # Whoever sends in chunks, or asks for something else, would measure nothing: it should be seen.
+            # Chunked bodies and other paths would measure nothing, so they must be noticed.
             self._transport.write(
                 response("404 Not Found", {"error": {"message": line.decode("latin-1")}})
             )

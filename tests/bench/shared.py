@@ -1,8 +1,7 @@
-"""What runs that share one limit make of it, against a server that enforces it with a bucket one second deep:
-python tests/bench/shared.py [SECONDS] [SCENE...]
+"""Runs that share one limit, against a server that enforces it with a bucket one second deep.
 
-For each scene: the share of the limit that was used from the first call on, the fullest minute, refusals (429), and what
-each run got of it.
+`python tests/bench/shared.py [SECONDS] [SCENE...]` prints for each scene the share of the limit
+that was used from the first call on, the fullest minute, refusals (429), and the part of each run.
 """
 
 from __future__ import annotations
@@ -168,7 +167,7 @@ async def play(name: str, seconds: float) -> None:
 
 
 def line(name: str, server: Strict) -> str:
-    """What came of a scene. The first second and the last are left out: runs start and end there."""
+    """The results of a scene, without its first and last second, in which runs start and end."""
     began, ended = server.calls[0][0], server.calls[-1][0]
     used = [(at, run, units) for at, run, units in server.calls if began + 1 <= at < ended - 1]
     total = sum(units for *_, units in used)

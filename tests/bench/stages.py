@@ -1,7 +1,8 @@
 """batchgen's command with a clock around its stages: `python stages.py run job.yaml --quiet`.
 
-Ends as the command does, and writes the CPU seconds of the whole process by stage as the last line of stderr: `intake` is
-pass 1, `dispatch` everything from the first request to the last commit, `tables` the tables and the report.
+It ends as the command does. The last line of stderr has the CPU seconds of the whole process by
+stage: `staging` is pass 1, `dispatch` everything from the first request to the last commit,
+`tables` the tables and the report.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from batchgen import runner
 from batchgen.cli import main
+from batchgen.session import Session, session
 from batchgen.workspace import Workspace
 
 spent: dict[str, float] = defaultdict(float)
 
 
 def clocked(owner: Any, name: str, stage: str) -> None:
-    """Count what a function of the runner takes, all threads together, as a stage's."""
+    """Count the CPU seconds of a function, all threads together, for a stage."""
     inner: Callable[..., Any] = getattr(owner, name)
 
     def outer(*args: Any, **options: Any) -> Any:
@@ -35,8 +36,9 @@ def clocked(owner: Any, name: str, stage: str) -> None:
     setattr(owner, name, outer)
 
 
-clocked(Workspace, "take_in", "intake")
-clocked(runner, "_completed", "dispatch")
-clocked(runner, "_finish", "tables")
+clocked(Workspace, "stage", "staging")
+clocked(session, "run_to_end", "dispatch")
+clocked(Session, "write_tables", "tables")
+clocked(Session, "finish", "tables")
 atexit.register(lambda: print(json.dumps(spent), file=sys.stderr))
 main()

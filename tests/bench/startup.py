@@ -15,8 +15,8 @@ def startup(rows: int | None, rounds: int | None) -> Iterator[Line]:
     names = re.findall(
         r"^  (\w+)", ran(*BATCHGEN, "--help").out.partition("Commands:")[2], flags=re.MULTILINE
     )
-    with serving() as url, folder() as place:
-        job = str(write_job(write_rows(place / "prompts.csv", 1), url, {}))
+    with serving() as url, folder() as home:
+        job = str(write_job(write_rows(home / "prompts.csv", 1), url, {}))
         ran(*BATCHGEN, "run", job)
         commands: dict[str, tuple[str, ...]] = {
             "python -c pass": (sys.executable, "-c", "pass"),

@@ -1,7 +1,8 @@
-"""What batchgen is measured against: each sends the same rows in a process of its own, and prints its CPU as JSON.
+"""What batchgen is compared with: each sends the same rows in its own process and prints its CPU as
+JSON.
 
-`python yardsticks.py NAME URL PROMPTS.csv WORKERS` prints {"cpu": seconds, "wall": seconds} of the run phase: from the
-opened session to the last answer, without imports.
+`python yardsticks.py NAME URL PROMPTS.csv WORKERS` prints {"cpu": seconds, "wall": seconds} of the
+run phase: from the opened session to the last answer, without imports.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ async def bounded(send: Send, prompts: Path, workers: int) -> None:
 
 @asynccontextmanager
 async def raw(url: str, workers: int) -> AsyncIterator[Send]:
-    """aiohttp and the standard library's JSON, nothing else: the least that a client of plain Python costs."""
+    """aiohttp and the standard library's JSON, nothing else: the least that a plain Python client
+    costs.
+    """
     import aiohttp
 
     headers = {"authorization": f"Bearer {KEY}"}
@@ -79,7 +82,7 @@ async def sdk(url: str, workers: int) -> AsyncIterator[Send]:
 
 @asynccontextmanager
 async def sdk_default(url: str, workers: int) -> AsyncIterator[Send]:
-    """The openai SDK's create() as it comes."""
+    """The openai SDK's create() with its defaults."""
     import openai
 
     async with openai.AsyncOpenAI(api_key=KEY, base_url=url) as client:
@@ -97,10 +100,13 @@ async def litellm(url: str, workers: int) -> AsyncIterator[Send]:
 
 
 async def cookbook(url: str, prompts: Path, workers: int) -> None:
-    """The pattern of OpenAI's cookbook for parallel requests, written anew: one loop with a millisecond's sleep in each
-    round fills two buckets by the clock, makes a task for each request when both have room, and each task appends its
-    result to a JSONL file. The limits are set so high that they never hold; in flight is what the loop and aiohttp's
-    default of 100 connections let be."""
+    """The pattern of OpenAI's cookbook for parallel requests, rewritten.
+
+    One loop sleeps a millisecond in each round and fills two buckets by the clock. It makes a task
+    for each request when both have room, and each task appends its result to a JSONL file. The
+    limits are too high to hold anything back; the loop and aiohttp's default of 100 connections
+    bound the requests in flight.
+    """
     import aiohttp
 
     limit, pause = 1e12, 0.001

@@ -1,4 +1,6 @@
-"""A canary key through every fault at debug level, and then a search of every byte that was written."""
+"""A canary key passes through every fault at debug level; then every byte that was written is
+searched for it.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def quoting(status: int, key: str, code: str | None = None, **headers: str) -> w
 
 
 def replies(key: str) -> list[web.Response]:
-    """One of each: errors of every class, pages, junk, all with the key; and cut where the key straddles the cut."""
+    """Errors of every class, web pages and junk, all of them with the key, or cut off within the
+    key.
+    """
     page = f"<html><body>Denied for {key}</body></html>"
     return [
         quoting(400, key),
@@ -71,7 +75,7 @@ def replies(key: str) -> list[web.Response]:
 
 
 def answer() -> web.Response:
-    """A true answer: a server that only fails would be an outage, and the job would wait for its end."""
+    """A valid answer: if the server only failed, the job would wait for the end of an outage."""
     message = {"role": "assistant", "content": "fine"}
     choice = {"index": 0, "finish_reason": "stop", "message": message}
     body = {"object": "chat.completion", "model": "gpt-5.6-luna", "choices": [choice]}
@@ -80,8 +84,9 @@ def answer() -> web.Response:
 
 @contextmanager
 def leaky(*, last: int | None = None) -> Iterator[str]:
-    """A server that gives every reply of `replies` in turn, a true answer after each, resets now and then, and `last` (a
-    status) in the end."""
+    """A server that gives every reply of `replies` in turn, a true answer after each, resets now
+    and then, and `last` (a status) in the end.
+    """
     count = itertools.count()
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -122,7 +127,9 @@ def answering(handle: Callable[[web.Request], Awaitable[web.StreamResponse]]) ->
 
 
 def assert_absent(folder: Path, *texts: str) -> None:
-    """The canary and its halves are in no file's name, in no byte of any file, and in none of the texts."""
+    """Neither the canary nor a half of it is in a file's name, in a file, or in one of the
+    texts.
+    """
     for half in HALVES:
         for path in folder.rglob("*"):
             assert half not in path.name
@@ -134,19 +141,22 @@ def assert_absent(folder: Path, *texts: str) -> None:
 
 @pytest.mark.parametrize("last", [None, 401, 403, 429])
 def test_the_key_is_nowhere(lab: Lab, last: int | None) -> None:
-    """P40 A server that quotes the key in every error: it is in no output, journal, log, message or traceback."""
+    """P40 A server quotes the key in every error: the key is in no output, journal, log, message or
+    traceback.
+    """
     env = lab.environ(**LOUD, OPENAI_API_KEY=CANARY)
     with leaky(last=last) as url:
         job = write_job(lab, url, "chat", rows=36, retry={"attempts": 1})
         done = lab.run("run", job, env=env)
-        told = [done.stdout, done.stderr]
+        outputs = [done.stdout, done.stderr]
         assert done.returncode in (3, 4), done.stderr[-2000:]
-        for command in (["show", job, "r1"], ["export", job]):
+        commands: list[list[str | Path]] = [["show", job, "r1"], ["export", job]]
+        for command in commands:
             ended = lab.run(*command, env=env)
-            told += [ended.stdout, ended.stderr]
+            outputs += [ended.stdout, ended.stderr]
     # Something was quoted, or this test shows nothing.
-    assert "[key]" in (lab.output() / "errors.csv").read_text(encoding="utf-8") + "".join(told)
-    assert_absent(lab.folder, *told)
+    assert "[key]" in (lab.output() / "errors.csv").read_text(encoding="utf-8") + "".join(outputs)
+    assert_absent(lab.folder, *outputs)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +171,9 @@ def test_the_key_is_nowhere(lab: Lab, last: int | None) -> None:
     ],
 )
 def test_a_malformed_key_is_nowhere(lab: Lab, spoiled: str, code: int) -> None:
-    """P39 P40 A key with a line break, a space or another script inside is named by its variable and never quoted."""
+    """P39 P40 A key with a line break, a space or a character of another script: the message names
+    its variable and never quotes it.
+    """
     env = lab.environ(**LOUD, OPENAI_API_KEY=spoiled)
     with leaky() as url:
         job = write_job(lab, url, "chat", rows=20, retry={"attempts": 1})
@@ -195,7 +207,9 @@ def test_a_key_file_is_nowhere(lab: Lab) -> None:
 
 
 def test_a_request_id_is_no_place_for_it(lab: Lab) -> None:
-    """P40 A server that sends the key back in a header finds it neither in the journal nor in the errors table."""
+    """P40 A server sends the key back in a header: it is neither in the journal nor in the errors
+    table.
+    """
 
     async def handle(request: web.Request) -> web.Response:
         key = request.headers["Authorization"].removeprefix("Bearer ")

@@ -18,7 +18,9 @@ DEAD = dict.fromkeys(
 
 
 def test_a_simulated_run_without_a_network(lab: Lab) -> None:
-    """A simulated run needs nothing but loopback, and no key: in a network of its own it works as anywhere."""
+    """A simulated run needs only loopback, and no key: it works in a network namespace of its
+    own.
+    """
     job = write_job(lab, "https://api.openai.com/v1", "image", rows=3)
     script = "ip link set lo up && exec " + f"{sys.executable} -m batchgen run {job} --simulate"
     if (

@@ -1,4 +1,4 @@
-"""Signals, two runs at once, output that nobody reads, a process that is stopped, a clock that jumps."""
+"""Signals, two runs at once, closed output, a stopped process, a clock that jumps."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ import pytest
 from lab import Lab, serving
 from scenes import Killer, at_most, run, write_job
 
-from batchgen import BusyError, Options, RunInterruptedError, load_job, signals
+from batchgen import BusyError, Options, RunInterruptedError, disk, load_job, signals
 from batchgen import run as run_job
-from batchgen.session import session
 from batchgen.simulator import RequestInfo, Settings, Simulator
 from batchgen.tables import Tables
 from batchgen.tables.build import Records
@@ -46,11 +45,13 @@ def first_thread() -> None:
         pytest.skip("tests run outside the main thread here")
 
 
-# -- two at once -----------------------------------------------------------------------------------------------------
+# -- two at once -----------------------------------------------------------------------------------
 
 
 def test_two_runs_of_one_job(lab: Lab) -> None:
-    """P06 The second run exits 75 at once, having sent nothing; kill -9 of the first frees the lock."""
+    """P06 The second run exits with 75 at once and sends nothing; kill -9 of the first frees the
+    lock.
+    """
     killer = Killer()
     killer.fault = lambda request: "hang"
     killer.arm(2)
@@ -72,12 +73,14 @@ def test_two_runs_of_one_job(lab: Lab) -> None:
         assert run(job).exit_code == 0
 
 
-# -- signals ---------------------------------------------------------------------------------------------------------
+# -- signals ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", EXITS)
 def test_the_first_signal_drains(lab: Lab, number: signal.Signals) -> None:
-    """P14 The first signal: no new work, what is in flight is answered and recorded, tables are written, 130 or 143."""
+    """P14 The first signal: no new work, calls in flight are answered and recorded, tables are
+    written, exit 130 or 143.
+    """
     killer = Killer()
     killer.arm(10)
     with serving(Settings(latency=0.3), killer) as api:
@@ -85,12 +88,12 @@ def test_the_first_signal_drains(lab: Lab, number: signal.Signals) -> None:
         process = lab.start("run", job)
         assert killer.reached.wait(30)
         process.send_signal(number)
-        told, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=60)
         assert process.returncode == EXITS[number], errors
         received, answered = api.requests.received, api.requests.answered
         assert received == answered < 200
         assert statuses(lab) == {"succeeded": answered, "pending": 200 - answered}
-        assert f"{answered} succeeded" in told
+        assert f"{answered} succeeded" in output
         assert number.name in errors
         killer.arm(0)
         api.settings = Settings()
@@ -121,7 +124,9 @@ def test_the_second_signal_ends_it(lab: Lab, pair: tuple[signal.Signals, signal.
 
 
 def test_the_second_interrupt_ends_it(lab: Lab) -> None:
-    """P14 Ctrl-C twice: the second ends the run at once, not when the calls in flight have run out of time."""
+    """P14 Ctrl-C twice: the second ends the run at once, without waiting for the calls in flight to
+    time out.
+    """
     killer = Killer()
     killer.fault = hang_from(4)
     killer.arm(6)
@@ -129,10 +134,10 @@ def test_the_second_interrupt_ends_it(lab: Lab) -> None:
         process = lab.start("run", write_job(lab, api.url, "chat", rows=9, concurrency=3))
         assert killer.reached.wait(30)
         # Two signals that come together are one to the kernel.
-        for patience in (1, 20):
+        for seconds in (1, 20):
             process.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
-                process.wait(patience)
+                process.wait(seconds)
         _, errors = process.communicate(timeout=1)
         killer.fault = lambda request: None
     assert process.returncode == 130, errors
@@ -140,7 +145,7 @@ def test_the_second_interrupt_ends_it(lab: Lab) -> None:
 
 
 def test_the_drain_after_sigterm_is_bounded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P14 After SIGTERM what is in flight has 25 s and no more; the tables are written then."""
+    """P14 After SIGTERM calls in flight have 25 s at most; then the tables are written."""
     first_thread()
     assert signals.DRAIN == 25.0
     monkeypatch.setattr(signals, "DRAIN", 0.05)
@@ -157,7 +162,9 @@ def test_the_drain_after_sigterm_is_bounded(lab: Lab, monkeypatch: pytest.Monkey
 
 
 def test_a_signal_while_the_prompts_are_read(lab: Lab, api: Simulator) -> None:
-    """P14 A signal in pass 1 ends it at once; nothing is staged, nothing was sent, the same command begins anew."""
+    """P14 A signal during staging ends it at once; nothing is staged or sent, and the same command
+    starts afresh.
+    """
     prompts = {"path": "-", "format": "csv", "id": "id"}
     job = lab.job(api.url, prompts=prompts, retry={"max_wait": 0.01})
     text = "id,text\n" + "".join(f"r{n},ECHO:{n} {'x' * 2000}\n" for n in range(200))
@@ -178,7 +185,9 @@ def test_a_signal_while_the_prompts_are_read(lab: Lab, api: Simulator) -> None:
 def test_a_signal_while_a_row_is_rendered(
     lab: Lab, api: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P14 A signal inside a template, or inside anything that catches what goes wrong there, is no fault of the row."""
+    """P14 A signal inside a template, or inside code that catches errors there, is not taken for a
+    fault of the row.
+    """
     first_thread()
     job = write_job(lab, api.url, "chat", rows=5)
     loaded = load_job(job)
@@ -204,7 +213,9 @@ def test_a_signal_while_a_row_is_rendered(
 def test_a_signal_while_the_tables_are_written(
     lab: Lab, api: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P14 A signal while the tables are written: they are written, and the exit says that it came."""
+    """P14 After a signal while the tables are written they are complete, and the exit code shows
+    the signal.
+    """
     first_thread()
     job, whole = write_job(lab, api.url, "chat", rows=5), Tables.write
 
@@ -221,7 +232,9 @@ def test_a_signal_while_the_tables_are_written(
 def test_two_signals_while_the_tables_are_written(
     lab: Lab, api: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P14 P04 The second signal while the tables are written ends the run at once; no half table is left."""
+    """P14 P04 The second signal while the tables are written ends the run at once and leaves no
+    half table.
+    """
     first_thread()
     job, whole = write_job(lab, api.url, "chat", rows=5), Records.result
 
@@ -241,23 +254,27 @@ def test_two_signals_while_the_tables_are_written(
 def test_a_signal_before_anything_is_sent(
     lab: Lab, api: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P14 A signal between the run's beginning and its first call: nothing is sent, tables are written."""
+    """P14 A signal between the start of the run and its first call: nothing is sent, tables are
+    written.
+    """
     first_thread()
-    whole = session.append_line
+    whole = disk.append_line
 
     def interrupted(path: Path, text: str) -> None:
         whole(path, text)
         if "began" in text:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(session, "append_line", interrupted)
+    monkeypatch.setattr("batchgen.session.session.append_line", interrupted)
     report = run(write_job(lab, api.url, "chat", rows=5))
     assert (report.exit_code, api.requests.received) == (130, 0)
     assert statuses(lab) == {"pending": 5}
 
 
 def test_a_hangup_that_is_ignored(lab: Lab) -> None:
-    """P14 Under nohup, or in the background of a script, a signal that the parent had ignored stays ignored."""
+    """P14 Under nohup, or in the background of a script, a signal that the parent ignores stays
+    ignored.
+    """
     killer = Killer()
     killer.arm(3)
     with serving(Settings(latency=0.1), killer) as api:
@@ -272,12 +289,14 @@ def test_a_hangup_that_is_ignored(lab: Lab) -> None:
     assert statuses(lab) == {"succeeded": 20}
 
 
-# -- output that nobody reads ----------------------------------------------------------------------------------------
+# -- output that nobody reads ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("closed", [(1,), (2,), (1, 2), (0, 1, 2)])
 def test_closed_streams(lab: Lab, api: Simulator, closed: tuple[int, ...]) -> None:
-    """P14 A closed stdout, stderr or stdin is no crash, and no file of the job takes its place."""
+    """P14 A closed stdout, stderr or stdin does not crash the run, and no file of the job gets its
+    descriptor.
+    """
     job = write_job(lab, api.url, "chat", rows=5)
 
     def close() -> None:
@@ -292,7 +311,7 @@ def test_closed_streams(lab: Lab, api: Simulator, closed: tuple[int, ...]) -> No
 
 
 def test_a_reader_that_goes_away(lab: Lab, api: Simulator) -> None:
-    """P14 stdout and stderr whose readers are gone (`| head`) are no crash."""
+    """P14 stdout and stderr whose readers are gone (`| head`) do not crash the run."""
     job = write_job(lab, api.url, "chat", rows=5)
     reader, writer = os.pipe()
     os.close(reader)
@@ -316,7 +335,7 @@ def test_a_log_that_is_full(lab: Lab, api: Simulator) -> None:
 
 
 def test_a_watcher_that_fails(lab: Lab, api: Simulator) -> None:
-    """P14 Whoever watches a run may fail; the run goes on."""
+    """P14 If the progress callback fails, the run goes on."""
 
     def watch(*_: object) -> None:
         raise OSError("the terminal is gone")
@@ -324,11 +343,13 @@ def test_a_watcher_that_fails(lab: Lab, api: Simulator) -> None:
     assert run(write_job(lab, api.url, "chat", rows=5), watch=watch, every=0.01).exit_code == 0
 
 
-# -- time ------------------------------------------------------------------------------------------------------------
+# -- time ------------------------------------------------------------------------------------------
 
 
 def test_stopped_and_continued(lab: Lab) -> None:
-    """P16 SIGSTOP in the middle and SIGCONT after every answer has been sent: all of them are taken, none is asked twice."""
+    """P16 SIGSTOP during a run, and SIGCONT after every answer has been sent: all answers are
+    taken, none is requested twice.
+    """
     killer = Killer()
     holder: list[subprocess.Popen[str]] = []
     killer.arm(9, lambda: holder[0].send_signal(signal.SIGSTOP))
@@ -348,7 +369,9 @@ def test_stopped_and_continued(lab: Lab) -> None:
 def test_a_clock_that_jumps(
     lab: Lab, api: Simulator, monkeypatch: pytest.MonkeyPatch, step: float
 ) -> None:
-    """P16 A wall clock that jumps by a day at every look breaks neither limits nor time-outs nor the order of things."""
+    """P16 A wall clock that jumps by a day at every call breaks neither limits nor time-outs nor
+    the order of events.
+    """
     clock, jumps = time.time, itertools.count()
     monkeypatch.setattr(time, "time", lambda: clock() + step * next(jumps) % 1e9)
     limits = {
@@ -364,11 +387,11 @@ def test_a_clock_that_jumps(
     assert api.requests.received == 40
 
 
-# -- where it is called from -----------------------------------------------------------------------------------------
+# -- where it is called from -----------------------------------------------------------------------
 
 
 def test_from_a_notebook(lab: Lab, api: Simulator) -> None:
-    """A run where a loop runs already (a notebook) works as anywhere else."""
+    """A run inside a running event loop (a notebook) works as anywhere else."""
     job = write_job(lab, api.url, "chat", rows=5)
 
     async def cell() -> int:
@@ -379,7 +402,9 @@ def test_from_a_notebook(lab: Lab, api: Simulator) -> None:
 
 
 def test_a_fault_of_the_disk_and_a_signal(lab: Lab) -> None:
-    """P03 P14 A disk that fills up while a signal drains the run: still 74 or 130, and nothing recorded is lost."""
+    """P03 P14 A disk that fills up while a signal drains the run: exit 74 or 130, and nothing
+    recorded is lost.
+    """
     killer = Killer()
     holder: list[subprocess.Popen[str]] = []
     killer.arm(20, lambda: holder[0].send_signal(signal.SIGINT))

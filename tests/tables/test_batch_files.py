@@ -1,4 +1,4 @@
-"""Files as the Batch API takes and gives them: requests that are rows, and results that are tables."""
+"""Files as the Batch API takes and gives them: requests as rows, and results as tables."""
 
 from __future__ import annotations
 
@@ -93,13 +93,13 @@ def job(lab: Lab, url: str, name: str = "job", **parts: Any) -> Path:
     return path
 
 
-def told(lab: Lab, which: str = "results", name: str = "job") -> dict[str, Any]:
+def results_of(lab: Lab, which: str = "results", name: str = "job") -> dict[str, Any]:
     """The lines of a file of results, by custom_id; each once."""
     raw = (lab.output(name) / f"{which}.batch.jsonl").read_bytes().splitlines()
-    found = {parse_result(line).custom_id: json.loads(line) for line in raw}
-    assert len(found) == len(raw)
-    assert len({line["id"] for line in found.values()}) == len(raw)
-    return found
+    results = {parse_result(line).custom_id: json.loads(line) for line in raw}
+    assert len(results) == len(raw)
+    assert len({line["id"] for line in results.values()}) == len(raw)
+    return results
 
 
 def rows(lab: Lab, name: str = "job") -> list[dict[str, Any]]:
@@ -107,24 +107,25 @@ def rows(lab: Lab, name: str = "job") -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-# --- requests as rows -----------------------------------------------------------------------------------------------
+# --- requests as rows -----------------------------------------------------------------------------
 
 
 def test_every_endpoint_in_one_file(lab: Lab) -> None:
-    """Requests of every kind may stand in one file; each goes out as it stands, no template run on it, and each reply is
-    read by its own kind. The results are what the SDK reads replies as."""
+    """One file may hold requests of every kind. Each is sent unchanged, without running a template
+    on it, and each reply is read by its own kind. The SDK can read the results.
+    """
     with serving(record=True) as api:
         write(lab, [(endpoint, endpoint, body) for endpoint, (body, _) in BODIES.items()])
         report = lab.go(job(lab, api.url))
         assert (report.exit_code, report.rows) == (0, {"succeeded": len(KIND_BY_ENDPOINT)})
-        sent = {each.path.removeprefix("/v1"): each.body for each in api.log}
+        sent: dict[str, Any] = {each.path.removeprefix("/v1"): each.body for each in api.log}
     for endpoint, (body, kind) in BODIES.items():
         asked = {name: sent[endpoint][name] for name in body if name not in ("images",)}
         assert asked == {name: value for name, value in body.items() if name not in ("images",)}
         assert {
             name: sent[endpoint][name] for name in KIND_BY_ENDPOINT[endpoint].defaults
         } == KIND_BY_ENDPOINT[endpoint].defaults
-        response = told(lab)[endpoint]["response"]
+        response = results_of(lab)[endpoint]["response"]
         assert response["status_code"] == 200
         parsed = kind.model_validate_json(json.dumps(response["body"]), strict=True)
         assert parsed.model_dump(mode="json", exclude_unset=True, by_alias=True) == response["body"]
@@ -149,6 +150,9 @@ _JSON = st.recursive(
 )
 
 
+KEPT = ("model", "messages", "n", "best_of", "stream", "background")
+
+
 def _renderer(folder: Path) -> Renderer:
     path = folder / "any.yaml"
     path.write_text("prompts: {path: '-', format: openai-batch}\n", encoding="utf-8")
@@ -162,7 +166,7 @@ def _renderer(folder: Path) -> Renderer:
 def test_any_body_goes_out_unchanged(
     tmp_path_factory: pytest.TempPathFactory, more: dict[str, Any], name: str
 ) -> None:
-    """P28 Whatever a body holds is what is sent, with its types, and it is data: no template is run on it."""
+    """P28 A body is sent as it is, with its types. It is data: no template is run on it."""
     body = {**more, **chat("x")}
     renderer = _renderer(tmp_path_factory.getbasetemp())
     [prompt] = open_prompts(
@@ -178,7 +182,6 @@ def test_any_body_goes_out_unchanged(
 
 
 # Fields that are checked.
-KEPT = ("model", "messages", "n", "best_of", "stream", "background")
 
 
 def test_texts_come_back(lab: Lab) -> None:
@@ -195,14 +198,15 @@ def test_texts_come_back(lab: Lab) -> None:
     with serving() as api:
         write(lab, [(f"n {n}", CHAT, chat(f"ECHO:{text}")) for n, text in enumerate(texts)])
         assert lab.go(job(lab, api.url)).exit_code == 0
-    found = told(lab)
+    results = results_of(lab)
     for n, text in enumerate(texts):
-        assert found[f"n {n}"]["response"]["body"]["choices"][0]["message"]["content"] == text
+        assert results[f"n {n}"]["response"]["body"]["choices"][0]["message"]["content"] == text
 
 
 def test_a_csv_job_and_its_requests_are_the_same(lab: Lab, api: Simulator) -> None:
-    """P08 The same request has the same key, whatever kind of file it came from: a CSV job that becomes a file of requests
-    calls nothing."""
+    """P08 The same request has the same fingerprint in whatever kind of file it comes: a CSV job
+    that becomes a file of requests sends nothing.
+    """
     csv_job = lab.job(api.url, rows=3)
     assert lab.go(csv_job).run.calls == 3
     bodies = [
@@ -212,12 +216,13 @@ def test_a_csv_job_and_its_requests_are_the_same(lab: Lab, api: Simulator) -> No
     report = lab.go(job(lab, api.url))
     assert (report.rows, report.run.calls) == ({"succeeded": 3}, 0)
     assert [
-        line["response"]["body"]["choices"][0]["message"]["content"] for line in told(lab).values()
+        line["response"]["body"]["choices"][0]["message"]["content"]
+        for line in results_of(lab).values()
     ] == [f"answer {n}" for n in range(1, 4)]
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("nonsense", "p:2:1: a value is missing, or is not JSON"),
         ("[1]", "p:2: expected a JSON object"),
@@ -230,7 +235,8 @@ def test_a_csv_job_and_its_requests_are_the_same(lab: Lab, api: Simulator) -> No
             "p:2: url: must be one of /v1/responses, /v1/completions, ",
         ),
         (
-            '{"body": {"url": "/v1/responses"}, "custom_id": "a", "method": "POST", "url": "/chat/completions"}',
+            '{"body": {"url": "/v1/responses"}, "custom_id": "a", '
+            '"method": "POST", "url": "/chat/completions"}',
             "p:2:79: url: must be one of ",
         ),
         (
@@ -263,14 +269,16 @@ def test_a_csv_job_and_its_requests_are_the_same(lab: Lab, api: Simulator) -> No
         ('{"custom_id": "a", "body": ' + "[" * 100_000, "p:2: the JSON is nested too deeply"),
     ],
 )
-def test_lines_that_are_no_requests(line: str, said: str) -> None:
-    """P30 A line that is no request is told with its line, and where that is known its column."""
+def test_lines_that_are_no_requests(line: str, message: str) -> None:
+    """P30 A line that is not a request is reported with its line number and, where known, its
+    column.
+    """
     good = request_line("good", CHAT, chat("x")).decode()
     data = f"{good}{line}\n".encode()
     with pytest.raises(InputError) as caught:
         list(open_prompts(None, stream=io.BytesIO(data), display_name="p", format="openai-batch"))
     [problem] = caught.value.problems
-    assert said in str(problem)
+    assert message in str(problem)
 
 
 _LINES = st.dictionaries(st.sampled_from(["custom_id", "method", "url", "body", "é", ""]), _JSON)
@@ -278,7 +286,9 @@ _LINES = st.dictionaries(st.sampled_from(["custom_id", "method", "url", "body", 
 
 @given(_LINES, st.sampled_from(["", " ", "\t "]))
 def test_any_object_is_a_request_or_told(line: dict[str, Any], space: str) -> None:
-    """P30 Any object on a line is a request or says in which field it is none, at the place of that field's value."""
+    """P30 Any object on a line is a request, or the message names the field that is wrong and its
+    column.
+    """
     text = space + json.dumps(line, separators=(f"{space},{space}", f"{space}:{space}"))
     [prompt] = open_prompts(
         None,
@@ -289,17 +299,19 @@ def test_any_object_is_a_request_or_told(line: dict[str, Any], space: str) -> No
     )
     assert list(prompt.columns)[:4] == ["custom_id", "method", "url", "body"]
     assert prompt.error is not None
-    place, _, rest = prompt.error.rpartition("column ")[2].partition(": ")
-    field = (rest if place.isdigit() else prompt.error).partition(":")[0]
-    assert place.isdigit() == (field in line)
+    column, _, rest = prompt.error.rpartition("column ")[2].partition(": ")
+    field = (rest if column.isdigit() else prompt.error).partition(":")[0]
+    assert column.isdigit() == (field in line)
     if field in line:
-        assert text[int(place) - 1 :].startswith(
+        assert text[int(column) - 1 :].startswith(
             json.dumps(line[field], separators=(f"{space},{space}", f"{space}:{space}"))
         )
 
 
 def test_a_job_that_became_one_of_requests(lab: Lab, api: Simulator) -> None:
-    """P08 Until it runs again, a job whose rows are requests since tells of the rows that it has; and the other way round."""
+    """P08 A job whose prompts became requests (or the reverse) shows its old rows until it runs
+    again.
+    """
     output = {"tables": ["jsonl", "openai-batch"]}
     path = lab.job(api.url, rows=1, output=output)
     lab.go(path)
@@ -307,17 +319,17 @@ def test_a_job_that_became_one_of_requests(lab: Lab, api: Simulator) -> None:
     path = job(lab, api.url, output={**output, "columns": {"asked": "{{ request | tojson }}"}})
     maintenance.export(lab.load(path))
     assert (rows(lab)[0]["output"], rows(lab)[0]["asked"]) == ("answer 1", "{}")
-    assert list(told(lab)) == ["r1"]
+    assert list(results_of(lab)) == ["r1"]
     shown = queries.show(lab.load(path), "r1")[0]
     assert "was read before rows were requests; run again" in shown["request"]["error"]
     lab.go(path)
-    assert list(told(lab)) == ["a"]
+    assert list(results_of(lab)) == ["a"]
     maintenance.export(lab.load(lab.job(api.url, output=output)))
-    assert list(told(lab)) == ["a"]
+    assert list(results_of(lab)) == ["a"]
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "body", "said"),
+    ("endpoint", "body", "message"),
     [
         (CHAT, {}, "body.model: is missing; /v1/chat/completions needs it"),
         (CHAT, {"model": "m"}, "body.messages: is missing"),
@@ -359,16 +371,17 @@ def test_a_job_that_became_one_of_requests(lab: Lab, api: Simulator) -> None:
     ],
 )
 def test_bodies_that_cannot_be_sent(
-    lab: Lab, endpoint: str, body: dict[str, Any], said: str
+    lab: Lab, endpoint: str, body: dict[str, Any], message: str
 ) -> None:
-    """P30 What no server could take, or batchgen cannot do, is told for its line before anything is sent; the job file is
-    not blamed."""
+    """P30 A request that no server could take, or that batchgen cannot send, is reported with its
+    line before anything is sent; the job file is not blamed.
+    """
     write(lab, [("good", CHAT, chat("x")), ("bad", endpoint, body)])
     path = job(lab, "http://127.0.0.1:9/v1")
     with pytest.raises(InputError) as caught:
         plan(lab.load(path))
     [problem] = caught.value.problems
-    assert str(problem).startswith(f"requests.jsonl:2: {said}")
+    assert str(problem).startswith(f"requests.jsonl:2: {message}")
     assert "job.yaml" not in str(problem)
 
 
@@ -379,8 +392,9 @@ def test_a_body_that_says_it_does_not_stream(lab: Lab, api: Simulator) -> None:
 
 
 def test_broken_lines_may_fail(lab: Lab, api: Simulator) -> None:
-    """P30 With bad_rows: fail a broken line is a failed row in its place, which the error file has too, and the rest runs;
-    a line whose custom_id cannot be read is named by its number."""
+    """P30 With bad_rows: fail a broken line is a failed row, which the error file has too, and the
+    rest runs; a line whose custom_id cannot be read is named by its number.
+    """
     good = request_line("good", CHAT, chat("ECHO:x"))
     late = request_line("late", CHAT, chat("x", stream=True))
     (lab.folder / "requests.jsonl").write_bytes(
@@ -390,7 +404,7 @@ def test_broken_lines_may_fail(lab: Lab, api: Simulator) -> None:
     report = lab.go(job(lab, api.url, prompts=prompts))
     assert (report.exit_code, report.rows) == (3, {"succeeded": 1, "failed": 3})
     assert [row["status"] for row in rows(lab)] == ["failed", "succeeded", "failed", "failed"]
-    errors = told(lab, "errors")
+    errors = results_of(lab, "errors")
     assert list(errors) == ["(line 1)", "late", "(line 4)"]
     assert errors["late"]["response"] is None
     assert errors["late"]["error"]["code"] == "input"
@@ -398,7 +412,9 @@ def test_broken_lines_may_fail(lab: Lab, api: Simulator) -> None:
 
 
 def test_every_line_broken(lab: Lab) -> None:
-    """P30 A file that has no request at all is refused line by line, and runs as failed rows where they may fail."""
+    """P30 A file without a single valid request is refused line by line; with bad_rows: fail its
+    lines are failed rows.
+    """
     (lab.folder / "requests.jsonl").write_bytes(b"a\nb\n")
     with pytest.raises(InputError) as caught:
         plan(lab.load(job(lab, "http://127.0.0.1:9/v1")))
@@ -427,8 +443,9 @@ def test_a_file_is_taken_for_requests_only_when_the_job_says_so(lab: Lab, api: S
 
 
 def test_what_a_line_has_beside_its_request(lab: Lab, api: Simulator) -> None:
-    """P28 Anything else on a line is a column of the table and is not sent; one of batchgen's own names is refused before
-    anything is."""
+    """P28 Other fields of a line become columns of the table and are not sent; a field with one of
+    batchgen's own names is refused before anything is sent.
+    """
     line = json.loads(request_line("a", CHAT, chat("ECHO:x")))
     path = lab.folder / "requests.jsonl"
     path.write_text(json.dumps({"note": [1], **line}), encoding="utf-8")
@@ -449,7 +466,9 @@ def test_a_wrong_model_is_its_rows_fault(lab: Lab, api: Simulator) -> None:
 
 
 def test_some_requests_have_several_choices(lab: Lab, api: Simulator) -> None:
-    """A request with n above 1 has a table line for each choice, and one line in the file of results."""
+    """A request with n above 1 has a table line for each choice, and one line in the file of
+    results.
+    """
     write(lab, [("two", CHAT, chat("x", n=2)), ("one", CHAT, chat("x"))])
     lab.go(job(lab, api.url))
     assert [(row["custom_id"], row["choice"]) for row in rows(lab)] == [
@@ -457,7 +476,9 @@ def test_some_requests_have_several_choices(lab: Lab, api: Simulator) -> None:
         ("two", 2),
         ("one", None),
     ]
-    assert {name: len(line["response"]["body"]["choices"]) for name, line in told(lab).items()} == {
+    assert {
+        name: len(line["response"]["body"]["choices"]) for name, line in results_of(lab).items()
+    } == {
         "two": 2,
         "one": 1,
     }
@@ -469,14 +490,14 @@ def test_requests_from_stdin_and_again(lab: Lab, api: Simulator) -> None:
     data = b"".join(request_line(name, CHAT, chat(f"ECHO:{name}")) for name in "ab")
     report = batchgen.run(
         lab.load(path), Options(stdin=io.BufferedReader(io.BytesIO(data)), limit=1)
-    )  # type: ignore[arg-type]
+    )
     assert report.rows == {"succeeded": 1}
-    assert list(told(lab)) == ["a"]
+    assert list(results_of(lab)) == ["a"]
     assert lab.go(path).run.calls == 1
-    assert list(told(lab)) == ["a", "b"]
+    assert list(results_of(lab)) == ["a", "b"]
 
 
-# --- results as tables ----------------------------------------------------------------------------------------------
+# --- results as tables ----------------------------------------------------------------------------
 
 
 def _timeless(body: Any) -> Any:
@@ -492,8 +513,10 @@ def _timeless(body: Any) -> Any:
     "endpoint", [CHAT, "/embeddings", "/responses", "/images/generations", "/images/edits"]
 )
 def test_the_results_are_those_of_the_batch_api(lab: Lab, endpoint: str) -> None:
-    """The same file, sent through the Batch API and run by batchgen, ends with the same lines: bodies, statuses, ids."""
-    # The simulator's answer to another body is another, and that a response is not to be stored batchgen adds by itself.
+    """A file sent through the Batch API and the same file run by batchgen give the same lines:
+    bodies, statuses, ids.
+    """
+    # The simulator's answer depends on the body, and batchgen adds `store: false` to a response.
     body = BODIES[endpoint][0] | ({"store": False} if endpoint == "/responses" else {})
     path = write(
         lab,
@@ -524,23 +547,23 @@ def test_the_results_are_those_of_the_batch_api(lab: Lab, endpoint: str) -> None
     with serving(Settings(batch_speed=0)) as api:
         answers, errors = asyncio.run(official(api.url))
         lab.go(job(lab, api.url))
-    mine = told(lab)
+    mine = results_of(lab)
     assert sorted(mine) == sorted(line["custom_id"] for line in answers)
     for line in answers:
-        found = mine[line["custom_id"]]
-        assert set(found) == set(line)
-        assert set(found["response"]) == set(line["response"])
-        assert found["response"]["status_code"] == line["response"]["status_code"]
-        theirs, own = _timeless(line["response"]["body"]), _timeless(found["response"]["body"])
+        result = mine[line["custom_id"]]
+        assert set(result) == set(line)
+        assert set(result["response"]) == set(line["response"])
+        assert result["response"]["status_code"] == line["response"]["status_code"]
+        theirs, own = _timeless(line["response"]["body"]), _timeless(result["response"]["body"])
         assert _rounded(own) == _rounded(theirs)
-    failed = told(lab, "errors")
+    failed = results_of(lab, "errors")
     assert sorted(failed) == sorted(line["custom_id"] for line in errors)
     for line in errors:
         error = line["response"]["body"]["error"]
-        found = failed[line["custom_id"]]
-        assert set(found["response"]["body"]["error"]) == set(error)
-        assert found["response"]["status_code"] == line["response"]["status_code"]
-        assert found["response"]["body"]["error"]["message"] == error["message"]
+        result = failed[line["custom_id"]]
+        assert set(result["response"]["body"]["error"]) == set(error)
+        assert result["response"]["status_code"] == line["response"]["status_code"]
+        assert result["response"]["body"]["error"]["message"] == error["message"]
 
 
 def _rounded(value: Any) -> Any:
@@ -555,8 +578,9 @@ def _rounded(value: Any) -> Any:
 
 
 def test_a_mixed_file_in_batches(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P12 In mode: batch the requests of one file are parted by endpoint and model, as the Batch API wants them, and their
-    results are those of the same file sent online."""
+    """P12 In mode: batch the requests of one file are split by endpoint and model, as the Batch API
+    requires, and the results are those of the same file sent online.
+    """
     monkeypatch.setattr(client, "BETWEEN_SEARCHES", 0.0)
     monkeypatch.setattr(collect, "BETWEEN_FETCHES", 0.0)
     write(lab, [(endpoint, endpoint, body) for endpoint, (body, _) in BODIES.items()])
@@ -566,36 +590,40 @@ def test_a_mixed_file_in_batches(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> N
         report = lab.go(path)
         assert (report.exit_code, report.rows) == (0, {"succeeded": len(KIND_BY_ENDPOINT)})
         lab.go(job(lab, api.url, name="online"))
-    mine, online = told(lab), told(lab, name="online")
+    mine, online = results_of(lab), results_of(lab, name="online")
     assert list(mine) == list(online) == list(BODIES)
     for name, line in mine.items():
         assert _timeless(line["response"]["body"]) == _timeless(online[name]["response"]["body"])
 
 
 def test_embeddings_are_as_they_were_asked_for(lab: Lab, api: Simulator) -> None:
-    """Embeddings come as numbers, though batchgen has them sent in base64; where the request says base64, as that."""
+    """Embeddings are numbers in the results although batchgen asks for base64; base64 where the
+    request asks for it.
+    """
     body = BODIES["/embeddings"][0]
     write(
         lab,
         [("a", "/embeddings", body), ("b", "/embeddings", {**body, "encoding_format": "base64"})],
     )
     lab.go(job(lab, api.url))
-    found = {
-        name: line["response"]["body"]["data"][0]["embedding"] for name, line in told(lab).items()
+    vectors = {
+        name: line["response"]["body"]["data"][0]["embedding"]
+        for name, line in results_of(lab).items()
     }
-    assert math.hypot(*found["a"]) == pytest.approx(1, abs=1e-3)
-    assert isinstance(found["b"], str)
+    assert math.hypot(*vectors["a"]) == pytest.approx(1, abs=1e-3)
+    assert isinstance(vectors["b"], str)
 
 
 def test_pictures_come_whole(lab: Lab, api: Simulator) -> None:
-    """A picture stands in its line as the API sent it, though it is kept as a file; where the file is gone or altered, its
-    line is left out, and the next run draws it again."""
+    """A picture is in its line as the API sent it, although it is kept as a file; when the file is
+    gone or changed, its line is left out, and the next run draws it again.
+    """
     body = BODIES["/images/generations"][0]
     write(lab, [(name, "/images/generations", {**body, "user": name, "n": 2}) for name in "abc"])
     path = job(lab, api.url)
     lab.go(path)
     folder = lab.output() / "images"
-    for name, line in told(lab).items():
+    for name, line in results_of(lab).items():
         data = line["response"]["body"]["data"]
         assert [base64.b64decode(item["b64_json"]) for item in data] == [
             (folder / f"{name}-{n}.png").read_bytes() for n in (1, 2)
@@ -606,15 +634,17 @@ def test_pictures_come_whole(lab: Lab, api: Simulator) -> None:
     (folder / "b-2.png").unlink()
     (folder / "b-2.png").symlink_to("/etc/passwd")
     maintenance.export(lab.load(path))
-    assert list(told(lab)) == ["c"]
+    assert list(results_of(lab)) == ["c"]
     (folder / "b-2.png").unlink()
     lab.go(path)
-    assert list(told(lab)) == ["a", "b", "c"]
+    assert list(results_of(lab)) == ["a", "b", "c"]
 
 
 def test_how_rows_end(lab: Lab) -> None:
-    """What succeeded or is incomplete has a line in the one file, what failed in the other: as a response where the server
-    refused it, as an error where there was none, or none that could be read. What has not ended has none."""
+    """Succeeded and incomplete requests have a line in one file, failed ones in the other: as a
+    response where the server refused them, as an error where there was no response or none that
+    could be read. Requests that have not ended have no line.
+    """
 
     def script(request: RequestInfo) -> str | None:
         text = str(request.body)
@@ -632,8 +662,8 @@ def test_how_rows_end(lab: Lab) -> None:
         path = job(lab, api.url, retry={"attempts": 1})
         report = lab.go(path, limit=6)
         assert report.rows == {"succeeded": 1, "incomplete": 1, "failed": 4}
-        assert list(told(lab)) == ["fine", "cut"]
-        errors = told(lab, "errors")
+        assert list(results_of(lab)) == ["fine", "cut"]
+        errors = results_of(lab, "errors")
         assert list(errors) == ["400_policy", "wrong_json", "reset", "503"]
         assert {
             name: (line["response"] or {}).get("status_code") for name, line in errors.items()
@@ -642,28 +672,29 @@ def test_how_rows_end(lab: Lab) -> None:
             errors["400_policy"]["response"]["body"]["error"]["code"] == "content_policy_violation"
         )
         assert errors["wrong_json"]["error"]["code"] == "invalid_response"
-        # An answer to a request that is another now is not told as one to this.
+        # An answer to the row's earlier request is not shown as an answer to this one.
         write(lab, [("fine", CHAT, chat("changed")), ("later", CHAT, chat("later"))])
         lab.go(path, limit=1)
-        assert list(told(lab)) == ["fine"]
+        assert list(results_of(lab)) == ["fine"]
         write(lab, [("later", CHAT, chat("later")), ("fine", CHAT, chat("changed again"))])
         lab.go(path, limit=1)
-        assert list(told(lab)) == ["later"]
+        assert list(results_of(lab)) == ["later"]
 
 
 def test_tables_of_any_job(lab: Lab, api: Simulator) -> None:
-    """Any job's results can have the Batch API's form; a request is named by its id where that names no other, else by id,
-    axes in the job's order, and turn."""
+    """Any job's results can have the Batch API's form. A request is named by its id where that is
+    unique, else by id, axes in the job's order, and turn.
+    """
     output = {"tables": ["openai-batch"]}
     lab.go(lab.job(api.url, name="plain", rows=2, output=output))
-    assert list(told(lab, name="plain")) == ["r1", "r2"]
+    assert list(results_of(lab, name="plain")) == ["r1", "r2"]
     assert sorted(path.name for path in lab.output("plain").glob("*.jsonl")) == [
         "errors.batch.jsonl",
         "results.batch.jsonl",
     ]
     matrix = {"tone": ["dry", "warm"], "at": 2}
     lab.go(lab.job(api.url, name="crossed", rows=1, output=output, matrix=matrix))
-    assert list(told(lab, name="crossed")) == [
+    assert list(results_of(lab, name="crossed")) == [
         '["r1","dry",1]',
         '["r1","dry",2]',
         '["r1","warm",1]',
@@ -673,20 +704,22 @@ def test_tables_of_any_job(lab: Lab, api: Simulator) -> None:
         '{"id": "t", "turns": ["ECHO:a", "ECHO:b"]}\n', encoding="utf-8"
     )
     request = chat("{{ turn }}")
-    talk = {
+    talk: dict[str, Any] = {
         "prompts": {"path": "talk.jsonl", "id": "id"},
         "conversation": {"turns": "turns"},
         "request": request,
     }
     lab.go(lab.job(api.url, name="talk", output=output, **talk))
-    assert list(told(lab, name="talk")) == ['["t",1]', '["t",2]']
+    assert list(results_of(lab, name="talk")) == ['["t",1]', '["t",2]']
     lab.prompts(3)
     lab.go(lab.job(api.url, name="nameless", output=output, prompts={"path": "prompts.csv"}))
-    assert len(told(lab, name="nameless")) == 3
+    assert len(results_of(lab, name="nameless")) == 3
 
 
 def test_the_files_are_tables_like_others(lab: Lab, api: Simulator) -> None:
-    """P10 They are left alone while nothing changes, come back when they are gone, and export makes them again."""
+    """P10 The files are not rewritten while nothing changes; a missing file and export write them
+    again.
+    """
     path = lab.job(
         api.url, rows=2, output={"tables": ["csv", "openai-batch"], "csv": {"safe": True}}
     )
@@ -715,7 +748,9 @@ def test_the_key_is_that_of_the_endpoint(lab: Lab) -> None:
 
 
 def test_only_what_draws_needs_a_folder(lab: Lab, api: Simulator) -> None:
-    """P05 The folder of pictures is made, and found to be writable, before the first call of a file that asks for some."""
+    """P05 The folder for pictures is made and checked before the first call of a file that asks for
+    pictures.
+    """
     write(lab, [("a", CHAT, chat("x"))])
     lab.go(job(lab, api.url))
     assert not (lab.output() / "images").exists()
@@ -726,6 +761,6 @@ def test_only_what_draws_needs_a_folder(lab: Lab, api: Simulator) -> None:
     (lab.output() / "images").symlink_to(lab.folder)
     with pytest.raises(batchgen.OutputError, match="images"):
         lab.go(job(lab, api.url))
-    place = Workspace.of(lab.load(job(lab, api.url)))
-    with place.peek() as journal:
-        assert place.staged(journal).draws
+    workspace = Workspace.of(lab.load(job(lab, api.url)))
+    with workspace.peek() as journal:
+        assert workspace.staged(journal).draws

@@ -19,10 +19,11 @@ from lab import Lab, Server, serving
 
 import batchgen
 from batchgen import maintenance, queries
+from batchgen.journal.records import encodable
 from batchgen.kinds import KINDS
 from batchgen.replies import UnreadableReplyError
 from batchgen.simulator import Simulator
-from batchgen.tables.formats import cell, csv_writer, encodable, jsonl_writer
+from batchgen.tables.formats import cell, csv_writer, jsonl_writer
 
 HOSTILE = [
     "",
@@ -91,7 +92,9 @@ def jsonl(path: Path) -> list[dict[str, Any]]:
 def test_any_text_of_a_csv_comes_back_unchanged(
     tmp_path_factory: pytest.TempPathFactory, cells: list[str]
 ) -> None:
-    """P28 Any text goes in and out unchanged: CSV -> request -> echo -> results.csv and .jsonl, beside its own cell."""
+    """P28 Any text passes unchanged: CSV -> request -> echo -> results.csv and .jsonl, in its own
+    cell.
+    """
     lab = Lab(tmp_path_factory.mktemp("csv"))
     cells = [*HOSTILE, *cells]
     write_csv(lab, cells)
@@ -130,8 +133,9 @@ def test_any_text_of_a_jsonl_comes_back_unchanged(
 
 
 def test_json_types_keep_their_type_in_jsonl(lab: Lab, api: Simulator) -> None:
-    """P29 Numbers, truth values, null, lists and objects of a JSONL stay what they are in the JSONL table, and their JSON
-    in the CSV."""
+    """P29 Numbers, booleans, null, lists and objects of a JSONL keep their types in the JSONL
+    table, and are JSON in the CSV.
+    """
     values = [7, 1.5, True, None, [1, "a"], {"b": None}, "007", 10**40]
     write_jsonl(lab, values)
     job = lab.job(
@@ -147,7 +151,9 @@ def test_json_types_keep_their_type_in_jsonl(lab: Lab, api: Simulator) -> None:
 
 
 def test_ids_and_numbers_stay_as_written(lab: Lab, api: Simulator) -> None:
-    """P29 Ids and cells stay as written in every table and in the DataFrame: 007, 1e3, NULL, NA, None, true, an empty cell."""
+    """P29 Ids and cells stay as written in every table and in the DataFrame: 007, 1e3, NULL, NA,
+    None, true, and the empty cell.
+    """
     ids = ["007", "1e3", "NULL", "NA", "None", "true", "nan"]
     with open(lab.folder / "prompts.csv", "w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([["id", "text", "empty"], *([each, each, ""] for each in ids)])
@@ -168,7 +174,9 @@ def test_ids_and_numbers_stay_as_written(lab: Lab, api: Simulator) -> None:
 
 
 def test_the_frame_has_none_where_there_is_nothing(lab: Lab, api: Simulator) -> None:
-    """P29 results() guesses nothing: what a pending row has not got is None, not a NaN that turns integers into floats."""
+    """P29 results() guesses no type: a missing value is None, not a NaN that would turn integers
+    into floats.
+    """
     job = lab.job(api.url)
     lab.go(job, limit=2)
     frame = batchgen.results(lab.load(job))
@@ -184,7 +192,9 @@ def test_the_frame_has_none_where_there_is_nothing(lab: Lab, api: Simulator) -> 
 
 
 def test_parquet_columns_have_their_types(lab: Lab, api: Simulator) -> None:
-    """P29 In Parquet the prompts' cells are text, counts are int64, cost and seconds float64; nothing depends on the data."""
+    """P29 In Parquet the prompts' cells are text, counts are int64, cost and seconds are float64;
+    the data do not change the types.
+    """
     from pyarrow import parquet
 
     job = lab.job(
@@ -222,7 +232,9 @@ def test_parquet_columns_have_their_types(lab: Lab, api: Simulator) -> None:
 def test_the_csv_has_the_inputs_dialect(
     lab: Lab, api: Simulator, data: bytes, delimiter: str, bom: bool
 ) -> None:
-    """P28 The results table has the input's delimiter, and a BOM unless the input was plain UTF-8."""
+    """P28 The results table has the input's delimiter, and a BOM unless the input was plain
+    UTF-8.
+    """
     (lab.folder / "prompts.csv").write_bytes(data)
     encoding = {"encoding": "cp1252"} if b"\xe4\r" in data and data.startswith(b"sep") else {}
     lab.go(lab.job(api.url, rows=None, prompts={"path": "prompts.csv", "id": "id", **encoding}))
@@ -254,8 +266,10 @@ def choice(index: int = 0, **message: Any) -> dict[str, Any]:
 def replying(
     *contents: str | list[Any], status: int = 200, header: str = "", **more: Any
 ) -> Iterator[tuple[str, list[Any]]]:
-    """A server that answers each chat with the next of these contents, or lists of choices (the last for ever), as JSON
-    escapes, with a status, a header, and `more` in the body; its URL, and the bodies it was sent."""
+    """A server that answers each chat with the next of these contents (the last one for ever); a
+    content is a string or a list of choices, as JSON escapes. `status`, a header and `more` fields
+    of the body can be set. Yields its URL and the bodies that it was sent.
+    """
     asked: list[Any] = []
     servers: list[asyncio.Server] = []
 
@@ -263,8 +277,8 @@ def replying(
         while head := await reader.readuntil(b"\r\n\r\n"):
             length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
             asked.append(json.loads(await reader.readexactly(length)))
-            said = contents[min(len(asked), len(contents)) - 1]
-            choices = said if isinstance(said, list) else [choice(content=said)]
+            content = contents[min(len(asked), len(contents)) - 1]
+            choices = content if isinstance(content, list) else [choice(content=content)]
             body = json.dumps({"choices": choices, "model": "m", **more}).encode()
             writer.write(
                 f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{header}".encode()
@@ -291,7 +305,9 @@ def replying(
 
 
 def test_half_a_character_in_a_reply_is_kept_as_well_as_can_be(lab: Lab) -> None:
-    """P28 A lone surrogate in a reply: U+FFFD in CSV and Parquet, which cannot hold it, and itself in JSONL."""
+    """P28 A lone surrogate in a reply is U+FFFD in CSV and Parquet, which cannot hold it, and stays
+    in JSONL.
+    """
     with replying("half \ud83d end") as (url, _):
         job = lab.job(
             url,
@@ -337,8 +353,9 @@ FUNCTION = {"name": "f", "arguments": "{}"}
 def test_the_next_turn_is_told_what_was_answered(
     lab: Lab, choices: list[Any], cell: str, sent: dict[str, Any]
 ) -> None:
-    """P13 Whatever sort of reply a turn had, the next one carries it, and never a message of the model's with nothing in it;
-    of several choices the first by its index, which the table has first too."""
+    """P13 Whatever the reply to a turn was, the next turn carries it, and never an empty message of
+    the model; of several choices the first by its index, which the table has first too.
+    """
     (lab.folder / "prompts.csv").write_text("id,thread,text\na,t,one\nb,t,two\n", encoding="utf-8")
     with replying(choices, "end") as (url, asked):
         accept = {"accept": ["refusal", "empty"]}
@@ -349,7 +366,9 @@ def test_the_next_turn_is_told_what_was_answered(
 
 
 def test_half_a_character_in_a_conversation_is_sent_on_as_a_mark(lab: Lab) -> None:
-    """P28 A lone surrogate in a reply cannot be sent again: the next turn's history has U+FFFD in its place."""
+    """P28 A lone surrogate in a reply cannot be sent again: the history of the next turn has U+FFFD
+    instead.
+    """
     with replying("half \ud83d", "whole") as (url, asked):
         (lab.folder / "prompts.csv").write_text("id,text\na,one\nb,two\n", encoding="utf-8")
         (lab.folder / "talk.csv").write_text("id,thread,text\na,t,one\nb,t,two\n", encoding="utf-8")
@@ -359,8 +378,9 @@ def test_half_a_character_in_a_conversation_is_sent_on_as_a_mark(lab: Lab) -> No
 
 
 def test_cells_that_spreadsheets_would_run_get_an_apostrophe(lab: Lab, api: Simulator) -> None:
-    """P32 With output.csv.safe, cells the model wrote that start with = + - @ TAB CR get an apostrophe, numbers excepted;
-    ids and input columns never change, and the report counts them."""
+    """P32 With output.csv.safe, cells written by the model that start with = + - @ TAB CR get an
+    apostrophe, except numbers; ids and input columns never change, and the report counts the cells.
+    """
     cells = ["=1+1", "+x", "-x", "@x", "\tx", "\rx", "-12", "+1.5", "-1,5", "plain", "'=1"]
     write_csv(lab, cells)
     job = lab.job(
@@ -382,7 +402,9 @@ def test_cells_that_spreadsheets_would_run_get_an_apostrophe(lab: Lab, api: Simu
 
 
 def test_the_names_of_columns_are_nobodys_to_make_safe(lab: Lab, api: Simulator) -> None:
-    """P32 With output.csv.safe, the header is what the job calls the columns, whatever it begins with, and not counted."""
+    """P32 With output.csv.safe the header keeps the job's own names, whatever they begin with, and
+    is not counted.
+    """
     output = {"csv": {"safe": True}, "prefix": "-", "columns": {"=own": "same"}}
     report = lab.go(lab.job(api.url, output=output))
     assert {"-status", "-output", "-=own"} <= set(lab.table()[0])
@@ -390,9 +412,10 @@ def test_the_names_of_columns_are_nobodys_to_make_safe(lab: Lab, api: Simulator)
 
 
 def test_what_a_server_wrote_is_disarmed_too(lab: Lab) -> None:
-    """P32 With output.csv.safe, a server's own words are made safe in both tables, and counted: the code, message and
-    request id of a refusal, the model and finish reason of an answer. Ids and input columns never change, not even those
-    that the other table has a name for."""
+    """P32 With output.csv.safe, the server's own text is made safe in both tables, and counted:
+    code, message and request id of a refusal, model and finish reason of an answer. Ids and input
+    columns never change, not even those whose name is a column of the other table.
+    """
     rows = "=id,text,code\n=r1,-x,=mine\n"
     (lab.folder / "prompts.csv").write_text(rows, encoding="utf-8")
     parts: dict[str, Any] = {
@@ -438,8 +461,9 @@ VECTOR = {"model": "text-embedding-3-small", "input": "{{ text }}"}
 def test_answers_of_another_kind_are_shown(
     lab: Lab, api: Simulator, kind: str, request_: dict[str, Any]
 ) -> None:
-    """P08 A job whose kind has changed shows the answers of the kind that it had, outdated, until they are asked again; the
-    other way round too, and export and results() do as well."""
+    """P08 A job whose kind has changed shows the answers of its former kind as outdated until it
+    runs again; so do export and results(), and a change back works too.
+    """
     job = lab.job(api.url)
     lab.go(job)
     lab.job(api.url, kind=kind, request=request_)
@@ -471,7 +495,9 @@ def test_answers_of_another_kind_are_shown(
 
 
 def test_a_job_that_became_a_conversation_is_shown(lab: Lab, api: Simulator) -> None:
-    """P08 export and show of a job that has become a conversation since it ran end with what there is, not with a bug."""
+    """P08 export and show work for a job that has become a conversation since it ran: they show
+    what there is.
+    """
     job = lab.job(api.url, rows=2)
     lab.go(job)
     for turns in ("turns", "text"):
@@ -492,8 +518,9 @@ def test_a_job_that_became_a_conversation_is_shown(lab: Lab, api: Simulator) -> 
 def test_an_answer_that_nothing_reads_leaves_its_cell_empty(
     lab: Lab, api: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P08 What was recorded never keeps a table from being made: an answer that no kind can read any more leaves an empty
-    cell, and the rest of its line stands."""
+    """P08 A recorded answer never prevents a table: one that no kind can read any more leaves an
+    empty cell, and the rest of its line stays.
+    """
 
     def unreadable(*_: Any) -> Any:
         raise UnreadableReplyError("the reply has changed its form")
@@ -509,8 +536,9 @@ def test_an_answer_that_nothing_reads_leaves_its_cell_empty(
 
 
 def test_several_choices_are_several_lines(lab: Lab, api: Simulator) -> None:
-    """P45 With n above 1 there is one line per choice, numbered; tokens and cost stand on the first only, so that sums
-    are right."""
+    """P45 With n above 1 there is a numbered line for each choice; tokens and cost are on the first
+    only, so that sums are right.
+    """
     body = {**BODY, "n": 3, "messages": [{"role": "user", "content": "Say {{ text }}"}]}
     job = lab.job(
         api.url, rows=2, request=body, pricing={"gpt-5.6-luna": {"input": 1, "output": 1}}
@@ -527,8 +555,9 @@ def test_several_choices_are_several_lines(lab: Lab, api: Simulator) -> None:
 
 
 def test_an_axis_called_model_stands_as_the_job_has_it(lab: Lab) -> None:
-    """P45 An axis called model has the axis's value in the table, not the name of the snapshot that answered, in every form
-    of the table; with output.prefix both stand."""
+    """P45 An axis called model shows the axis's value, not the name of the snapshot that answered,
+    in every format; with output.prefix the table has both.
+    """
     matrix = {"model": ["small", "large"]}
     with replying("fine", model="snapshot-2026-11") as (url, asked):
         parts: dict[str, Any] = {"matrix": matrix, "request": {**BODY, "model": "{{ model }}"}}
@@ -551,8 +580,10 @@ def test_an_axis_called_model_stands_as_the_job_has_it(lab: Lab) -> None:
 def test_an_axis_that_a_table_has_a_column_for_is_refused(
     lab: Lab, api: Simulator, axis: str
 ) -> None:
-    """P30 An axis named like a column of batchgen's, in the results or in the errors, is refused with exit 2 at its place in
-    the job, before any call; output.prefix mends it, and each column has its own."""
+    """P30 An axis with the name of one of batchgen's columns, in the results or the errors, is
+    refused with exit 2 and its line in the job, before any call; with output.prefix each has its
+    own column.
+    """
     (lab.folder / "prompts.csv").write_text("sku,text\nr1,ECHO:hi\n", encoding="utf-8")
     parts: dict[str, Any] = {
         "rows": None,
@@ -571,8 +602,9 @@ def test_an_axis_that_a_table_has_a_column_for_is_refused(
 
 
 def test_a_matrix_makes_a_line_per_combination(lab: Lab, api: Simulator) -> None:
-    """P45 Every row stands once per combination, the last axis turning fastest, its axes as columns; an axis called model
-    is the model column."""
+    """P45 Every row appears once for each combination, the last axis varying fastest, with the axes
+    as columns; an axis called model is the model column.
+    """
     messages = [{"role": "user", "content": "ECHO:{{ text }} {{ tone }} {{ sample }}"}]
     body = {**BODY, "model": "{{ model }}", "messages": messages}
     matrix = {"model": ["gpt-5.6-luna", "gpt-6-sol"], "tone": ["dry", "warm"], "sample": 2}
@@ -595,8 +627,9 @@ COLUMNS = {
 
 
 def test_output_columns_are_computed_and_cost_nothing(lab: Lab, api: Simulator) -> None:
-    """P08 output.columns see row, request, response, output and json; a template that fails gives an empty cell; editing
-    them and exporting calls nothing."""
+    """P08 output.columns see row, request, response, output and json; a template that fails gives
+    an empty cell; editing them and exporting sends nothing.
+    """
     write_csv(lab, ['{"word": "hello"}', "two words"])
     job = lab.job(api.url, rows=None, request=BODY)
     lab.go(job)
@@ -615,8 +648,10 @@ def test_output_columns_are_computed_and_cost_nothing(lab: Lab, api: Simulator) 
 def test_columns_that_would_hide_others_are_refused_even_after_the_run(
     lab: Lab, api: Simulator
 ) -> None:
-    """P30 A column of the prompts, or of output.columns, that batchgen names alike is refused with a hint, before any call
-    and again when the job changes after its run; output.prefix mends it."""
+    """P30 A column of the prompts, or of output.columns, with the name of one of batchgen's is
+    refused with a hint, before any call and also when the job changes after its run; output.prefix
+    fixes it.
+    """
     (lab.folder / "prompts.csv").write_text("id,text,output\nr1,ECHO:hi,mine\n", encoding="utf-8")
     job = lab.job(api.url, rows=None)
     with pytest.raises(
@@ -639,8 +674,9 @@ def test_columns_that_would_hide_others_are_refused_even_after_the_run(
 
 
 def test_accept_makes_a_cut_answer_count_and_back(lab: Lab, api: Simulator) -> None:
-    """P08 accept: [length] after the run turns cut answers into succeeded ones for nothing, and taking it out again turns
-    them back; the finish reason stays."""
+    """P08 accept: [length] after the run makes cut answers succeeded ones without a call, and
+    removing it makes them incomplete again; the finish reason stays.
+    """
     write_csv(lab, ["word " * 100, "short"])
     job = lab.job(api.url, rows=None, request={**BODY, "max_completion_tokens": 20})
     assert lab.go(job).rows == {"incomplete": 1, "succeeded": 1}
@@ -659,8 +695,9 @@ def test_accept_makes_a_cut_answer_count_and_back(lab: Lab, api: Simulator) -> N
 
 
 def test_errors_say_why_and_answers_never_do(lab: Lab) -> None:
-    """P45 The errors table has a line for each row that failed or is cut: id, reason, status, code, message, request id,
-    attempts, when; a failed row's output is empty."""
+    """P45 The errors table has a line for each failed or incomplete row: id, reason, status, code,
+    message, request id, attempts, when; a failed row's output is empty.
+    """
     with serving(
         script=lambda request: "400_policy" if "answer 2" in str(request.body) else None
     ) as api:
@@ -680,7 +717,9 @@ def test_errors_say_why_and_answers_never_do(lab: Lab) -> None:
 
 
 def test_every_kind_of_answer_stands_in_its_table(lab: Lab, api: Simulator) -> None:
-    """P28 Embeddings of one and of several inputs come out of the journal as they were asked for."""
+    """P28 The journal returns embeddings of one and of several inputs in the shape that was asked
+    for.
+    """
     write_jsonl(lab, ["one", ["a", "b"]])
     request = {"model": "text-embedding-3-small", "input": "{{ text }}"}
     job = lab.job(
@@ -731,12 +770,16 @@ def test_written_cells_are_read_again(tmp_path: Path, cells: list[str]) -> None:
     ],
 )
 def test_cells_are_written_plainly(value: Any, text: str) -> None:
-    """P29 A value as text: nothing for None, JSON's own words for what is no text, no exponent in small sums of money."""
+    """P29 A value as text: nothing for None, JSON for what is not text, no exponent in small
+    amounts of money.
+    """
     assert cell(value) == text
 
 
 def test_a_formula_that_begins_like_a_number_is_none(lab: Lab, api: Simulator) -> None:
-    """P32 Only a whole cell that is a number keeps its sign bare: what goes on behind it would run."""
+    """P32 Only a cell that is a number as a whole keeps its sign without an apostrophe: text after
+    a number would run.
+    """
     cells = ["-1+1", "+1|cmd", "-1.5=A1", "+1e3", "-1\n2", "-"]
     write_csv(lab, cells)
     lab.go(lab.job(api.url, rows=None, request=BODY, output={"csv": {"safe": True}}))
