@@ -1,53 +1,55 @@
 """The journal: SQLite, the only truth of a job. This docstring specifies its format, version 1.
 
-`journal.db` is an SQLite database (application_id 0x62617467, user_version = schema version) in WAL
-mode with synchronous FULL. Only the process that holds `.lock` writes; anybody may read at any time.
-Times are seconds since 1970 (UTC), money is whole nano-dollars (10^-9 USD), digests are BLAKE2b of
-16 bytes, JSON is canonical (sorted keys, no spaces).
+`journal.db` is an SQLite database (application_id 0x62617467, user_version = schema version) in
+WAL mode with synchronous FULL. Only the process that holds `.lock` writes; anybody may read at
+any time. Times are seconds since 1970 (UTC), money is whole nano-dollars (10^-9 USD), digests
+are BLAKE2b of 16 bytes, JSON is canonical (sorted keys, no spaces).
 
-A record is one line of a table. Each has a `seal`: the digest of its other cells in order, without
-`seq`. The digest covers a JSON array of them in ASCII, in which bytes stand as their number, followed
-by these bytes. A record that does not fit its seal is never used.
+A record is one line of a table. Each has a `seal`: the digest of its other cells in order,
+without `seq`. The digest covers a JSON array of them in ASCII, in which bytes stand as their
+number, followed by these bytes. A record that does not fit its seal is never used.
 
-prompts   The prompts file as pass 1 read it. n: data row from 1. line: physical line. columns: JSON
-          object of the cells, untouched. error: why the row is broken, or NULL.
-rows      One record for each request of the job as it is now, in the file's order (seq). id: as it is
-          shown. axes: JSON object. conversation, turn: thread and number from 1, or NULL and 0.
-          ident: the outcome id. With an id column it is `=` and JSON of [id, axes, turn], else `#`
-          and the occurrence of the fingerprint. A row without an outcome may have that of an outcome
-          with the same fingerprint that no row has: only its id has changed. key: the request's
-          fingerprint, 32 bytes (scheme in meta.scheme). error: why no request could be made (reason
-          `input`), or NULL. tokens, cost, cost_bound: what the call is expected to take, and its
-          highest cost (NULL: unknown).
-outcomes  One record for each (ident, key): the outcome recorded for it. status: succeeded, incomplete
-          or failed. passing: the failure says nothing about the row. tries: runs that ended in one;
-          after 3 the row has failed for good. redo: to be asked again; this answer stays until then.
-          lost: a picture of it is missing. response: one byte, `r` (raw) or `z` (zlib), then the
-          API's JSON as it came, pictures replaced by path, sha256 and size. columns_digest: of the
-          prompt's `columns` when it was asked.
-files     Pictures that answers own: path below the output folder, sha256, size in bytes, mtime in ns.
+prompts   The prompts file as pass 1 read it. n: data row from 1. line: physical line. columns:
+          JSON object of the cells, untouched. error: why the row is broken, or NULL.
+rows      One record for each request of the job as it is now, in the file's order (seq). id: as
+          it is shown. axes: JSON object. conversation, turn: thread and number from 1, or NULL
+          and 0. ident: the outcome id. With an id column it is `=` and JSON of [id, axes, turn],
+          else `#` and the occurrence of the fingerprint. A row without an outcome may have that
+          of an outcome with the same fingerprint that no row has: only its id has changed. key:
+          the request's fingerprint, 32 bytes (scheme in meta.scheme). error: why no request
+          could be made (reason `input`), or NULL. tokens, cost, cost_bound: what the call is
+          expected to take, and its highest cost (NULL: unknown).
+outcomes  One record for each (ident, key): the outcome recorded for it. status: succeeded,
+          incomplete or failed. passing: the failure says nothing about the row. tries: runs that
+          ended in one; after 3 the row has failed for good. redo: to be asked again; this answer
+          stays until then. lost: a picture of it is missing. response: one byte, `r` (raw) or
+          `z` (zlib), then the API's JSON as it came, pictures replaced by path, sha256 and size.
+          columns_digest: of the prompt's `columns` when it was asked.
+files     Pictures that answers own: path below the output folder, sha256, size in bytes, mtime
+          in ns.
 attempts  One record for each call: run, its number in that run, http_status, code, reason (NULL:
-          answered), tokens, cost (NULL: unknown), seconds waited and elapsed, and the batch it was
-          in. reason `interrupted`: the process died while the call was in flight.
-reserved  Calls in flight under a cap on money, at their highest cost. What a dead process left here
-          counts as spent.
-batches   One record for each batch of the Batch API: tag (in its metadata), endpoint, model, how many
-          requests it has and about how many tokens they send. file, id: as the server names them,
-          NULL until known. status: the server's word, `made` before there is one. seen: JSON of what
-          else the server reported last. closed_at: all that it answered is recorded. room: it failed
-          because the queue of its model was full, and this many tokens fit into that queue.
-members   One record for each request of a batch that is not closed. line: in the batch's input file,
-          from 1. id, axes, columns_digest: the row's. outline: JSON of the part of the body by which
-          an answer is read. cost: the highest, or NULL.
-runs      One record for each run: provenance (versions, platform, host, hashes), the job's text, the
-          exit code and the report.
+          answered), tokens, cost (NULL: unknown), seconds waited and elapsed, and the batch it
+          was in. reason `interrupted`: the process died while the call was in flight.
+reserved  Calls in flight under a cap on money, at their highest cost. What a dead process left
+          here counts as spent.
+batches   One record for each batch of the Batch API: tag (in its metadata), endpoint, model, how
+          many requests it has and about how many tokens they send. file, id: as the server names
+          them, NULL until known. status: the server's word, `made` before there is one. seen:
+          JSON of what else the server reported last. closed_at: all that it answered is
+          recorded. room: it failed because the queue of its model was full, and this many tokens
+          fit into that queue.
+members   One record for each request of a batch that is not closed. line: in the batch's input
+          file, from 1. id, axes, columns_digest: the row's. outline: JSON of the part of the
+          body by which an answer is read. cost: the highest, or NULL.
+runs      One record for each run: provenance (versions, platform, host, hashes), the job's text,
+          the exit code and the report.
 meta      `scheme`: of the fingerprints. `staged`: what prompts and rows were made of (signature,
-          header, dialect, ...). `pictures N`: a page of [path, size, mtime] of the pictures that they
-          name. `tables`: the stamps of results and errors tables that show the journal as it is.
-          Every transaction that may change what they show removes it.
+          header, dialect, ...). `pictures N`: a page of [path, size, mtime] of the pictures that
+          they name. `tables`: the stamps of results and errors tables that show the journal as
+          it is. Every transaction that may change what they show removes it.
 
-A row is answered when outcomes has its (ident, key). Answers under older fingerprints stay, so that
-reverting an edit costs nothing.
+A row is answered when outcomes has its (ident, key). Answers under older fingerprints stay, so
+that reverting an edit costs nothing.
 
 The modules have one subject each. Functions that take a Journal read it, or write outside a run;
 functions that return a Change describe what a run records, and the Writer commits it.

@@ -1,5 +1,7 @@
-"""The audit of every call, and what calls took: tokens and money. What is in flight under a cap on
-money is reserved."""
+"""The audit of every call, and what calls took: tokens and money.
+
+What is in flight under a cap on money is reserved.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,10 @@ from batchgen.journal.schema import total_of
 
 
 def attempts_of(journal: Journal, outcome_ids: Collection[str]) -> list[dict[str, Any]]:
-    """The attempts under some outcome ids, those of each in order. The whole table is read. Raises
-    DamagedError."""
+    """The attempts under some outcome ids, those of each in order.
+
+    The whole table is read. Raises DamagedError.
+    """
     wanted = list(outcome_ids)
     pages = (wanted[at : at + PAGE] for at in range(0, len(wanted), PAGE))
     return [
@@ -30,8 +34,11 @@ def attempts_of(journal: Journal, outcome_ids: Collection[str]) -> list[dict[str
 
 
 def call_totals(journal: Journal, run: int | None = None) -> dict[str, int]:
-    """What the calls of one run took, or (None) of all: `calls`, `input_tokens`, `output_tokens`,
-    `cost` in nano-dollars, and `unpriced`, the number of calls whose cost is unknown."""
+    """What the calls of one run took, or (None) of all.
+
+    That is `calls`, `input_tokens`, `output_tokens`, `cost` in nano-dollars, and `unpriced`: the
+    number of calls whose cost is unknown.
+    """
     where, value = ("run = ?", run) if run is not None else ("1 = ?", 1)
     sums = {
         "calls": "count(*)",
@@ -40,22 +47,30 @@ def call_totals(journal: Journal, run: int | None = None) -> dict[str, int]:
         "cost": total_of("cost"),
         "unpriced": "count(*) - count(cost)",
     }
-    found = journal.query(f"SELECT {', '.join(sums.values())} FROM attempts WHERE {where}", value)
-    return dict(zip(sums, map(int, found[0]), strict=True))
+    (totals,) = journal.query(
+        f"SELECT {', '.join(sums.values())} FROM attempts WHERE {where}", value
+    )
+    return dict(zip(sums, map(int, totals), strict=True))
 
 
 def spent(journal: Journal) -> int:
-    """The cost of all attempts whose cost is known, in nano-dollars. Raises DamagedError when any
-    attempt is not sound: a cap on money must not rest on a damaged sum."""
+    """The cost of all attempts whose cost is known, in nano-dollars.
+
+    Raises DamagedError when any attempt is not sound: a cap on money must not rest on a damaged
+    sum.
+    """
     for record in journal.all_records("attempts"):
         journal.checked("attempts", record)
     return call_totals(journal)["cost"]
 
 
 def unpriced_attempts(journal: Journal) -> list[sqlite3.Row]:
-    """The attempts of unknown cost: input_tokens, output_tokens, the batch they were in, the model
-    and service_tier that answered, and the highest cost of such a call (cost_bound, nano-dollars),
-    each NULL where unknown."""
+    """The attempts of unknown cost.
+
+    Their columns, each NULL where unknown: input_tokens, output_tokens, the batch that they were
+    in, the model and service_tier that answered, and cost_bound: the highest cost of such a call,
+    in nano-dollars.
+    """
     return journal.query(
         """SELECT a.input_tokens, a.output_tokens, a.batch, o.model, o.service_tier,
             coalesce(r.cost_bound, (SELECT max(cost_bound) FROM rows)) AS cost_bound

@@ -17,6 +17,7 @@ from batchgen.dispatch.batches.records import Batch, Member
 from batchgen.journal.change import Change
 from batchgen.journal.journal import Journal
 from batchgen.journal.records import fitting, insert, update
+from batchgen.journal.schema import total_of
 from batchgen.kinds import KIND_BY_ENDPOINT
 from batchgen.replies import outline
 from batchgen.requests import Request, canonical
@@ -80,7 +81,7 @@ def set_aside(journal: Journal, run: int | None = None) -> int:
     """
     where = "batch IN (SELECT batch FROM batches WHERE run = ?)" if run is not None else "? IS NULL"
     cost = "coalesce(cost, (SELECT max(cost_bound) FROM rows), 0)"
-    return int(journal.query(f"SELECT total({cost}) FROM members WHERE {where}", run)[0][0])
+    return int(journal.query(f"SELECT {total_of(cost)} FROM members WHERE {where}", run)[0][0])
 
 
 def committed(journal: Journal, run: int) -> int:
@@ -89,7 +90,8 @@ def committed(journal: Journal, run: int) -> int:
     What it collected of earlier runs' batches does not count.
     """
     own = "batch IS NULL OR batch IN (SELECT batch FROM batches WHERE run = ?)"
-    spent = journal.query(f"SELECT total(cost) FROM attempts WHERE run = ? AND ({own})", run, run)
+    total = total_of("cost")
+    spent = journal.query(f"SELECT {total} FROM attempts WHERE run = ? AND ({own})", run, run)
     return int(spent[0][0]) + set_aside(journal, run)
 
 

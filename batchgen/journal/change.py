@@ -1,5 +1,4 @@
-"""A change to the journal as data: made where something happens, committed by the writer's
-thread."""
+"""A change to the journal as data: made where something happens, committed by the writer."""
 
 from __future__ import annotations
 

@@ -82,8 +82,10 @@ class RowCounts:
 
 
 def count_rows(journal: Journal, scope: int | None, *, by_turns: bool) -> RowCounts:
-    """Count the rows of the prompts' first `scope` (None: all); with `by_turns` a table line is all
-    turns of a row."""
+    """Count the rows of the prompts' first `scope` (None: all).
+
+    With `by_turns` a table line is all turns of a row.
+    """
     groups = journal.query(_GROUPS, up_to(scope), scope, scope)
     requests = lines = _by_status(groups)
     if by_turns:
@@ -110,15 +112,17 @@ Groups = Iterable[sqlite3.Row]
 
 
 def _by_status(groups: Groups) -> dict[str, int]:
-    """How many there are in each status. The group without a status counts all; those in no other
-    group succeeded."""
+    """How many there are in each status.
+
+    The group without a status counts all; those in no other group succeeded.
+    """
     counts: Counter[str | None] = Counter()
     for group in groups:
         counts[group["status"]] += group["count"]
     total = counts.pop(None)
-    found = {str(status): count for status, count in counts.items()}
-    left = total - sum(found.values())
-    return {**found, "succeeded": left} if left else found
+    by_status = {str(status): count for status, count in counts.items()}
+    succeeded = total - sum(by_status.values())
+    return {**by_status, "succeeded": succeeded} if succeeded else by_status
 
 
 def _count(groups: Groups, condition: str) -> int:

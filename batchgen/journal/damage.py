@@ -10,12 +10,11 @@ from batchgen.journal.schema import TABLES
 
 
 def find_damage(journal: Journal, tables: Iterable[str] = TABLES) -> Iterator[str]:
-    """A sentence for everything that SQLite finds wrong with the file, and for every record that
-    does not fit its seal."""
-    found = [row[0] for row in journal.query("PRAGMA integrity_check(20)")]
-    if found != ["ok"]:
+    """A sentence for each fault that SQLite finds, and for each record with a wrong seal."""
+    reports = [row[0] for row in journal.query("PRAGMA integrity_check(20)")]
+    if reports != ["ok"]:
         remedy = "restore the journal from a backup"
-        yield from (f"{journal.path}: is damaged ({each}); {remedy}" for each in found)
+        yield from (f"{journal.path}: is damaged ({each}); {remedy}" for each in reports)
         return
     for table in tables:
         for record in journal.all_records(table):

@@ -1,5 +1,4 @@
-"""Opening the journal's file, checking that it is one, and turning SQLite's errors into
-sentences."""
+"""Opens the journal's file, checks that it is one, and turns SQLite's errors into sentences."""
 
 from __future__ import annotations
 
@@ -55,8 +54,10 @@ def _translated(path: Path, error: sqlite3.Error) -> BatchgenError | None:
 
 
 def writing(path: Path) -> sqlite3.Connection:
-    """A connection that writes, in WAL mode, each commit synced to disk. Raises OutputError,
-    DamagedError."""
+    """A connection that writes, in WAL mode, each commit synced to disk.
+
+    Raises OutputError, DamagedError.
+    """
     for suffix in ("", "-wal", "-shm"):
         refuse_link(path.with_name(path.name + suffix))
     with translating_errors(path):
@@ -75,8 +76,11 @@ def writing(path: Path) -> sqlite3.Connection:
 
 
 def reading(path: Path) -> sqlite3.Connection:
-    """A connection that only reads; a journal that does not exist, or has no tables yet, counts as
-    empty."""
+    """A connection that only reads.
+
+    A journal that does not exist, or has no tables yet, counts as empty. Raises OutputError,
+    DamagedError.
+    """
     refuse_link(path)
     with translating_errors(path):
         if path.exists():
@@ -114,8 +118,7 @@ def _create(connection: sqlite3.Connection) -> None:
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:
-    """Raise DamagedError unless the file is a journal, OutputError when a newer batchgen wrote
-    it."""
+    """Raise DamagedError unless the file is a journal, OutputError for one of a newer batchgen."""
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     if application != APPLICATION_ID:
         raise DamagedError(f"{path}: is not a journal of batchgen; move it away and run again")
@@ -143,8 +146,10 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def forget_tables(connection: sqlite3.Connection) -> None:
-    """Forget, in the caller's transaction, what is known of the tables that were written: from now
-    on the journal may differ from them."""
+    """Forget, in the caller's transaction, what is known of the tables that were written.
+
+    From now on the journal may differ from them.
+    """
     connection.execute("DELETE FROM meta WHERE name = 'tables'")
 
 

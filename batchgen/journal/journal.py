@@ -24,8 +24,10 @@ PAGE = 250
 
 
 class Journal:
-    """One job's journal. `open` it for writing (under the lock) or `peek` to read, and close it, or
-    use it in a `with`."""
+    """One job's journal.
+
+    `open` it for writing (under the lock) or `peek` to read, and close it, or use it in a `with`.
+    """
 
     def __init__(
         self,
@@ -55,15 +57,19 @@ class Journal:
 
     @classmethod
     def open(cls, folder: Path, *, accept: Sequence[str] = ()) -> Self:
-        """Open the folder's journal for writing and create it if there is none. Raises OutputError,
-        DamagedError."""
+        """Open the folder's journal for writing and create it if there is none.
+
+        Raises OutputError, DamagedError.
+        """
         path = folder / database.NAME
         return cls(database.writing(path), path, accept=accept)
 
     @classmethod
     def peek(cls, folder: Path, *, accept: Sequence[str] = (), shadow: bool = False) -> Self:
-        """Open the folder's journal for reading; one that does not exist is empty. Raises
-        OutputError, DamagedError."""
+        """Open the folder's journal for reading; one that does not exist is empty.
+
+        Raises OutputError, DamagedError.
+        """
         path = folder / database.NAME
         return cls(database.reading(path), path, accept=accept, shadow=shadow)
 
@@ -88,14 +94,16 @@ class Journal:
 
     def query(self, sql: str, *values: Any) -> list[sqlite3.Row]:
         """All the results of a query."""
-        with self.select(sql, *values) as found:
-            return found.fetchall()
+        with self.select(sql, *values) as cursor:
+            return cursor.fetchall()
 
     def records(self, table: str, condition: str, *values: Any) -> list[dict[str, Any]]:
-        """The records of a table for which an SQL condition holds, by column. Raises
-        DamagedError."""
-        found = self.query(f"SELECT * FROM {table} WHERE {condition}", *values)
-        return [self.named(table, tuple(record)) for record in found]
+        """The records of a table for which an SQL condition holds, by column.
+
+        Raises DamagedError.
+        """
+        records = self.query(f"SELECT * FROM {table} WHERE {condition}", *values)
+        return [self.named(table, tuple(record)) for record in records]
 
     def all_records(self, table: str) -> Iterator[tuple[Any, ...]]:
         """Every record of a table in order, a page at a time, unchecked."""
@@ -116,8 +124,11 @@ class Journal:
         return record
 
     def onward(self, before: int, after: int) -> int:
-        """`after`, from where the next page is read. Raises DamagedError unless it is beyond
-        `before`: the index of a damaged file may lead a reader in circles."""
+        """Returns `after`, from where the next page is read.
+
+        Raises DamagedError unless it is beyond `before`: a damaged index may lead a reader in
+        circles.
+        """
         if after <= before:
             raise DamagedError(
                 f"{self.path}: is damaged (its records are out of order); restore it from a backup"
@@ -126,16 +137,18 @@ class Journal:
 
     def meta(self, name: str) -> Any:
         """The value kept under a name, or None. Raises DamagedError."""
-        found = self.records("meta", "name = ?", name)
-        return json.loads(found[0]["value"]) if found else None
+        kept = self.records("meta", "name = ?", name)
+        return json.loads(kept[0]["value"]) if kept else None
 
     # -- writing, outside a dispatch ---------------------------------------------------------------
 
     @contextmanager
     def transaction(self, *, changes_tables: bool = True) -> Iterator[sqlite3.Connection]:
-        """Commit all of the block or nothing of it. Unless the results and errors tables cannot
-        look different after it (`changes_tables`), what is known of those that were written is
-        forgotten with it."""
+        """Commit all of the block or nothing of it.
+
+        Unless the results and errors tables cannot look different after it (`changes_tables`), what
+        is known of those that were written is forgotten with it.
+        """
         with translating_errors(self.path), self._lock:
             # A shadowed journal is open for reading; what is written is temporary.
             self.connection.execute("BEGIN" if self.shadowed else "BEGIN IMMEDIATE")
@@ -155,8 +168,11 @@ class Journal:
         insert(self.connection, "meta", {"name": name, "value": canonical(value)}, replace=True)
 
     def forget_tables(self) -> None:
-        """Forget what is known of the tables that were written. Call it before the first of them is
-        replaced: until the last one is, they do not belong together."""
+        """Forget what is known of the tables that were written.
+
+        Call it before the first of them is replaced: until the last one is, they do not belong
+        together.
+        """
         if self.meta("tables") is not None:
             with self.transaction():
                 pass

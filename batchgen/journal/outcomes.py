@@ -25,8 +25,10 @@ SMALL = 1000
 
 
 class RecordedOutcome(NamedTuple):
-    """An outcome as its table holds it, without its seal; `cost` in nano-dollars, `packed` the
-    response as stored."""
+    """An outcome as its table holds it, without its seal.
+
+    `cost` is in nano-dollars, `packed` the response as stored.
+    """
 
     outcome_id: str
     fingerprint: bytes
@@ -101,16 +103,18 @@ def last_answer(journal: Journal, outcome_id: str) -> RecordedOutcome | None:
 def shown_outcome(
     journal: Journal, row: Row, recorded: RecordedOutcome | None
 ) -> RecordedOutcome | None:
-    """What a table shows of a row: its outcome, or the last answer of an outdated row. Raises
-    DamagedError."""
+    """What a table shows of a row: its outcome, or the last answer of an outdated row.
+
+    Raises DamagedError.
+    """
     if recorded is None and row.status == "outdated":
         return last_answer(journal, row.outcome_id)
     return recorded
 
 
 def _first(journal: Journal, condition: str, *values: Any) -> RecordedOutcome | None:
-    found = journal.query(f"SELECT * FROM outcomes WHERE {condition}", *values)
-    return RecordedOutcome.read(journal, tuple(found[0])) if found else None
+    records = journal.query(f"SELECT * FROM outcomes WHERE {condition}", *values)
+    return RecordedOutcome.read(journal, tuple(records[0])) if records else None
 
 
 def answering_models(journal: Journal, run: int | None = None) -> tuple[str, ...]:
@@ -121,8 +125,10 @@ def answering_models(journal: Journal, run: int | None = None) -> tuple[str, ...
 
 
 def all_files(journal: Journal) -> Iterator[dict[str, Any]]:
-    """Every picture that an answer owns, also an answer that no row shows any more. Raises
-    DamagedError."""
+    """Every picture that an answer owns, also an answer that no row shows any more.
+
+    Raises DamagedError.
+    """
     return (journal.named("files", record) for record in journal.all_records("files"))
 
 
@@ -153,8 +159,7 @@ def record_outcome(outcome_id: str, columns_digest: bytes, outcome: Outcome, *, 
 
 
 def withdraw_failure(outcome_id: str, fingerprint: bytes, *, run: int) -> Change:
-    """A failure recorded in a run turns out to say nothing about its row, which is pending
-    again."""
+    """A failure recorded in a run says nothing about its row after all, which is pending again."""
     return Change(also=partial(_withdraw, outcome_id, fingerprint, run))
 
 
@@ -232,8 +237,10 @@ def _withdraw(
 
 
 def assume_lost(journal: Journal, outcomes: Iterable[tuple[str, bytes]]) -> None:
-    """Pictures of these (outcome id, fingerprint) are missing: for every status of this connection,
-    and nowhere else. A plan reads so what a run would mark."""
+    """Pictures of these (outcome id, fingerprint) are missing, for this connection only.
+
+    A plan sees so what a run would mark.
+    """
     journal.connection.executemany("INSERT OR IGNORE INTO missing VALUES(?, ?)", outcomes)
 
 
@@ -241,8 +248,8 @@ def mark_lost(journal: Journal, lost: Iterable[tuple[str, bytes]]) -> None:
     """Pictures of exactly these (outcome id, fingerprint) are missing or not what was written."""
     wanted = set(lost)
     marked = {
-        (found["ident"], found["key"])
-        for found in journal.query("SELECT ident, key FROM outcomes WHERE lost")
+        (record["ident"], record["key"])
+        for record in journal.query("SELECT ident, key FROM outcomes WHERE lost")
     }
     if wanted == marked:
         return
@@ -267,7 +274,7 @@ def mark_redo(journal: Journal, rows: Iterable[Row], statuses: Iterable[str] = (
         }
         sql = f"{state()} SELECT ident, key, conversation, axes, turn FROM state WHERE status = ?"
         for status in statuses:
-            marked |= {tuple(found) for found in journal.query(sql, status)}
+            marked |= {tuple(row) for row in journal.query(sql, status)}
         wanted = {(outcome_id, fingerprint) for outcome_id, fingerprint, *_ in marked}
         first: dict[tuple[str, str], int] = {}
         for _, _, conversation, axes, turn in marked:
@@ -275,7 +282,7 @@ def mark_redo(journal: Journal, rows: Iterable[Row], statuses: Iterable[str] = (
                 first[conversation, axes] = min(turn, first.get((conversation, axes), turn))
         later = "SELECT ident, key FROM rows WHERE conversation = ? AND axes = ? AND turn > ?"
         for (conversation, axes), turn in first.items():
-            wanted |= {tuple(found) for found in journal.query(later, conversation, axes, turn)}
+            wanted |= {tuple(row) for row in journal.query(later, conversation, axes, turn)}
         return _mark(connection, wanted, {"redo": 1, "tries": 0})
 
 
@@ -286,7 +293,7 @@ def _mark(
 ) -> int:
     """Change these outcomes, as far as they exist; returns how many did."""
     sql = "SELECT rowid FROM outcomes WHERE ident = ? AND key = ?"
-    found = [rowid for each in outcomes for (rowid,) in connection.execute(sql, each).fetchall()]
-    for rowid in found:
+    rowids = [rowid for each in outcomes for (rowid,) in connection.execute(sql, each).fetchall()]
+    for rowid in rowids:
         update(connection, "outcomes", rowid, changes)
-    return len(found)
+    return len(rowids)

@@ -1,5 +1,4 @@
-"""A record is one line of a table. Each has a seal: a digest that shows whether it is still what
-was written."""
+"""A record is one line of a table. Its seal shows whether it is still what was written."""
 
 from __future__ import annotations
 
@@ -82,8 +81,10 @@ def storable(name: str, value: Any) -> Any:
 
 
 def fitting(number: int | None) -> int | None:
-    """A whole number, or None (unknown) beyond 64 bits: a row may ask for as many tokens, and a
-    price may be any."""
+    """A whole number, or None (unknown) beyond 64 bits.
+
+    A row may ask for as many tokens, and a price may be any.
+    """
     return number if number is None or -LARGEST <= number <= LARGEST else None
 
 
@@ -97,8 +98,7 @@ def encodable(text: str) -> str:
 
 
 def insertion(table: str, *, replace: bool = False) -> str:
-    """The statement that inserts a sealed record; with `replace` in place of the one with its
-    primary key."""
+    """The statement that inserts a sealed record; with `replace` it may replace one of its key."""
     names = (*SEALED[table], "seal")
     verb = "INSERT OR REPLACE" if replace else "INSERT"
     return f"{verb} INTO {table}({', '.join(names)}) VALUES({', '.join('?' * len(names))})"
@@ -115,10 +115,12 @@ def insert(
 def update(
     connection: sqlite3.Connection, table: str, rowid: int, changes: Mapping[str, Any]
 ) -> None:
-    """Change cells of one record and seal it again. Raises DamagedError when it was not sound
-    before: damage must not be sealed in."""
-    found = connection.execute(f"SELECT * FROM {table} WHERE rowid = ?", (rowid,)).fetchone()
-    record = tuple(found or ())
+    """Change cells of one record and seal it again.
+
+    Raises DamagedError when it was not sound before: damage must not be sealed in.
+    """
+    sql = f"SELECT * FROM {table} WHERE rowid = ?"
+    record = tuple(connection.execute(sql, (rowid,)).fetchone() or ())
     if not record or not is_sound(table, record):
         (path,) = [
             path for _, name, path in connection.execute("PRAGMA database_list") if name == "main"

@@ -1,5 +1,4 @@
-"""The rows of the job as they are staged: which are to be sent, and what the tables show of
-them."""
+"""The rows of the job as they are staged: which to send, and what the tables show of them."""
 
 from __future__ import annotations
 
@@ -77,8 +76,7 @@ def up_to(scope: int | None) -> int:
 
 
 def thread_heads(journal: Journal, after: int, scope: int | None) -> list[Row]:
-    """The next page of threads with something to send: single rows, and first turns of
-    conversations.
+    """The next page of threads with something to send: single rows and first turns.
 
     after: the seq of the last row of the page before, or 0.
     scope: only the prompts' first so many (None: all).
@@ -89,12 +87,12 @@ def thread_heads(journal: Journal, after: int, scope: int | None) -> list[Row]:
     has_work = f"CASE s.turn WHEN 0 THEN {TO_SEND} ELSE {HAS_TURN_TO_SEND} AND s.next_n <= ? END"
     most = up_to(scope)
     while last := journal.query(f"SELECT max(seq) FROM ({heads})", after, most)[0][0]:
-        found = _page(
-            journal, heads, after, most, condition=has_work, given=[most], most=PAGE_BYTES
+        page = _page(
+            journal, heads, after, most, condition=has_work, values=[most], most=PAGE_BYTES
         )
         after = journal.onward(after, last)
-        if found:
-            return [row for row, _ in found]
+        if page:
+            return [row for row, _ in page]
     return []
 
 
@@ -111,8 +109,8 @@ def reread(journal: Journal, row: Row) -> Row:
 
 def first_row(journal: Journal) -> Row | None:
     """The first row that can be made into a request, or None. Raises DamagedError."""
-    found = _page(journal, "SELECT seq FROM rows WHERE error IS NULL ORDER BY seq LIMIT 1")
-    return found[0][0] if found else None
+    page = _page(journal, "SELECT seq FROM rows WHERE error IS NULL ORDER BY seq LIMIT 1")
+    return page[0][0] if page else None
 
 
 def rows_with_id(journal: Journal, row_id: str) -> list[Row]:
@@ -121,8 +119,10 @@ def rows_with_id(journal: Journal, row_id: str) -> list[Row]:
 
 
 def rows_with_outcomes(journal: Journal) -> Iterator[tuple[Row, RecordedOutcome | None]]:
-    """Every row in the prompts file's order, with the outcome recorded for it. Raises
-    DamagedError."""
+    """Every row in the prompts file's order, with the outcome recorded for it.
+
+    Raises DamagedError.
+    """
     after = 0
     following = f"SELECT seq FROM rows WHERE seq > ? ORDER BY seq LIMIT {PAGE}"
     while page := _page(journal, following, after, outcomes=True, most=PAGE_BYTES):
@@ -133,16 +133,16 @@ def rows_with_outcomes(journal: Journal) -> Iterator[tuple[Row, RecordedOutcome 
 def _page(
     journal: Journal,
     which: str,
-    *values: Any,
+    *which_values: Any,
     condition: str = "1",
-    given: Sequence[Any] = (),
+    values: Sequence[Any] = (),
     outcomes: bool = False,
     most: float = inf,
 ) -> list[tuple[Row, RecordedOutcome | None]]:
     """Rows in order, with their prompts and, if asked for, their outcomes; each record is checked.
 
-    which: a SELECT of few seq, with its `values`.
-    condition: in SQL, on the state `s` of these rows, with the values `given`.
+    which: a SELECT of few seq, with its `which_values`.
+    condition: in SQL, on the state `s` of these rows, with its `values`.
     outcomes: whether to read outcomes.
     most: bytes beyond the first prompt after which the page ends early.
 
@@ -157,8 +157,8 @@ def _page(
         WHERE s.seq IN (SELECT seq FROM page) AND {condition} ORDER BY s.seq"""
     page: list[tuple[Row, RecordedOutcome | None]] = []
     size = 0
-    with journal.select(sql, *values, *given) as found:
-        for record in found:
+    with journal.select(sql, *which_values, *values) as cursor:
+        for record in cursor:
             # The combinations and turns of one prompt follow each other and share its cells.
             same = page[-1][0] if page and page[-1][0].n == record[_N] else None
             row = _row(journal, record, same)
@@ -176,8 +176,10 @@ def _page(
 
 
 def _row(journal: Journal, record: sqlite3.Row, same: Row | None) -> Row:
-    """A row from its cells, its prompt's and its state; `same` is a row of the same prompt that was
-    read already."""
+    """A row from its cells, its prompt's and its state.
+
+    `same` is a row of the same prompt that was read already.
+    """
     seq, n, row_id, axes, conversation, turn, outcome_id, fingerprint, _, error, *_ = (
         journal.checked("rows", record[:_PROMPT])
     )

@@ -55,11 +55,11 @@ def end_run(
 
 def last_run(journal: Journal) -> dict[str, Any] | None:
     """The latest run, ended or not; None before the first. Raises DamagedError."""
-    found = journal.records("runs", "1 = 1 ORDER BY run DESC LIMIT 1")
-    return found[0] if found else None
+    runs = journal.records("runs", "1 = 1 ORDER BY run DESC LIMIT 1")
+    return runs[0] if runs else None
 
 
 def last_report(journal: Journal) -> dict[str, Any] | None:
     """The report of the last run that ended, or None. Raises DamagedError."""
-    found = journal.records("runs", "report IS NOT NULL ORDER BY run DESC LIMIT 1")
-    return json.loads(found[0]["report"]) if found else None
+    runs = journal.records("runs", "report IS NOT NULL ORDER BY run DESC LIMIT 1")
+    return json.loads(runs[0]["report"]) if runs else None

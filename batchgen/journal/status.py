@@ -52,15 +52,16 @@ FROM rows r LEFT JOIN outcomes o ON o.ident = r.ident AND o.key = r.key
 
 
 def state(page: str | None = None) -> str:
-    """The WITH clause that defines `state`: each row with its status, and how far its conversation
-    has come.
+    """The WITH clause that defines `state`: each row with its status.
 
     page: a SELECT of seq, for questions about few rows. It becomes the table `page`, and only the
         conversations of its rows are read.
 
-    Of a conversation, `failed_turn` is the first turn that failed or is incomplete (those after it
-    are blocked), `last_turn` the first of these that no run tries again, and `next_turn` (of the
-    prompt `next_n`) the first turn that has not succeeded; each is NULL where there is none."""
+    It also says how far each conversation has come: `failed_turn` is the first turn that failed or
+    is incomplete (those after it are blocked), `last_turn` the first of these that no run tries
+    again, and `next_turn` (of the prompt `next_n`) the first turn that has not succeeded; each is
+    NULL where there is none.
+    """
     # Worked out once for each conversation, not for each turn: a conversation may be thousands of
     # turns long.
     turns, paged = "row_state r WHERE r.conversation IS NOT NULL", ""

@@ -26,8 +26,10 @@ _Waiting = tuple[Change, asyncio.Future[None]]
 
 
 class Writer:
-    """Commits the changes of one run in order. Use it from one event loop; `close` returns when
-    everything is on disk."""
+    """Commits the changes of one run in order.
+
+    Use it from one event loop; `close` returns when everything is on disk.
+    """
 
     def __init__(self, path: Path) -> None:
         """Start the thread, with a connection of its own to the journal at `path`."""
@@ -40,8 +42,10 @@ class Writer:
         self._thread.start()
 
     async def commit(self, change: Change) -> None:
-        """Return when the change is durable. Raises OutputError or DamagedError, and from then on
-        always."""
+        """Return when the change is durable.
+
+        Raises OutputError or DamagedError, and from then on always.
+        """
         # Cancelling the caller does not withdraw the change: it may be on its way to the disk.
         await self.put(change)
 

@@ -21,8 +21,7 @@ from batchgen.requests import Request
 
 
 class JournalRecorder:
-    """A dispatch.Recorder for one run of one job. Each method returns when its change is
-    durable."""
+    """A dispatch.Recorder for one run of one job; each method returns when all is durable."""
 
     def __init__(
         self, source: RequestSource, reader: FolderReplyReader, writer: Writer, run: int
@@ -58,8 +57,10 @@ class JournalRecorder:
         await self._writer.commit(self._attempt(request, attempt))
 
     def abandoned(self, request: Request, attempt: Attempt) -> None:
-        """A call was given up in flight. Returns at once; the writer commits it before it
-        closes."""
+        """A call was given up in flight.
+
+        Returns at once; the writer commits it before it closes.
+        """
         self._writer.put(self._attempt(request, attempt))
 
     async def outcome(self, outcome: Outcome, attempt: Attempt) -> None:
@@ -78,8 +79,10 @@ class JournalRecorder:
         await self._writer.commit(self._outcome(outcome))
 
     def take_columns_digest(self, request: Request) -> bytes:
-        """The digest of the cells that a request was made of. It is given once: the request
-        ends."""
+        """The digest of the cells that a request was made of.
+
+        It is given once: the request ends.
+        """
         return self._source.take_columns_digest(request)
 
     def _attempt(self, request: Request, attempt: Attempt) -> Change:

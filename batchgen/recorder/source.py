@@ -70,8 +70,10 @@ class RequestSource:
                 following.cancel()
 
     def take_columns_digest(self, request: Request) -> bytes:
-        """The digest of the cells that a request was made of. It is given once: the request
-        ends."""
+        """The digest of the cells that a request was made of.
+
+        It is given once: the request ends.
+        """
         return self._columns_digests.pop((request.outcome_id, request.fingerprint))
 
     def _page(self, after: int) -> list[_Head]:
@@ -234,8 +236,10 @@ def render_row(job: Job, renderer: Renderer, row: Row, previous: bytes = b"") ->
 
 
 def _turn(row: Row, column: str) -> Any:
-    """The row's turn, from its column of turns. Raises RequestError if the job has changed
-    since."""
+    """The row's turn, from its column of turns.
+
+    Raises RequestError if the job has changed since.
+    """
     turns = row.columns.get(column)
     if not isinstance(turns, list) or not 0 < row.turn <= len(turns):
         raise RequestError(

@@ -44,8 +44,7 @@ _ADOPTED = """CREATE TEMP TABLE adopted AS
 
 
 def adopt_outcomes(connection: sqlite3.Connection) -> None:
-    """Give rows without an outcome the outcome ids of orphaned ones, in the caller's
-    transaction."""
+    """Give rows without an outcome the ids of orphaned ones, in the caller's transaction."""
     recorded = "SELECT EXISTS (SELECT 1 FROM outcomes) OR EXISTS (SELECT 1 FROM members)"
     if not connection.execute(recorded).fetchone()[0]:
         return

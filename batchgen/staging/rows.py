@@ -1,4 +1,4 @@
-"""The journal's tables of prompts and rows: pass 1 replaces them all at once, or not at all."""
+"""The rows of the job as they are staged: which to send, and what the tables show of them."""
 
 from __future__ import annotations
 
@@ -82,8 +82,10 @@ class _PendingRow(NamedTuple):
 
 
 class StagingTables:
-    """Fills the tables in the caller's transaction, many records at once; `flush` writes the
-    rest."""
+    """Fills the tables in the caller's transaction, many records at once.
+
+    `flush` writes the rest.
+    """
 
     def __init__(
         self, connection: sqlite3.Connection, on_duplicate: Callable[[str, int, int], None]
@@ -114,13 +116,12 @@ class StagingTables:
             self._ids.append((encodable(row_id), prompt.line))
 
     def last_turn(self, conversation: str, axes: Axes) -> tuple[bytes, int]:
-        """The fingerprint and number of a conversation's latest turn; b"" and 0 before the
-        first."""
+        """The fingerprint and number of a conversation's latest turn; b"" and 0 without one."""
         self.flush()
         sql = """SELECT key, turn FROM rows WHERE conversation = ? AND axes = ?
             ORDER BY turn DESC LIMIT 1"""
-        found = self._connection.execute(sql, (conversation, canonical(axes))).fetchone()
-        return (found[0], found[1]) if found else (b"", 0)
+        last = self._connection.execute(sql, (conversation, canonical(axes))).fetchone()
+        return (last[0], last[1]) if last else (b"", 0)
 
     def row(
         self, of: Combination, request: Request, conversation: str | None, forecast: Forecast
@@ -209,8 +210,8 @@ class StagingTables:
         pairs: dict[Any, int] = {}
         for at in range(0, len(values), GROUP):
             some = values[at : at + GROUP]
-            found = self._connection.execute(sql.format(", ".join("?" * len(some))), some)
-            pairs.update((each[0], each[1]) for each in found)
+            cursor = self._connection.execute(sql.format(", ".join("?" * len(some))), some)
+            pairs.update((each[0], each[1]) for each in cursor)
         return pairs
 
     def name_thread(self, conversation: str, axes: Axes) -> None:

@@ -1,5 +1,4 @@
-"""Pass 1: prompts -> requests -> the journal's rows, so that everything wrong is known before
-anything is sent.
+"""Pass 1: prompts -> requests -> rows, so that what is wrong is known before anything is sent.
 
 It replaces all rows or none: with problems, the journal stays as it was.
 """
@@ -83,8 +82,7 @@ class Stager:
             return self._stage(file, file.dialect, lambda: file.digest, connection, journal)
 
     def read_again(self, journal: Journal) -> StagedPrompts:
-        """Stage once more the prompts that came from stdin and are kept, for a job that has
-        changed.
+        """Stage the kept prompts that came from stdin once more, for a job that has changed.
 
         Raises InputError, also when none are kept.
         """
