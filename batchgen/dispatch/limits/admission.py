@@ -98,7 +98,7 @@ class Admission:
             "tokens_per_minute": tokens,
         }
         self._limiters = {name: limiters(name, limit) for name, limit in limits.items() if limit}
-        self.limiter = AdaptiveLimiter(clock, explicit=bool(self._limiters))
+        self.adaptive = AdaptiveLimiter(clock, explicit=bool(self._limiters))
 
     async def admit(self, request: Request) -> Permit:
         """Wait for everything that a call needs.
@@ -116,7 +116,7 @@ class Admission:
                 reserved.append(budget)
             await self._take(amounts)
             since = self._clock()
-            is_probe = await self.limiter.acquire()
+            is_probe = await self.adaptive.acquire()
             if self._clock() - since > KEPT:
                 for name, amount in amounts.items():
                     self._limiters[name].give_back(amount)
@@ -148,7 +148,8 @@ class Admission:
         bound = self._prices.bound(request)
         if bound is None:
             raise LimitError(
-                f"a cap on cost needs {self._prices.missing_for_bound(request)}; fix it and run again"
+                f"a cap on cost needs {self._prices.missing_for_bound(request)};"
+                " fix it and run again"
             )
         return bound
 
@@ -179,9 +180,9 @@ class Admission:
 
     def hindrance(self) -> str:
         """What the next call waits for, in the words of the progress line; empty for nothing."""
-        if self.limiter.state == "tripped":
+        if self.adaptive.state == "tripped":
             return "the server (outage)"
-        return "the server's rate limit" if self.limiter.is_limiting else self._waiting_for
+        return "the server's rate limit" if self.adaptive.is_limiting else self._waiting_for
 
     def settle(self, permit: Permit, cost: int | None) -> None:
         """Note that a call ended and cost so many nano-dollars (None: nobody knows)."""
@@ -196,12 +197,12 @@ class Admission:
         self._read_headers_at = now + HEADERS_INTERVAL
         limits = self._headers = rate_limits(headers)
         if limits.nearly_used:
-            self.limiter.hold_growth()
+            self.adaptive.hold_growth()
         rates = [limits.requests] if limits.requests else []
         if limits.tokens and self._used and "tokens_per_minute" not in self._limiters:
             rates.append(limits.tokens * self._answers / self._used)
         if rates:
-            self.limiter.set_named_limit(
+            self.adaptive.set_named_limit(
                 min(rates), explicit="requests_per_minute" in self._limiters
             )
 
@@ -209,7 +210,7 @@ class Admission:
     def learned(self) -> Learned:
         """What is known of the server's limits."""
         return Learned(
-            requests=self.limiter.learned_per_minute,
+            requests=self.adaptive.learned_per_minute,
             named_requests=self._headers.requests,
             named_tokens=self._headers.tokens,
         )
@@ -222,8 +223,8 @@ class Admission:
         usage: the tokens that the answer reports.
         sent_at: seconds on the clock.
         """
-        self.limiter.record_response()
-        self.limiter.record_success(sent_at)
+        self.adaptive.record_response()
+        self.adaptive.record_success(sent_at)
         self._answers += 1
         self._used += (usage.input_tokens or 0) + (usage.output_tokens or 0)
         if limiter := self._limiters.get("tokens_per_minute"):
@@ -258,21 +259,21 @@ class Admission:
         own: the fault follows the row. It shows neither an outage nor a rate that is too high for
             other rows.
         """
-        limiter = self.limiter
+        adaptive = self.adaptive
         if failure.reason == "input":
             if permit.is_probe:
-                limiter.release_probe()
+                adaptive.release_probe()
         elif failure.is_outage:
-            limiter.record_trouble(failure.message)
+            adaptive.record_trouble(failure.message)
             if permit.is_probe or not own:
-                limiter.record_failure(
+                adaptive.record_failure(
                     failure.retry_after, probe=permit.is_probe, answered=failure.status is not None
                 )
         else:
-            limiter.record_response()
+            adaptive.record_response()
             if failure.is_passing:
-                limiter.record_trouble(failure.message)
+                adaptive.record_trouble(failure.message)
             else:
-                limiter.clear_trouble()
+                adaptive.clear_trouble()
             if failure.meaning == "throttled" and not own:
-                limiter.record_throttle(sent_at, failure.retry_after, failure.ceiling)
+                adaptive.record_throttle(sent_at, failure.retry_after, failure.ceiling)

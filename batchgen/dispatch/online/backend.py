@@ -87,7 +87,7 @@ class OnlineBackend:
             clock=clock,
             limiters=limiters,
         )
-        self._limiter = self._admission.limiter
+        self._limiter = self._admission.adaptive
         self._budget = RetryBudget(clock)
         self._policy = Policy(attempts=retry.attempts, max_wait=retry.max_wait)
         self._watch = Watchdog(

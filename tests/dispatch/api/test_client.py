@@ -75,7 +75,7 @@ async def call(
             timeout=seconds,
             give_up=900,
             max_time=None,
-            limiter=admission.limiter,
+            limiter=admission.adaptive,
             host="h",
             in_flight=lambda: 1,
             stop=lambda why: None,
