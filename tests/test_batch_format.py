@@ -24,7 +24,7 @@ _TEXT = st.text(st.characters(codec="utf-8"))
 
 @given(_TEXT, st.dictionaries(_TEXT, _JSON))
 def test_a_request_is_one_line(custom_id: str, body: dict[str, object]) -> None:
-    """Whatever a body holds, line separators of Unicode included, its request is one line that says what was asked."""
+    """A request is one line, whatever its body holds, line separators of Unicode included."""
     line = request_line(custom_id, "/chat/completions", body)
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
@@ -50,12 +50,12 @@ def test_a_request_is_one_line(custom_id: str, body: dict[str, object]) -> None:
     )
 )
 def test_a_result_comes_back_as_it_was(result: Result) -> None:
-    """What is written as a line of an output or error file is read as the same."""
+    """A line of an output or error file is read as it was written."""
     assert parse_result(result_line("batch_req_1", result)) == result
 
 
 def test_half_a_character_stays_half() -> None:
-    """P28 Half a surrogate pair, as a reply may hold, is written as JSON's escape: the file stays UTF-8."""
+    """P28 Half of a surrogate pair is written as JSON's escape: the file stays UTF-8."""
     line = result_line("x", Result(custom_id="é", status=200, body={"text": "\ud83d"}))
     assert parse_result(line.decode().encode()).body == {"text": "\ud83d"}
 
@@ -79,6 +79,6 @@ def test_half_a_character_stays_half() -> None:
     ],
 )
 def test_what_is_no_result(line: bytes) -> None:
-    """P18 A line that is no result is refused, and nothing else happens."""
+    """P18 A line that is not a result raises ValueError."""
     with pytest.raises(ValueError, match=r"\S"):
         parse_result(line)

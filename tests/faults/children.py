@@ -1,4 +1,5 @@
-"""Runs in a process that may be killed: forked from a server that has everything imported, so that each costs little."""
+"""Runs in a process that may be killed, forked from a server with all imports so that each costs
+little."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ CONTEXT.set_forkserver_preload([*(f"batchgen.{name}" for name in _OWN), *_OTHERS
 
 
 def child(job: Path, *, key: str, room: int | None = None) -> BaseProcess:
-    """A started run of a job in a process of its own; no file of it may grow beyond `room` bytes."""
+    """Start a run of a job in a process of its own; no file of it may grow beyond `room` bytes."""
     process = CONTEXT.Process(target=_run, args=(str(job), key, room))
     process.start()
     return process
@@ -49,9 +50,17 @@ def killed_at(
     most_requests: int | None = None,
     room: int | None = None,
 ) -> int | None:
-    """Run a command (run or cancel) of a job in a process that kills itself at its step `step`, counted from 1: before and
-    after each exchange, each commit, each file of requests that comes or goes. `most_requests`: of a file;
-    `room`: bytes beyond which no file may grow. Returns the exit code, -9 where it was killed."""
+    """Run a command of a job in a process that kills itself at one step; returns the exit code.
+
+    step: counted from 1, before and after each exchange, each commit, and each input file that
+        is made or removed
+    job, key: the job file and the API key
+    command: run or cancel
+    most_requests: of an input file
+    room: bytes beyond which no file may grow
+
+    The exit code is -9 if the process was killed.
+    """
     process = CONTEXT.Process(
         target=_stepped, args=(str(job), key, step, command, most_requests, room)
     )

@@ -1,4 +1,4 @@
-"""Batch mode under signals, a full disk and a second run; and what a run that died half-way leaves to another mode."""
+"""Batch mode under signals, a full disk and a second run, and after a run that died half-way."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROWS = 5
 
 
 class World:
-    """What a simulator does when something is asked of it, and what was sent to it."""
+    """What a simulator does at certain calls, and what was sent to it."""
 
     def __init__(self) -> None:
         self.sent: list[int] = []
@@ -55,7 +55,7 @@ def opened() -> Iterator[tuple[World, Simulator]]:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits between two looks."""
+    """Searches, fetches and polls do not wait."""
     monkeypatch.setattr(client, "BETWEEN_SEARCHES", 0.0)
     monkeypatch.setattr(collect, "BETWEEN_FETCHES", 0.0)
     monkeypatch.setattr(poll, "FIRST_POLL", 0.01)
@@ -66,12 +66,12 @@ def written(lab: Lab, api: Simulator, rows: int = ROWS, **parts: Any) -> Path:
 
 
 def paid(api: Simulator) -> int:
-    """Requests that were executed."""
+    """How many requests were executed."""
     return api.requests.lines + api.requests.by_path["/v1/chat/completions"]
 
 
 def finished(lab: Lab, job: Path) -> int:
-    """Run a job until it no longer ends with 6; its exit code."""
+    """Run a job until it no longer ends with 6; returns its exit code."""
     for _ in range(6):
         code = lab.go(job).exit_code
         if code != 6:
@@ -88,21 +88,21 @@ def assert_done(lab: Lab, api: Simulator, rows: int = ROWS) -> None:
     assert maintenance.verify(lab.load(lab.folder / "job.yaml")) == []
 
 
-# -- signals ---------------------------------------------------------------------------------------------------------
+# -- signals ---------------------------------------------------------------------------------------
 
 # Where the run is when SIGTERM comes, and whether it collects then.
 PLACES = {
     "an upload": ("POST /v1/files", False),
     "a create": ("POST /v1/batches", False),
-    "a look": ("GET /v1/batches/", True),
+    "a poll": ("GET /v1/batches/", True),
     "a download": ("GET /v1/files/", True),
 }
 
 
 @pytest.mark.parametrize("name", PLACES)
 def test_sigterm_in_the_middle(lab: Lab, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P14 P12 SIGTERM while the server hangs in an upload, a create, a look or a download ends the run with 143 in order; the
-    next ones go on, and nothing is sent twice."""
+    """P14 P12 SIGTERM while the server hangs in an upload, a create, a poll or a download ends the
+    run with 143; the next runs continue, and nothing is sent twice."""
     if threading.current_thread() is not threading.main_thread():
         pytest.skip("tests run outside the main thread here")
     asked, collects = PLACES[name]
@@ -123,7 +123,8 @@ def test_sigterm_in_the_middle(lab: Lab, name: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_sigterm_while_a_create_is_answered(lab: Lab) -> None:
-    """P14 P12 SIGTERM while a batch is made lets its answer come: the batch is on record, and the run ends with 143."""
+    """P14 P12 SIGTERM during a create waits for its reply: the batch is on record, and the run ends
+    with 143."""
     with opened() as (world, api):
         job = written(lab, api)
         world.meet = ("POST /v1/batches", None, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -138,20 +139,20 @@ def test_sigterm_while_a_create_is_answered(lab: Lab) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_it_waits(lab: Lab, number: signal.Signals) -> None:
     """P14 A run that waits for its batches (--wait) ends at the first signal; they stay open."""
-    looks = 0
+    polls = 0
 
-    def look() -> None:
-        nonlocal looks
-        looks += 1
-        if looks == 3:
+    def poll_seen() -> None:
+        nonlocal polls
+        polls += 1
+        if polls == 3:
             os.kill(os.getpid(), number)
         else:
-            world.meet = ("GET /v1/batches/", None, look)
+            world.meet = ("GET /v1/batches/", None, poll_seen)
 
     with opened() as (world, api):
         job = written(lab, api)
         world.ends = Fate(shows=("in_progress",) * 100)
-        world.meet = ("GET /v1/batches/", None, look)
+        world.meet = ("GET /v1/batches/", None, poll_seen)
         ended = lab.go(job, wait=True)
         assert (ended.exit_code, len(ended.batches)) == (130 if number == signal.SIGINT else 143, 1)
         world.ends = Fate()
@@ -160,11 +161,12 @@ def test_a_signal_while_it_waits(lab: Lab, number: signal.Signals) -> None:
         assert_done(lab, api)
 
 
-# -- two at once -----------------------------------------------------------------------------------------------------
+# -- two at once -----------------------------------------------------------------------------------
 
 
 def test_two_runs_of_one_job(lab: Lab) -> None:
-    """P06 P12 While a run waits for its batches, another one and `cancel` end with 75 and ask the server nothing."""
+    """P06 P12 While a run waits for its batches, another one and `cancel` end with 75 and call
+    nothing."""
     asked = threading.Event()
     with opened() as (world, api):
         job = written(lab, api)
@@ -188,11 +190,12 @@ def test_two_runs_of_one_job(lab: Lab) -> None:
         assert_done(lab, api)
 
 
-# -- a run that died ---------------------------------------------------------------------------------------------------
+# -- a run that died -------------------------------------------------------------------------------
 
 
 def test_killed_while_it_writes_then_online(lab: Lab) -> None:
-    """P12 A run that was killed while it wrote a file of requests has sent nothing: `--mode online` sends each row, once."""
+    """P12 A run that is killed while it writes an input file has sent nothing: `--mode online`
+    sends each row once."""
     seen = 0
     for step in range(1, 100):
         with opened() as (world, api):
@@ -214,11 +217,12 @@ def test_killed_while_it_writes_then_online(lab: Lab) -> None:
     assert seen > 3
 
 
-# -- a full disk -------------------------------------------------------------------------------------------------------
+# -- a full disk -----------------------------------------------------------------------------------
 
 
 def test_a_disk_that_is_full_of_requests(lab: Lab) -> None:
-    """P03 P12 No room for the file of requests: exit 74, nothing was sent; the same command goes on with room."""
+    """P03 P12 No room for the input file: exit 74, and nothing is sent; with room the same command
+    continues."""
     with opened() as (world, api):
         # Long, and the same in each request: it is in the file of requests and not in the journal.
         messages = [
@@ -237,7 +241,8 @@ def test_a_disk_that_is_full_of_requests(lab: Lab) -> None:
 
 
 def test_a_disk_that_is_full_of_answers(lab: Lab) -> None:
-    """P03 P12 No room for the file of answers: exit 74, the batch stays open; the same command goes on with room."""
+    """P03 P12 No room for a result file: exit 74, and the batch stays open; with room the same
+    command continues."""
     with opened() as (world, api):
         request = {
             "model": "gpt-5.6-luna",
@@ -259,8 +264,8 @@ def test_a_disk_that_is_full_of_answers(lab: Lab) -> None:
 
 
 def test_a_disk_that_fills_at_any_byte(lab: Lab) -> None:
-    """P03 P12 Whatever the room that a run has, it ends with 74 or as it should; nothing is sent twice, and with room the job
-    is done."""
+    """P03 P12 With any amount of room a run ends with 74 or normally; nothing is sent twice, and
+    with enough room the job gets done."""
     with opened() as (world, api):
         job, codes = written(lab, api), []
         for room in range(4096, 400_000, 12_288):

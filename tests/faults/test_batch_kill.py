@@ -1,4 +1,4 @@
-"""kill -9 at every step of a run in batches: no batch is made twice, no answer is lost, whatever the run was doing."""
+"""kill -9 at every step of a run in batches: no batch is created twice, and no answer is lost."""
 
 from __future__ import annotations
 
@@ -64,20 +64,20 @@ class World:
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    """What the simulator is told."""
+    """What the simulator does."""
     return World()
 
 
 @pytest.fixture(scope="module")
 def api(world: World) -> Iterator[Simulator]:
-    """One simulator for all: batches end at once."""
+    """One simulator for all tests: its batches end at once."""
     with serving(Settings(batch_speed=0), world.script, fate=world.fate) as simulator:
         yield simulator
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
-    """Small files, and nobody waits between two looks."""
+    """Small input files, and searches and fetches that do not wait."""
     monkeypatch.setattr(input_file, "MOST_REQUESTS", MOST_REQUESTS)
     monkeypatch.setattr(client, "BETWEEN_SEARCHES", 0.0)
     monkeypatch.setattr(collect, "BETWEEN_FETCHES", 0.0)
@@ -94,7 +94,7 @@ def written(lab: Lab, url: str) -> Path:
 
 
 def finished(lab: Lab, job: Path) -> int:
-    """Run a job until it no longer ends with 6; its exit code."""
+    """Run a job until it no longer ends with 6; returns its exit code."""
     for _ in range(6):
         code = lab.go(job).exit_code
         if code != 6:
@@ -103,7 +103,7 @@ def finished(lab: Lab, job: Path) -> int:
 
 
 def tables(lab: Lab, name: str = "job") -> list[list[dict[str, str]]]:
-    """The tables without what two runs of one job never share."""
+    """The tables without the columns that differ between two runs of a job."""
     return [
         [
             {name: cell for name, cell in row.items() if name not in DIFFERS}
@@ -114,7 +114,7 @@ def tables(lab: Lab, name: str = "job") -> list[list[dict[str, str]]]:
 
 
 def assert_whole(lab: Lab, job: Path, whole: list[list[dict[str, str]]], step: int) -> None:
-    """The tables are those of an unbroken run, nothing is left over, the journal is sound."""
+    """The tables are those of an uninterrupted run, nothing is left, and the journal is valid."""
     assert tables(lab) == whole, f"step {step}"
     assert not list(lab.output().glob(".*.tmp")), f"step {step}"
     assert maintenance.verify(lab.load(job)) == [], f"step {step}"
@@ -133,7 +133,7 @@ def created(world: World) -> Counter[tuple[str | None, int]]:
 
 @pytest.fixture(scope="module")
 def whole(api: Simulator, tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, str]]]:
-    """The tables of a job that nothing happened to."""
+    """The tables of a job that was never interrupted."""
     lab = Lab(tmp_path_factory.mktemp("whole"))
     job = written(lab, api.url)
     assert finished(lab, job) == 3
@@ -144,8 +144,9 @@ def whole(api: Simulator, tmp_path_factory: pytest.TempPathFactory) -> list[list
 def test_killed_at_every_step_of_sending(
     lab: Lab, api: Simulator, world: World, whole: list[list[dict[str, str]]], fault: str | None
 ) -> None:
-    """P12 P01 kill -9 at each step of the run that sends, also with an answer to `POST /batches` lost: further runs bring the
-    tables of an unbroken one, each row was executed once, and each batch was made once."""
+    """P12 P01 kill -9 at each step of the run that sends, also after a lost reply to `POST
+    /batches`: further runs produce the tables of an uninterrupted one, each row was executed once,
+    and each batch was created once."""
     job = written(lab, api.url)
     for step in range(1, MANY):
         shutil.rmtree(lab.output(), ignore_errors=True)
@@ -171,7 +172,8 @@ def test_killed_at_every_step_of_sending(
 def test_killed_while_the_server_makes_a_batch(
     lab: Lab, api: Simulator, world: World, whole: list[list[dict[str, str]]]
 ) -> None:
-    """P12 kill -9 while the server makes a batch and has not answered: the batch is adopted, and not made again."""
+    """P12 kill -9 while the server creates a batch and has not replied: the batch is adopted, and
+    not created again."""
     job, began = written(lab, api.url), threading.Event()
     before = api.requests.lines
 
@@ -195,7 +197,8 @@ def test_killed_while_the_server_makes_a_batch(
 def test_killed_at_every_step_of_collecting(
     lab: Lab, api: Simulator, world: World, whole: list[list[dict[str, str]]]
 ) -> None:
-    """P12 P01 kill -9 at each step of the run that collects: what was answered is on record once, and nothing is sent again."""
+    """P12 P01 kill -9 at each step of the run that collects: each answer is on record once, and
+    nothing is sent again."""
     job = written(lab, api.url)
     before = api.requests.lines
     assert lab.go(job).exit_code == 6
@@ -218,8 +221,8 @@ def test_killed_at_every_step_of_collecting(
 def test_killed_at_every_step_of_cancelling(
     lab: Lab, api: Simulator, world: World, whole: list[list[dict[str, str]]]
 ) -> None:
-    """P12 P01 kill -9 at each step of `cancel`, with the batches half answered: `cancel` again ends with 0, and the next run
-    sends what is left, and only that."""
+    """P12 P01 kill -9 at each step of `cancel`, with the batches half answered: a second `cancel`
+    ends with 0, and the next run sends only what is left."""
     job = written(lab, api.url)
     for step in range(1, MANY):
         shutil.rmtree(lab.output(), ignore_errors=True)
@@ -242,8 +245,8 @@ def test_killed_at_every_step_of_cancelling(
 def test_killed_at_one_step_after_the_other(
     lab: Lab, api: Simulator, world: World, whole: list[list[dict[str, str]]]
 ) -> None:
-    """P12 P01 One job, whose every run is killed one step later than the last one: it comes to its end all the same, and no
-    batch was made twice."""
+    """P12 P01 One job, each run of which is killed one step later than the last: it gets done all
+    the same, and no batch was created twice."""
     job = written(lab, api.url)
     before = api.requests.lines
     for step in range(1, MANY):

@@ -1,4 +1,5 @@
-"""A job's life in batches as a state machine: whatever is done to it, no request is answered twice that nobody asked anew."""
+"""A job's life in batches as a state machine: no request is answered twice unless a user asked for
+it."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from batchgen.simulator import BatchInfo, Fate, RequestInfo, Settings, Simulator
 MOST_REQUESTS = 2
 MANY = 10_000
 
-# What may become of a batch; of the last but one nobody hears before somebody cancels it.
+# The fates of batches; the last but one never ends by itself.
 FATES = [
     Fate(),
     Fate(ends="expired", answers=0.5),
@@ -40,7 +41,8 @@ LINES = "/v1/chat/completions"
 
 
 class BatchLife(Life):
-    """One job in batches. `answered` counts the answers to each request, `redone` how often all were asked for anew."""
+    """One job in batches. `answered` counts the answers to each request, `redone` how often all
+    were redone."""
 
     def __init__(self) -> None:
         self.answered: Counter[str] = Counter()
@@ -49,7 +51,7 @@ class BatchLife(Life):
         self.fates: list[Fate] = []
         self.call_faults: list[str] = []
         self.line_faults: list[str] = []
-        # Batches are made, and nobody hears of them.
+        # Creates whose reply is lost.
         self.losing = False
         self._kept = input_file.MOST_REQUESTS, client.BETWEEN_SEARCHES, collect.BETWEEN_FETCHES
         input_file.MOST_REQUESTS, client.BETWEEN_SEARCHES, collect.BETWEEN_FETCHES = (
@@ -89,11 +91,11 @@ class BatchLife(Life):
         return load_job(self.job, environ={"OPENAI_API_KEY": KEY})
 
     def calm(self) -> None:
-        """Nothing happens that is not asked for."""
+        """Stop all faults."""
         self.fates, self.call_faults, self.line_faults = [], [], []
 
     def live_on(self) -> None:
-        """Without faults everything is answered, and then nothing is asked any more."""
+        """Without faults everything is answered, and then nothing is sent any more."""
         self.calm()
         self.write()
         self.finish()
@@ -111,14 +113,15 @@ class BatchLife(Life):
         with Journal.peek(self.lab.output()) as journal:
             assert not open_batches(journal)
             assert not journal.records("members", "1 = 1")
-        # The simulator works when it is asked: a batch that nobody knows of would be paid for all the same.
+        # The simulator works when it is asked: a batch that nobody knows of would be paid for all
+        # the same.
         httpx2.get(
             f"{self.api.url}/batches?limit=100", headers={"Authorization": f"Bearer {KEY}"}
         ).raise_for_status()
         self.check()
 
     def finish(self) -> int:
-        """Run until it no longer ends with 6, or with 4 for what was said of an old batch; the last exit code."""
+        """Run until the exit code is not 6, nor 4 because of an old batch; returns the last one."""
         for _ in range(12):
             code = batchgen.run(self.loaded).exit_code
             if code not in (4, 6):
@@ -126,12 +129,13 @@ class BatchLife(Life):
         return code
 
     def check(self) -> None:
-        """No request was answered more often than it was asked for, and no batch was made twice."""
+        """No request was answered more often than it was sent on purpose, and no batch was created
+        twice."""
         again = [text for text, count in self.answered.items() if count > 1 + self.redone]
         assert not again, again
         assert len(set(self.tags)) == len(self.tags)
 
-    # -- what happens to runs ----------------------------------------------------------------------------------------
+    # -- what happens to runs --------------------------------------------------------------------
 
     @rule(
         fates=st.lists(st.sampled_from(FATES), max_size=3),
@@ -164,7 +168,7 @@ class BatchLife(Life):
 
     @rule(fates=st.lists(st.sampled_from(FATES), max_size=2))
     def lose_a_batch(self, fates: list[Fate]) -> None:
-        """A batch is made, its answer is lost, and the list does not tell of it."""
+        """Lose the reply to a create, and leave the batch out of the list."""
         self.add(1)
         self.write()
         self.calm()
@@ -184,7 +188,7 @@ class BatchLife(Life):
 
     @rule()
     def go_online(self) -> None:
-        """The other mode, in between: it sends what is in no batch."""
+        """Run once in the other mode: it sends only what is in no batch."""
         self.calm()
         self.write()
         self.tabled = True
@@ -216,4 +220,5 @@ BatchLife.TestCase.settings = settings(
 
 
 class TestBatchLife(BatchLife.TestCase):
-    """P01 P03 P07 P08 P10 P12 P45 Whatever is done to a job in batches, what RELIABILITY promises of it holds."""
+    """P01 P03 P07 P08 P10 P12 P45 Whatever happens to a job in batches, the promises of RELIABILITY
+    hold."""

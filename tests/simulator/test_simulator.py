@@ -102,11 +102,11 @@ def png(size: tuple[int, int] = (40, 30), mode: str = "RGB", colour: Any = "navy
     return buffer.getvalue()
 
 
-# --- shapes ---------------------------------------------------------------------------------------------------------
+# --- shapes ---------------------------------------------------------------------------------------
 
 
 def test_chat_has_the_official_shape_and_is_labelled() -> None:
-    """A chat answer has choices, usage, tier and headers as the API sends them, and says it is simulated."""
+    """A chat answer has the API's choices, usage, tier and headers, and is marked as simulated."""
     answer = once(CHAT, chat_body("Write a poem", n=2, service_tier="flex"))
     body = answer.json
     assert answer.status == 200
@@ -130,7 +130,7 @@ def test_chat_has_the_official_shape_and_is_labelled() -> None:
 
 
 def test_responses_have_the_official_shape() -> None:
-    """A response holds one assistant message with output_text, and usage under the names of that endpoint."""
+    """A response holds one assistant message with output_text, and its own names of usage."""
     items = [
         {"role": "user", "content": "first"},
         {"role": "user", "content": [{"type": "input_text", "text": "Last"}]},
@@ -172,7 +172,8 @@ def test_completions_answer_each_prompt() -> None:
 
 
 def test_embeddings_as_base64_and_floats_are_the_same_unit_vectors() -> None:
-    """Both encodings carry the same float32 unit vectors, and a text's vector does not hang on its neighbours."""
+    """Both encodings carry the same float32 unit vectors, and a text's vector does not depend on
+    its neighbours."""
 
     async def conversation(client: Client) -> tuple[Any, Any, Any]:
         body = {"model": "text-embedding-3-small", "input": ["one", "two"], "dimensions": 16}
@@ -208,7 +209,7 @@ def test_models_are_listed() -> None:
 
 
 def test_the_openai_client_reads_every_endpoint() -> None:
-    """The SDK contract: the installed openai client parses every kind of answer and maps the errors."""
+    """The installed openai client parses every kind of answer, and maps the errors."""
 
     async def conversation(simulator: Simulator) -> None:
         async with openai.AsyncOpenAI(api_key=KEY, base_url=simulator.url, max_retries=0) as client:
@@ -263,11 +264,12 @@ def test_the_openai_client_reads_every_endpoint() -> None:
     asyncio.run(main())
 
 
-# --- answers --------------------------------------------------------------------------------------------------------
+# --- answers --------------------------------------------------------------------------------------
 
 
 def test_answers_depend_on_the_body_alone() -> None:
-    """Two servers give the same text, id and picture for one body in any order of keys, and others for another."""
+    """Two servers give the same text, id and picture for one body in any key order, and others for
+    another body."""
     body = chat_body("Same")
     turned = dict(reversed(body.items()))
 
@@ -281,7 +283,7 @@ def test_answers_depend_on_the_body_alone() -> None:
 
 @given(st.text(), st.sampled_from([CHAT, "/responses", "/completions"]))
 def test_echo_returns_any_text_unchanged(text: str, path: str) -> None:
-    """P28 the text after ECHO: comes back exactly, whatever it holds, in every text endpoint's body."""
+    """P28 the text after ECHO: comes back exactly, in the body of every text endpoint."""
     from_chat: dict[str, Any] = {
         "messages": [
             {"role": "system", "content": "s"},
@@ -296,8 +298,8 @@ def test_echo_returns_any_text_unchanged(text: str, path: str) -> None:
     assert reply({"model": "m", **bodies[path]}, "0" * 64) == text
 
 
-def test_echo_survives_the_wire() -> None:
-    """P28 line ends, NUL, U+2028, a byte order mark, emoji and a lone surrogate cross the socket unchanged."""
+def test_echo_survives_the_socket() -> None:
+    """P28 line ends, NUL, U+2028, a BOM, emoji and a lone surrogate cross the socket unchanged."""
     text = (
         "a\r\nb\rc\n\x00 \u2028\ufeff \U0001f468\u200d\U0001f469 \u202eabc \ud800 \"'"
         + "x" * 1_000_000
@@ -315,7 +317,7 @@ def test_echo_survives_the_wire() -> None:
     ],
 )
 def test_an_answer_above_its_bound_is_cut(path: str, body: dict[str, Any]) -> None:
-    """A longer answer than the bound allows ends with finish_reason length and bills no more than the bound."""
+    """An answer above its bound ends with finish_reason length, and bills only the bound."""
     answer = once(path, body).json
     choice = answer["choices"][0]
     assert choice["finish_reason"] == "length"
@@ -324,7 +326,7 @@ def test_an_answer_above_its_bound_is_cut(path: str, body: dict[str, Any]) -> No
 
 
 def test_a_response_above_its_bound_is_incomplete() -> None:
-    """max_output_tokens cuts a response, which says so in its status and its message's."""
+    """max_output_tokens cuts a response, which shows in its status and that of its message."""
     body = once("/responses", {"model": "m", "input": "Hi", "max_output_tokens": 2}).json
     assert (body["status"], body["output"][0]["status"]) == ("incomplete", "incomplete")
     assert body["incomplete_details"] == {"reason": "max_output_tokens"}
@@ -332,7 +334,7 @@ def test_a_response_above_its_bound_is_incomplete() -> None:
 
 @given(st.text(), st.integers(0, 20))
 def test_a_cut_ends_at_a_whole_character(text: str, most: int) -> None:
-    """A cut text is the beginning of the whole one and within the bound."""
+    """A cut text is the beginning of the whole one, and within the bound."""
     short, was_cut = cut(text, most)
     assert text.startswith(short)
     assert tokens(short) <= most
@@ -341,7 +343,7 @@ def test_a_cut_ends_at_a_whole_character(text: str, most: int) -> None:
 
 @pytest.mark.parametrize("place", ["chat", "responses"])
 def test_json_answers_are_json(place: str) -> None:
-    """json_object gives an object that says it is simulated, in chat and responses."""
+    """json_object gives an object that is marked as simulated, in chat and responses."""
     if place == "chat":
         body = once(CHAT, chat_body(response_format={"type": "json_object"})).json
         text = body["choices"][0]["message"]["content"]
@@ -352,7 +354,8 @@ def test_json_answers_are_json(place: str) -> None:
 
 
 def test_a_schema_is_filled_by_type() -> None:
-    """json_schema gives every required property a value of its type; a closed schema gets no field besides."""
+    """json_schema gives every required property a value of its type; a closed schema gets no other
+    property."""
     schema = {
         "type": "object",
         "properties": {
@@ -391,12 +394,12 @@ def test_a_schema_is_filled_by_type() -> None:
     assert "next" in json.loads(reply(chat_body("Hi", response_format=looped), "0" * 64))
 
 
-# --- pictures -------------------------------------------------------------------------------------------------------
+# --- pictures -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("form", "name"), [("png", "PNG"), ("webp", "WEBP"), ("jpeg", "JPEG")])
 def test_pictures_are_real_and_of_the_size_asked_for(form: str, name: str) -> None:
-    """P35 every picture decodes whole, in the format and size that were asked for; n of them differ."""
+    """P35 Every picture decodes whole, in the requested format and size; n of them differ."""
     answer = once(GENERATE, image_body(size="160x96", output_format=form, n=2, quality="low")).json
     drawn = [decoded(item) for item in answer["data"]]
     assert [(picture.size, picture.format) for picture in drawn] == [((160, 96), name)] * 2
@@ -407,7 +410,7 @@ def test_pictures_are_real_and_of_the_size_asked_for(form: str, name: str) -> No
     assert usage["input_tokens_details"] == {"text_tokens": 3, "image_tokens": 0}
 
 
-def test_a_picture_is_square_unless_told_otherwise() -> None:
+def test_a_picture_is_square_by_default() -> None:
     """Without a size, and with auto, a picture is 1024x1024."""
     for size in ({}, {"size": "auto"}):
         body = {"model": "gpt-image-2", "prompt": "fox", **size}
@@ -415,11 +418,11 @@ def test_a_picture_is_square_unless_told_otherwise() -> None:
 
 
 def test_the_label_and_the_words_are_visible() -> None:
-    """A picture has the dark SIMULATED band with white letters at the top, and the prompt's ink below it."""
+    """A picture has a dark SIMULATED band with white letters, and the prompt's ink below it."""
     assert LABEL == "SIMULATED"
-    look: dict[str, Any] = {"size": (512, 512), "seed": 5, "transparent": False, "form": "png"}
+    options: dict[str, Any] = {"size": (512, 512), "seed": 5, "transparent": False, "form": "png"}
     blank, written = (
-        Image.open(io.BytesIO(draw(text, **look))).convert("L") for text in ("", "A red fox")
+        Image.open(io.BytesIO(draw(text, **options))).convert("L") for text in ("", "A red fox")
     )
     band = blank.crop((0, 0, 512, 40))
     assert band.getextrema()[0] < 60  # type: ignore[operator]
@@ -431,9 +434,9 @@ def test_the_label_and_the_words_are_visible() -> None:
 
 @given(st.text(max_size=80), st.sampled_from([(16, 16), (48, 16), (64, 160)]))
 def test_any_prompt_can_be_drawn(prompt: str, size: tuple[int, int]) -> None:
-    """Any script, control characters and lone surrogates are drawn, as boxes at worst, the same every time."""
-    look: dict[str, Any] = {"size": size, "seed": 1, "transparent": False, "form": "png"}
-    assert draw(prompt, **look) == draw(prompt, **look)
+    """Any script, control characters and lone surrogates are drawn, the same every time."""
+    options: dict[str, Any] = {"size": size, "seed": 1, "transparent": False, "form": "png"}
+    assert draw(prompt, **options) == draw(prompt, **options)
 
 
 @pytest.mark.parametrize("form", ["png", "webp"])
@@ -511,7 +514,7 @@ def test_an_edit_takes_sixteen_images_and_needs_a_prompt() -> None:
     assert once(EDIT, image_body()).status == 400
 
 
-# --- refusals -------------------------------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -578,7 +581,7 @@ def test_an_edit_takes_sixteen_images_and_needs_a_prompt() -> None:
 def test_refusals_have_the_official_shape(
     path: str, body: Any, status: int, param: str | None, code: str
 ) -> None:
-    """What the API refuses is refused with its status, param and code, in its own error shape."""
+    """Each refusal has the API's status, param and code, in its own error shape."""
     answer = once(path, body)
     assert answer.error.keys() == {"message", "type", "param", "code"}
     assert (answer.status, answer.error["param"], answer.error["code"]) == (status, param, code)
@@ -597,7 +600,7 @@ def test_a_body_that_is_no_json_object_is_refused(raw: bytes) -> None:
 
 
 def test_the_wrong_method_and_a_path_without_v1_are_refused() -> None:
-    """GET on a POST endpoint is 405, and nothing lives outside /v1."""
+    """GET on a POST endpoint is 405, and there is nothing outside /v1."""
 
     async def conversation(client: Client) -> None:
         assert (await client.send(CHAT, "GET")).status == 405
@@ -607,7 +610,7 @@ def test_the_wrong_method_and_a_path_without_v1_are_refused() -> None:
 
 
 def test_the_key_is_checked_and_never_shown() -> None:
-    """P40 a missing key is 401 without a code; a wrong one is named masked; the right one passes."""
+    """P40 a missing key is 401 without a code; a wrong one is masked; the right one passes."""
 
     async def conversation(client: Client) -> None:
         missing = await client.post(CHAT, chat_body())
@@ -623,11 +626,11 @@ def test_the_key_is_checked_and_never_shown() -> None:
     talk(conversation, Settings(key=KEY))
 
 
-# --- limits ---------------------------------------------------------------------------------------------------------
+# --- limits ---------------------------------------------------------------------------------------
 
 
 class Clock:
-    """A clock that stands still until moved."""
+    """A clock that moves only when a test moves it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -637,7 +640,7 @@ class Clock:
 
 
 def waited(limits: Limits, clock: Clock, cost: Cost, key: str = "") -> float:
-    """Seconds a patient caller waits, told by retry-after-ms, until `cost` is admitted."""
+    """Seconds that a client which follows retry-after-ms waits until `cost` is admitted."""
     begun = clock.now
     while True:
         try:
@@ -648,7 +651,7 @@ def waited(limits: Limits, clock: Clock, cost: Cost, key: str = "") -> float:
 
 
 def test_requests_pass_at_the_limit_and_no_faster() -> None:
-    """P26 120 a minute: two at once, then one each half second, and a minute holds 120 and that burst."""
+    """P26 120 a minute: two at once, then one each half second."""
     clock = Clock()
     limits = Limits(rpm=120, clock=clock)
     waits = [waited(limits, clock, Cost(model="m", tokens=1)) for _ in range(122)]
@@ -658,7 +661,7 @@ def test_requests_pass_at_the_limit_and_no_faster() -> None:
 
 
 def test_tokens_are_charged_up_front() -> None:
-    """P26 6,000 tokens a minute are 100 a second, whatever the requests' sizes are, within one second's worth."""
+    """P26 6,000 tokens a minute are 100 a second, within the burst of one second."""
     clock = Clock()
     limits = Limits(tpm=6000, clock=clock)
     sizes = [50, 50, 30, 70, 100, 5, 95]
@@ -668,7 +671,8 @@ def test_tokens_are_charged_up_front() -> None:
 
 
 def test_a_large_request_passes_once_enough_has_flowed_in() -> None:
-    """P27 a request above one second's worth waits for its own size; one above the minute's limit never passes."""
+    """P27 a request above the burst waits for its own size; one above the minute's limit never
+    passes."""
     clock = Clock()
     limits = Limits(tpm=6000, clock=clock)
     limits.admit("", Cost(model="m", tokens=100))
@@ -681,7 +685,7 @@ def test_a_large_request_passes_once_enough_has_flowed_in() -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 600), st.floats(0, 3)), max_size=40))
 def test_a_paced_caller_is_never_refused(steps: list[tuple[int, float]]) -> None:
-    """A caller who lets each request's tokens flow in before it sends is never refused, in any mix of sizes."""
+    """A client that lets each request's tokens flow in before it sends is never refused."""
     bucket, now = Bucket(600, 0), 0.0
     for amount, pause in steps:
         now += amount / bucket.rate + pause
@@ -740,8 +744,9 @@ def test_durations_read_as_go_prints_them(seconds: float, text: str) -> None:
     assert go_duration(seconds) == text
 
 
-def test_limits_over_the_wire() -> None:
-    """P22 success carries the x-ratelimit headers; the 429 its type, and retry-after in seconds and milliseconds."""
+def test_limits_over_the_socket() -> None:
+    """P22 a success carries the x-ratelimit headers; a 429 its type, and retry-after in seconds and
+    in milliseconds."""
 
     async def conversation(client: Client) -> None:
         passed = await client.post(CHAT, chat_body("four", max_completion_tokens=20, n=2))
@@ -790,7 +795,7 @@ def test_images_are_limited_by_their_number() -> None:
     talk(conversation, Settings(ipm=2))
 
 
-# --- faults ---------------------------------------------------------------------------------------------------------
+# --- faults ---------------------------------------------------------------------------------------
 
 ERRORS = {
     "429": (429, "rate_limit_exceeded"),
@@ -830,7 +835,7 @@ def test_faults_that_are_errors(fault: str, status: int, code: Any) -> None:
 
 @pytest.mark.parametrize("fault", JUNK)
 def test_faults_that_are_junk(fault: str) -> None:
-    """P18 these faults are whole HTTP answers whose body is not what was asked for."""
+    """P18 these faults are whole HTTP answers with an unexpected body."""
     answer = once(CHAT, chat_body(), script=lambda _: fault)
     assert answer.status == (502 if fault == "html_502" else 200)
     assert answer.headers["content-type"].startswith(
@@ -846,7 +851,7 @@ def test_faults_that_are_junk(fault: str) -> None:
 
 @pytest.mark.parametrize(("fault", "error"), SOCKET.items())
 def test_faults_at_the_socket(fault: str, error: type[Exception]) -> None:
-    """P18 a reset comes before any answer, or in the middle of one; a hang ends without an answer."""
+    """P18 a reset comes before an answer or in the middle; a hang ends without an answer."""
 
     async def conversation(client: Client) -> None:
         with pytest.raises(error):
@@ -859,7 +864,8 @@ def test_faults_at_the_socket(fault: str, error: type[Exception]) -> None:
 
 
 def test_a_hang_does_not_hold_up_the_stop() -> None:
-    """A hanging request is cut when its client goes or the simulator stops, and is in flight until then."""
+    """A hanging request ends when its client disconnects or the simulator stops, and is in flight
+    until then."""
 
     arrived = asyncio.Event()
 
@@ -890,7 +896,8 @@ def outcomes(behaviour: Settings, bodies: list[dict[str, Any]], **options: Any) 
 
 
 def test_faults_are_drawn_the_same_on_every_run_and_a_retry_passes() -> None:
-    """The seed, the body and its number of comings decide; about the share asked for is spoiled."""
+    """The seed, the body and its repetitions decide the fault; about the requested share is
+    spoiled."""
     mixed = Settings(faults=0.3, fault_kinds=("500", "503"), seed=7)
     bodies = [chat_body(str(number)) for number in range(200)]
     first = outcomes(mixed, bodies)
@@ -904,17 +911,21 @@ def test_faults_are_drawn_the_same_on_every_run_and_a_retry_passes() -> None:
 
 
 def test_a_script_names_faults_and_the_share_may_change_meanwhile() -> None:
-    """A script sees the number, path, body and comings of each request; settings can be replaced while it runs."""
-    told: list[RequestInfo] = []
+    """A script sees number, path, body and repetitions of each request; settings can be replaced
+    while it runs."""
+    seen_by_script: list[RequestInfo] = []
 
     def script(request: RequestInfo) -> str | None:
-        told.append(request)
+        seen_by_script.append(request)
         return "500" if request.seen == 1 else None
 
     async def conversation(client: Client) -> None:
         assert [(await client.post(CHAT, chat_body())).status for _ in range(3)] == [500, 200, 200]
-        assert [(request.n, request.seen) for request in told] == [(1, 1), (2, 2), (3, 3)]
-        assert (told[0].path, told[0].body) == ("/v1/chat/completions", chat_body())
+        assert [(request.n, request.seen) for request in seen_by_script] == [(1, 1), (2, 2), (3, 3)]
+        assert (seen_by_script[0].path, seen_by_script[0].body) == (
+            "/v1/chat/completions",
+            chat_body(),
+        )
         client.simulator.settings = replace(
             client.simulator.settings, faults=1, fault_kinds=("503",)
         )
@@ -925,11 +936,11 @@ def test_a_script_names_faults_and_the_share_may_change_meanwhile() -> None:
     talk(conversation, script=script)
 
 
-# --- the server -----------------------------------------------------------------------------------------------------
+# --- the server -----------------------------------------------------------------------------------
 
 
 def test_requests_are_counted_and_recorded() -> None:
-    """Stats count by kind of end; the log holds path, headers and body, and only when asked for."""
+    """Stats count each kind of end; the log holds path, headers and body, if it is switched on."""
 
     async def conversation(client: Client) -> None:
         await client.post(CHAT, chat_body(), **{"X-Client-Request-Id": "abc"})
@@ -954,7 +965,7 @@ async def _log_length(client: Client) -> int:
 
 
 def test_the_peak_in_flight_is_seen() -> None:
-    """Requests that overlap are counted at their most."""
+    """The peak counts the requests that overlap."""
 
     async def conversation(client: Client) -> None:
         await asyncio.gather(*(client.post(CHAT, chat_body(str(number))) for number in range(8)))
@@ -964,7 +975,7 @@ def test_the_peak_in_flight_is_seen() -> None:
 
 
 def test_it_listens_on_loopback_only() -> None:
-    """Any other address is refused, and so is a port that is taken."""
+    """Any other address is refused, and so is a port in use."""
 
     async def main() -> None:
         for host in ("0.0.0.0", "example.com", "192.0.2.1"):
@@ -1018,7 +1029,7 @@ def test_serve_runs_until_cancelled() -> None:
     ],
 )
 def test_settings_out_of_bounds_are_refused(wrong: dict[str, Any]) -> None:
-    """A setting that makes no sense is an input error that names it."""
+    """A setting out of bounds is an InputError that names it."""
     with pytest.raises(
         InputError, match=next(iter(wrong)).removesuffix("_kinds").removesuffix("s")
     ):
@@ -1026,7 +1037,8 @@ def test_settings_out_of_bounds_are_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_latency_is_jittered_within_its_bounds() -> None:
-    """The draws behind latency and faults spread evenly from 0 to below 1, and differ from one coming to the next."""
+    """The draws of latency and faults spread evenly from 0 to below 1, and differ between
+    repetitions."""
     draws = [roll(0, "a" * 64, seen) for seen in range(1, 401)]
     for values in (
         [dice.fault for dice in draws],

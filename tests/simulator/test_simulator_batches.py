@@ -1,4 +1,5 @@
-"""The simulator's /files and /batches, seen by the openai client: every status, every refusal, and the files they leave."""
+"""The simulator's /files and /batches as the openai client sees them: every status, refusal and
+file."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ START = 1_800_000_000.0
 
 @dataclass
 class Clock:
-    """Unix seconds that pass only when told to."""
+    """Unix seconds that pass only when a test moves them."""
 
     now: float = START
 
@@ -47,11 +48,11 @@ class Desk:
     clock: Clock = field(default_factory=Clock)
 
     async def upload(self, lines: Any) -> str:
-        """The id of an uploaded file of lines: bytes as they are, anything else as JSON."""
+        """The id of an uploaded file of lines: bytes unchanged, anything else as JSON."""
         raw = b"\n".join(
             line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines
         )
-        return (await self.client.files.create(file=("shard.jsonl", raw), purpose="batch")).id
+        return (await self.client.files.create(file=("requests.jsonl", raw), purpose="batch")).id
 
     async def create(self, lines: Any, endpoint: Any = CHAT, **options: Any) -> Batch:
         return await self.client.batches.create(
@@ -79,7 +80,7 @@ class Desk:
 def talk(
     conversation: Callable[[Desk], Awaitable[Any]], settings: Settings | None = None, **options: Any
 ) -> Any:
-    """Run `conversation` with a simulator of its own, whose batches take 0 seconds unless told otherwise."""
+    """Run `conversation` with a new simulator, whose batches take 0 seconds by default."""
 
     async def main() -> Any:
         clock = Clock()
@@ -102,23 +103,24 @@ def several(count: int) -> list[dict[str, Any]]:
 
 
 def content(line: Any) -> str:
-    """What the model said in a line of an output file."""
+    """The content of the model's message in a line of an output file."""
     text: str = line["response"]["body"]["choices"][0]["message"]["content"]
     return text
 
 
 def stamps(batch: Batch) -> dict[str, float]:
-    """The times of a batch that are known, in seconds after the start."""
+    """The known times of a batch, in seconds after the start."""
     return {
         name: value - START for name, value in batch if name.endswith("_at") and value is not None
     }
 
 
-# --- lifecycle ------------------------------------------------------------------------------------------------------
+# --- lifecycle ------------------------------------------------------------------------------------
 
 
 def test_a_batch_goes_its_way_by_the_clock() -> None:
-    """Each status comes in its time with its stamp, the counts grow, and the end has the output and what it used."""
+    """Each status comes at its time with its timestamp, the counts grow, and the end has output and
+    usage."""
 
     async def conversation(desk: Desk) -> None:
         batch = await desk.create(several(40), metadata={"run": "7"})
@@ -176,7 +178,7 @@ def test_a_batch_goes_its_way_by_the_clock() -> None:
 
 
 def test_the_output_is_in_an_order_of_its_own() -> None:
-    """The output's order is not the input's, and the same for the same seed."""
+    """The order of the output differs from the input's, and is the same for the same seed."""
 
     async def conversation(desk: Desk) -> list[str]:
         done = await desk.at(await desk.create(several(40)), 0)
@@ -212,7 +214,8 @@ BODIES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("endpoint", BODIES)
 def test_a_line_is_answered_as_online(endpoint: str) -> None:
-    """For equal bodies the answer in the output is the online one, and so is the refusal in the error file."""
+    """Equal bodies get the online answer in the output file, or the online refusal in the error
+    file."""
     body = BODIES[endpoint]
     wrong = {
         name: value for name, value in body.items() if name not in ("messages", "input", "prompt")
@@ -237,7 +240,8 @@ def test_a_line_is_answered_as_online(endpoint: str) -> None:
 
 
 def test_an_edit_has_its_pictures_as_data_urls() -> None:
-    """An edit in a batch is the edit of the same form online; a picture that is no data URL is refused."""
+    """An edit in a batch is the same as its form online; a picture that is not a data URL is
+    refused."""
 
     def png(colour: Any) -> bytes:
         buffer = io.BytesIO()
@@ -286,7 +290,8 @@ def _timeless(answer: Any) -> Any:
 
 
 def test_lines_meet_faults() -> None:
-    """A fault with an HTTP status stands in the error file as that; one that breaks the connection has no response."""
+    """A fault with an HTTP status is that status in the error file; a broken connection has no
+    response."""
 
     def script(request: RequestInfo) -> str | None:
         if request.path != CHAT:
@@ -311,7 +316,7 @@ def test_lines_meet_faults() -> None:
 
 
 def test_a_file_that_would_be_empty_is_not_there() -> None:
-    """A batch whose lines all failed has completed, with an error file and no output."""
+    """A batch whose lines all failed is completed, with an error file and no output file."""
 
     async def conversation(desk: Desk) -> None:
         done = await desk.at(await desk.create([task("r", "[policy]")]), 0)
@@ -321,7 +326,7 @@ def test_a_file_that_would_be_empty_is_not_there() -> None:
     talk(conversation)
 
 
-# --- what is wrong with a file --------------------------------------------------------------------------------------
+# --- what is wrong with a file --------------------------------------------------------------------
 
 WRONG: dict[str, tuple[list[Any], list[tuple[str, int | None]]]] = {
     "junk": ([task("a"), b"{broken", task("b")], [("invalid_json_line", 2)]),
@@ -361,7 +366,8 @@ WRONG: dict[str, tuple[list[Any], list[tuple[str, int | None]]]] = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_a_wrong_file_fails_its_batch(case: str) -> None:
-    """A file that is wrong is taken, and so is its batch, which fails and names lines and codes; nothing is answered."""
+    """An invalid file is accepted, and so is its batch, which fails and names lines and codes;
+    nothing is answered."""
     lines, expected = WRONG[case]
 
     async def conversation(desk: Desk) -> None:
@@ -411,7 +417,8 @@ def test_as_many_tasks_as_are_taken(
 
 
 def test_a_queue_that_is_full_fails_a_batch() -> None:
-    """Unfinished batches of a model hold their tokens; what does not fit fails, and fits once one of them has ended."""
+    """Unfinished batches hold their tokens in the model's queue; a batch that exceeds it fails, and
+    fits when one of them has ended."""
 
     async def conversation(desk: Desk) -> None:
         lines = [task("r", "x" * 400)]
@@ -434,18 +441,19 @@ def test_a_queue_that_is_full_fails_a_batch() -> None:
     talk(conversation, Settings(batch_speed=100, batch_tokens=150))
 
 
-# --- ends before its time -------------------------------------------------------------------------------------------
+# --- ends before its time -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seconds", [5, 50, 95])
 def test_a_cancelled_batch_keeps_what_was_answered(seconds: float) -> None:
-    """Cancelled at any time: cancelling, then cancelled, with what was answered in the output and the rest as errors."""
+    """A batch cancelled at any time is cancelling, then cancelled: its answers are in the output,
+    the rest are errors."""
 
     async def conversation(desk: Desk) -> None:
         batch = await desk.create(several(40))
         desk.clock.now = START + seconds
-        told = await desk.client.batches.cancel(batch.id)
-        assert (told.status, stamps(told)["cancelling_at"]) == ("cancelling", seconds)
+        cancelling = await desk.client.batches.cancel(batch.id)
+        assert (cancelling.status, stamps(cancelling)["cancelling_at"]) == ("cancelling", seconds)
         assert (await desk.client.batches.cancel(batch.id)).status == "cancelling"
         assert (await desk.at(batch, seconds + 9)).status == "cancelling"
         done = await desk.at(batch, seconds + 10)
@@ -470,7 +478,7 @@ def test_a_cancelled_batch_keeps_what_was_answered(seconds: float) -> None:
 
 
 def test_what_has_ended_is_not_cancelled() -> None:
-    """A batch that completed or failed cannot be cancelled: 409, and it stays as it is."""
+    """A completed or failed batch cannot be cancelled (409), and does not change."""
 
     async def conversation(desk: Desk) -> None:
         for lines, status in ((several(1), "completed"), ([b"x"], "failed")):
@@ -483,7 +491,8 @@ def test_what_has_ended_is_not_cancelled() -> None:
 
 
 def test_an_expired_batch_keeps_what_was_answered() -> None:
-    """A batch that expires halfway has half its answers in the output, the rest in the error file as batch_expired."""
+    """A batch that expires halfway has half its answers; the rest are batch_expired in the error
+    file."""
 
     async def conversation(desk: Desk) -> None:
         done = await desk.at(await desk.create(several(41)), 0)
@@ -497,7 +506,7 @@ def test_an_expired_batch_keeps_what_was_answered() -> None:
 
 
 def test_a_batch_that_takes_longer_than_its_window_expires() -> None:
-    """After 24 hours it is over, with what was answered by then, however late somebody asks."""
+    """After 24 hours a batch is over, with the answers until then, however late it is polled."""
 
     async def conversation(desk: Desk) -> None:
         batch = await desk.create(several(100))
@@ -514,7 +523,8 @@ def test_a_batch_that_takes_longer_than_its_window_expires() -> None:
 
 
 def test_fates() -> None:
-    """The fate of each batch is its own: failed with a code, in progress until cancelled, told of in unknown words."""
+    """Each batch has its own fate: failed with a code, in progress until cancelled, or unknown
+    statuses."""
     fates = [
         Fate(ends="failed", code="odd_failure"),
         Fate(ends="in_progress", answers=0.5),
@@ -555,7 +565,7 @@ def test_fates() -> None:
 
 
 def test_a_batch_in_an_unknown_status_can_be_cancelled() -> None:
-    """A batch that is told of as scheduling has done nothing yet: cancelled then, none of its lines was answered."""
+    """A batch that is shown as scheduling has not begun: cancelled then, no line is answered."""
 
     async def conversation(desk: Desk) -> None:
         batch = await desk.create(several(3))
@@ -573,13 +583,13 @@ def test_a_batch_in_an_unknown_status_can_be_cancelled() -> None:
 
 
 def test_a_fate_that_cannot_be_is_refused() -> None:
-    """A test that asks for an end that there is not is told so."""
+    """A fate with an impossible end is an error."""
     for wrong in ({"ends": "cancelled"}, {"answers": 1.5}):
         with pytest.raises(ValueError, match="no batch ends"):
             Fate(**wrong)  # type: ignore[arg-type]
 
 
-# --- refusals and pages ---------------------------------------------------------------------------------------------
+# --- refusals and pages ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -604,7 +614,7 @@ def test_a_fate_that_cannot_be_is_refused() -> None:
     ],
 )
 def test_a_wrong_create_is_refused(wrong: dict[str, Any], param: str) -> None:
-    """What the API does not take at create is a 400 that names the parameter, and no batch comes of it."""
+    """A create that the API refuses is a 400 that names the parameter, and makes no batch."""
 
     async def conversation(desk: Desk) -> None:
         right = {
@@ -633,7 +643,7 @@ def test_metadata_at_its_limits_is_kept() -> None:
 
 
 def test_batches_are_listed_newest_first() -> None:
-    """Pages follow one another by the last id, and have every batch once, the newest first."""
+    """Pages follow one another by the last id, and have every batch once, newest first."""
 
     async def conversation(desk: Desk) -> None:
         made = [(await desk.create(several(1))).id for _ in range(5)]
@@ -652,7 +662,7 @@ def test_batches_are_listed_newest_first() -> None:
 
 
 def test_what_is_not_there_is_not_found() -> None:
-    """An unknown file or batch is a 404, a path that is none as well, and a wrong method a 405."""
+    """An unknown file, batch or path is a 404, and a wrong method a 405."""
 
     async def conversation(desk: Desk) -> None:
         client = desk.client
@@ -676,11 +686,12 @@ def test_what_is_not_there_is_not_found() -> None:
     talk(conversation, Settings(key=KEY))
 
 
-# --- files ----------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 def test_files_come_and_go() -> None:
-    """An upload is kept byte for byte, is listed and streamed, expires when it was asked to, and can be deleted."""
+    """An upload is kept byte for byte, listed and streamed, expires when asked to, and can be
+    deleted."""
     raw = os.urandom(3_000_000)
 
     async def conversation(desk: Desk) -> None:
@@ -721,7 +732,7 @@ def test_files_come_and_go() -> None:
 
 
 def test_a_batch_outlives_its_input_file() -> None:
-    """An input file may be deleted once the batch is there; an output file is no input."""
+    """An input file may be deleted when its batch exists; an output file cannot be an input."""
 
     async def conversation(desk: Desk) -> None:
         batch = await desk.create(
@@ -757,7 +768,7 @@ def test_a_batch_outlives_its_input_file() -> None:
     ],
 )
 def test_a_wrong_upload_is_refused(form: dict[str, str], param: str) -> None:
-    """An upload that is not taken names its parameter and leaves nothing behind."""
+    """A refused upload names its parameter and leaves nothing behind."""
 
     async def conversation(desk: Desk) -> None:
         with pytest.raises(openai.BadRequestError) as caught:
@@ -777,7 +788,8 @@ def test_a_wrong_upload_is_refused(form: dict[str, str], param: str) -> None:
 
 
 def test_a_file_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A byte above the limit is a 413 at upload, told after the whole file was sent; at the limit it is taken."""
+    """One byte above the limit is a 413, after the whole file was sent; at the limit it is
+    accepted."""
     monkeypatch.setattr(files, "MOST_BYTES", 1_000_000)
 
     async def conversation(desk: Desk) -> None:
@@ -797,7 +809,8 @@ def test_the_limits_are_the_apis() -> None:
 
 
 def test_nothing_is_left_when_it_closes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Uploads, outputs and what was refused lie in one folder, which is gone when the simulator closes."""
+    """Uploads, results and refused files are in one folder, which is removed when the simulator
+    closes."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     async def conversation(desk: Desk) -> None:
@@ -815,8 +828,8 @@ def test_nothing_is_left_when_it_closes(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_memory_is_flat(tmp_path: Path) -> None:
-    """P31 Ten times the lines take no more memory: to upload, to check, to answer and to download."""
-    path = tmp_path / "shard.jsonl"
+    """P31 Ten times the lines take no more memory to upload, check, answer and download."""
+    path = tmp_path / "requests.jsonl"
 
     def peak(count: int) -> int:
         body = {"model": "m", "prompt": "ECHO:" + "x" * 2000}
@@ -848,11 +861,11 @@ def test_memory_is_flat(tmp_path: Path) -> None:
     assert large < small + 3_000_000
 
 
-# --- trouble on the way ---------------------------------------------------------------------------------------------
+# --- trouble on the way ---------------------------------------------------------------------------
 
 
 def scripted(method: str, path: str, fault: str) -> Callable[[RequestInfo], str | None]:
-    """Names the fault for the first request of that kind."""
+    """A script that names the fault for the first request of that kind."""
 
     def script(request: RequestInfo) -> str | None:
         is_it = request.method == method and request.path.endswith(path) and request.seen == 1
@@ -865,13 +878,14 @@ def scripted(method: str, path: str, fault: str) -> Callable[[RequestInfo], str 
     ("fault", "made"), [("500", 0), ("reset", 0), ("reset_body", 1), ("truncated", 1)]
 )
 def test_a_create_that_fails_may_have_made_a_batch(fault: str, made: int) -> None:
-    """A create whose answer was lost on the way has made its batch, which the list shows; one refused has not."""
+    """A create whose reply was lost has made its batch, which the list shows; a refused one has
+    not."""
 
     async def conversation(desk: Desk) -> None:
         with pytest.raises((openai.APIError, ValueError)):
-            await desk.create(several(1), metadata={"shard": "1"})
+            await desk.create(several(1), metadata={"part": "1"})
         found = [batch.metadata async for batch in desk.client.batches.list()]
-        assert found == [{"shard": "1"}] * made
+        assert found == [{"part": "1"}] * made
         assert (desk.simulator.requests.uploads, desk.simulator.requests.batches) == (1, made)
 
     talk(conversation, script=scripted("POST", "/batches", fault))
@@ -879,7 +893,7 @@ def test_a_create_that_fails_may_have_made_a_batch(fault: str, made: int) -> Non
 
 @pytest.mark.parametrize("fault", ["503", "reset"])
 def test_an_upload_that_fails_leaves_nothing(fault: str) -> None:
-    """An upload that meets a fault is not there, and the next one is taken."""
+    """An upload that meets a fault is not stored, and the next one is."""
 
     async def conversation(desk: Desk) -> None:
         with pytest.raises(openai.APIError):
@@ -892,7 +906,7 @@ def test_an_upload_that_fails_leaves_nothing(fault: str) -> None:
 
 @pytest.mark.parametrize("fault", ["reset_body", "truncated", "html"])
 def test_a_download_may_break_off(fault: str) -> None:
-    """A spoiled download is shorter than the file or something else; the next one is whole."""
+    """A spoiled download is shorter than the file or different; the next one is whole."""
 
     async def conversation(desk: Desk) -> None:
         done = await desk.at(await desk.create(several(20)), 0)
@@ -909,8 +923,8 @@ def test_a_download_may_break_off(fault: str) -> None:
     talk(conversation, script=scripted("GET", "/content", fault))
 
 
-def test_who_asks_may_go_away_meanwhile() -> None:
-    """A poll that is broken off loses no line and answers none twice: the next one goes on."""
+def test_a_poll_may_be_interrupted() -> None:
+    """A poll that is interrupted loses no line and answers none twice: the next one continues."""
     count = 2000
     begun = asyncio.Event()
 
@@ -933,12 +947,12 @@ def test_who_asks_may_go_away_meanwhile() -> None:
 
 
 def test_several_may_ask_at_once() -> None:
-    """However many ask at once, each line is answered once."""
+    """However many clients poll at once, each line is answered once."""
 
     async def conversation(desk: Desk) -> None:
         batch = await desk.create(several(300))
-        told = await asyncio.gather(*(desk.at(batch, 0) for _ in range(8)))
-        assert {each.status for each in told} == {"completed"}
+        polls = await asyncio.gather(*(desk.at(batch, 0) for _ in range(8)))
+        assert {each.status for each in polls} == {"completed"}
         assert desk.simulator.requests.lines == 300
 
     talk(conversation)
@@ -948,6 +962,6 @@ def test_several_may_ask_at_once() -> None:
     "wrong", [{"batch_speed": -1}, {"batch_speed": float("inf")}, {"batch_tokens": 0}]
 )
 def test_settings_out_of_bounds_are_refused(wrong: dict[str, Any]) -> None:
-    """A setting that makes no sense is an input error that names it."""
+    """A setting out of bounds is an InputError that names it."""
     with pytest.raises(InputError, match=next(iter(wrong))):
         Settings(**wrong)

@@ -1,4 +1,4 @@
-"""What people do to a job while its batches are open: nothing is sent twice, and no answer is lost for it."""
+"""Edits of a job while its batches are open: nothing is sent twice, and no answer is lost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROWS = [("a", "ECHO:1"), ("b", "ECHO:2"), ("c", "ECHO:3")]
 
 
 class World:
-    """A simulator whose batches end when they are told to, and what was sent to it."""
+    """A simulator whose batches end when a test says so, and the size of each."""
 
     def __init__(self) -> None:
         self.ahead = 0.0
@@ -37,7 +37,7 @@ class World:
         return Fate()
 
     def end(self) -> None:
-        """What was sent until now comes to its end."""
+        """End every batch that was sent until now."""
         self.ahead += 2000.0
 
 
@@ -50,7 +50,7 @@ def opened() -> Iterator[tuple[World, Simulator]]:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits between two looks."""
+    """Searches and fetches do not wait."""
     monkeypatch.setattr(client, "BETWEEN_SEARCHES", 0.0)
     monkeypatch.setattr(collect, "BETWEEN_FETCHES", 0.0)
 
@@ -66,12 +66,12 @@ def shown(lab: Lab) -> list[tuple[str, str, str]]:
 
 
 def paid(api: Simulator) -> int:
-    """Requests that were executed."""
+    """How many requests were executed."""
     return api.requests.lines + api.requests.by_path["/v1/chat/completions"]
 
 
 def test_a_row_is_added(lab: Lab) -> None:
-    """P08 P12 A row that comes while a batch is open goes out alone."""
+    """P08 P12 A row that is added while a batch is open is sent alone."""
     with opened() as (world, api):
         job = written(lab, api)
         assert lab.go(job).exit_code == 6
@@ -86,8 +86,8 @@ def test_a_row_is_added(lab: Lab) -> None:
 
 
 def test_a_row_is_edited(lab: Lab) -> None:
-    """P08 P12 A row that is edited while its batch is open goes out again, alone; what the batch brings is kept, stands in the
-    table until the new answer lands, and is there when the edit is taken back."""
+    """P08 P12 A row that is edited while its batch is open is sent again, alone. The batch's answer
+    is kept, is in the table until the new one arrives, and is used when the edit is undone."""
     edited = [("a", "ECHO:other"), *ROWS[1:]]
     with opened() as (world, api):
         job = written(lab, api)
@@ -110,7 +110,7 @@ def test_a_row_is_edited(lab: Lab) -> None:
 
 
 def test_an_edit_is_taken_back(lab: Lab) -> None:
-    """P08 P12 A row that is edited and back again while its batch is open is the row that the batch has."""
+    """P08 P12 A row that is edited and restored while its batch is open is the row in the batch."""
     with opened() as (world, api):
         job = written(lab, api)
         assert lab.go(job).exit_code == 6
@@ -124,7 +124,7 @@ def test_an_edit_is_taken_back(lab: Lab) -> None:
 
 
 def test_a_row_is_removed(lab: Lab) -> None:
-    """P08 P12 What a batch brings for a row that is gone is kept: the row finds it when it comes back."""
+    """P08 P12 The answer for a removed row is kept, and used when the row comes back."""
     with opened() as (world, api):
         job = written(lab, api)
         assert lab.go(job).exit_code == 6
@@ -140,7 +140,8 @@ def test_a_row_is_removed(lab: Lab) -> None:
 
 
 def test_all_rows_are_others(lab: Lab) -> None:
-    """P08 P12 A batch none of whose rows is left is collected all the same, and the job is not done before."""
+    """P08 P12 A batch is collected even if none of its rows is left, and the job is not done
+    before."""
     with opened() as (world, api):
         job = written(lab, api)
         assert lab.go(job).exit_code == 6
@@ -156,7 +157,8 @@ def test_all_rows_are_others(lab: Lab) -> None:
 
 @pytest.mark.parametrize("first", ["with", "without"])
 def test_the_id_column_is_named(lab: Lab, first: str) -> None:
-    """P08 P12 `prompts.id` that is named, or left out, while a batch is open sends nothing again, also of equal rows."""
+    """P08 P12 Setting or removing `prompts.id` while a batch is open sends nothing again, equal
+    rows included."""
     rows = [*ROWS, ("d", "ECHO:1"), ("e", "ECHO:1")]
     named = [{"path": "prompts.csv", "id": "id"}, {"path": "prompts.csv"}]
     before, after = named if first == "with" else named[::-1]
@@ -175,7 +177,7 @@ def test_the_id_column_is_named(lab: Lab, first: str) -> None:
 
 
 def test_the_tables_are_others(lab: Lab) -> None:
-    """P07 P12 Other tables while a batch is open: nothing is sent for them, and the answers stand in them."""
+    """P07 P12 Other tables while a batch is open: nothing is sent, and the answers are in them."""
     with opened() as (world, api):
         job = written(lab, api)
         assert lab.go(job).exit_code == 6
@@ -191,8 +193,8 @@ def test_the_tables_are_others(lab: Lab) -> None:
 
 
 def test_redo_while_a_batch_is_open(lab: Lab) -> None:
-    """P07 P12 redo of rows in a batch sends nothing beside it: the batch is what asks again. The old answer stays until it
-    lands, and redo after that asks anew."""
+    """P07 P12 redo of rows in an open batch sends nothing. The old answer stays until the new one
+    arrives, and a redo after that sends the row."""
     with opened() as (world, api):
         job = written(lab, api)
         assert lab.go(job).exit_code == 6
@@ -214,7 +216,7 @@ def test_redo_while_a_batch_is_open(lab: Lab) -> None:
 
 
 def test_a_limit_of_rows(lab: Lab) -> None:
-    """P12 --limit sends the first rows; the next run sends the others, and not those in the open batch."""
+    """P12 --limit sends the first rows; the next run sends only the others."""
     with opened() as (world, api):
         job = written(lab, api)
         assert (lab.go(job, limit=1).exit_code, world.sent) == (6, [1])
@@ -226,21 +228,25 @@ def test_a_limit_of_rows(lab: Lab) -> None:
 
 
 def test_the_rest_goes_online(lab: Lab) -> None:
-    """P12 --mode online while a batch is open sends what is in no batch, and only that."""
+    """P12 --mode online while a batch is open sends only what is in no batch."""
     with opened() as (world, api):
         job = written(lab, api)
         assert lab.go(job, limit=2).exit_code == 6
         online = with_mode(lab.load(job), "online")
-        held = batchgen.run(online)
-        assert (held.exit_code, held.rows, held.run.calls) == (6, {"succeeded": 1, "pending": 2}, 1)
+        waiting = batchgen.run(online)
+        assert (waiting.exit_code, waiting.rows, waiting.run.calls) == (
+            6,
+            {"succeeded": 1, "pending": 2},
+            1,
+        )
         world.end()
         assert batchgen.run(online).exit_code == 0
         assert (world.sent, paid(api)) == ([2], 3)
 
 
 def test_another_server(lab: Lab) -> None:
-    """P12 A job that goes to another server while a batch is open stops there with 4: the batch is not known, and nothing of it
-    is sent again before it is given up."""
+    """P12 A job that changes its server while a batch is open stops with 4: the new server does not
+    know the batch, and nothing of it is sent again until the user gives it up."""
     with opened() as (world, api):
         job = written(lab, api)
         assert lab.go(job).exit_code == 6

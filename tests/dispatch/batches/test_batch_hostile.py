@@ -1,4 +1,5 @@
-"""Batch objects, lists and files of answers that lie: each ends in a sentence, and nothing is lost or paid twice for it."""
+"""Wrong batch objects, lists and result files: each ends in a message; nothing is lost or paid
+twice."""
 
 from __future__ import annotations
 
@@ -22,26 +23,28 @@ from batchgen.simulator import BatchInfo, Fate, RequestInfo, Settings, Simulator
 
 ROWS = 5
 
-# What a server that lies says in place of the truth (JSON, or the bytes of a file), asked for so: "GET /v1/batches".
+# Given a call such as "GET /v1/batches" and the true reply (JSON, or bytes of a file): the false
+# one.
 Lie = Callable[[str, Any], Any]
 
 
 class Liar(Simulator):
-    """A simulator whose answers to what succeeds go through `lie`; `asked` are the calls, with their queries."""
+    """A simulator whose successful replies go through `lie`; `asked` are the calls, with their
+    queries."""
 
     def __init__(self) -> None:
         super().__init__(Settings(batch_speed=0), script=self._lose)
         self.lie: Lie | None = None
         self.asked: list[str] = []
         self.lose = 0
-        # What is refused, and with which status; files that the simulator does not have.
+        # The calls that are refused, with their status; files that the simulator does not have.
         self.refuse: tuple[str, int] | None = None
         self.files: dict[str, bytes] = {}
-        # So many looks at a batch find the server busy.
+        # How many polls find the server busy.
         self.busy = 0
 
     def _lose(self, request: RequestInfo) -> str | None:
-        """Answers to `POST /batches` are lost while there are any to lose."""
+        """Lose the replies to `POST /batches` while there are any to lose."""
         lost = (request.method, request.path) == ("POST", "/v1/batches") and self.lose > 0
         self.lose -= lost
         return "reset_body" if lost else None
@@ -59,20 +62,20 @@ class Liar(Simulator):
         response = await super()._handle(request)
         if self.lie is None or response.status != 200 or response.prepared:
             return response
-        told: Any
+        reply: Any
         if isinstance(response, web.FileResponse):
-            told = response._path.read_bytes()
+            reply = response._path.read_bytes()
         else:
             assert isinstance(response, web.Response)
             assert isinstance(response.body, bytes)
-            told = json.loads(response.body)
-        lied = self.lie(asked, told)
+            reply = json.loads(response.body)
+        lied = self.lie(asked, reply)
         return web.Response(body=lied if isinstance(lied, bytes) else json.dumps(lied).encode())
 
 
 @contextmanager
 def lying() -> Iterator[Liar]:
-    """A liar that runs, honest until it is told what to say."""
+    """A running Liar, honest until `lie` is set."""
     liar = Liar()
     server = Server(liar.start, liar.stop)
     try:
@@ -83,7 +86,7 @@ def lying() -> Iterator[Liar]:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits between two looks."""
+    """Searches and fetches do not wait."""
     monkeypatch.setattr(client, "BETWEEN_SEARCHES", 0.0)
     monkeypatch.setattr(collect, "BETWEEN_FETCHES", 0.0)
 
@@ -95,12 +98,12 @@ def written(lab: Lab, api: Simulator, **parts: Any) -> Path:
 
 
 def paid(api: Simulator) -> int:
-    """Requests that were executed."""
+    """How many requests were executed."""
     return api.requests.lines + api.requests.by_path["/v1/chat/completions"]
 
 
 def assert_done(lab: Lab, api: Simulator) -> None:
-    """Every row has its answer, each was paid once, the journal is sound, the key is nowhere."""
+    """Every row has its answer and was paid once, the journal is valid, and the key is nowhere."""
     assert [row["output"] for row in lab.table()] == [f"answer {n}" for n in range(1, ROWS + 1)]
     assert paid(api) == ROWS
     assert maintenance.verify(lab.load(lab.folder / "job.yaml")) == []
@@ -112,28 +115,28 @@ def assert_done(lab: Lab, api: Simulator) -> None:
     ]
 
 
-def about_a_batch(**said: Any) -> Lie:
-    """The batch object says something else, whenever it is looked at."""
-    return lambda asked, told: {**told, **said} if "GET /v1/batches/" in asked else told
+def about_a_batch(**fields: Any) -> Lie:
+    """The batch object has other fields, at every poll."""
+    return lambda asked, reply: {**reply, **fields} if "GET /v1/batches/" in asked else reply
 
 
 def without(*names: str) -> Lie:
-    """The batch object lacks something."""
+    """The batch object lacks fields."""
 
-    def lie(asked: str, told: Any) -> Any:
+    def lie(asked: str, reply: Any) -> Any:
         is_batch = "GET /v1/batches/" in asked
-        return {name: told[name] for name in told if name not in names} if is_batch else told
+        return {name: reply[name] for name in reply if name not in names} if is_batch else reply
 
     return lie
 
 
 def in_files(make: Callable[[bytes], bytes]) -> Lie:
-    """The files of answers are others."""
-    return lambda asked, told: make(told) if isinstance(told, bytes) else told
+    """The result files have other content."""
+    return lambda asked, reply: make(reply) if isinstance(reply, bytes) else reply
 
 
 def each_line(change: Callable[[dict[str, Any]], Any]) -> Lie:
-    """Each line of a file of answers is another."""
+    """Each line of a result file is changed."""
     return in_files(
         lambda data: b"".join(
             json.dumps(change(json.loads(line))).encode() + b"\n" for line in data.splitlines()
@@ -141,16 +144,16 @@ def each_line(change: Callable[[dict[str, Any]], Any]) -> Lie:
     )
 
 
-def only(**said: Any) -> Lie:
-    """Nothing else is said of a batch."""
-    return lambda asked, told: said if "GET /v1/batches/" in asked else told
+def only(**fields: Any) -> Lie:
+    """The batch object has no other fields."""
+    return lambda asked, reply: fields if "GET /v1/batches/" in asked else reply
 
 
 LOGIN = b"<!doctype html><html><title>Log in</title></html>"
 UNFINISHED = {"output_file_id": None, "error_file_id": None}
 
-# What is said of a batch, and brings nothing that could be taken for its end: it is looked at again.
-HARMLESS: dict[str, Lie] = {
+# Replies that do not show how a batch ended: it is polled again.
+INCONCLUSIVE: dict[str, Lie] = {
     "a status of 10 MB": about_a_batch(status="x" * 10_000_000),
     "a status that steers": about_a_batch(status="\x1b[2J\n\ud800 done"),
     "a status that is none": about_a_batch(status=["completed"]),
@@ -179,7 +182,7 @@ HARMLESS: dict[str, Lie] = {
     "ids beyond any number": each_line(lambda line: {**line, "custom_id": "9" * 5000}),
 }
 
-# Lies beside the answers, which are all there.
+# False replies with all answers in them.
 BESIDE: dict[str, Lie] = {
     "counts that are none": about_a_batch(
         request_counts={"total": float("nan"), "completed": 1e400, "failed": "x"}
@@ -221,14 +224,15 @@ BESIDE: dict[str, Lie] = {
 }
 
 
-@pytest.mark.parametrize("name", HARMLESS)
+@pytest.mark.parametrize("name", INCONCLUSIVE)
 def test_a_lie_is_no_end(lab: Lab, name: str) -> None:
-    """P12 P18 What cannot be the end of a batch, nor all that it brought, ends the run in a sentence; the batch stays open, and
-    the run after the lie brings everything. Nothing is sent twice, however often the lie is told."""
+    """P12 P18 A batch that cannot have ended, or whose answers cannot be complete, stays open, and
+    the run ends with a message. An honest run after that collects everything; nothing is sent
+    twice."""
     with lying() as api:
         job = written(lab, api)
         assert lab.go(job).exit_code == 6
-        api.lie = HARMLESS[name]
+        api.lie = INCONCLUSIVE[name]
         for _ in range(4):
             lied = lab.go(job)
             assert lied.exit_code in (4, 5, 6), lied.stopped
@@ -253,11 +257,11 @@ def test_a_lie_beside_the_answers(lab: Lab, name: str) -> None:
     assert all(row["answered_at"] <= "2100" for row in lab.table())
 
 
-# -- the list, where a batch is looked for by its tag ------------------------------------------------------------------
+# -- the list, where a batch is looked for by its tag ----------------------------------------------
 
 
 def somebodys(number: int) -> dict[str, Any]:
-    """A batch of somebody else."""
+    """A batch of another user."""
     return {
         "id": f"batch_{number}",
         "created_at": 4_000_000_000 - number,
@@ -269,70 +273,72 @@ def endless() -> Lie:
     """Pages without end, each with new batches."""
     numbers = itertools.count()
     return lists(
-        lambda told: {"data": [somebodys(next(numbers)) for _ in range(100)], "has_more": True}
+        lambda reply: {"data": [somebodys(next(numbers)) for _ in range(100)], "has_more": True}
     )
 
 
 def lists(make: Callable[[Any], Any]) -> Lie:
-    """The list of batches is another."""
-    return lambda asked, told: make(told) if "GET /v1/batches?limit=100" in asked else told
+    """The list of batches is changed."""
+    return lambda asked, reply: make(reply) if "GET /v1/batches?limit=100" in asked else reply
 
 
-# Lists that do not say whether there is a batch with a tag.
+# Lists that do not show whether there is a batch with the tag.
 LISTS: dict[str, Lie] = {
-    "no list": lists(lambda told: {**told, "data": None}),
-    "an object for a list": lists(lambda told: {**told, "data": {"0": told["data"]}}),
-    "an error": lists(lambda told: {"error": {"message": f"no, {KEY}"}}),
-    "a login page": lists(lambda told: LOGIN),
-    "the same page again and again": lists(lambda told: {"data": [somebodys(1)], "has_more": True}),
+    "no list": lists(lambda reply: {**reply, "data": None}),
+    "an object for a list": lists(lambda reply: {**reply, "data": {"0": reply["data"]}}),
+    "an error": lists(lambda reply: {"error": {"message": f"no, {KEY}"}}),
+    "a login page": lists(lambda reply: LOGIN),
+    "the same page again and again": lists(
+        lambda reply: {"data": [somebodys(1)], "has_more": True}
+    ),
     "pages without end": endless(),
-    "an empty page before others": lists(lambda told: {"data": [], "has_more": True}),
+    "an empty page before others": lists(lambda reply: {"data": [], "has_more": True}),
     "batches without names": lists(
-        lambda told: {"data": [{**told["data"][0], "id": None}], "has_more": True}
+        lambda reply: {"data": [{**reply["data"][0], "id": None}], "has_more": True}
     ),
     "junk": lists(
-        lambda told: {"data": [None, 7, "x", [], {}, {"id": "\ud800"}], "has_more": True}
+        lambda reply: {"data": [None, 7, "x", [], {}, {"id": "\ud800"}], "has_more": True}
     ),
 }
 
-# Lists that have it, among other things.
+# Lists that have it, among other entries.
 FOUND: dict[str, Lie] = {
     "metadata of others": lists(
-        lambda told: {
-            **told,
+        lambda reply: {
+            **reply,
             "data": [
                 *(
                     {"id": f"b{n}", "metadata": junk}
                     for n, junk in enumerate((None, 7, [], {"batchgen": ["x"]}, "batchgen"))
                 ),
-                *told["data"],
+                *reply["data"],
             ],
         }
     ),
     "junk in front": lists(
-        lambda told: {**told, "data": [None, 7, "x", [], {}, {"id": "\ud800"}, *told["data"]]}
+        lambda reply: {**reply, "data": [None, 7, "x", [], {}, {"id": "\ud800"}, *reply["data"]]}
     ),
     "times of the stone age": lists(
-        lambda told: {**told, "data": [{**each, "created_at": 0} for each in told["data"]]}
+        lambda reply: {**reply, "data": [{**each, "created_at": 0} for each in reply["data"]]}
     ),
     "times beyond any number": lists(
-        lambda told: {**told, "data": [{**each, "created_at": 10**400} for each in told["data"]]}
+        lambda reply: {**reply, "data": [{**each, "created_at": 10**400} for each in reply["data"]]}
     ),
 }
 
 
 def half_sent(lab: Lab, api: Liar) -> Path:
-    """A job whose batch was made, and whose run heard nothing of it."""
+    """A job whose batch was created, but whose run never got the reply."""
     job = written(lab, api)
-    api.lose, api.lie = 1, lists(lambda told: LOGIN)
+    api.lose, api.lie = 1, lists(lambda reply: LOGIN)
     assert lab.go(job).exit_code in (4, 5)
     return job
 
 
 @pytest.mark.parametrize("name", LISTS)
 def test_a_list_that_does_not_say(lab: Lab, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P12 P18 While nobody can say whether a batch was made, no other is: the runs end in a sentence, and the list that tells
-    the truth at last is believed."""
+    """P12 P18 While the list does not tell whether a batch was created, no other is: the runs end
+    with a message, and an honest list settles it."""
     monkeypatch.setattr(client, "MOST_PAGES", 20)
     with lying() as api:
         job = half_sent(lab, api)
@@ -348,7 +354,7 @@ def test_a_list_that_does_not_say(lab: Lab, name: str, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("name", FOUND)
 def test_a_batch_is_found_among_junk(lab: Lab, name: str) -> None:
-    """P12 P18 What else is in the list, and how, does not hide a batch."""
+    """P12 P18 Other entries of the list, however wrong, do not hide a batch."""
     with lying() as api:
         job = half_sent(lab, api)
         api.lie = FOUND[name]
@@ -357,13 +363,14 @@ def test_a_batch_is_found_among_junk(lab: Lab, name: str) -> None:
 
 
 def test_a_list_with_the_oldest_first(lab: Lab) -> None:
-    """P12 A list in another order is read to its end: old batches on its first page do not hide the new one on its last."""
+    """P12 A list sorted from the oldest is read to its end: old batches on its first page do not
+    hide the new one on its last."""
     old = [{"id": f"old_{n}", "created_at": 1_000_000_000 + n, "metadata": {}} for n in range(100)]
 
-    def lie(asked: str, told: Any) -> Any:
+    def lie(asked: str, reply: Any) -> Any:
         if not asked.startswith("GET /v1/batches?limit=100"):
-            return told
-        api.files["/v1/batches?limit=100&after=old_99"] = json.dumps(told).encode()
+            return reply
+        api.files["/v1/batches?limit=100&after=old_99"] = json.dumps(reply).encode()
         return {"data": old, "has_more": True}
 
     with lying() as api:
@@ -375,8 +382,9 @@ def test_a_list_with_the_oldest_first(lab: Lab) -> None:
 
 @pytest.mark.parametrize("status", [404, 405, 400])
 def test_a_server_without_a_list(lab: Lab, status: int) -> None:
-    """P12 A server without a list of batches gets none: nobody could tell whether one was made. Where it loses its list later,
-    a create whose answer is lost is not tried again: the run ends with 4, until the batch is given up on purpose."""
+    """P12 A server without a list of batches gets none, because a lost create could not be found.
+    If the list fails later, a create whose reply is lost is not retried: the run ends with 4 until
+    the user gives the batch up."""
     with lying() as api:
         job = written(lab, api)
         api.refuse = ("GET /v1/batches?limit=1", status)
@@ -393,21 +401,21 @@ def test_a_server_without_a_list(lab: Lab, status: int) -> None:
         assert (given_up.exit_code, given_up.rows, given_up.batches) == (0, {"failed": ROWS}, ())
 
 
-# -- creating ----------------------------------------------------------------------------------------------------------
+# -- creating --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [None, "", ".", "..", 7, ["x"], "\ud800", "b\n1", "x" * 5000])
 def test_a_batch_without_a_name(lab: Lab, name: Any) -> None:
-    """P12 P18 Ids that are none, of files and of batches: a file is sent again, which costs nothing, and a batch is found in
+    """P12 P18 Invalid ids: a file is uploaded again, which costs nothing, and a batch is found in
     the list by its tag."""
     with lying() as api:
         job = written(lab, api)
         named = iter([name])
 
-        def lie(asked: str, told: Any) -> Any:
+        def lie(asked: str, reply: Any) -> Any:
             if asked == "POST /v1/files":
-                return {**told, "id": next(named, told["id"])}
-            return {**told, "id": name} if asked == "POST /v1/batches" else told
+                return {**reply, "id": next(named, reply["id"])}
+            return {**reply, "id": name} if asked == "POST /v1/batches" else reply
 
         api.lie = lie
         assert lab.go(job).exit_code == 6
@@ -419,18 +427,20 @@ def test_a_batch_without_a_name(lab: Lab, name: Any) -> None:
     "name", ["../models", "a/../../b", "x?y=1", "x#y", "%2e%2e", "a b", "\u00fc"]
 )
 def test_a_name_that_leads_elsewhere(lab: Lab, name: str) -> None:
-    """P12 P18 A server's name for a batch is no way: what is asked for stays below /batches, the run ends with 4, and the
-    batch is not made again."""
+    """P12 P18 An id cannot lead elsewhere: every call stays below /batches, the run ends with 4,
+    and the batch is not created again."""
     with lying() as api:
         job = written(lab, api)
-        api.lie = lambda asked, told: {**told, "id": name} if asked == "POST /v1/batches" else told
+        api.lie = lambda asked, reply: (
+            {**reply, "id": name} if asked == "POST /v1/batches" else reply
+        )
         assert lab.go(job).exit_code == 6
         before = len(api.asked)
         assert lab.go(job).exit_code in (4, 5)
         assert all(asked.startswith("GET /v1/batches/") for asked in api.asked[before:])
 
 
-# -- failing -----------------------------------------------------------------------------------------------------------
+# -- failing ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -438,7 +448,7 @@ def test_a_name_that_leads_elsewhere(lab: Lab, name: str) -> None:
     [None, {}, {"data": []}, {"data": [7]}, {"data": [{"line": 0}]}, {"data": [{"line": 10**30}]}],
 )
 def test_a_batch_that_failed_for_no_reason(lab: Lab, errors: Any) -> None:
-    """P23 A batch that failed and does not say of which rows stops the run: with --wait it would be sent again for ever."""
+    """P23 A batch that failed without naming rows stops the run: --wait would send it forever."""
     with lying() as api:
         job = written(lab, api)
         assert lab.go(job).exit_code == 6
@@ -449,11 +459,12 @@ def test_a_batch_that_failed_for_no_reason(lab: Lab, errors: Any) -> None:
         assert (stopped.exit_code, stopped.rows, stopped.batches) == (4, {"pending": ROWS}, ())
 
 
-# -- the answers -------------------------------------------------------------------------------------------------------
+# -- the answers -----------------------------------------------------------------------------------
 
 
 def test_a_line_without_an_end(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P20 A line beyond the largest reply is passed over in pieces, and the lines after it are read."""
+    """P20 A line longer than the largest reply is skipped in pieces, and the lines after it are
+    read."""
     monkeypatch.setattr(collect, "MAX_TEXT_REPLY", 2000)
     with lying() as api:
         job = written(lab, api)
@@ -464,7 +475,7 @@ def test_a_line_without_an_end(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_two_files_claim_a_row(lab: Lab) -> None:
-    """P12 P18 A row that the output file answers and the error file too has its answer, once."""
+    """P12 P18 A row in the output file and in the error file gets its answer, once."""
     with lying() as api:
         job = written(lab, api)
         assert lab.go(job).exit_code == 6
@@ -486,7 +497,7 @@ def test_two_files_claim_a_row(lab: Lab) -> None:
 
 
 def strange(response: Any) -> Callable[[dict[str, Any]], Any]:
-    """The second line's response, or its error, is another."""
+    """The second line has another response, or another error."""
     return lambda line: {**line, **response} if line["custom_id"] == "2" else line
 
 
@@ -516,7 +527,8 @@ ODD: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", ODD)
 def test_an_answer_that_is_none(lab: Lab, name: str) -> None:
-    """P18 A line whose response is junk fails its row alone, or keeps the batch open; the others have their answers."""
+    """P18 A line with a junk response fails only its row, or keeps the batch open; the other rows
+    get their answers."""
     with lying() as api:
         job = written(lab, api)
         assert lab.go(job).exit_code == 6
@@ -533,7 +545,7 @@ def test_an_answer_that_is_none(lab: Lab, name: str) -> None:
 
 
 def test_an_answer_with_half_a_character(lab: Lab) -> None:
-    """P28 P18 Half a surrogate pair in an answer is no end of the run: it stands in the table as U+FFFD."""
+    """P28 P18 Half of a surrogate pair in an answer ends no run: the table shows U+FFFD."""
 
     def spoil(line: dict[str, Any]) -> Any:
         line["response"]["body"]["choices"][0]["message"]["content"] = "a \ud83d b"
@@ -547,8 +559,8 @@ def test_an_answer_with_half_a_character(lab: Lab) -> None:
     assert {row["output"] for row in lab.table()} == {"a \ufffd b"}
 
 
-def test_one_batch_that_is_gone_keeps_no_other(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P12 A batch that the server does not know any more stops the run, but not before the others are collected."""
+def test_a_batch_that_is_gone(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P12 A batch that the server does not know stops the run, after the others are collected."""
     monkeypatch.setattr(input_file, "MOST_REQUESTS", 2)
     with lying() as api:
         job = written(lab, api)
@@ -563,12 +575,12 @@ def test_one_batch_that_is_gone_keeps_no_other(lab: Lab, monkeypatch: pytest.Mon
         assert_done(lab, api)
 
 
-# -- giving up, and waiting --------------------------------------------------------------------------------------------
+# -- giving up, and waiting ------------------------------------------------------------------------
 
 
 def test_what_is_given_up_counts_as_paid(lab: Lab) -> None:
-    """P25 A batch that the server does not know any more may have been executed: given up, its requests count at their highest,
-    so that the cap holds, and their rows may be asked again."""
+    """P25 A batch that the server does not know may have been executed. Given up, its requests
+    count at their highest cost, so that the cap holds, and their rows may be sent again."""
     pricing = {"gpt-5.6-luna": {"input": 1000, "output": 2000}}
     with lying() as api:
         job = written(lab, api, pricing=pricing, limits={"max_cost": 100})
@@ -589,10 +601,8 @@ def test_what_is_given_up_counts_as_paid(lab: Lab) -> None:
         assert [lab.go(job).exit_code, lab.go(job).exit_code] == [6, 0]
 
 
-def test_cancel_takes_the_batches_that_it_is_told(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """P12 `cancel JOB BATCH` ends one batch and leaves the others alone."""
+def test_cancel_by_id(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P12 `cancel JOB BATCH` cancels one batch and leaves the others alone."""
     monkeypatch.setattr(input_file, "MOST_REQUESTS", 2)
     monkeypatch.setattr(poll, "FIRST_POLL", 0.0)
     with serving(
@@ -608,8 +618,8 @@ def test_cancel_takes_the_batches_that_it_is_told(
         assert shown["batch"]["id"] == others[-1]["id"]
 
 
-def test_who_waits_survives_an_outage(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P24 A run that waits for its batches does not end because the server fails for a while; with retry.give_up it does."""
+def test_a_wait_survives_an_outage(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P24 A run that waits for its batches outlasts an outage, up to retry.give_up."""
     monkeypatch.setattr(poll, "FIRST_POLL", 0.01)
     with lying() as api:
         job = written(lab, api)
@@ -624,8 +634,8 @@ def test_who_waits_survives_an_outage(lab: Lab, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_queue_that_others_fill_is_left_alone(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P12 Where batches of others fill the queue of a model, a run that waits tries again ever more seldom; when they have
-    ended, all goes through, in few batches."""
+    """P12 If batches of others fill a model's queue, a waiting run retries less and less often.
+    When they have ended, everything goes through, in few batches."""
     pauses: list[float] = []
     monkeypatch.setattr(poll, "FIRST_POLL", 0.0)
     monkeypatch.setattr(poll, "FULL_AT_LAST", 240.0)
@@ -652,8 +662,8 @@ def test_a_queue_that_others_fill_is_left_alone(lab: Lab, monkeypatch: pytest.Mo
 
 
 def test_a_batch_that_expired_with_nothing_answered(lab: Lab) -> None:
-    """P12 A batch of which nothing was answered in its whole time is not sent again unasked: the run that notices ends with 4,
-    the next one sends it."""
+    """P12 A batch that expired without any answer is not sent again by itself: the run that notices
+    ends with 4, the next one sends it."""
     fates = iter([Fate(ends="expired", answers=0), Fate()])
     with serving(Settings(batch_speed=0), fate=lambda batch: next(fates)) as api:
         job = lab.job(api.url, mode="batch")
@@ -661,8 +671,8 @@ def test_a_batch_that_expired_with_nothing_answered(lab: Lab) -> None:
 
 
 def test_what_no_batch_takes_is_sent_online(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P12 A row that is too large for any batch stays pending, with the reason and what to do; the others are sent, and --mode
-    online sends it too."""
+    """P12 A row that is too large for a batch stays pending, and a message says what to do. The
+    others are sent, and --mode online sends it too."""
     monkeypatch.setattr(input_file, "MOST_BYTES", 400)
     with serving(Settings(batch_speed=0)) as api:
         job = lab.job(api.url, rows=None, mode="batch")
@@ -678,8 +688,9 @@ def test_what_no_batch_takes_is_sent_online(lab: Lab, monkeypatch: pytest.Monkey
 
 
 def test_edits_while_a_batch_is_open(lab: Lab) -> None:
-    """P08 P12 What is in a batch is answered as it was sent: an edit is sent again, plan and run say what is out for nothing,
-    no run ends with 0 while it is, and undoing the edit is free."""
+    """P08 P12 Requests in a batch are answered as they were sent: an edited row is sent again, plan
+    and run count the stale requests, no run ends with 0 while a batch is open, and undoing the edit
+    is free."""
     with serving(
         Settings(batch_speed=0), fate=lambda batch: Fate(shows=("in_progress",) * 4)
     ) as api:
@@ -690,9 +701,9 @@ def test_edits_while_a_batch_is_open(lab: Lab) -> None:
             original.replace("ECHO:answer 2", "ECHO:other 2"), encoding="utf-8"
         )
         assert batchgen.plan(lab.load(job)).strays == 1
-        said: list[str] = []
-        online = batchgen.run(with_mode(lab.load(job), "online"), Options(say=said.append))
-        assert "1 stale request in batches, of rows that have changed since" in "".join(said)
+        sentences: list[str] = []
+        online = batchgen.run(with_mode(lab.load(job), "online"), Options(say=sentences.append))
+        assert "1 stale request in batches, of rows that have changed since" in "".join(sentences)
         assert (online.exit_code, online.run.calls, len(online.batches)) == (6, 1, 1)
         while lab.go(job).exit_code == 6:
             pass
@@ -703,20 +714,20 @@ def test_edits_while_a_batch_is_open(lab: Lab) -> None:
 
 
 def test_a_file_that_comes_short_once_is_fetched_again(lab: Lab) -> None:
-    """P12 P18 A login page in place of the answers, once, costs nothing: the file is fetched again by the same run."""
+    """P12 P18 A login page in place of a result file costs nothing: the same run fetches the file
+    again."""
     with lying() as api:
         job = written(lab, api)
         assert lab.go(job).exit_code == 6
         pages = iter([LOGIN])
-        api.lie = lambda asked, told: next(pages, told) if "/content" in asked else told
+        api.lie = lambda asked, reply: next(pages, reply) if "/content" in asked else reply
         assert lab.go(job).exit_code == 0
         assert_done(lab, api)
 
 
-def test_a_batch_that_cannot_be_asked_for_keeps_no_other(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """P12 A batch that the server never shows again keeps no other from being collected; named, it can be given up."""
+def test_a_batch_that_cannot_be_polled(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P12 A batch that cannot be polled does not keep others from being collected, and `cancel`
+    with its id gives it up."""
     monkeypatch.setattr(input_file, "MOST_REQUESTS", 3)
     with lying() as api:
         job = written(lab, api)
@@ -729,10 +740,8 @@ def test_a_batch_that_cannot_be_asked_for_keeps_no_other(
         assert (given_up.exit_code, given_up.batches) == (0, ())
 
 
-def test_a_cancel_that_was_not_heard_is_asked_for_again(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """P12 A batch that somebody wanted cancelled is asked to end again by every look, until it is."""
+def test_a_lost_cancel_is_repeated(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P12 The cancel request of a batch is repeated at every poll until the server acts on it."""
     monkeypatch.setattr(poll, "FIRST_POLL", 0.0)
     with lying() as api:
         job = written(lab, api)
@@ -748,18 +757,19 @@ def test_a_cancel_that_was_not_heard_is_asked_for_again(
 
 
 def test_a_list_without_metadata(lab: Lab) -> None:
-    """P12 A server that leaves out what it was told of a batch is known by the batch's file."""
+    """P12 A server that does not return metadata: the batch is recognised by its input file."""
     with lying() as api:
         job = half_sent(lab, api)
         api.lie = lists(
-            lambda told: {**told, "data": [{**each, "metadata": None} for each in told["data"]]}
+            lambda reply: {**reply, "data": [{**each, "metadata": None} for each in reply["data"]]}
         )
         assert lab.go(job).exit_code == 0
         assert_done(lab, api)
 
 
 def test_no_trouble_with_a_row_ends_the_waiting(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P12 A run that waits stays until its batches have ended, whatever row no batch takes; that ends it last, with 5."""
+    """P12 A run that waits stays until its batches have ended, also if no batch can take some row;
+    that ends the run last, with 5."""
     monkeypatch.setattr(input_file, "MOST_BYTES", 400)
     monkeypatch.setattr(poll, "FIRST_POLL", 0.0)
     with serving(
@@ -774,11 +784,11 @@ def test_no_trouble_with_a_row_ends_the_waiting(lab: Lab, monkeypatch: pytest.Mo
 
 
 def test_a_batch_that_may_be_of_another_project(lab: Lab) -> None:
-    """P12 Where a create is in doubt, and neither the batch nor its file is known to the key that asks now, another is not
-    made: the run ends with 4; with the right key the batch is found."""
+    """P12 After a create of unknown outcome, a key that sees neither the batch nor its file creates
+    no other: the run ends with 4, and the right key finds the batch."""
     with lying() as api:
         job = half_sent(lab, api)
-        api.lie = lists(lambda told: {**told, "data": []})
+        api.lie = lists(lambda reply: {**reply, "data": []})
         api.refuse = ("GET /v1/files/", 404)
         stopped = lab.go(job)
         assert stopped.exit_code == 4
@@ -789,8 +799,8 @@ def test_a_batch_that_may_be_of_another_project(lab: Lab) -> None:
 
 
 def test_lines_that_validation_refuses_are_rows(lab: Lab) -> None:
-    """P12 P18 A batch that failed because of some of its lines fails these rows, with the server's words, and the next run
-    sends the others, and only them."""
+    """P12 P18 A batch that failed because of some lines fails these rows with the server's message;
+    the next run sends only the others."""
     wrong = {"code": "invalid_request", "message": "line 2 is too odd", "param": "body", "line": 2}
     with lying() as api:
         job = written(lab, api)
@@ -814,5 +824,5 @@ def test_lines_that_validation_refuses_are_rows(lab: Lab) -> None:
             "succeeded",
             "succeeded",
         ]
-        # The batch that was told to have failed was executed by this liar all the same.
+        # The liar says that the batch failed, but has executed it.
         assert api.requests.lines == ROWS + ROWS - 1

@@ -1,4 +1,4 @@
-"""What batches need of HTTP: small questions, a file to the server and files from it, over real sockets."""
+"""The HTTP calls of batches: small exchanges, uploads and downloads, over real sockets."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ async def cancelled(client: Client, folder: Path) -> Answer:
 
 
 async def uploaded(client: Client, folder: Path) -> Answer:
-    (folder / "shard").write_bytes(LINES)
-    return await client.upload(folder / "shard", "shard.jsonl", idle=20)
+    (folder / "requests").write_bytes(LINES)
+    return await client.upload(folder / "requests", "requests.jsonl", idle=20)
 
 
 async def downloaded(client: Client, folder: Path) -> Answer:
@@ -72,7 +72,7 @@ ALL = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
 
 def result(way: Ask, folder: Path, behaviour: Behaviour) -> Any:
-    """What comes of it at a server that behaves like this."""
+    """The result of a call to a server that behaves like this."""
 
     async def run() -> Answer:
         async with Hostile(lambda n: behaviour) as server, client(server.url) as there:
@@ -82,17 +82,17 @@ def result(way: Ask, folder: Path, behaviour: Behaviour) -> Any:
 
 
 def fetched(folder: Path, behaviour: Behaviour) -> bytes:
-    """The file that a server which behaves like this gives."""
+    """The file from a server that behaves like this."""
     assert result(downloaded, folder, behaviour) is None
     return (folder / "output").read_bytes()
 
 
-# -- what is sent -------------------------------------------------------------------------------------------------------
+# -- what is sent ----------------------------------------------------------------------------------
 
 
-def told(heard: bytes) -> tuple[str, dict[str, str], Any]:
-    """A request line, headers and body; the body's order and its form's boundary are nobody's matter."""
-    head, _, body = heard.partition(b"\r\n\r\n")
+def normalized(request: bytes) -> tuple[str, dict[str, str], Any]:
+    """A request line, headers and body, without what may differ: key order and form boundary."""
+    head, _, body = request.partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
     for name in ("x-stainless-read-timeout", "content-length"):
@@ -105,9 +105,9 @@ def told(heard: bytes) -> tuple[str, dict[str, str], Any]:
 
 
 def test_what_is_sent_is_what_the_openai_client_sends(tmp_path: Path) -> None:
-    """Method, path, query, headers, form and body are those of files.create, batches.* and files.content; a file goes
-    with its length, and not in chunks, for which some servers have no ear."""
-    path = tmp_path / "shard"
+    """Method, path, query, headers, form and body are those of files.create, batches.* and
+    files.content. A file is sent with its length, not in chunks, which some servers refuse."""
+    path = tmp_path / "requests"
     path.write_bytes(LINES)
 
     async def run() -> list[bytes]:
@@ -130,8 +130,11 @@ def test_what_is_sent_is_what_the_openai_client_sends(tmp_path: Path) -> None:
                 await ours.download(CONTENT, tmp_path / "output", idle=20)
             return server.heard
 
-    heard = asyncio.run(run())
-    theirs, ours = [told(each) for each in heard[:6]], [told(each) for each in heard[6:]]
+    requests = asyncio.run(run())
+    theirs, ours = (
+        [normalized(each) for each in requests[:6]],
+        [normalized(each) for each in requests[6:]],
+    )
     assert ours == theirs
     assert ours[0][2] == (
         b'--boundary\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
@@ -149,8 +152,9 @@ def test_what_is_sent_is_what_the_openai_client_sends(tmp_path: Path) -> None:
 
 
 @ALL
-def test_who_asks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: Ask) -> None:
-    """P40 P43 The key as a bearer or not at all, the job's headers, nothing else from the environment."""
+def test_what_a_call_carries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: Ask) -> None:
+    """P40 P43 Calls carry the key as a bearer or none, and the job's headers; nothing else from the
+    environment."""
     monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Stray: secret")
     monkeypatch.setenv("OPENAI_ORG_ID", "stray-org")
 
@@ -172,7 +176,8 @@ def test_who_asks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: Ask) -> 
 
 @ALL
 def test_through_a_proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: Ask) -> None:
-    """P18 The environment's proxy, with its password; one that refuses is told by its cause."""
+    """P18 The environment's proxy is used, with its password; one that refuses is named as the
+    cause."""
 
     async def run(refusal: bytes | None) -> tuple[Answer, list[bytes]]:
         async with Proxy(refusal=refusal) as proxy:
@@ -180,10 +185,10 @@ def test_through_a_proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: A
             async with Client(connection("http://api.test/v1"), KEY, connections=1) as there:
                 return await way(there, tmp_path), proxy.heard
 
-    answer, (heard,) = asyncio.run(run(None))
+    answer, (request,) = asyncio.run(run(None))
     assert not isinstance(answer, Failure)
-    assert b"http://api.test/v1/" in heard.split(b"\r\n")[0]
-    assert b"Basic dXNlcjpzZWNyZXQtd29yZA==" in heard
+    assert b"http://api.test/v1/" in request.split(b"\r\n")[0]
+    assert b"Basic dXNlcjpzZWNyZXQtd29yZA==" in request
     failure, _ = asyncio.run(run(b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n"))
     assert isinstance(failure, Failure)
     assert (failure.meaning, failure.reason) == ("account", "proxy")
@@ -191,7 +196,7 @@ def test_through_a_proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: A
 
 
 def test_a_proxy_that_makes_no_tunnel_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """P19 Nor does a proxy hold a download for ever that takes the connection and says nothing."""
+    """P19 A proxy that accepts the connection and stays silent does not hold a download forever."""
 
     async def run() -> Answer:
         async with Hostile(lambda n: raw(b"", then="hang")) as proxy:
@@ -204,7 +209,7 @@ def test_a_proxy_that_makes_no_tunnel_ends(monkeypatch: pytest.MonkeyPatch, tmp_
     assert (failure.meaning, failure.reason) == ("network", "connect_timeout")
 
 
-# -- what comes back ----------------------------------------------------------------------------------------------------
+# -- what comes back -------------------------------------------------------------------------------
 
 
 @ALL
@@ -223,14 +228,16 @@ def test_an_error_answer(
     meaning: str,
     reason: str,
 ) -> None:
-    """P18 Every shape of error body is the same failure as for a row's call; nothing of it is taken for a file."""
+    """P18 Every shape of error body is the same failure as for a row's call, and never becomes a
+    file."""
     failure = result(way, tmp_path, http(status, body, headers))
     assert isinstance(failure, Failure)
     assert (failure.meaning, failure.reason, failure.status) == (meaning, reason, status)
     assert not (tmp_path / "output").exists()
 
 
-# What is no HTTP, or cannot be unpacked: whether the rest is an answer is not the transport's to say.
+# What is no HTTP, or cannot be unpacked: whether the rest is an answer is not the transport's to
+# say.
 PACKED = ("not gzip", "half gzip", "brotli unasked")
 BREAKS = [each for each in BROKEN if each[3] == "reset" or each[0] in PACKED]
 
@@ -248,16 +255,17 @@ def test_a_broken_answer(
     reason: str,
     unknown: bool,
 ) -> None:
-    """P18 P20 Resets, truncations and junk end as the failures that they are; of a file that broke off nothing is left."""
+    """P18 P20 Resets, truncations and junk are failures of their class; nothing is left of a broken
+    file."""
     failure = result(way, tmp_path, behaviour)
     assert isinstance(failure, Failure)
     assert (failure.meaning, failure.reason, failure.may_be_billed) == (meaning, reason, unknown)
-    assert not [path for path in tmp_path.iterdir() if path.name != "shard"]
+    assert not [path for path in tmp_path.iterdir() if path.name != "requests"]
 
 
 @ALL
 def test_nobody_there(tmp_path: Path, way: Ask) -> None:
-    """P18 A connection that is refused."""
+    """P18 A refused connection is a failure."""
 
     async def run() -> Answer:
         async with Hostile(lambda n: http(200, {})) as server:
@@ -288,7 +296,7 @@ def test_redirects_are_not_followed(tmp_path: Path, way: Ask, status: int) -> No
 
 @ALL
 def test_one_call_and_no_more(tmp_path: Path, way: Ask) -> None:
-    """P46 What fails is not tried again behind batchgen's back: a batch would be submitted twice."""
+    """P46 No library retries a failed call by itself: a batch would be submitted twice."""
 
     async def run() -> tuple[Answer, int]:
         async with (
@@ -297,36 +305,36 @@ def test_one_call_and_no_more(tmp_path: Path, way: Ask) -> None:
         ):
             return await way(there, tmp_path), len(server.heard)
 
-    failure, heard = asyncio.run(run())
+    failure, count = asyncio.run(run())
     assert isinstance(failure, Failure)
-    assert (failure.status, failure.retry_after, heard) == (500, 0.001, 1)
+    assert (failure.status, failure.retry_after, count) == (500, 0.001, 1)
 
 
 @ALL
 def test_cancelling_ends_it(tmp_path: Path, way: Ask) -> None:
-    """P14 What is given up ends at once, and leaves nothing half done."""
+    """P14 A cancelled call ends at once, and leaves no part of a file."""
 
     async def run() -> None:
-        heard = asyncio.Event()
+        arrived = asyncio.Event()
 
         def hang(n: int) -> Behaviour:
-            heard.set()
+            arrived.set()
             return raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", then="hang")
 
         async with Hostile(hang) as server, client(server.url) as there:
             task = asyncio.ensure_future(way(there, tmp_path))
-            await heard.wait()
+            await arrived.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
 
     asyncio.run(run())
-    assert not [path for path in tmp_path.iterdir() if path.name != "shard"]
+    assert not [path for path in tmp_path.iterdir() if path.name != "requests"]
 
 
 @ALL
 def test_a_key_in_an_error_is_redacted(tmp_path: Path, way: Ask) -> None:
-    """P40 Servers quote keys; the failure does not, and a message is redacted before it is cut."""
+    """P40 A failure never quotes the key, and its message is redacted before it is cut."""
     failure = result(way, tmp_path, http(401, {"error": {"message": "x" * 490 + KEY, "code": KEY}}))
     assert isinstance(failure, Failure)
     assert KEY[:10] not in str(failure)
@@ -334,21 +342,22 @@ def test_a_key_in_an_error_is_redacted(tmp_path: Path, way: Ask) -> None:
 
 @pytest.mark.parametrize("way", [asked, cancelled, uploaded])
 def test_a_key_in_an_answer_is_not_kept(tmp_path: Path, way: Ask) -> None:
-    """P40 A server that sends the key back is answered with a gap."""
+    """P40 A key in a reply is replaced by a gap."""
     reply = result(way, tmp_path, http(200, {"id": KEY}, {"X-Request-Id": f"req-{KEY}"}))
     assert json.loads(reply.body) == {"id": "[key]"}
     assert KEY not in str(reply)
 
 
 def test_a_key_in_a_file(tmp_path: Path) -> None:
-    """P40 A file comes as it was sent; who reads its lines takes the key out with `without_key`, which leaves others alone."""
+    """P40 A file is kept as it came; `without_key` removes the key from its lines, and no other
+    key."""
     assert fetched(tmp_path, http(200, f'{{"id": "{KEY}"}}')) == f'{{"id": "{KEY}"}}'.encode()
     assert client("http://h/v1").without_key(f"a {KEY} b {KEY}".encode()) == b"a [key] b [key]"
     assert client("http://h/v1").without_key(b"a") == b"a"
     assert client("http://h/v1", None).without_key(KEY.encode()) == KEY.encode()
 
 
-# -- files from the server ----------------------------------------------------------------------------------------------
+# -- files from the server -------------------------------------------------------------------------
 
 
 def chunked(data: bytes, size: int = 7) -> Behaviour:
@@ -380,7 +389,8 @@ FILES: dict[str, tuple[Behaviour, bytes]] = {
 
 @pytest.mark.parametrize(("behaviour", "expected"), FILES.values(), ids=FILES)
 def test_a_file_comes_as_it_is(tmp_path: Path, behaviour: Behaviour, expected: bytes) -> None:
-    """P18 Lengths, chunks and encodings; what was there before is replaced, and nothing lies beside it."""
+    """P18 Lengths, chunks and encodings: the file replaces what was there, and nothing else is
+    left."""
     (tmp_path / "output").write_bytes(b"older")
     assert fetched(tmp_path, behaviour) == expected
     assert [path.name for path in tmp_path.iterdir()] == ["output"]
@@ -388,7 +398,8 @@ def test_a_file_comes_as_it_is(tmp_path: Path, behaviour: Behaviour, expected: b
 
 @pytest.mark.parametrize("lacking", [1, 8, 9, 20])
 def test_a_compressed_file_that_breaks_off(tmp_path: Path, lacking: int) -> None:
-    """P18 It is a failure though HTTP was content, and what was there before stays; so with the second of two."""
+    """P18 A truncated encoding is a failure even if HTTP is complete, and the old file stays; the
+    same for the second of two encodings."""
     (tmp_path / "output").write_bytes(b"older")
     for whole in (gzip.compress(LINES), gzip.compress(LINES) + gzip.compress(LINES)):
         failure = result(
@@ -408,8 +419,8 @@ def test_a_compressed_file_that_breaks_off(tmp_path: Path, lacking: int) -> None
     ],
     ids=["nothing", "half a head", "half a body", "an error without an end"],
 )
-def test_a_server_that_says_no_more(tmp_path: Path, head: bytes) -> None:
-    """P19 `idle` seconds without a byte end a download, wherever it stands."""
+def test_a_server_that_goes_silent(tmp_path: Path, head: bytes) -> None:
+    """P19 `idle` seconds without a byte end a download, wherever it is."""
 
     async def run() -> Answer:
         async with Hostile(lambda n: raw(head, then="hang")) as server, client(server.url) as there:
@@ -423,19 +434,19 @@ def test_a_server_that_says_no_more(tmp_path: Path, head: bytes) -> None:
 
 @pytest.mark.parametrize("way", [asked, cancelled, uploaded])
 def test_a_bomb_is_not_unpacked(tmp_path: Path, way: Ask) -> None:
-    """P20 Answers have a largest size."""
+    """P20 A reply has a largest size."""
     assert "larger than" in result(way, tmp_path, bomb(64)).message
 
 
 def test_a_bomb_of_an_error_is_not_unpacked(tmp_path: Path) -> None:
-    """P20 Only a success goes to disk; the page that an error comes with is bounded as ever."""
+    """P20 Only a success is written to disk; the body of an error has its usual bound."""
     behaviour = http(500, gzip.compress(bytes(64 << 20)), {"Content-Encoding": "gzip"})
     assert "larger than" in result(downloaded, tmp_path, behaviour).message
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 def test_a_disk_that_is_full(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int) -> None:
-    """P03 It is told by the path, and not as the network's."""
+    """P03 A full disk is reported with the path, not as a network failure."""
 
     def full(file: Any) -> None:
         raise OSError(number, os.strerror(number))
@@ -448,14 +459,14 @@ def test_a_disk_that_is_full(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nu
     assert not list(tmp_path.iterdir())
 
 
-# -- files to the server ------------------------------------------------------------------------------------------------
+# -- files to the server ---------------------------------------------------------------------------
 
 
 @asynccontextmanager
 async def serving_by(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
 ) -> AsyncIterator[str]:
-    """The URL of a server that does this with each connection, and is gone with the block."""
+    """The URL of a server that handles each connection like this, until the block ends."""
     tasks: set[asyncio.Task[Any]] = set()
 
     async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -482,7 +493,7 @@ async def serving_by(
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The files that were opened to be sent."""
+    """The files that were opened for an upload."""
     files: list[Any] = []
 
     class Watched(files_module.UploadFile):
@@ -495,7 +506,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def large(folder: Path, megabytes: int) -> Path:
-    """A file of so many megabytes that take no room on disk."""
+    """A file of so many megabytes that takes no room on disk."""
     path = folder / "large"
     with open(path, "wb") as file:
         file.truncate(megabytes << 20)
@@ -503,7 +514,8 @@ def large(folder: Path, megabytes: int) -> Path:
 
 
 def test_a_server_that_reads_nothing(tmp_path: Path, opened: list[Any]) -> None:
-    """P19 An upload that nobody takes ends after `idle` seconds, and its file is closed."""
+    """P19 An upload that the server does not read ends after `idle` seconds, and its file is
+    closed."""
 
     async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -522,7 +534,7 @@ def test_a_server_that_reads_nothing(tmp_path: Path, opened: list[Any]) -> None:
 
 @pytest.mark.parametrize(("pause", "ends"), [(19.0, True), (21.0, False)])
 def test_a_server_that_reads_slowly(tmp_path: Path, pause: float, ends: bool) -> None:
-    """P19 An upload that goes on takes as long as it takes: only a server that takes nothing for `idle` seconds ends it."""
+    """P19 A slow upload may take any time; only `idle` seconds without progress end it."""
 
     async def slowly(endpoint: str, body: Any, files: Any) -> httpx2.Response:
         ((_, (_, file, _)),) = files
@@ -540,7 +552,7 @@ def test_a_server_that_reads_slowly(tmp_path: Path, pause: float, ends: bool) ->
 
 
 def test_an_answer_before_the_end(tmp_path: Path, opened: list[Any]) -> None:
-    """P18 A server that refuses a file at its head is heard, and need not read the rest."""
+    """P18 A server may refuse a file at its start, without reading the rest."""
 
     async def refusing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -563,13 +575,13 @@ def test_an_answer_before_the_end(tmp_path: Path, opened: list[Any]) -> None:
     ids=["200", "500", "reset"],
 )
 def test_the_file_is_closed(tmp_path: Path, opened: list[Any], behaviour: Behaviour) -> None:
-    """P15 However it ends."""
+    """P15 The file of an upload is closed, however the upload ends."""
     result(uploaded, tmp_path, behaviour)
     assert [file.closed for file in opened] == [True]
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    """P18 It is this side's matter, and told as such: no server is called."""
+    """P18 A missing file is an error of its own, and no server is called."""
 
     async def run() -> None:
         async with Hostile(lambda n: http(200, {})) as server, client(server.url) as there:
@@ -580,13 +592,13 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-# -- memory -------------------------------------------------------------------------------------------------------------
+# -- memory ----------------------------------------------------------------------------------------
 
 MEGABYTES = 64
 
 
 def grown(exchange: Callable[[], Awaitable[Answer]]) -> tuple[Answer, float]:
-    """What comes of it, and the megabytes that were held for it at the most, the server's own among them."""
+    """The result, and the most megabytes of memory that it took, those of the server included."""
 
     async def run() -> tuple[Answer, float]:
         tracemalloc.start()
@@ -625,7 +637,7 @@ def test_an_upload_costs_no_memory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
 def test_a_download_costs_no_memory(tmp_path: Path, packed: bool) -> None:
-    """P31 A file is kept piece by piece, and one that unpacks to a thousand times as much is unpacked piece by piece."""
+    """P31 A file is written piece by piece, also one that unpacks to a thousand times its size."""
     megabyte = bytes(1 << 20)
 
     async def writing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -651,13 +663,14 @@ def test_a_download_costs_no_memory(tmp_path: Path, packed: bool) -> None:
     assert peak < 10
 
 
-# -- the simulator ------------------------------------------------------------------------------------------------------
+# -- the simulator ---------------------------------------------------------------------------------
 
 
 def test_a_batch_goes_its_way(tmp_path: Path) -> None:
-    """Upload, create, find again, list, download, cancel: as the API has it, by what batchgen itself sends and reads."""
+    """Upload, create, search, list, download and cancel as the API has them, with batchgen's own
+    calls."""
     body = {"model": "gpt-5.6-luna", "messages": [{"role": "user", "content": "ECHO:hi"}]}
-    (tmp_path / "shard").write_bytes(
+    (tmp_path / "requests").write_bytes(
         b"".join(request_line(str(n), "/chat/completions", body) for n in range(3))
     )
 
@@ -669,11 +682,11 @@ def test_a_batch_goes_its_way(tmp_path: Path) -> None:
                 assert isinstance(reply, Reply), reply
                 return json.loads(reply.body)
 
-            sent = await there.upload(tmp_path / "shard", "shard.jsonl", idle=20)
+            sent = await there.upload(tmp_path / "requests", "requests.jsonl", idle=20)
             assert isinstance(sent, Reply)
             file = json.loads(sent.body)
-            assert (file["filename"], file["purpose"]) == ("shard.jsonl", "batch")
-            assert file["bytes"] == (tmp_path / "shard").stat().st_size
+            assert (file["filename"], file["purpose"]) == ("requests.jsonl", "batch")
+            assert file["bytes"] == (tmp_path / "requests").stat().st_size
             wanted = {**BATCH, "input_file_id": file["id"], "endpoint": "/v1/chat/completions"}
             made = [await ask("POST", "/batches", wanted) for _ in range(2)]
             listed = await ask("GET", f"/batches?limit=100&after={made[1]['id']}")
@@ -703,13 +716,13 @@ def test_a_batch_goes_its_way(tmp_path: Path) -> None:
 
 
 def test_a_batch_is_cancelled(tmp_path: Path) -> None:
-    """A batch that is under way ends when asked to; the question has no body."""
+    """A batch in progress is cancelled by a request without a body."""
     body = {"model": "gpt-5.6-luna", "messages": [{"role": "user", "content": "ECHO:hi"}]}
-    (tmp_path / "shard").write_bytes(request_line("1", "/chat/completions", body))
+    (tmp_path / "requests").write_bytes(request_line("1", "/chat/completions", body))
 
     async def run(url: str) -> None:
         async with client(url) as there:
-            sent = await there.upload(tmp_path / "shard", "shard.jsonl", idle=20)
+            sent = await there.upload(tmp_path / "requests", "requests.jsonl", idle=20)
             assert isinstance(sent, Reply)
             wanted = {
                 **BATCH,
@@ -727,11 +740,11 @@ def test_a_batch_is_cancelled(tmp_path: Path) -> None:
 
 
 def test_a_network_that_breaks_is_not_the_disk(tmp_path: Path) -> None:
-    """P18 The network's errors are OSErrors, too: while a file is written they are still the network's."""
+    """P18 Network errors while a file is written are network failures, though they are OSErrors."""
 
     async def broken() -> AsyncIterator[bytes]:
         yield LINES
-        raise aiohttp.ClientOSError(errno.EPIPE, "told")
+        raise aiohttp.ClientOSError(errno.EPIPE, "broken")
 
     async def run() -> None:
         await files_module.write_pieces(tmp_path / "output", body_pieces(broken(), "identity"))
@@ -744,6 +757,6 @@ def test_a_network_that_breaks_is_not_the_disk(tmp_path: Path) -> None:
 
 
 def test_a_bomb_is_a_file_like_any_other(tmp_path: Path) -> None:
-    """P20 A file has no largest size: the output of a batch is as large as what was asked for."""
+    """P20 A file has no largest size: the output of a batch is as large as its answers."""
     assert result(downloaded, tmp_path, bomb(5)) is None
     assert (tmp_path / "output").stat().st_size == 5 << 20

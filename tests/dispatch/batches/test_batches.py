@@ -1,4 +1,4 @@
-"""Batch mode from end to end: submitted by one run, collected by another, and everything that may come between."""
+"""Batch mode from end to end: one run submits, another collects."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ DIFFERS = ("elapsed_s", "answered_at", "request_id", "run", "cost")
 
 
 class Fates:
-    """What becomes of the batches in their order; the last fate is that of all further ones. Knows what was asked."""
+    """The fates of batches in their order, the last one for all further ones; keeps what was
+    created."""
 
     def __init__(self, *fates: Fate) -> None:
         self.fates = fates
@@ -42,17 +43,17 @@ class Fates:
 
 
 def alike(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """A table without what two runs of one job never share."""
+    """A table without the columns that differ between two runs of a job."""
     return [{name: cell for name, cell in row.items() if name not in DIFFERS} for row in rows]
 
 
 def paid(api: Simulator) -> int:
-    """Requests that were executed, in batches or one by one."""
+    """How many requests were executed, in batches or one by one."""
     return api.requests.lines + api.requests.by_path["/v1/chat/completions"]
 
 
 def until_done(lab: Lab, job: Path, runs: int = 6, **options: Any) -> list[int]:
-    """Run a job until it no longer ends with 6; its exit codes."""
+    """Run a job until it no longer ends with 6; returns the exit codes."""
     codes = []
     for _ in range(runs):
         codes.append(lab.go(job, **options).exit_code)
@@ -63,14 +64,14 @@ def until_done(lab: Lab, job: Path, runs: int = 6, **options: Any) -> list[int]:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits between two looks."""
+    """Searches and fetches do not wait."""
     monkeypatch.setattr(client, "BETWEEN_SEARCHES", 0.0)
     monkeypatch.setattr(collect, "BETWEEN_FETCHES", 0.0)
 
 
 def test_a_batch_job_gives_the_table_of_an_online_one(lab: Lab) -> None:
-    """P12 A thousand rows in batch mode leave the table of the same job online; the run that submits ends with 6, the next
-    one collects and ends with 0, and a third calls nothing."""
+    """P12 A thousand rows give the same table in batch mode and online: the run that submits ends
+    with 6, the next one collects and ends with 0, and a third calls nothing."""
     fates = Fates()
     with serving(AT_ONCE, fate=fates) as api:
         online = lab.job(api.url, name="online", rows=1000)
@@ -100,7 +101,7 @@ def test_a_batch_job_gives_the_table_of_an_online_one(lab: Lab) -> None:
 
 
 def test_what_a_batch_did_not_answer_goes_out_again_and_nothing_else(lab: Lab) -> None:
-    """P12 Batches that expired half-way keep what they answered; further runs send the rest, and only that."""
+    """P12 Batches that expired half-way keep their answers; further runs send only the rest."""
     half = Fate(ends="expired", answers=0.5)
     fates = Fates(half, half, Fate())
     with serving(AT_ONCE, fate=fates) as api:
@@ -112,8 +113,8 @@ def test_what_a_batch_did_not_answer_goes_out_again_and_nothing_else(lab: Lab) -
 
 
 def test_a_batch_that_failed_as_a_whole(lab: Lab) -> None:
-    """P23 A batch that the server refuses after it took it stops the run with 4 and the server's words; its rows are pending,
-    and the run after that sends them again."""
+    """P23 A batch that fails after it was accepted stops the run with 4 and the server's message;
+    its rows are pending, and the next run sends them again."""
     fates = Fates(Fate(ends="failed", code="billing_hard_limit_reached"), Fate())
     with serving(AT_ONCE, fate=fates) as api:
         job = lab.job(api.url, mode="batch")
@@ -125,9 +126,9 @@ def test_a_batch_that_failed_as_a_whole(lab: Lab) -> None:
     assert [batch.lines for batch in fates.created] == [5, 5]
 
 
-def test_lines_that_fail_are_told_like_calls_that_fail(lab: Lab) -> None:
-    """P12 P18 A line's error is classified like an answer's: a bad request fails its row, trouble that passes is tried again
-    by further batches, and no other row is sent again."""
+def test_lines_fail_like_calls(lab: Lab) -> None:
+    """P12 P18 The error of a line is classified like that of a call: a bad request fails its row,
+    further batches retry passing failures, and no other row is sent again."""
     seen: Counter[str] = Counter()
 
     def script(request: RequestInfo) -> str | None:
@@ -168,8 +169,8 @@ def test_lines_that_fail_are_told_like_calls_that_fail(lab: Lab) -> None:
 
 
 def test_half_a_character_in_an_answer_is_kept(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P18 What JSON can say and UTF-8 cannot, half of a surrogate pair, ends no collection: the answer is recorded as it came,
-    and shown as well as can be."""
+    """P18 Half of a surrogate pair, which JSON can hold and UTF-8 cannot, does not end a
+    collection: the answer is recorded as it came, and shown with a replacement character."""
     download = Client.download
 
     def spoil(path: Path) -> None:
@@ -191,8 +192,8 @@ def test_half_a_character_in_an_answer_is_kept(lab: Lab, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("fault", ["reset_body", "truncated", "500", "reset"])
 def test_an_orphan_is_adopted(lab: Lab, fault: str) -> None:
-    """P12 A create whose answer is lost, whether it worked or not, leaves exactly one batch: before another is made, the one
-    with the tag is looked for."""
+    """P12 A create whose reply is lost leaves exactly one batch, whether it worked or not: before a
+    retry, the list is searched for the tag."""
     tried: list[str] = []
 
     def script(request: RequestInfo) -> str | None:
@@ -209,8 +210,9 @@ def test_an_orphan_is_adopted(lab: Lab, fault: str) -> None:
     assert [batch.lines for batch in fates.created] == [5]
 
 
-def test_unknown_statuses_are_looked_at_again(lab: Lab) -> None:
-    """P12 A status that nobody has heard of is no end: the batch stays open, `status` shows the word, and nothing is sent."""
+def test_unknown_statuses_are_polled_again(lab: Lab) -> None:
+    """P12 An unknown status does not end a batch: it stays open, `status` shows the word, and
+    nothing is sent."""
     fates = Fates(Fate(shows=("validating", "scheduling", "paused", "scheduling")))
     with serving(AT_ONCE, fate=fates) as api:
         job = lab.job(api.url, mode="batch")
@@ -223,16 +225,16 @@ def test_unknown_statuses_are_looked_at_again(lab: Lab) -> None:
 
 
 def test_cancel_and_the_rest_online(lab: Lab) -> None:
-    """P12 `cancel` keeps what its batches answered; the key does not know the mode, so that --mode online then sends what is
-    left, and only that."""
+    """P12 `cancel` keeps what its batches answered; the fingerprint does not depend on the mode, so
+    that --mode online then sends only what is left."""
     fates = Fates(Fate(ends="in_progress", answers=0.5))
     with serving(AT_ONCE, fate=fates) as api:
         job = lab.job(api.url, rows=20, mode="batch")
         assert lab.go(job).exit_code == 6
         assert lab.go(job).exit_code == 6
         online = with_mode(lab.load(job), "online")
-        held = batchgen.run(online)
-        assert (held.exit_code, held.run.calls, held.in_batches) == (6, 0, 20)
+        waiting = batchgen.run(online)
+        assert (waiting.exit_code, waiting.run.calls, waiting.in_batches) == (6, 0, 20)
         ended = runner.cancel(lab.load(job))
         assert (ended.exit_code, ended.rows, ended.batches) == (
             0,
@@ -246,20 +248,21 @@ def test_cancel_and_the_rest_online(lab: Lab) -> None:
 
 
 def test_cancel_of_what_has_ended_meanwhile(lab: Lab) -> None:
-    """P12 `cancel` of a batch that ended since the last look (409) collects it like any run: exit 0, nothing is left."""
+    """P12 `cancel` of a batch that ended since the last poll (409) collects it as a run does, with
+    exit code 0."""
     with serving(AT_ONCE, fate=Fates()) as api:
         job = lab.job(api.url, mode="batch")
         assert lab.go(job).exit_code == 6
         ended = runner.cancel(lab.load(job))
         assert (ended.exit_code, ended.rows, ended.batches) == (0, {"succeeded": 5}, ())
-        # The list was asked for once, and a batch was created once.
+        # One call for the list, and one create.
         assert api.requests.by_path["/v1/batches"] == 2
         assert paid(api) == 5
 
 
 def test_a_batch_that_somebody_else_cancelled(lab: Lab) -> None:
-    """P12 Who cancels a batch at the server does not find it sent again by the run that notices: that one stops with 4; the
-    next sends the rest."""
+    """P12 A batch that somebody cancelled at the server is not sent again by the run that notices:
+    it stops with 4, and the next one sends the rest."""
     import httpx2
 
     with serving(AT_ONCE, fate=Fates(Fate(ends="in_progress", answers=0.5), Fate())) as api:
@@ -276,8 +279,9 @@ def test_a_batch_that_somebody_else_cancelled(lab: Lab) -> None:
         assert paid(api) == 10
 
 
-def test_a_job_is_cut_into_shards(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P12 A file has at most so many requests and bytes, one model and one endpoint; every row is in exactly one."""
+def test_a_job_is_cut_into_input_files(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P12 An input file has bounded requests and bytes, one model and one endpoint; each row is in
+    exactly one."""
     monkeypatch.setattr(input_file, "MOST_REQUESTS", 7)
     fates = Fates()
     with serving(AT_ONCE, fate=fates) as api:
@@ -304,7 +308,7 @@ def test_a_job_is_cut_into_shards(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_full_queue_is_waited_out(lab: Lab) -> None:
-    """P12 A batch that does not fit into the queue of its model is cut smaller, until all rows have gone through."""
+    """P12 A batch that exceeds its model's queue is cut smaller, until all rows are answered."""
     fates = Fates()
     with serving(Settings(batch_speed=0, batch_tokens=60), fate=fates) as api:
         job = lab.job(api.url, rows=40, mode="batch")
@@ -315,7 +319,8 @@ def test_a_full_queue_is_waited_out(lab: Lab) -> None:
 
 
 def test_requests_of_several_endpoints_go_in_batches_of_their_own(lab: Lab) -> None:
-    """P12 A file of requests may mix its endpoints in batch mode too: each has a batch, and the table the file's order."""
+    """P12 A file of requests may mix endpoints in batch mode too: each has its batch, and the table
+    has the order of the file."""
     chat = {"model": "gpt-5.6-luna", "messages": [{"role": "user", "content": "ECHO:one"}]}
     lines = [
         ("a", "/v1/chat/completions", chat),
@@ -352,7 +357,8 @@ def test_requests_of_several_endpoints_go_in_batches_of_their_own(lab: Lab) -> N
 
 @pytest.mark.parametrize("kind", ["image", "image_edit"])
 def test_pictures_come_out_of_batches(lab: Lab, kind: str) -> None:
-    """P12 P37 Pictures are drawn and edited in batches as they are online: those to edit travel in the file, none twice."""
+    """P12 P37 Batches draw and edit pictures as online calls do: pictures to edit are in the input
+    file."""
     Image.new("RGB", (8, 8), "red").save(lab.folder / "red.png")
     mask = Image.new("RGBA", (8, 8))
     mask.save(lab.folder / "mask.png")
@@ -374,7 +380,8 @@ def test_pictures_come_out_of_batches(lab: Lab, kind: str) -> None:
 
 
 def test_conversations_are_refused(lab: Lab) -> None:
-    """P30 A conversation cannot go into a batch: the job says so at its line, `--mode batch` before anything is read."""
+    """P30 A conversation cannot be in a batch: the job file's error names its line, and `--mode
+    batch` fails before anything is read."""
     job = lab.job("http://127.0.0.1:9/v1", conversation={"id": "id"})
     with pytest.raises(
         InputError, match=r"job.yaml:\d+:\d+: conversation: a batch cannot hold a conversation"
@@ -388,7 +395,8 @@ def test_conversations_are_refused(lab: Lab) -> None:
 
 
 def test_money_in_batches_counts_as_spent(lab: Lab) -> None:
-    """P25 What requests in batches may cost is set aside until they are answered: the cap holds over runs."""
+    """P25 The money for requests in batches is reserved until they are answered: the cap holds over
+    runs."""
     pricing = {"gpt-5.6-luna": {"input": 1000, "output": 2000}}
     with serving(AT_ONCE) as api:
         job = lab.job(api.url, rows=10, mode="batch", pricing=pricing, limits={"max_cost": 0.5})
@@ -406,8 +414,8 @@ def test_money_in_batches_counts_as_spent(lab: Lab) -> None:
 
 
 def test_several_jobs_are_all_sent_before_one_is_waited_for(lab: Lab) -> None:
-    """P25 With --wait the batches of all jobs are on their way before the first is waited for, and what one job has put into
-    batches is not there for the next to spend."""
+    """P25 --wait sends the batches of all jobs before it waits for the first, and money that one
+    job has put into batches is not left for the next."""
     order: list[str] = []
 
     def script(request: RequestInfo) -> None:
@@ -422,21 +430,21 @@ def test_several_jobs_are_all_sent_before_one_is_waited_for(lab: Lab) -> None:
         done = lab.run("run", *jobs, "--wait", "--json", "--max-cost", "1")
         assert done.returncode == 0, done.stderr
         assert [job["run"]["exit_code"] for job in json.loads(done.stdout)["jobs"]] == [0, 0]
-        # Each looks first whether the server lists its batches.
+        # Each first checks that the server lists its batches.
         assert order[:4] == ["GET", "POST", "GET", "POST"]
         third = lab.job(api.url, name="three", mode="batch", pricing=pricing)
-        told = json.loads(lab.run("run", third, "--json").stdout)["run"]
+        summary = json.loads(lab.run("run", third, "--json").stdout)["run"]
         fourth = [
             lab.job(api.url, name=name, mode="batch", pricing=pricing) for name in ("four", "five")
         ]
-        capped = lab.run("run", *fourth, "--json", "--max-cost", str(told["committed"] * 1.5))
+        capped = lab.run("run", *fourth, "--json", "--max-cost", str(summary["committed"] * 1.5))
         ends = json.loads(capped.stdout)["jobs"]
         assert [job["run"]["exit_code"] for job in ends] == [6, 6]
         assert 0 < ends[1]["run"]["in_batches"] < 5
 
 
 def test_the_price_is_half(lab: Lab) -> None:
-    """P25 A batch costs half: in the plan, which says what is saved, and on record."""
+    """P25 A batch costs half: in the plan, which shows the saving, and on record."""
     pricing = {"gpt-5.6-luna": {"input": 100, "output": 200}}
     with serving(AT_ONCE) as api:
         online = lab.job(api.url, name="online", pricing=pricing)
