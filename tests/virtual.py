@@ -247,8 +247,8 @@ async def work(
     run = Run() if run is None else run
     settings = job(**options)
     backend = OnlineBackend(
-        client=Scripted(run, answering),
-        ledger=Memory(run),
+        transport=Scripted(run, answering),
+        recorder=Memory(run),
         job=settings,
         concurrency=settings.limits.concurrency,
         failures_left=failures_left,

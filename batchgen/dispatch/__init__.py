@@ -1,7 +1,14 @@
-"""Request -> Outcome: what every backend takes and gives.
+"""Request -> Outcome: the types that every backend takes and returns.
 
-A backend takes threads (one request, or the turns of one conversation), sends what they yield, and hands each attempt and
-outcome to the `Ledger`, which makes them durable before the backend goes on.
+A backend takes threads (one request, or the turns of one conversation), sends their requests, and
+hands each attempt and outcome to the `Recorder`, which makes it durable before the backend goes on.
+
+- `api`            one exchange with the server, and what the reply means
+- `limits`         when a call may be sent
+- `online`         requests sent one by one
+- `batches`        requests sent in files, by the Batch API
+- `retry`          when a failed attempt is repeated
+- `failure_limit`  when failed rows stop a run
 """
 
 from __future__ import annotations
@@ -14,13 +21,13 @@ from batchgen.errors import BatchgenError
 from batchgen.replies import Answer
 from batchgen.requests import Request
 
-# What a failure means for the job; see dispatch.retry for which signal is which.
+# What a failure means for the job; dispatch.api.errors decides which signal means what.
 Meaning = Literal["throttled", "transient", "timeout", "network", "row", "account"]
 
-# Failures that another run tries again: they say nothing about the row itself.
+# Failures that another run retries: they say nothing about the row itself.
 PASSING: frozenset[Meaning] = frozenset({"throttled", "transient", "timeout", "network"})
 
-# Replies from this size on (bytes) are read off the event loop.
+# Replies of at least this many bytes are parsed in a thread: they would block the event loop.
 LARGE_REPLY = 1_000_000
 
 
@@ -28,8 +35,10 @@ LARGE_REPLY = 1_000_000
 class Failure:
     """Why an attempt brought no answer.
 
-    `message` is redacted and at most 500 characters; `retry_after` (seconds) and `ceiling` (requests a minute) are what
-    the reply's headers said; `unknown` says that the call may have been executed and billed all the same.
+    message: redacted, at most 500 characters.
+    retry_after: seconds to wait, from the reply's headers.
+    ceiling: requests a minute that the reply's headers name as the limit.
+    may_be_billed: the server may have executed the call although no answer came.
     """
 
     meaning: Meaning
@@ -44,20 +53,26 @@ class Failure:
 
     @property
     def is_passing(self) -> bool:
-        """Whether it says nothing about the row itself, so that another run tries again."""
+        """Whether it says nothing about the row itself, so that another run retries it."""
         return self.meaning in PASSING
 
     @property
     def is_outage(self) -> bool:
-        """Whether a server that is down or cannot be reached fails like this."""
+        """Whether it is what a server that is down or unreachable causes."""
         return self.meaning in ("network", "timeout") or self.reason == "server"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One call: `number` counts the row's calls in this run from 1, `started_at` is wall time in seconds since 1970,
-    `wait` the seconds between ready and sent, `elapsed` those between sent and answered; `cost` in nano-dollars; `batch` is the
-    number of the batch that it was in."""
+    """One call.
+
+    number: counts the row's calls in this run, from 1.
+    started_at: wall-clock time in seconds since 1970.
+    wait: seconds between ready and sent.
+    elapsed: seconds between sent and answered.
+    cost: nano-dollars; None if unknown.
+    batch: the number of the batch that the request was in.
+    """
 
     number: int
     started_at: float
@@ -75,10 +90,14 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a request ended: an answer with the reply it was read from, or a failure; plain data.
+    """How a request ended: an answer with its reply, or a failure. Plain data.
 
-    `reply` is the API's JSON as it came, pictures replaced by their path, sha256 and size; `elapsed` the seconds of the
-    last call.
+    attempts: calls in this run.
+    elapsed: seconds that the last call took.
+    answered_at: wall-clock time in seconds since 1970.
+    reply: the API's JSON, with each picture replaced by its path, SHA-256 and size.
+    files: path, SHA-256 and size of each stored picture.
+    cost: nano-dollars of the last call; None if unknown.
     """
 
     request: Request
@@ -95,7 +114,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """A reply after it was read and its pictures were stored."""
+    """A reply that was read, after its pictures were stored."""
 
     answer: Answer
     reply: bytes
@@ -103,55 +122,61 @@ class Received:
 
 
 class Thread(Protocol):
-    """The requests that must be sent one after the other: one of them, or a conversation's turns."""
+    """Requests that must be sent in order: a single one, or the turns of a conversation."""
 
     async def next(self) -> Request | None:
-        """The next unanswered request, or None when the thread has ended or is blocked."""
+        """The next unanswered request; None when the thread has ended or is blocked."""
 
 
 class ReplyReader(Protocol):
-    """What reads replies."""
+    """Reads replies."""
 
     async def receive(self, request: Request, body: Mapping[str, Any], reply: bytes) -> Received:
-        """Read a reply and store its pictures. Raises kinds.UnreadableReplyError when it is no answer."""
+        """Read a reply (`body` is its parsed JSON) and store its pictures.
+
+        Raises replies.UnreadableReplyError when it contains no answer.
+        """
 
 
 class Recorder(ReplyReader, Protocol):
-    """Where a backend leaves what happened; every method returns when it is durable."""
+    """Records what happened; a method returns when the record is durable."""
 
     async def reserve(self, request: Request, number: int, at: float, cost: int) -> None:
-        """An attempt that may cost up to `cost` nano-dollars is about to be sent."""
+        """Attempt `number` is about to be sent and may cost up to `cost` nano-dollars."""
 
     async def attempt(self, request: Request, attempt: Attempt) -> None:
-        """An attempt failed and will be followed by another."""
+        """An attempt failed, and another one follows in this run or a later one."""
 
     def abandoned(self, request: Request, attempt: Attempt) -> None:
-        """A call was given up while it was in flight. Returns at once; it is durable when the run has ended."""
+        """A call in flight was cancelled. Returns at once; durable when the run has ended."""
 
     async def outcome(self, outcome: Outcome, attempt: Attempt) -> None:
-        """The last attempt of a request in this run; the commit point."""
+        """The last attempt of a request in this run: the commit point."""
 
     async def withdraw(self, request: Request) -> None:
-        """A failure that was recorded in this run says nothing of its row: it is pending again."""
+        """A failure recorded in this run was not the row's: the row is pending again."""
 
     async def unsent(self, outcome: Outcome) -> None:
-        """A request that ended without another call."""
+        """A request ended without another call."""
 
 
 class Backend(Protocol):
-    """Something that turns requests into outcomes: the online API, the Batch API, later other machines."""
+    """Turns requests into outcomes: the online API, the Batch API, later other machines."""
 
     async def run(self, threads: AsyncIterator[Thread]) -> BatchgenError | None:
         """Work until the threads end or something stops the job; returns what stopped it."""
 
     def stop(self, why: BatchgenError, *, drain: float | None = None) -> None:
-        """No new work; what is in flight has `drain` seconds (None: its own deadlines) to end."""
+        """Begin nothing new; calls in flight have `drain` seconds (None: their own deadlines)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learned:
-    """What a run found out of the server's limits, a minute; None where it did not: the requests that got through when it
-    throttled, and the requests and tokens that its headers name."""
+    """Limits of the server that a run found out, per minute; None where it did not.
+
+    requests: that got through while the server throttled.
+    named_requests, named_tokens: what its headers name.
+    """
 
     requests: float | None = None
     named_requests: float | None = None
@@ -160,8 +185,13 @@ class Learned:
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """What a progress line shows while a backend runs; updated in place by the backend. `away` are the requests that batches
-    have answered which have not ended, `held` says that some wait for room in a queue, or for money that batches set aside."""
+    """What a progress line shows while a backend runs; the backend updates it in place.
+
+    answered_remotely: requests answered within batches that have not ended.
+    deferred: some requests wait for room in a queue, or for money that batches set aside.
+    waiting_for: what the next call waits for, in words; empty for nothing.
+    cost: nano-dollars.
+    """
 
     done: int = 0
     answered_remotely: int = 0

@@ -1,59 +1,65 @@
-"""When failed rows stop a run: more than `max_failures`, or the first answers all the same refusal."""
+"""When failed rows stop a run: more than `max_failures`, or the first answers all refused alike."""
 
 from __future__ import annotations
 
 from batchgen.dispatch import Failure
 from batchgen.errors import AccountError, BatchgenError, LimitError
 
-# So many answers that are all the same refusal, and none that is not, mean that the job is wrong and not its rows.
+# When so many first answers are the same refusal, the job is wrong and not its rows.
 SAME_REFUSALS = 20
 
 
 class AllRefusedError(AccountError):
-    """The first answers were all the same refusal: it is the job's, or the server's, and not the rows'."""
+    """The first answers were all the same refusal: the cause is the job or the server."""
 
 
 class FailureLimit:
-    """How many rows may fail: `left` more, incomplete ones included (None: any), and not the first ones all alike."""
+    """Counts failed and incomplete rows, and compares the first answers."""
 
     def __init__(self, left: int | None, host: str) -> None:
+        """`left`: how many more rows may fail, incomplete ones included (None: any number)."""
         self._left, self._host = left, host
         self._answers = 0
         self._refusals: set[tuple[int | None, str | None, str]] = set()
 
     @property
-    def undecided(self) -> bool:
+    def is_undecided(self) -> bool:
         """Whether the first answers may still turn out to be all the same refusal."""
         return self._answers < SAME_REFUSALS
 
-    def answered(self, *, ended: bool) -> BatchgenError | None:
-        """A row was answered (`ended`: completely). Returns what stops the run."""
+    def record_answer(self, *, complete: bool) -> BatchgenError | None:
+        """Count a row that was answered. Returns what stops the run."""
+        # One answer is enough: from now on the refusals are not all the same.
         self._answers = SAME_REFUSALS
-        return self._short(0 if ended else 1)
+        return self._count(0 if complete else 1)
 
-    def failed(self, failure: Failure) -> BatchgenError | None:
-        """A row failed. Returns what stops the run."""
+    def record_failure(self, failure: Failure) -> BatchgenError | None:
+        """Count a row that failed. Returns what stops the run."""
         if failure.status is not None:
             self._answers += 1
             self._refusals.add((failure.status, failure.code, failure.reason))
-        return self._short(1) or self._alike(failure)
+        return self._count(1) or self._all_refused(failure)
 
     def exceeded(self) -> BatchgenError | None:
-        """What stops the run when more rows have failed than may."""
-        told = "more rows failed than max_failures allows; see errors.csv, mend, and run again"
-        return LimitError(told) if self._left is not None and self._left < 0 else None
+        """What stops the run when too many rows have failed."""
+        if self._left is None or self._left >= 0:
+            return None
+        return LimitError(
+            "more rows failed than max_failures allows; see errors.csv, fix them and run again"
+        )
 
-    def _short(self, rows: int) -> BatchgenError | None:
+    def _count(self, rows: int) -> BatchgenError | None:
         if self._left is not None:
             self._left -= rows
         return self.exceeded()
 
-    def _alike(self, failure: Failure) -> BatchgenError | None:
-        # A page that is no answer at all, such as a proxy's login, refuses too.
-        refused = failure.meaning == "row" or failure.reason == "invalid_response"
-        if self._answers != SAME_REFUSALS or len(self._refusals) != 1 or not refused:
+    def _all_refused(self, failure: Failure) -> BatchgenError | None:
+        # A page that is no answer at all, such as a proxy's login, is a refusal too.
+        is_refusal = failure.meaning == "row" or failure.reason == "invalid_response"
+        if self._answers != SAME_REFUSALS or len(self._refusals) != 1 or not is_refusal:
             return None
         return AllRefusedError(
-            f"the first {SAME_REFUSALS} answers of {self._host} were all the same refusal (HTTP {failure.status}:"
-            f" {failure.message}); mend the job's request, its provider or the server, and run again"
+            f"the first {SAME_REFUSALS} answers of {self._host} were all the same refusal"
+            f" (HTTP {failure.status}: {failure.message});"
+            " fix the job's request, its provider or the server, and run again"
         )

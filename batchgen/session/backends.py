@@ -174,8 +174,8 @@ class Backends:
 
         shared = SharedLimits(self.workspace.connection.base_url, self.key, say=self._warn)
         online = OnlineBackend(
-            client=client,
-            ledger=recorder,
+            transport=client,
+            recorder=recorder,
             job=self.workspace.job,
             concurrency=self._concurrency,
             failures_left=failures_left(self.workspace.job, self.before),

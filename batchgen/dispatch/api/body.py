@@ -93,7 +93,7 @@ class _Decoder:
         return self._zlib is not None
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """Decode the next bytes; compressed ones into pieces of at most PIECE. Raises zlib.error."""
+        """Decode the next bytes, into pieces of at most PIECE if compressed. Raises zlib.error."""
         self.received += len(chunk)
         if self._zlib is None:
             yield chunk

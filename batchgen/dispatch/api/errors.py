@@ -1,7 +1,10 @@
 """What a failure means, decided in data: the error code before the HTTP status, never the message.
 
-The tables follow the API's error guide and what compatible servers send (OpenRouter's numeric codes and 402, Groq's 498,
-vLLM's top-level errors, Ollama's error strings, Gemini's lists, FastAPI's detail).
+Sources: https://platform.openai.com/docs/guides/error-codes, the error codes of the Responses API
+(https://platform.openai.com/docs/api-reference/responses/object) and RFC 9110, 15 for statuses.
+Compatible servers add their own: OpenRouter's numeric codes and 402
+(https://openrouter.ai/docs/api-reference/errors), Groq's 498 (https://console.groq.com/docs/errors),
+vLLM's top-level errors, Ollama's error strings, Gemini's lists and FastAPI's `detail`.
 """
 
 from __future__ import annotations
@@ -19,14 +22,14 @@ from batchgen.dispatch import Failure, Meaning
 from batchgen.dispatch.api.headers import rate_limits
 from batchgen.errors import AccountError
 
-# Bytes of a reply that is no JSON that are looked at: far more than are shown, so that a key is redacted before a cut
-# could leave a half of it.
+# Bytes of a reply without JSON that are kept for its message. Far more than are shown, so that a
+# key is redacted before the message is cut: a cut could leave half of it.
 QUOTED = 65_536
 
-
+# What a failure means, and the reason that reports show.
 Rule = tuple[Meaning, str]
 
-
+# By `error.code`, else `error.type`.
 _CODES: dict[str, Rule] = {
     **dict.fromkeys(
         ("rate_limit_exceeded", "rate_limit_error", "slow_down"), ("throttled", "throttled")
@@ -59,7 +62,7 @@ _CODES: dict[str, Rule] = {
         ),
         ("row", "policy"),
     ),
-    # A response with status "failed" names these in place of an HTTP status.
+    # A response with status "failed" has one of these in place of an HTTP status.
     **dict.fromkeys(
         (
             "data_residency_mismatch",
@@ -87,7 +90,7 @@ _CODES: dict[str, Rule] = {
     "model_not_found": ("account", "model"),
 }
 
-
+# By HTTP status, for errors without a known code; 498 is Groq's "capacity exceeded".
 _STATUSES: dict[int, Rule] = {
     400: ("row", "bad_request"),
     401: ("account", "key"),
@@ -103,13 +106,13 @@ _STATUSES: dict[int, Rule] = {
     498: ("transient", "server"),
 }
 
-
+# The gateway stopped waiting (504; Cloudflare's 524), but the server behind it may have worked on.
 _GATEWAY_TIMEOUTS = frozenset({504, 524})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorBody:
-    """An error as a server words it, wherever in the body it stood."""
+    """An error as the server words it."""
 
     message: str = ""
     code: str | None = None
@@ -118,7 +121,10 @@ class ErrorBody:
 
 
 def error_in(body: Any) -> ErrorBody | None:
-    """The error inside a reply's JSON: at `error`, in a list's first item, at the top (vLLM) or in `detail`; or None."""
+    """The error in a reply's JSON; None if there is none.
+
+    It stands at `error`, in the first item of a list, at the top (vLLM) or at `detail` (FastAPI).
+    """
     if isinstance(body, list) and body:
         body = body[0]
     if not isinstance(body, Mapping):
@@ -146,9 +152,9 @@ def _worded(error: Mapping[str, Any]) -> ErrorBody:
 
 
 def classify(status: int, body: bytes, headers: Mapping[str, str]) -> Failure:
-    """What an HTTP answer that is no success means.
+    """The failure that a reply stands for: one without a success status, or with an error inside.
 
-    A status-200 reply with an error inside is classified by the error's code, as the status it names.
+    An error in a reply of status 200 counts as the status that its code names, else as 502.
     """
     error = error_in(_json(body)) or ErrorBody(message=body[:QUOTED].decode("utf-8", "replace"))
     if status == 200:
@@ -164,7 +170,6 @@ def classify(status: int, body: bytes, headers: Mapping[str, str]) -> Failure:
         request_id=headers.get("x-request-id"),
         retry_after=wait,
         ceiling=rate_limits(headers).requests,
-        # A gateway that stopped waiting knows nothing of what the server behind it still did.
         may_be_billed=status in _GATEWAY_TIMEOUTS,
     )
 
@@ -173,7 +178,8 @@ def _meaning(status: int, error: ErrorBody, wait: float | None) -> Rule:
     for word in (error.code, error.type):
         rule = _CODES.get(word or "")
         if rule is not None:
-            # The API has no code of its own for a request that no wait makes small enough; its words are all there is.
+            # A request above the limit per minute never gets through. The API has no code for it,
+            # so this is the one case that its message decides.
             too_large = rule[0] == "throttled" and error.message.startswith("Request too large")
             return ("row", "too_long") if too_large else rule
     if status == 402 and wait is not None:
@@ -195,7 +201,10 @@ def _json(body: bytes) -> Any:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks to wait (RFC 9110 10.2.3, and OpenAI's retry-after-ms); None for none or nonsense."""
+    """Seconds that the server asks to wait; None if it names none, or nonsense.
+
+    Retry-After is a number of seconds or a date (RFC 9110, 10.2.3); retry-after-ms is OpenAI's.
+    """
     milliseconds = _seconds(headers.get("retry-after-ms"), 0.001)
     if milliseconds is not None:
         return milliseconds
@@ -204,7 +213,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     if seconds is not None or value is None:
         return seconds
     due, now = _date(value), _date(headers.get("date"))
-    # By the server's own clock where it tells: this machine's may be wrong.
+    # Relative to the server's own clock if it sent its Date: this machine's may be wrong.
     return None if due is None else max(0.0, due - (time.time() if now is None else now))
 
 
@@ -223,18 +232,23 @@ def _seconds(value: str | None, unit: float) -> float | None:
     return number if math.isfinite(number) and number >= 0 else None
 
 
+# What stops the job, and what the user can do, by the failure's reason.
 _ACCOUNT = {
     "key": "{host} refused the key: {message}; check the variable that provider.api_key_env names",
     "quota": "the account's quota or budget is used up: {message}; top it up or raise it",
-    "permission": "{host} does not permit this: {message}; check the key's project, region and permissions",
-    "model": "the model {model!r} does not exist at {host} or is not for this key: {message}; mend request.model",
-    "proxy": "the proxy before {host} wants a name and a password: {message}; put them into HTTPS_PROXY",
-    "redirect": "{host} redirects elsewhere, and batchgen sends prompts nowhere else; set provider.base_url",
+    "permission": "{host} does not permit this: {message};"
+    " check the key's project, region and permissions",
+    "model": "the model {model!r} does not exist at {host} or this key may not use it: {message};"
+    " fix request.model",
+    "proxy": "the proxy before {host} requires a name and a password: {message};"
+    " put them into HTTPS_PROXY",
+    "redirect": "{host} redirects to another address, and batchgen never sends prompts there;"
+    " set provider.base_url",
     "service_tier": "{host} refused request.service_tier: {message}",
 }
 
 
 def account_error(failure: Failure, host: str, model: object) -> AccountError:
-    """What stops the job for an account failure, and what the reader can do."""
+    """The error that stops the job for an account failure, with what the user can do."""
     text = _ACCOUNT[failure.reason].format(host=host, message=failure.message, model=model)
     return AccountError(f"{text}, then run again")

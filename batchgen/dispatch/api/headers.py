@@ -1,4 +1,7 @@
-"""What a reply's x-ratelimit headers say of the server's limits."""
+"""The server's rate limits, read from the x-ratelimit headers of a reply.
+
+Source: https://platform.openai.com/docs/guides/rate-limits, "Rate limits in headers".
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,16 @@ from dataclasses import dataclass
 
 _NAME = re.compile(r"x-ratelimit-(limit|remaining)-(.+)", re.IGNORECASE)
 
-# Of a limit so little is left that nobody should ask faster.
-LITTLE = 0.1
+# Below this share of a limit, requests should not become more frequent.
+NEARLY_USED = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimits:
-    """Limits a minute that the headers name (None: none), and whether little is left of any of them."""
+    """Limits that the headers name, per minute; None for those that they do not name.
+
+    nearly_used: little is left of one of them.
+    """
 
     requests: float | None = None
     tokens: float | None = None
@@ -23,22 +29,24 @@ class RateLimits:
 
 
 def rate_limits(headers: Mapping[str, str]) -> RateLimits:
-    """Read x-ratelimit-(limit|remaining)-(requests|tokens|...), as OpenAI names them; names in any case, nonsense ignored.
+    """Read x-ratelimit-(limit|remaining)-(requests|tokens|...); header names in any case.
 
-    `reset` is not read: it says when the limit is whole again, not when a request may be sent.
+    Values that are no number are ignored. `reset` is not read: it says when the whole limit is
+    available again, not when the next request may be sent.
     """
-    said: dict[str, dict[str, float]] = {"limit": {}, "remaining": {}}
+    values: dict[str, dict[str, float]] = {"limit": {}, "remaining": {}}
     for name, value in headers.items():
         match = _NAME.fullmatch(name)
         number = _number(value) if match else None
         if match and number is not None:
-            said[match[1].lower()][match[2].lower()] = number
-    limits = {what: limit for what, limit in said["limit"].items() if limit > 0}
+            values[match[1].lower()][match[2].lower()] = number
+    limits = {unit: limit for unit, limit in values["limit"].items() if limit > 0}
+    remaining = values["remaining"]
     return RateLimits(
         requests=limits.get("requests"),
         tokens=limits.get("tokens"),
         nearly_used=any(
-            said["remaining"].get(what, limit) < LITTLE * limit for what, limit in limits.items()
+            remaining.get(unit, limit) < NEARLY_USED * limit for unit, limit in limits.items()
         ),
     )
 

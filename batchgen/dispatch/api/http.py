@@ -105,7 +105,7 @@ class HttpTransport(httpx2.AsyncBaseTransport):
         )
 
     def headers_of(self, request: httpx2.Request) -> CIMultiDict[str]:
-        """The headers that go to the network: those of the request and, without a tunnel, the proxy's."""
+        """The headers to send: the request's and, for a proxy without a tunnel, its password."""
         headers = CIMultiDict(request.headers.multi_items())
         if request.url.scheme == "http":
             headers.update(self._authorization)

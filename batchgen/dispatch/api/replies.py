@@ -1,4 +1,4 @@
-"""Read a reply with status 200: an answer, or why it is none."""
+"""Read a reply with a success status: its answer, or the failure it stands for."""
 
 from __future__ import annotations
 
@@ -15,49 +15,60 @@ from batchgen.requests import Request
 
 
 class Transport(Protocol):
-    """What sends one request: dispatch.transport.Client."""
+    """What sends one request; dispatch.api.client.Client does."""
 
     async def post(self, request: Request) -> Reply | Failure:
         """Send one request, once. Raises only CancelledError."""
 
     def redact_failure(self, failure: Failure) -> Failure:
-        """The failure with its message redacted and cut."""
+        """The failure with its texts redacted and cut."""
 
 
 async def read_reply(
-    ledger: ReplyReader, client: Transport, request: Request, reply: Reply
+    reader: ReplyReader, transport: Transport, request: Request, reply: Reply
 ) -> Received | Failure:
-    """What a reply of status 200 says, its pictures stored: an answer, or why it is none."""
+    """Parse a reply and interpret it."""
     try:
+        # In a thread when it is large, because parsing would block the event loop.
         large = len(reply.body) > LARGE_REPLY
         body = await asyncio.to_thread(json.loads, reply.body) if large else json.loads(reply.body)
     except (ValueError, RecursionError):
-        return _unreadable(client, reply, "the reply is not JSON")
-    return await interpret(ledger, client, request, body, reply)
+        return _unreadable(transport, reply, "the reply is not JSON")
+    return await interpret(reader, transport, request, body, reply)
 
 
 async def interpret(
-    ledger: ReplyReader, client: Transport, request: Request, body: Any, reply: Reply
+    reader: ReplyReader, transport: Transport, request: Request, body: Any, reply: Reply
 ) -> Received | Failure:
-    """What a reply of status 200 says, its pictures stored; `body` is its JSON: an answer, or why it is none."""
+    """The answer in a reply with a success status, or the failure it stands for.
+
+    reader: reads the answer and stores its pictures.
+    transport: redacts the failure.
+    request: what the reply answers.
+    body: the reply's parsed JSON.
+    reply: the reply as it was sent.
+    """
     try:
         if error_in(body) is not None:
-            return client.redact_failure(classify(200, reply.body, reply.headers))
+            return transport.redact_failure(classify(200, reply.body, reply.headers))
         if not isinstance(body, Mapping):
             raise UnreadableReplyError(f"the reply is {type(body).__name__}, not an object")
-        return await ledger.receive(request, body, reply.body)
+        return await reader.receive(request, body, reply.body)
     except UnreadableReplyError as error:
-        return _unreadable(client, reply, str(error), final=error.final)
+        return _unreadable(transport, reply, str(error), final=error.final)
     except (ValueError, RecursionError):
-        return _unreadable(client, reply, "the reply is not JSON")
+        return _unreadable(transport, reply, "the reply is not JSON")
 
 
-def _unreadable(client: Transport, reply: Reply, told: str, *, final: bool = False) -> Failure:
-    return client.redact_failure(
+def _unreadable(
+    transport: Transport, reply: Reply, problem: str, *, final: bool = False
+) -> Failure:
+    """The failure of a reply without an answer; `final` when a retry would bring the same."""
+    return transport.redact_failure(
         Failure(
             meaning="row" if final else "transient",
             reason="invalid_response",
-            message=f"{told}: {reply.body[:QUOTED].decode('utf-8', 'replace')}",
+            message=f"{problem}: {reply.body[:QUOTED].decode('utf-8', 'replace')}",
             status=200,
             request_id=reply.headers.get("x-request-id"),
             may_be_billed=True,
@@ -66,7 +77,7 @@ def _unreadable(client: Transport, reply: Reply, told: str, *, final: bool = Fal
 
 
 def attempt_fields(result: Received | Failure, reply: Reply | Failure) -> dict[str, Any]:
-    """How a call ended, as its attempt tells it."""
+    """The fields of an Attempt that its result decides."""
     if isinstance(result, Failure):
         return {
             "status": result.status,

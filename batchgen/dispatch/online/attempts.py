@@ -1,14 +1,10 @@
-"""One call: its money on record, sent, read, priced, and told as an attempt.
-
-What comes back is an answer or a Failure, and nothing else does.
-"""
+"""One attempt: its money on record, sent, read, priced, and described as an Attempt."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchgen.dispatch import Attempt, Failure, Received, Recorder
 from batchgen.dispatch.api.http import Reply
@@ -20,75 +16,92 @@ from batchgen.pricing import Prices
 from batchgen.requests import Request
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptResult:
-    """How a call ended; `sent_at` by the run's clock."""
+class AttemptResult(NamedTuple):
+    """How an attempt ended; `sent_at` by the run's clock, in seconds."""
 
-    result: Received | Failure
     attempt: Attempt
+    result: Received | Failure
     sent_at: float
 
 
 class AttemptRunner:
-    """Makes the calls of one run."""
+    """Makes the attempts of one run."""
 
     def __init__(
         self,
         *,
-        client: Transport,
-        ledger: Recorder,
+        transport: Transport,
+        recorder: Recorder,
         prices: Prices,
         admission: Admission,
-        watch: Watchdog,
+        watchdog: Watchdog,
         clock: Clock,
     ) -> None:
-        self._client, self._ledger, self._prices = client, ledger, prices
-        self._admission, self._watch, self._clock = admission, watch, clock
+        """Prepare the attempts of a run.
 
-    async def make(
-        self, request: Request, ticket: Permit, *, number: int, ready_at: float
+        transport: sends one request, once.
+        recorder: records what a call may cost, and calls that are cancelled.
+        prices: what an answer costs.
+        admission: gets back what a permit reserved.
+        watchdog: enforces the deadline.
+        clock: the run's clock, in seconds.
+        """
+        self._transport, self._recorder, self._prices = transport, recorder, prices
+        self._admission, self._watchdog, self._clock = admission, watchdog, clock
+
+    async def run(
+        self, request: Request, permit: Permit, *, number: int, ready_at: float
     ) -> AttemptResult:
-        """Make a row's call `number`, for which it waited since `ready_at`, and settle what its ticket took."""
-        if self._admission.capped:
-            await self._ledger.reserve(request, number, time.time(), ticket.money)
-            self._admission.record_sent(ticket)
-        started_at, started = time.time(), self._clock()
+        """Send a request once, as the row's attempt `number`, and settle its permit.
 
-        def attempt(**told: Any) -> Attempt:
-            wait, elapsed = max(0.0, started - ready_at), self._clock() - started
-            return Attempt(number=number, started_at=started_at, wait=wait, elapsed=elapsed, **told)
+        `ready_at` is when the request began to wait. Every failure is returned, none is raised.
+        """
+        if self._admission.capped:
+            await self._recorder.reserve(request, number, time.time(), permit.money)
+            self._admission.record_sent(permit)
+        started_at, sent_at = time.time(), self._clock()
+
+        def attempt(**fields: Any) -> Attempt:
+            return Attempt(
+                number=number,
+                started_at=started_at,
+                wait=max(0.0, sent_at - ready_at),
+                elapsed=self._clock() - sent_at,
+                **fields,
+            )
 
         try:
-            try:
-                reply = await self._watch.within(self._client.post(request))
-            except TimeoutError:
-                message = f"no whole answer within {self._watch.timeout:g} s (retry.timeout)"
-                reply = Failure(
-                    meaning="timeout", reason="timeout", message=message, may_be_billed=True
-                )
+            reply = await self._exchange(request)
             result: Received | Failure
             if isinstance(reply, Reply):
                 self._admission.observe_headers(reply.headers)
-                result = await read_reply(self._ledger, self._client, request, reply)
+                result = await read_reply(self._recorder, self._transport, request, reply)
             else:
                 result = reply
         except asyncio.CancelledError:
-            # The run ends now, and what the call came to will never be known; that it was made, will.
-            worst = ticket.money if self._admission.capped else None
-            self._ledger.abandoned(request, attempt(reason="abandoned", cost=worst))
+            # The run ends now. That the call was made is recorded; its result will stay unknown.
+            cancelled = attempt(reason="abandoned", cost=self._worst_cost(permit))
+            self._recorder.abandoned(request, cancelled)
             raise
-        cost = self._cost(request, result, ticket)
-        self._admission.settle(ticket, cost)
-        return AttemptResult(
-            result=result,
-            attempt=attempt(cost=cost, **attempt_fields(result, reply)),
-            sent_at=started,
-        )
+        cost = self._cost(request, result, permit)
+        self._admission.settle(permit, cost)
+        made = attempt(cost=cost, **attempt_fields(result, reply))
+        return AttemptResult(attempt=made, result=result, sent_at=sent_at)
 
-    def _cost(self, request: Request, result: Received | Failure, ticket: Permit) -> int | None:
-        """Nano-dollars that a call took; at its worst where that is not known and money is capped."""
-        worst = ticket.money if self._admission.capped else None
+    async def _exchange(self, request: Request) -> Reply | Failure:
+        try:
+            return await self._watchdog.within(self._transport.post(request))
+        except TimeoutError:
+            message = f"no whole answer within {self._watchdog.timeout:g} s (retry.timeout)"
+            return Failure(meaning="timeout", reason="timeout", message=message, may_be_billed=True)
+
+    def _cost(self, request: Request, result: Received | Failure, permit: Permit) -> int | None:
+        """Nano-dollars that an attempt cost."""
         if isinstance(result, Failure):
-            return worst if result.may_be_billed else 0
+            return self._worst_cost(permit) if result.may_be_billed else 0
         cost = self._prices.answer_cost(request, result.answer)
-        return worst if cost is None else cost
+        return self._worst_cost(permit) if cost is None else cost
+
+    def _worst_cost(self, permit: Permit) -> int | None:
+        """What counts where the cost is unknown: with a cap the most it can be, else nothing."""
+        return permit.money if self._admission.capped else None

@@ -1,7 +1,7 @@
-"""When a run stops by itself: its times (deadlines of calls, and a question once a second), and its tolerance of failures.
+"""The times of a run: deadlines of calls, and the reasons to stop by itself.
 
-A process that was stopped and continued (SIGSTOP, a laptop's lid) lost time that nobody can be blamed for: everything
-that is timed here moves by as much.
+A process may be suspended and continued (SIGSTOP, a closed laptop). Nobody is to blame for that
+time, so everything that is timed here moves by as much.
 """
 
 from __future__ import annotations
@@ -19,13 +19,10 @@ T = TypeVar("T")
 
 # Seconds after which a host that never answered stops the job.
 NEVER_ANSWERED = 30.0
-
-# Seconds that a tick may be late before the process is taken to have been stopped and continued.
-STALLED = 2.0
-
-
 # Seconds between two ticks.
 TICK = 1.0
+# A tick that is later than this, in seconds, means that the process was suspended.
+SUSPENDED = 2.0
 
 
 class GaveUpError(LimitError):
@@ -33,9 +30,10 @@ class GaveUpError(LimitError):
 
 
 class Watchdog:
-    """Times of one run, in seconds: `timeout` for a call, `give_up` without anything getting through, `max_time` for all
-    (None: no end). Use as an async context manager; `stop` is called with the reason when it is time, and `show` at
-    every tick."""
+    """Ends calls that take too long, and stops a run that makes no progress.
+
+    Use as an async context manager.
+    """
 
     def __init__(
         self,
@@ -50,19 +48,32 @@ class Watchdog:
         show: Callable[[], None],
         clock: Clock,
     ) -> None:
+        """Prepare the times of a run, all in seconds.
+
+        timeout: for one call.
+        give_up: without any success, after which the run stops.
+        max_time: for the whole run; None for no limit.
+        limiter: knows since when there has been trouble, and which.
+        host: the server's name in messages.
+        in_flight: how many calls are in flight.
+        stop: called with the reason to stop the run.
+        show: called at every tick.
+        clock: the run's clock.
+        """
         self.timeout, self._give_up, self._max_time = timeout, give_up, max_time
         self._limiter, self._host, self._in_flight, self._stop = limiter, host, in_flight, stop
         self._show, self._clock = show, clock
         self._began = self._due = clock()
-        # When each call in flight must end, by its worker, those that began first in front; and those that did not.
+        # The deadline of each worker's call, those that began first in front.
         self._deadlines: dict[asyncio.Task[Any], float] = {}
+        # Workers whose call was cancelled because its deadline has passed.
         self._late: set[asyncio.Task[Any]] = set()
         self._alarm: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Watchdog:
         self._due = self._clock()
-        self._next()
+        self._schedule_tick()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -71,7 +82,7 @@ class Watchdog:
                 timer.cancel()
 
     async def within(self, call: Coroutine[Any, Any, T]) -> T:
-        """What a call brings. Raises TimeoutError when its time is over, by the wall clock, whatever still drips."""
+        """Await a call. Raises TimeoutError at its deadline, even if bytes still arrive."""
         task = asyncio.current_task()
         assert task is not None
         self._deadlines[task] = self._clock() + self.timeout
@@ -81,7 +92,7 @@ class Watchdog:
         try:
             return await call
         except asyncio.CancelledError:
-            # Who is cancelled for another reason too is to end, and not to try again.
+            # A worker that is also cancelled for another reason must end, and must not retry.
             if task in self._late and task.uncancel() <= before:
                 raise TimeoutError from None
             raise
@@ -90,18 +101,18 @@ class Watchdog:
             self._late.discard(task)
 
     def _set_alarm(self) -> None:
-        """For the call that must end first: all have the same time, so it is the one that began first."""
+        """Set one timer for the next deadline: timers per call would cost CPU."""
+        # All calls have the same time, so the one that began first ends first.
         first = next(iter(self._deadlines.values()), None)
         if first is None:
             self._alarm = None
         else:
-            self._alarm = asyncio.get_running_loop().call_later(
-                max(0.0, first - self._clock()), self._ring
-            )
+            delay = max(0.0, first - self._clock())
+            self._alarm = asyncio.get_running_loop().call_later(delay, self._ring)
 
     def _ring(self) -> None:
         now = self._clock()
-        self._notice(now)
+        self._shift_if_suspended(now)
         over = list(takewhile(lambda task: self._deadlines[task] <= now, self._deadlines))
         for task in over:
             del self._deadlines[task]
@@ -109,28 +120,28 @@ class Watchdog:
             task.cancel()
         self._set_alarm()
 
-    def _next(self) -> None:
+    def _schedule_tick(self) -> None:
         self._due += TICK
-        self._timer = asyncio.get_running_loop().call_later(
-            max(0.0, self._due - self._clock()), self._tick
-        )
+        delay = max(0.0, self._due - self._clock())
+        self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
 
     def _tick(self) -> None:
         now = self._clock()
-        self._notice(now)
+        self._shift_if_suspended(now)
         self._check(now)
         self._show()
-        self._next()
+        self._schedule_tick()
 
-    def _notice(self, now: float) -> None:
-        """See whether the process was stopped: before anything that is late because of it is acted on."""
+    def _shift_if_suspended(self, now: float) -> None:
+        """Move all times if the process was suspended, before anything counts as late."""
         late = now - self._due
-        if late > STALLED:
+        if late > SUSPENDED:
             self._limiter.shift_clock(late)
             self._deadlines = {task: when + late for task, when in self._deadlines.items()}
             self._due = now
 
     def _check(self, now: float) -> None:
+        """Stop the run if it is time."""
         limiter = self._limiter
         since = limiter.trouble_since
         if self._max_time is not None and now - self._began > self._max_time:
@@ -140,8 +151,16 @@ class Watchdog:
         elif since is None:
             return
         elif not limiter.answered and now - since > NEVER_ANSWERED and not self._in_flight():
-            told = f"{self._host} never answered ({limiter.trouble}); check provider.base_url and the network"
-            self._stop(AccountError(told))
+            self._stop(
+                AccountError(
+                    f"{self._host} never answered ({limiter.trouble});"
+                    " check provider.base_url and the network"
+                )
+            )
         elif now - since > self._give_up:
-            told = f"nothing got through for {self._give_up:g} s (retry.give_up; {limiter.trouble}); run again later"
-            self._stop(GaveUpError(told))
+            self._stop(
+                GaveUpError(
+                    f"nothing got through for {self._give_up:g} s"
+                    f" (retry.give_up; {limiter.trouble}); run again later"
+                )
+            )

@@ -71,7 +71,7 @@ async def call(
         requests=None, tokens=None, pictures=None, budgets=[], prices=PRICES, clock=now
     )
     async with Client(connection(url), KEY, connections=2, direct=direct) as client:
-        watch = Watchdog(
+        watchdog = Watchdog(
             timeout=seconds,
             give_up=900,
             max_time=None,
@@ -82,17 +82,17 @@ async def call(
             show=lambda: None,
             clock=now,
         )
-        calls = AttemptRunner(
-            client=client,
-            ledger=ledger or Memory(Run()),
+        attempts = AttemptRunner(
+            transport=client,
+            recorder=ledger or Memory(Run()),
             prices=PRICES,
             admission=admission,
-            watch=watch,
+            watchdog=watchdog,
             clock=now,
         )
         ticket = await admission.admit(given)
-        async with watch:
-            return await calls.make(given, ticket, number=1, ready_at=now())
+        async with watchdog:
+            return await attempts.run(given, ticket, number=1, ready_at=now())
 
 
 def result(behaviour: Behaviour, *args: Any, **parts: Any) -> Any:

@@ -26,7 +26,8 @@ from virtual import (
 
 from batchgen.dispatch import Failure
 from batchgen.dispatch.api.http import Reply
-from batchgen.dispatch.online.backend import WAITING_PER_WORKER, OnlineBackend
+from batchgen.dispatch.online.backend import OnlineBackend
+from batchgen.dispatch.online.work import WAITING_PER_WORKER
 from batchgen.errors import (
     AccountError,
     BatchgenError,
@@ -393,7 +394,7 @@ def test_few_rows_wait_for_a_retry() -> None:
     async def peek(backend: OnlineBackend) -> None:
         while True:
             await asyncio.sleep(0.1)
-            assert len(backend._waiting) <= WAITING_PER_WORKER * 4 + 4
+            assert len(backend._queue) <= WAITING_PER_WORKER * 4 + 4
             assert begun - len(run.outcomes) <= WAITING_PER_WORKER * 4 + 8
 
     dice = random.Random(1)
@@ -487,8 +488,8 @@ def test_a_full_disk_ends_the_run() -> None:
 
         task = asyncio.create_task(work(requests(50), soon, run=record))
         await asyncio.sleep(0)
-        record.backend._ledger.outcome = full
-        record.backend._calls._ledger.outcome = full
+        record.backend._recorder.outcome = full
+        record.backend._attempts._recorder.outcome = full
         with pytest.raises(OutputError, match="no room"):
             await task
         assert len(asyncio.all_tasks()) == 1
