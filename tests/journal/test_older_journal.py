@@ -1,8 +1,8 @@
 """A journal written by the version before: it is read, checked and resumed by this one.
 
-tests/fixtures/journal-v1 was made by version 0.1.0: two pictures, a row that was refused, a call that
-was in flight when its process died, a closed batch, and an open one with two requests that no server
-knows any more.
+tests/fixtures/journal-v1 was made by version 0.1.0: two pictures, a row that was refused, a call
+that was in flight when its process died, a closed batch, and an open one with two requests that no
+server knows any more.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def test_its_counts_and_sums_are_read(older: Path) -> None:
 
 
 def test_its_rows_are_shown(older: Path) -> None:
-    """P02 Answers, failures, attempts and fingerprints are those that the version before recorded."""
+    """P02 Answers, failures, attempts and fingerprints are those that the version before
+    recorded."""
     (sun,) = queries.show(load(older), "sun")
     assert sun["status"] == "succeeded"
     assert sun["key"] == "1d18ed78b4777ca8df9cc2aa998c6b252a8255b4ff0c236bf7a6c7d01d623c48"
@@ -105,8 +106,8 @@ def test_its_tables_are_exported(older: Path) -> None:
 def test_it_is_resumed_and_nothing_is_asked_twice(
     older: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P01 P12 Nothing is sent while the batch may exist elsewhere. Once it is given up, its two requests
-    are sent, once each, in a new batch; what was answered or refused is not sent again."""
+    """P01 P12 Nothing is sent while the batch may exist elsewhere. Once it is given up, its two
+    requests are sent, once each, in a new batch; what was answered or refused is not sent again."""
     asked: Counter[str] = Counter()
 
     def script(request: RequestInfo) -> None:

@@ -1,4 +1,5 @@
-"""Pass 1: everything wrong is known before anything is sent, and the pass is skipped while nothing has changed."""
+"""Pass 1: everything wrong is known before anything is sent, and the pass is skipped while nothing
+has changed."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ def csv_of(lab: Lab, text: str) -> Path:
 
 
 def piped(text: str) -> BinaryIO:
-    return io.BufferedReader(io.BytesIO(text.encode()))  # type: ignore[arg-type]
+    return io.BufferedReader(io.BytesIO(text.encode()))
 
 
 def refused(lab: Lab, job: Path) -> str:
@@ -37,7 +38,8 @@ def refused(lab: Lab, job: Path) -> str:
 
 
 def test_duplicate_ids_are_refused_with_both_lines(lab: Lab, api: Simulator) -> None:
-    """P09 Duplicate ids are refused before any call, with both line numbers, all of them at once."""
+    """P09 Duplicate ids are refused before any call, with both line numbers, all of them at
+    once."""
     csv_of(lab, "id,text\na,1\nb,2\na,3\n\nb,4\n")
     told = refused(lab, lab.job(api.url, rows=None)).splitlines()
     assert told == [
@@ -49,7 +51,8 @@ def test_duplicate_ids_are_refused_with_both_lines(lab: Lab, api: Simulator) -> 
 
 @pytest.mark.parametrize("after", [b'"c,5\n', b"c,\xff\n"])
 def test_duplicate_ids_are_told_of_a_file_that_is_broken_later(lab: Lab, after: bytes) -> None:
-    """P09 P30 A file that cannot be read to its end has its duplicate ids told as well, up to there."""
+    """P09 P30 A file that cannot be read to its end has its duplicate ids told as well, up to
+    there."""
     (lab.folder / "prompts.csv").write_bytes(b"id,text\na,1\na,3\n" + after)
     told = refused(lab, lab.job(NOWHERE, rows=None)).splitlines()
     assert told[0] == "prompts.csv:3: id 'a' is the id of line 2 already"
@@ -69,15 +72,17 @@ def test_ids_that_read_alike_are_one(lab: Lab) -> None:
 
 @pytest.mark.parametrize("bad_rows", ["refuse", "fail"])
 def test_duplicate_ids_are_refused_whatever_bad_rows_says(lab: Lab, bad_rows: str) -> None:
-    """P09 Of two rows of one name neither is the wrong one: bad_rows: fail does not let them pass."""
+    """P09 Of two rows of one name neither is the wrong one: bad_rows: fail does not let them
+    pass."""
     csv_of(lab, "id,text\na,1\na,3\n")
     prompts = {"path": "prompts.csv", "id": "id", "bad_rows": bad_rows}
     assert "line 2 already" in refused(lab, lab.job(NOWHERE, rows=None, prompts=prompts))
 
 
 def test_what_stands_for_an_id_is_nobodys_id(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P09 A broken row whose id cannot be read is called by its number, and a row that has these words for an id is no
-    duplicate of it; a row that fails under its own id has that id all the same, however far behind the other comes."""
+    """P09 A broken row whose id cannot be read is called by its number, and a row that has these
+    words for an id is no duplicate of it; a row that fails under its own id has that id all the
+    same, however far behind the other comes."""
     monkeypatch.setattr("batchgen.staging.rows.GROUP", 2)
     prompts = {"path": "prompts.csv", "id": "id", "bad_rows": "fail"}
     body = {
@@ -95,8 +100,8 @@ def test_what_stands_for_an_id_is_nobodys_id(lab: Lab, monkeypatch: pytest.Monke
 
 
 def test_every_problem_is_told_at_once_and_nothing_is_staged(lab: Lab, api: Simulator) -> None:
-    """P30 Ragged rows, empty ids and templates that fail are told together, in the file's order, before any call; the
-    journal is left as it was."""
+    """P30 Ragged rows, empty ids and templates that fail are told together, in the file's order,
+    before any call; the journal is left as it was."""
     job = lab.job(api.url)
     lab.go(job)
     body = {
@@ -125,8 +130,8 @@ def test_many_problems_are_counted_and_the_first_shown(lab: Lab) -> None:
 
 
 def test_bad_rows_may_fail_and_keep_their_place(lab: Lab, api: Simulator) -> None:
-    """P30 With bad_rows: fail a broken row is a failed one, reason input, in its place, and the others run; mended, it runs
-    alone."""
+    """P30 With bad_rows: fail a broken row is a failed one, reason input, in its place, and the
+    others run; mended, it runs alone."""
     csv_of(lab, "id,text\na,ECHO:one\nb,ECHO:two,ragged\n,ECHO:three\nd,ECHO:four\n")
     prompts = {"path": "prompts.csv", "id": "id", "bad_rows": "fail"}
     job = lab.job(api.url, rows=None, prompts=prompts)
@@ -154,8 +159,8 @@ def test_bad_rows_may_fail_and_keep_their_place(lab: Lab, api: Simulator) -> Non
 
 
 def test_a_cap_on_money_needs_a_bound_and_names_the_field(lab: Lab, api: Simulator) -> None:
-    """P25 Under max_cost a request without a cap on its answer, or without a price, is refused with exit 2 that names the
-    field, once; also when the cap comes after the job was staged."""
+    """P25 Under max_cost a request without a cap on its answer, or without a price, is refused with
+    exit 2 that names the field, once; also when the cap comes after the job was staged."""
     pricing = {"gpt-5.6-luna": {"input": 1, "output": 1}}
     body = {"model": "gpt-5.6-luna", "messages": [{"role": "user", "content": "{{ text }}"}]}
     job = lab.job(api.url, request=body, pricing=pricing)
@@ -183,8 +188,9 @@ def test_a_cap_on_money_needs_a_bound_and_names_the_field(lab: Lab, api: Simulat
 def test_the_pass_is_skipped_while_nothing_has_changed(
     lab: Lab, api: Simulator, renderings: list[str]
 ) -> None:
-    """P31 While the prompts and the job are unchanged nothing is read or rendered again: not by run, plan, or another knob;
-    a touched file is only hashed, a changed price or cap is counted anew."""
+    """P31 While the prompts and the job are unchanged nothing is read or rendered again: not by
+    run, plan, or another knob; a touched file is only hashed, a changed price or cap is counted
+    anew."""
     job = lab.job(api.url)
 
     def again(**parts: Any) -> int:
@@ -208,17 +214,18 @@ def test_the_pass_is_skipped_while_nothing_has_changed(
 def test_other_prices_are_another_pass(
     lab: Lab, api: Simulator, renderings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P25 What a request costs at the most is found anew when the job goes to another server, though provider.name keeps its
-    requests the same, and when genai-prices is another version: a cap never rests on prices that are no longer so."""
+    """P25 What a request costs at the most is found anew when the job goes to another server,
+    though provider.name keeps its requests the same, and when genai-prices is another version: a
+    cap never rests on prices that are no longer so."""
     known = {"base_url": "https://api.openai.com/v1", "name": "mine"}
     messages = [{"role": "user", "content": "{{ text }}"}]
     request = {"model": "gpt-4o-mini", "messages": messages, "max_completion_tokens": 9}
     job = lab.job(provider=known, limits={"max_cost": 1}, request=request)
 
     def stage() -> None:
-        place = Workspace.of(lab.load(job))
-        with place.locked(), place.open() as journal:
-            place.stage(journal, capped=True)
+        workspace = Workspace.of(lab.load(job))
+        with workspace.locked(), workspace.open() as journal:
+            workspace.stage(journal, capped=True)
 
     stage()
     stage()
@@ -239,8 +246,8 @@ def test_other_prices_are_another_pass(
 
 
 def test_prompts_from_a_stream_are_staged(lab: Lab, api: Simulator) -> None:
-    """P07 Prompts from stdin are kept: the same command with an empty stdin, as under cron, goes on with them and says so;
-    new ones replace them."""
+    """P07 Prompts from stdin are kept: the same command with an empty stdin, as under cron, goes on
+    with them and says so; new ones replace them."""
     job = lab.job(api.url, prompts={"path": "-", "format": "csv", "id": "id"})
     loaded = lab.load(job)
     said: list[str] = []
@@ -263,8 +270,8 @@ def test_prompts_from_a_stream_are_staged(lab: Lab, api: Simulator) -> None:
 def test_a_changed_job_re_renders_the_prompts_of_a_stream_that_is_gone(
     lab: Lab, api: Simulator
 ) -> None:
-    """P08 When the job changes and its prompts came from stdin, those kept are rendered anew: what the change runs again is
-    planned, called and nothing fails; broken rows stay broken."""
+    """P08 When the job changes and its prompts came from stdin, those kept are rendered anew: what
+    the change runs again is planned, called and nothing fails; broken rows stay broken."""
     parts: dict[str, Any] = {
         "prompts": {"path": "-", "format": "csv", "id": "id", "bad_rows": "fail"}
     }
@@ -293,7 +300,8 @@ def test_a_stream_that_brings_nothing_is_no_file_of_another_time(lab: Lab, api: 
 
 
 def test_a_header_in_one_piece_is_called_by_its_name(lab: Lab) -> None:
-    """P30 With a delimiter that the file does not have, the message says what came out and which key to look at."""
+    """P30 With a delimiter that the file does not have, the message says what came out and which
+    key to look at."""
     csv_of(lab, "id,text\na,1\n")
     told = refused(
         lab,
@@ -303,7 +311,8 @@ def test_a_header_in_one_piece_is_called_by_its_name(lab: Lab) -> None:
 
 
 def test_other_prompts_may_be_named(lab: Lab, api: Simulator) -> None:
-    """P08 --prompts reads another file with the same job: rows that it shares are not called again."""
+    """P08 --prompts reads another file with the same job: rows that it shares are not called
+    again."""
     job = lab.job(api.url)
     lab.go(job)
     (lab.folder / "other.csv").write_text(
@@ -316,8 +325,8 @@ def test_other_prompts_may_be_named(lab: Lab, api: Simulator) -> None:
 
 
 def test_columns_that_the_job_names_must_be_there(lab: Lab) -> None:
-    """P30 A missing id, thread or turns column, an axis that is a column, and a column that no prompt has, are told together
-    with the place in the job and the nearest name."""
+    """P30 A missing id, thread or turns column, an axis that is a column, and a column that no
+    prompt has, are told together with the place in the job and the nearest name."""
     csv_of(lab, "ident,text,tone\na,1,x\n")
     body = {"model": "gpt-5.6-luna", "messages": [{"role": "user", "content": "{{ texd }}"}]}
     told = refused(lab, lab.job(NOWHERE, rows=None, request=body, matrix={"tone": ["x"]}))
@@ -328,11 +337,12 @@ def test_columns_that_the_job_names_must_be_there(lab: Lab) -> None:
 
 
 def test_two_rows_with_equal_requests_are_two_rows(lab: Lab) -> None:
-    """P07 Without ids the identity of a row is its request and the occurrence of it, shown as -2 for the second."""
+    """P07 Without ids the identity of a row is its request and the occurrence of it, shown as -2
+    for the second."""
     csv_of(lab, "text\nsame\nother\nsame\nsame\n")
-    place = Workspace.of(lab.load(lab.job(NOWHERE, rows=None, prompts={"path": "prompts.csv"})))
-    with place.locked(), place.open() as journal:
-        place.stage(journal, capped=False)
+    workspace = Workspace.of(lab.load(lab.job(NOWHERE, rows=None, prompts={"path": "prompts.csv"})))
+    with workspace.locked(), workspace.open() as journal:
+        workspace.stage(journal, capped=False)
         rows = [row for row, _ in rows_with_outcomes(journal)]
     assert rows[0].fingerprint == rows[2].fingerprint == rows[3].fingerprint
     assert [row.id for row in rows[2:]] == [f"{rows[0].id}-2", f"{rows[0].id}-3"]
@@ -341,7 +351,8 @@ def test_two_rows_with_equal_requests_are_two_rows(lab: Lab) -> None:
 
 
 def test_a_row_may_ask_for_more_than_64_bits_hold(lab: Lab) -> None:
-    """Whatever caps on the answer the rows bring, each beyond SQLite's whole numbers or only their sum, a plan is made."""
+    """Whatever caps on the answer the rows bring, each beyond SQLite's whole numbers or only their
+    sum, a plan is made."""
     path = lab.folder / "prompts.jsonl"
     request = {
         "model": "gpt-5.6-luna",
