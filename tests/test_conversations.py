@@ -56,8 +56,8 @@ ROWS = [
 
 
 def test_interleaved_conversations_keep_their_order(lab: Lab) -> None:
-    """P13 Interleaved conversations: each turn sees the turns and the model's own replies before it, the system message
-    once, and no other conversation's."""
+    """P13 Interleaved conversations: each turn sees the turns and the model's own replies before
+    it, the system message once, and no other conversation's."""
     with serving(Settings(latency=0.01), record=True) as api:
         lab.go(by_id(lab, api.url, ROWS))
         said = asked(api)
@@ -72,7 +72,8 @@ def test_interleaved_conversations_keep_their_order(lab: Lab) -> None:
 
 
 def test_turns_of_a_column_are_one_line(lab: Lab) -> None:
-    """P13 With turns a table line is the whole row: output the last reply, messages the thread, tokens and cost summed."""
+    """P13 With turns a table line is the whole row: output the last reply, messages the thread,
+    tokens and cost summed."""
     with serving(record=True) as api:
         pricing = {"gpt-5.6-luna": {"input": 1, "output": 1}}
         job = by_turns(lab, api.url, [["one", "two", "three"], ["eins"]], pricing=pricing)
@@ -91,8 +92,8 @@ def test_turns_of_a_column_are_one_line(lab: Lab) -> None:
 
 @pytest.mark.parametrize("make", ["id", "turns"])
 def test_a_failed_turn_blocks_the_later_ones_until_it_is_asked_again(lab: Lab, make: str) -> None:
-    """P13 A failed turn blocks its later ones, which are not failed; redo goes on at the failed turn with the recorded
-    replies, and asks nothing before it again."""
+    """P13 A failed turn blocks its later ones, which are not failed; redo goes on at the failed
+    turn with the recorded replies, and asks nothing before it again."""
     refused = ["two"]
 
     def script(request: RequestInfo) -> str | None:
@@ -134,8 +135,8 @@ def test_a_failed_turn_blocks_the_later_ones_until_it_is_asked_again(lab: Lab, m
 
 
 def test_an_interrupted_conversation_resumes_with_the_recorded_replies(lab: Lab) -> None:
-    """P13 A run that stops in the middle of a conversation resumes at the turn that is missing, with the replies recorded
-    before, not with new ones."""
+    """P13 A run that stops in the middle of a conversation resumes at the turn that is missing,
+    with the replies recorded before, not with new ones."""
     with serving(script=lambda request: "quota" if request.n == 2 else None, record=True) as api:
         body = {**TURNS, "messages": [{"role": "user", "content": "{{ turn }}"}]}
         job = by_turns(lab, api.url, [["Why?", "And then?", "Really?"]], request=body)
@@ -148,7 +149,8 @@ def test_an_interrupted_conversation_resumes_with_the_recorded_replies(lab: Lab)
 
 
 def test_a_passing_failure_of_a_turn_is_tried_by_the_next_run(lab: Lab) -> None:
-    """P13 A turn that failed in passing is tried again by the next run, and the turns it blocked follow in that run."""
+    """P13 A turn that failed in passing is tried again by the next run, and the turns it blocked
+    follow in that run."""
     broken = ["two"]
     with serving(
         script=lambda request: (
@@ -163,7 +165,8 @@ def test_a_passing_failure_of_a_turn_is_tried_by_the_next_run(lab: Lab) -> None:
 
 
 def test_an_incomplete_turn_blocks_unless_it_is_accepted(lab: Lab, api: Simulator) -> None:
-    """P13 A reply that was cut is no base for the next turn, until output.accept says that it is."""
+    """P13 A reply that was cut is no base for the next turn, until output.accept says that it
+    is."""
     rows = [("a1", "a", "word " * 40), ("a2", "a", "two")]
     body = {**BODY, "max_completion_tokens": 20}
     job = by_id(lab, api.url, rows, request=body)
@@ -174,8 +177,8 @@ def test_an_incomplete_turn_blocks_unless_it_is_accepted(lab: Lab, api: Simulato
 
 
 def test_an_edited_turn_runs_with_all_that_follow(lab: Lab, api: Simulator) -> None:
-    """P08 A turn's key holds the turns before it: an edited turn runs again with those after it, those before it do not;
-    reverting is free."""
+    """P08 A turn's key holds the turns before it: an edited turn runs again with those after it,
+    those before it do not; reverting is free."""
     job = by_turns(lab, api.url, [["one", "two", "three"]])
     lab.go(job)
     by_turns(lab, api.url, [["one", "zwei", "three"]])
@@ -193,7 +196,8 @@ def test_an_edited_turn_runs_with_all_that_follow(lab: Lab, api: Simulator) -> N
 
 
 def test_equal_conversations_without_ids_are_told_apart(lab: Lab, api: Simulator) -> None:
-    """P13 Two equal threads without ids are two lines with two names, each answered on its own, once."""
+    """P13 Two equal threads without ids are two lines with two names, each answered on its own,
+    once."""
     threads = [["one", "two"], ["one", "two"], ["one", "three"]]
     job = by_turns(lab, api.url, threads, prompts={"path": "talks.jsonl"})
     report = lab.go(job)
@@ -218,7 +222,8 @@ def test_a_matrix_runs_each_conversation_per_combination(lab: Lab) -> None:
 
 
 def test_a_limit_may_cut_a_conversation(lab: Lab, api: Simulator) -> None:
-    """P13 --limit counts rows: a conversation that it cuts goes on where it was cut when the limit grows."""
+    """P13 --limit counts rows: a conversation that it cuts goes on where it was cut when the limit
+    grows."""
     job = by_id(lab, api.url, ROWS)
     assert [lab.go(job, limit=limit).run.calls for limit in (1, 3, 3)] == [1, 2, 0]
     assert [row["status"] for row in lab.table()] == ["succeeded"] * 3 + ["pending"] * 2
@@ -226,8 +231,8 @@ def test_a_limit_may_cut_a_conversation(lab: Lab, api: Simulator) -> None:
 
 
 def test_a_broken_row_blocks_the_later_turns_of_its_conversation(lab: Lab, api: Simulator) -> None:
-    """P13 With bad_rows: fail a turn of which no request can be made blocks those after it: nobody is answered out of the
-    middle of a conversation. Other conversations go on."""
+    """P13 With bad_rows: fail a turn of which no request can be made blocks those after it: nobody
+    is answered out of the middle of a conversation. Other conversations go on."""
     body = {
         **BODY,
         "messages": [
@@ -265,8 +270,9 @@ def test_a_broken_row_blocks_the_later_turns_of_its_conversation(lab: Lab, api: 
 
 
 def test_a_redone_turn_sees_the_turns_before_it(lab: Lab) -> None:
-    """P13 redo of a turn in the middle asks it after the recorded replies before it, and then the turns after it, whose
-    answers spoke of a reply that is gone; until then each keeps its own. No other conversation is asked anything."""
+    """P13 redo of a turn in the middle asks it after the recorded replies before it, and then the
+    turns after it, whose answers spoke of a reply that is gone; until then each keeps its own. No
+    other conversation is asked anything."""
     with serving(record=True) as api:
         job = by_id(lab, api.url, [*ROWS, ("a4", "a", "four")])
         lab.go(job)
@@ -291,7 +297,8 @@ def test_a_redone_turn_sees_the_turns_before_it(lab: Lab) -> None:
 
 
 def test_redo_by_status_marks_the_later_turns_of_each_combination(lab: Lab) -> None:
-    """P13 The turns after a redone one are marked in its own combination of the matrix, and in no other."""
+    """P13 The turns after a redone one are marked in its own combination of the matrix, and in no
+    other."""
 
     def script(request: RequestInfo) -> str | None:
         return "400_policy" if refused and refused[0] in str(request.body["messages"][-1]) else None
@@ -314,8 +321,9 @@ def test_redo_by_status_marks_the_later_turns_of_each_combination(lab: Lab) -> N
 def test_a_conversation_keeps_its_answers_under_another_name(
     lab: Lab, api: Simulator, make: str
 ) -> None:
-    """P08 Where the rows of a conversation get other ids, its turns keep their answers; of two that begin with the same
-    request, whose replies are their own, each is asked again as a whole rather than mixed with the other."""
+    """P08 Where the rows of a conversation get other ids, its turns keep their answers; of two that
+    begin with the same request, whose replies are their own, each is asked again as a whole rather
+    than mixed with the other."""
     if make == "id":
         rows = [("a1", "a", "one"), ("a2", "a", "two"), ("b1", "b", "eins")]
         job = by_id(lab, api.url, rows)
@@ -339,7 +347,8 @@ def test_a_conversation_keeps_its_answers_under_another_name(
 def test_a_long_conversation_renders_each_turn_a_bounded_number_of_times(
     lab: Lab, api: Simulator, renderings: list[str]
 ) -> None:
-    """P31 A conversation of many turns is rendered a few times a turn, not once for every pair of turns."""
+    """P31 A conversation of many turns is rendered a few times a turn, not once for every pair of
+    turns."""
     job = by_turns(lab, api.url, [[f"turn {n}" for n in range(60)]])
     assert lab.go(job).run.calls == 60
     assert len(renderings) <= 5 * 60

@@ -38,7 +38,8 @@ def test_a_fault_is_tried_again(lab: Lab) -> None:
 
 
 def test_the_callers_garbage_collector_is_as_it_was(lab: Lab, api: Simulator) -> None:
-    """P31 A run keeps the collector from looking again and again at what was there before, and leaves it as it found it."""
+    """P31 A run keeps the collector from looking again and again at what was there before, and
+    leaves it as it found it."""
     assert gc.get_freeze_count() == 0
     lab.go(lab.job(api.url))
     assert gc.get_freeze_count() == 0
@@ -51,7 +52,8 @@ def test_the_callers_garbage_collector_is_as_it_was(lab: Lab, api: Simulator) ->
 
 
 def test_a_simulated_answer_is_labelled_as_simulated(lab: Lab) -> None:
-    """What the simulated API answers says so, in the table too: nothing on its way takes the label off."""
+    """What the simulated API answers says so, in the table too: nothing on its way takes the label
+    off."""
     job = lab.job(
         request={"model": "gpt-5.6-luna", "messages": [{"role": "user", "content": "{{ text }}?"}]}
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,12 @@ from batchgen.workspace import Workspace
 ROWS = [("a", "ECHO:one"), ("b", "ECHO:two"), ("c", "ECHO:three")]
 SOME = {"path": "prompts.csv"}
 
-PRICING = {"pricing": {"gpt-5.6-luna": {"input": 1, "output": 2}}}
+PRICING: dict[str, Any] = {"pricing": {"gpt-5.6-luna": {"input": 1, "output": 2}}}
 
 
-def write(lab: Lab, rows: list[tuple[str, ...]], header: tuple[str, ...] = ("id", "text")) -> None:
+def write(
+    lab: Lab, rows: Sequence[tuple[str, ...]], header: tuple[str, ...] = ("id", "text")
+) -> None:
     with open(lab.folder / "prompts.csv", "w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([header, *rows])
 
@@ -47,7 +49,8 @@ def told(lab: Lab, job: Path) -> list[str]:
 def test_an_interrupted_run_resumed_gives_the_table_of_an_unbroken_one(
     lab: Lab, api: Simulator
 ) -> None:
-    """P01 A run stopped part of the way (here by --limit and by a quota) and resumed leaves the unbroken run's table."""
+    """P01 A run stopped part of the way (here by --limit and by a quota) and resumed leaves the
+    unbroken run's table."""
     job = lab.job(api.url, rows=30)
     lab.go(job)
     unbroken = [
@@ -67,7 +70,8 @@ def test_an_interrupted_run_resumed_gives_the_table_of_an_unbroken_one(
 
 
 def test_a_row_inserted_at_the_top_is_the_only_one_called(lab: Lab, api: Simulator) -> None:
-    """P08 Rows inserted between runs: exactly the new one is called, and the table is in the file's order."""
+    """P08 Rows inserted between runs: exactly the new one is called, and the table is in the file's
+    order."""
     write(lab, ROWS)
     job = lab.job(api.url, rows=None)
     lab.go(job)
@@ -80,7 +84,8 @@ def test_a_row_inserted_at_the_top_is_the_only_one_called(lab: Lab, api: Simulat
 def test_reordered_and_removed_rows_call_nothing(
     lab: Lab, api: Simulator, prompts: dict[str, str]
 ) -> None:
-    """P08 Rows reordered or removed between runs cost nothing, with and without prompts.id, and come back for nothing."""
+    """P08 Rows reordered or removed between runs cost nothing, with and without prompts.id, and
+    come back for nothing."""
     write(lab, ROWS)
     job = lab.job(api.url, rows=None, prompts=prompts)
     lab.go(job)
@@ -91,8 +96,8 @@ def test_reordered_and_removed_rows_call_nothing(
 
 
 def test_without_ids_a_column_that_no_template_uses_may_change(lab: Lab, api: Simulator) -> None:
-    """P08 Without prompts.id the identity is the request: mending a column that no template uses calls nothing, and equal
-    rows are told apart by their number."""
+    """P08 Without prompts.id the identity is the request: mending a column that no template uses
+    calls nothing, and equal rows are told apart by their number."""
     rows = [("a", "ECHO:same"), ("b", "ECHO:same"), ("c", "ECHO:other")]
     write(lab, rows)
     job = lab.job(api.url, rows=None, prompts=SOME)
@@ -110,8 +115,8 @@ def _ids(lab: Lab, job: Path) -> list[str]:
 
 
 def test_an_edited_row_is_outdated_and_shows_its_old_answer(lab: Lab, api: Simulator) -> None:
-    """P08 A paid answer is never blanked: an edited row is outdated with its last answer until it is asked again; plan
-    says why and how many; reverting the edit costs nothing."""
+    """P08 A paid answer is never blanked: an edited row is outdated with its last answer until it
+    is asked again; plan says why and how many; reverting the edit costs nothing."""
     write(lab, ROWS)
     job = lab.job(api.url, rows=None)
     lab.go(job)
@@ -132,10 +137,10 @@ def test_an_edited_row_is_outdated_and_shows_its_old_answer(lab: Lab, api: Simul
 
 
 def test_a_changed_job_says_what_runs_again_before_it_does(lab: Lab, api: Simulator) -> None:
-    """P08 A changed prompt or model re-runs what it changes; plan and run say so with the cost, before; reverting is
-    free."""
+    """P08 A changed prompt or model re-runs what it changes; plan and run say so with the cost,
+    before; reverting is free."""
     write(lab, ROWS)
-    pricing = {"pricing": {"gpt-5.6-luna": {"input": 1, "output": 2}}}
+    pricing: dict[str, Any] = {"pricing": {"gpt-5.6-luna": {"input": 1, "output": 2}}}
     job = lab.job(api.url, rows=None, request=chat(), **pricing)
     lab.go(job)
     lab.job(api.url, rows=None, request=chat("{{ text }}!"), **pricing)
@@ -168,7 +173,7 @@ def test_knobs_do_not_run_anything_again(lab: Lab, api: Simulator) -> None:
 def test_a_changed_matrix_calls_only_what_is_new(lab: Lab, api: Simulator) -> None:
     """P08 A value added to the matrix calls one request a row; the answers to the others stay."""
     write(lab, ROWS)
-    parts = {"rows": None, "request": chat("{{ text }} {{ tone }}")}
+    parts: dict[str, Any] = {"rows": None, "request": chat("{{ text }} {{ tone }}")}
     job = lab.job(api.url, matrix={"tone": ["dry", "warm"]}, **parts)
     assert lab.go(job).run.calls == 6
     lab.job(api.url, matrix={"tone": ["warm", "odd", "dry"]}, **parts)
@@ -209,8 +214,9 @@ OLD, NEW = [("a", "ECHO:one"), ("b", "ECHO:two")], [("x", "ECHO:one"), ("y", "EC
 def test_unchanged_requests_are_not_paid_again(
     lab: Lab, api: Simulator, before: dict[str, Any], after: dict[str, Any]
 ) -> None:
-    """P08 A request that is the same keeps its answer though the row has another name: ids added, dropped or renamed, or a
-    constant made an axis, call nothing, and plan says so; the way back is free too."""
+    """P08 A request that is the same keeps its answer though the row has another name: ids added,
+    dropped or renamed, or a constant made an axis, call nothing, and plan says so; the way back is
+    free too."""
 
     def to(parts: dict[str, Any]) -> Path:
         write(lab, parts.get("rows", OLD))
@@ -232,8 +238,8 @@ def test_unchanged_requests_are_not_paid_again(
 
 
 def test_an_answer_is_taken_over_by_one_row_only(lab: Lab, api: Simulator) -> None:
-    """P08 Of equal requests each has an answer of its own: two answers serve two rows of other names, and a third row is
-    called; a row's own answer is never given away."""
+    """P08 Of equal requests each has an answer of its own: two answers serve two rows of other
+    names, and a third row is called; a row's own answer is never given away."""
     write(lab, [("a", "ECHO:same"), ("b", "ECHO:same"), ("c", "ECHO:other")])
     job = lab.job(api.url, rows=None, prompts=NAMED)
     lab.go(job)
@@ -256,7 +262,8 @@ def test_an_answer_is_taken_over_by_one_row_only(lab: Lab, api: Simulator) -> No
 
 
 def test_a_failure_is_taken_over_with_its_tries(lab: Lab) -> None:
-    """P11 A request that was refused is refused under another name too: it is not called again, and redo asks it."""
+    """P11 A request that was refused is refused under another name too: it is not called again, and
+    redo asks it."""
     with serving(
         script=lambda request: "400_policy" if "two" in str(request.body) else None
     ) as api:
@@ -301,8 +308,8 @@ def texts(lab: Lab) -> dict[str, bytes]:
 def test_a_run_with_nothing_to_do_leaves_the_tables_alone(
     lab: Lab, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P07 A run that has nothing to do and finds its tables as it left them does not touch them, nor reads every row, and
-    says what it would say had it written them; report.json tells of it."""
+    """P07 A run that has nothing to do and finds its tables as it left them does not touch them,
+    nor reads every row, and says what it would say had it written them; report.json tells of it."""
     before = files(lab)
     assert list(before) == list(TABLES)
     (lab.output() / "errors.csv").unlink()
@@ -352,7 +359,8 @@ def _linked(path: Path) -> None:
 def test_a_table_that_is_not_what_was_written_comes_back(
     lab: Lab, finished: Path, harm: Callable[[Path], None], name: str
 ) -> None:
-    """P10 Whatever became of a table, the same command makes it again, also when it has nothing else to do."""
+    """P10 Whatever became of a table, the same command makes it again, also when it has nothing
+    else to do."""
     wanted = texts(lab)
     harm(lab.output() / name)
     assert lab.go(finished).run.calls == 0
@@ -374,7 +382,8 @@ def test_a_table_that_is_not_what_was_written_comes_back(
 def test_other_output_settings_write_other_tables(
     lab: Lab, finished: Path, output: dict[str, Any]
 ) -> None:
-    """P10 A run with nothing to send writes the tables that the job asks for now, and on the way back those of before."""
+    """P10 A run with nothing to send writes the tables that the job asks for now, and on the way
+    back those of before."""
     (lab.folder / "loud.txt").write_text("{{ output }}!")
     wanted = texts(lab)
     url = lab.load(finished).provider.base_url
@@ -394,7 +403,8 @@ def test_other_output_settings_write_other_tables(
 
 
 def test_tables_that_show_pictures_of_rows_are_always_written(lab: Lab, api: Simulator) -> None:
-    """P10 A column may read a picture as the tables are made; nobody knows but by making them whether it is the same."""
+    """P10 A column may read a picture as the tables are made; nobody knows but by making them
+    whether it is the same."""
     pictures = Path(__file__).parent.parent / "jobs" / "pictures"
     (lab.folder / "one.png").write_bytes((pictures / "mug.png").read_bytes())
     write(lab, [("one.png", "ECHO:x")])
@@ -407,7 +417,8 @@ def test_tables_that_show_pictures_of_rows_are_always_written(lab: Lab, api: Sim
 
 
 def test_redo_shows_in_the_tables_of_a_run_that_sends_nothing(lab: Lab, finished: Path) -> None:
-    """P07 What redo marked is outdated in the tables of the next run, though its limit lets it send nothing."""
+    """P07 What redo marked is outdated in the tables of the next run, though its limit lets it send
+    nothing."""
     assert maintenance.redo(lab.load(finished), ["c"]) == 1
     assert lab.go(finished, limit=1).run.calls == 0
     assert shown(lab)[2] == ("c", "outdated", "three")
@@ -416,7 +427,8 @@ def test_redo_shows_in_the_tables_of_a_run_that_sends_nothing(lab: Lab, finished
 
 
 def test_prompts_that_come_in_another_order_are_written_so(lab: Lab, finished: Path) -> None:
-    """P10 Rows that were turned round, and turned back, stand in the tables as in the file, though nothing is sent."""
+    """P10 Rows that were turned round, and turned back, stand in the tables as in the file, though
+    nothing is sent."""
     before = texts(lab)
     lines = (lab.folder / "prompts.csv").read_text().splitlines()
     for order in (-1, 1):
@@ -430,8 +442,8 @@ def test_prompts_that_come_in_another_order_are_written_so(lab: Lab, finished: P
 def test_a_run_that_dies_over_its_tables_leaves_nothing_taken_for_them(
     lab: Lab, finished: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """P10 From the first table that is replaced until the run's end is in the journal, the journal knows of no tables: what a
-    crash leaves there is written again."""
+    """P10 From the first table that is replaced until the run's end is in the journal, the journal
+    knows of no tables: what a crash leaves there is written again."""
 
     class Crash(BaseException):
         pass
@@ -457,8 +469,8 @@ def test_a_run_that_dies_over_its_tables_leaves_nothing_taken_for_them(
 def test_an_export_that_ends_after_a_run_is_not_taken_for_its_tables(
     lab: Lab, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P10 An export may put older tables in the place of a run's at the very moment that these appear: the next run writes
-    its own."""
+    """P10 An export may put older tables in the place of a run's at the very moment that these
+    appear: the next run writes its own."""
     wanted = texts(lab)
     (lab.output() / "results.csv").unlink()
     replaced = os.replace
@@ -509,7 +521,8 @@ def test_redo_of_an_unknown_id_marks_nothing(lab: Lab, api: Simulator) -> None:
 
 
 def test_redo_before_a_run_says_so(lab: Lab, api: Simulator) -> None:
-    """P07 Nothing can be redone, shown, exported or verified of a job that never ran, and its folder is not made."""
+    """P07 Nothing can be redone, shown, exported or verified of a job that never ran, and its
+    folder is not made."""
     job = lab.load(lab.job(api.url))
     for ask in (
         maintenance.redo,
@@ -570,7 +583,8 @@ def test_redo_all_asks_everything_again(lab: Lab, api: Simulator) -> None:
 
 
 def test_a_row_gives_up_after_three_runs(lab: Lab) -> None:
-    """P11 A row that ended in a passing failure in three runs has failed for good, and waits for redo."""
+    """P11 A row that ended in a passing failure in three runs has failed for good, and waits for
+    redo."""
     healthy: list[bool] = []
 
     def script(request: RequestInfo) -> str | None:
@@ -603,7 +617,8 @@ def test_three_passing_failures_of_an_edited_row_start_from_nothing(lab: Lab) ->
 
 
 def test_limit_is_the_files_first_rows_and_can_grow(lab: Lab, api: Simulator) -> None:
-    """--limit counts the file's rows, not this run's: the same limit again calls nothing, a larger one the difference."""
+    """--limit counts the file's rows, not this run's: the same limit again calls nothing, a larger
+    one the difference."""
     job = lab.job(api.url, rows=10)
     calls = [lab.go(job, limit=limit).run.calls for limit in (3, 3, 5, 2)]
     assert calls == [3, 0, 2, 0]
@@ -615,7 +630,8 @@ def test_limit_is_the_files_first_rows_and_can_grow(lab: Lab, api: Simulator) ->
 
 
 def test_a_picture_that_is_gone_or_altered_is_drawn_again(lab: Lab, api: Simulator) -> None:
-    """P08 An image row is done only while its files match their sha256; verify says which do not."""
+    """P08 An image row is done only while its files match their sha256; verify says which do
+    not."""
     write(lab, ROWS)
     job = lab.job(
         api.url, rows=None, kind="image", request={"model": "gpt-image-2", "prompt": "{{ text }}"}
@@ -637,7 +653,8 @@ def test_a_picture_that_is_gone_or_altered_is_drawn_again(lab: Lab, api: Simulat
 
 
 def test_two_equal_rows_without_ids_get_two_pictures(lab: Lab, api: Simulator) -> None:
-    """P33 Equal rows without an id are told apart by their number, in the table and in the pictures' names."""
+    """P33 Equal rows without an id are told apart by their number, in the table and in the
+    pictures' names."""
     write(lab, [("a", "a red cup"), ("b", "a red cup")])
     request = {"model": "gpt-image-2", "prompt": "{{ text }}"}
     job = lab.job(api.url, rows=None, kind="image", prompts=SOME, request=request)
@@ -651,7 +668,8 @@ def test_two_equal_rows_without_ids_get_two_pictures(lab: Lab, api: Simulator) -
 def test_pictures_that_are_missing_are_counted_before_they_are_drawn_again(
     lab: Lab, api: Simulator
 ) -> None:
-    """P08 plan counts the calls that missing pictures cost, and run says so before it makes them; nothing is written."""
+    """P08 plan counts the calls that missing pictures cost, and run says so before it makes them;
+    nothing is written."""
     job = lab.job(
         api.url,
         kind="image",
@@ -672,8 +690,8 @@ def test_pictures_that_are_missing_are_counted_before_they_are_drawn_again(
 
 
 def test_a_changed_picture_of_a_row_runs_that_row_again(lab: Lab, api: Simulator) -> None:
-    """P08 The pictures that rows name are part of their requests: one that changed runs its row again, one that was only
-    touched does not, one that is gone is told before any call."""
+    """P08 The pictures that rows name are part of their requests: one that changed runs its row
+    again, one that was only touched does not, one that is gone is told before any call."""
     pictures = Path(__file__).parent.parent / "jobs" / "pictures"
     for name, source in (("one.png", "mug.png"), ("two.png", "vase.png")):
         (lab.folder / name).write_bytes((pictures / source).read_bytes())
@@ -693,7 +711,8 @@ def test_a_changed_picture_of_a_row_runs_that_row_again(lab: Lab, api: Simulator
 
 
 def test_the_audit_has_a_row_for_every_attempt(lab: Lab) -> None:
-    """P46 Every attempt is one row of the audit: number, when, HTTP status, code, request id, tokens, wait, elapsed."""
+    """P46 Every attempt is one row of the audit: number, when, HTTP status, code, request id,
+    tokens, wait, elapsed."""
     with serving(script=lambda request: "503" if request.seen == 1 else None) as api:
         job = lab.job(api.url, rows=1)
         lab.go(job)
@@ -720,8 +739,8 @@ def test_the_audit_has_a_row_for_every_attempt(lab: Lab) -> None:
 
 
 def test_the_statuses_sum_to_the_rows_after_any_mix(lab: Lab) -> None:
-    """P45 rows = succeeded + incomplete + failed + blocked + pending + outdated in the summary, report.json and the
-    tables, after refusals, cut answers, an edit, a limit and a stop."""
+    """P45 rows = succeeded + incomplete + failed + blocked + pending + outdated in the summary,
+    report.json and the tables, after refusals, cut answers, an edit, a limit and a stop."""
 
     def script(request: RequestInfo) -> str | None:
         text = str(request.body)
@@ -756,7 +775,8 @@ def test_the_statuses_sum_to_the_rows_after_any_mix(lab: Lab) -> None:
 
 
 def test_an_outdated_row_shows_its_latest_answer(lab: Lab) -> None:
-    """P08 Of several paid answers an outdated row shows the last one, and a failure between hides none."""
+    """P08 Of several paid answers an outdated row shows the last one, and a failure between hides
+    none."""
     with serving(
         script=lambda request: "400_policy" if "poison" in str(request.body) else None
     ) as api:
@@ -770,7 +790,8 @@ def test_an_outdated_row_shows_its_latest_answer(lab: Lab) -> None:
 
 
 def test_an_edited_row_that_had_only_failed_is_pending(lab: Lab) -> None:
-    """P08 A row is outdated only while there is an answer to show: after a failure alone, an edit makes it pending."""
+    """P08 A row is outdated only while there is an answer to show: after a failure alone, an edit
+    makes it pending."""
     with serving(
         script=lambda request: "400_policy" if "poison" in str(request.body) else None
     ) as api:
@@ -782,8 +803,8 @@ def test_an_edited_row_that_had_only_failed_is_pending(lab: Lab) -> None:
 
 
 def test_a_call_that_has_ended_is_not_counted_again(lab: Lab) -> None:
-    """P25 What a call reserved is free when it ends, whether it was the last of its row or not: the next run finds no call
-    of a dead one, and counts nothing twice."""
+    """P25 What a call reserved is free when it ends, whether it was the last of its row or not: the
+    next run finds no call of a dead one, and counts nothing twice."""
     with serving(script=lambda request: "500" if request.seen == 1 else None) as api:
         job = lab.job(api.url, rows=3, limits={"max_cost": 1}, **PRICING)
         first = lab.go(job)
@@ -792,7 +813,8 @@ def test_a_call_that_has_ended_is_not_counted_again(lab: Lab) -> None:
 
 
 def test_other_prompts_options_read_the_prompts_again(lab: Lab, api: Simulator) -> None:
-    """P08 What the job says of its prompts is part of what pass 1 made: rows that get ids have them in the next run."""
+    """P08 What the job says of its prompts is part of what pass 1 made: rows that get ids have them
+    in the next run."""
     write(lab, ROWS)
     job = lab.job(api.url, rows=None, prompts=SOME)
     lab.go(job)
@@ -804,7 +826,8 @@ def test_other_prompts_options_read_the_prompts_again(lab: Lab, api: Simulator) 
 def test_a_new_column_in_the_way_of_another_is_told_before_any_call(
     lab: Lab, api: Simulator
 ) -> None:
-    """P30 A column of the job's own that is a column of the prompts is refused when it is added between two runs, too."""
+    """P30 A column of the job's own that is a column of the prompts is refused when it is added
+    between two runs, too."""
     job = lab.job(api.url)
     lab.go(job, limit=2)
     lab.job(api.url, output={"columns": {"text": "{{ output }}"}})
@@ -832,7 +855,8 @@ def test_verify_hashes_every_picture(lab: Lab, api: Simulator) -> None:
 
 
 def test_a_picture_that_changes_during_the_run_is_not_sent_under_the_old_key(lab: Lab) -> None:
-    """P08 What is sent is what the key was made of: a row whose picture changed meanwhile waits for the next run."""
+    """P08 What is sent is what the key was made of: a row whose picture changed meanwhile waits for
+    the next run."""
     pictures = Path(__file__).parent.parent / "jobs" / "pictures"
 
     def script(request: RequestInfo) -> None:
@@ -853,8 +877,9 @@ def test_a_picture_that_changes_during_the_run_is_not_sent_under_the_old_key(lab
 
 
 def test_the_cap_of_a_job_holds_over_all_its_runs(lab: Lab, api: Simulator) -> None:
-    """P25 limits.max_cost counts what earlier runs spent: run after run, the job never passes it."""
-    prices = {"pricing": {"gpt-5.6-luna": {"input": 1, "output": 10}}}
+    """P25 limits.max_cost counts what earlier runs spent: run after run, the job never passes
+    it."""
+    prices: dict[str, Any] = {"pricing": {"gpt-5.6-luna": {"input": 1, "output": 10}}}
     job = lab.job(api.url, rows=100, limits={"max_cost": 0.002, "concurrency": 4}, **prices)
     reports = [lab.go(job) for _ in range(3)]
     assert [report.exit_code for report in reports] == [5, 5, 5]
@@ -862,7 +887,8 @@ def test_the_cap_of_a_job_holds_over_all_its_runs(lab: Lab, api: Simulator) -> N
 
 
 def test_the_line_counts_every_status(lab: Lab) -> None:
-    """P45 The line names every status that a row can have: its counts sum to its rows, blocked turns too."""
+    """P45 The line names every status that a row can have: its counts sum to its rows, blocked
+    turns too."""
     rows = [
         ("a", "ECHO:poison"),
         ("a", "ECHO:y"),

@@ -1,4 +1,5 @@
-"""What the fault tests share: jobs of several kinds, runs in this process, servers that kill, and what a table says."""
+"""What the fault tests share: jobs of several kinds, runs in this process, servers that kill, and
+what a table says."""
 
 from __future__ import annotations
 
@@ -61,8 +62,9 @@ def run(job: Path, **options: Any) -> Report:
 
 
 def cells(lab: Lab, name: str = "job") -> Cells:
-    """What must not depend on how often a run was broken: ids, order, status, text, and the pictures' bytes."""
-    found = []
+    """What must not depend on how often a run was broken: ids, order, status, text, and the
+    pictures' bytes."""
+    found: Cells = []
     for row in lab.table(name):
         picture = lab.output(name) / row["output"]
         digest = (
@@ -75,7 +77,8 @@ def cells(lab: Lab, name: str = "job") -> Cells:
 
 
 class Killer:
-    """A simulator's script that kills a process (or does something else) when the k-th request of a run has come."""
+    """A simulator's script that kills a process (or does something else) when the k-th request of a
+    run has come."""
 
     def __init__(self) -> None:
         self.act: Callable[[], None] = lambda: None
@@ -98,7 +101,8 @@ class Killer:
 
 
 def killed(lab: Lab, job: Path, killer: Killer, after: int) -> int:
-    """Run a job's command and kill -9 it when the server has `after` requests of it; returns its return code."""
+    """Run a job's command and kill -9 it when the server has `after` requests of it; returns its
+    return code."""
     began = threading.Event()
     process: list[subprocess.Popen[str]] = []
 

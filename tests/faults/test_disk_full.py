@@ -1,4 +1,5 @@
-"""A disk that is full, or an output folder that cannot be written: a sentence, exit 74, nothing recorded is lost."""
+"""A disk that is full, or an output folder that cannot be written: a sentence, exit 74, nothing
+recorded is lost."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ def succeeded(lab: Lab, job: Path) -> int:
 
 
 def test_a_journal_that_may_not_grow(lab: Lab, api: Simulator) -> None:
-    """P03 Disk full (RLIMIT_FSIZE) in the middle: exit 74, nothing recorded is lost, the same command goes on with room."""
+    """P03 Disk full (RLIMIT_FSIZE) in the middle: exit 74, nothing recorded is lost, the same
+    command goes on with room."""
     rows = 300
     job = write_job(lab, api.url, "chat", rows=rows)
     done = lab.start("run", job, preexec_fn=at_most(400_000))
@@ -47,7 +49,8 @@ def test_a_journal_that_may_not_grow(lab: Lab, api: Simulator) -> None:
 
 
 def test_tables_that_do_not_fit(lab: Lab, api: Simulator) -> None:
-    """P03 P04 With no room for the tables the old ones stay as they were, exit 74; with room the same command makes them."""
+    """P03 P04 With no room for the tables the old ones stay as they were, exit 74; with room the
+    same command makes them."""
     job = write_job(lab, api.url, "chat", rows=300)
     assert run(job).exit_code == 0
     table = lab.output() / "results.csv"
@@ -81,7 +84,8 @@ def small(lab: Lab) -> Path:
 def test_a_full_file_system(
     lab: Lab, api: Simulator, small: Path, kind: str, rows: int, size: str
 ) -> None:
-    """P03 A file system that fills up: exit 74, nothing recorded is lost, and the same folder goes on once it is larger."""
+    """P03 A file system that fills up: exit 74, nothing recorded is lost, and the same folder goes
+    on once it is larger."""
     with tmpfs(small, size):
         job = write_job(lab, api.url, kind, rows=rows, output={"dir": str(small / "job")})
         done = lab.run("run", job)
@@ -151,7 +155,8 @@ def test_an_output_that_cannot_be_written(lab: Lab, api: Simulator, spoil: objec
 
 @pytest.mark.parametrize("kind", ["chat", "image"])
 def test_a_read_only_file_system(lab: Lab, api: Simulator, small: Path, kind: str) -> None:
-    """P05 A file system that became read-only is found before the first call, with a journal on it or without."""
+    """P05 A file system that became read-only is found before the first call, with a journal on it
+    or without."""
     job = write_job(lab, api.url, kind, rows=6, output={"dir": str(small / "job")})
     with tmpfs(small, "8m"):
         for limit in (None, 3):
@@ -176,7 +181,8 @@ def test_a_full_disk_before_the_first_call(lab: Lab, api: Simulator, small: Path
 
 
 def test_a_disk_that_fills_while_calls_are_in_flight(lab: Lab, small: Path) -> None:
-    """P03 Filled by somebody else in the middle: what was recorded until then is in the tables of the run that goes on."""
+    """P03 Filled by somebody else in the middle: what was recorded until then is in the tables of
+    the run that goes on."""
     killer = Killer()
     with serving(script=killer) as api, tmpfs(small, "4m"):
         job = write_job(lab, api.url, "chat", rows=60, output={"dir": str(small / "job")})

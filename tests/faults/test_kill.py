@@ -1,4 +1,5 @@
-"""kill -9 at random instants and at chosen system calls, and a disk that fails to sync: nothing recorded is lost."""
+"""kill -9 at random instants and at chosen system calls, and a disk that fails to sync: nothing
+recorded is lost."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ def unbroken(folder: Path, api: Simulator, kind: str, rows: int) -> Cells:
 def test_killed_at_random_instants(
     lab: Lab, tmp_path_factory: pytest.TempPathFactory, kind: str, rows: int, calls: int
 ) -> None:
-    """P01 kill -9 at any instant loses at most what is in flight: after a resume the table equals that of an unbroken run."""
+    """P01 kill -9 at any instant loses at most what is in flight: after a resume the table equals
+    that of an unbroken run."""
     seed = random.randrange(2**32)
     dice, killer, crashes = random.Random(seed), Killer(), 0
     with serving(Settings(latency=0.01), killer) as api:
@@ -83,7 +85,8 @@ def tampered(lab: Lab, job: Path, calls: str, what: str) -> subprocess.Completed
     )
 
 
-# strace counts for each thread; with one row done before, these fall into the opening, the sending and the end of a run.
+# strace counts for each thread; with one row done before, these fall into the opening, the sending
+# and the end of a run.
 INSTANTS = [
     ("fdatasync", (2, 4, 5)),
     ("fsync", (3, 5, 6)),
@@ -97,7 +100,8 @@ INSTANTS = [
 def test_killed_at_system_calls(
     lab: Lab, tmp_path_factory: pytest.TempPathFactory, call: str, numbers: tuple[int, ...]
 ) -> None:
-    """P01 P04 Killed at its N-th sync, write or rename, one run after another, a job still comes to the same table."""
+    """P01 P04 Killed at its N-th sync, write or rename, one run after another, a job still comes to
+    the same table."""
     rows, concurrency = 16, 2
     with serving() as api:
         job = write_job(lab, api.url, "image", rows=rows, concurrency=concurrency)
@@ -115,7 +119,8 @@ def test_killed_at_system_calls(
 @pytest.mark.parametrize("when", ["1", "4", "8+"])
 @pytest.mark.parametrize("call", ["fdatasync", "fsync"])
 def test_a_failed_sync_ends_the_run(lab: Lab, call: str, when: str) -> None:
-    """P03 A failed fsync ends the run with 74 and a sentence; the same command goes on when the disk is well again."""
+    """P03 A failed fsync ends the run with 74 and a sentence; the same command goes on when the
+    disk is well again."""
     with serving() as api:
         job = write_job(lab, api.url, "image", rows=12, concurrency=2)
         done = tampered(lab, job, call, f"error=EIO:when={when}")
