@@ -102,10 +102,10 @@ def is_intact(output: Path, file: Mapping[str, Any], *, rehash: bool = False) ->
     """
     path = output / file["path"]
     try:
-        found = path.lstat()
-        if found.st_size != file["size"]:
+        status = path.lstat()
+        if status.st_size != file["size"]:
             return False
-        if not rehash and found.st_mtime_ns == file["mtime"]:
+        if not rehash and status.st_mtime_ns == file["mtime"]:
             return True
         return bool(hashlib.sha256(path.read_bytes()).hexdigest() == file["sha256"])
     except OSError:

@@ -21,7 +21,7 @@ def slug(identity: str) -> str:
     """A file name for a row's id, of A-Z a-z 0-9 . _ - only; never empty, never a device's name.
 
     It ends in a hash of the id unless it is exactly the id. An id with capitals gets one too: on
-    some file systems `A` and `a` are one file. So does an id that looks as if it had one.
+    some file systems `A` and `a` are one file. So does an id that ends like one with a hash.
     """
     plain = _UNSAFE.sub("_", unicodedata.normalize("NFKD", identity)).strip("._")[:NAME_LENGTH]
     if _RESERVED.match(plain):

@@ -1,12 +1,14 @@
 """The journal -> counts, tokens, money and time.
 
-- `totals`    RunTotals and JobTotals: what calls took, and how rows stand
-- `report`    Report: what one run left, as one line for a person and as report.json
-- `batches`   how an open batch is shown
-- `wording`   the phrases that plan, run and status share
+- `totals`       RunTotals and JobTotals: what calls took, and how rows stand
+- `report`       Report: what one run left, as one line for a person and as report.json
+- `batches`      how an open batch is shown
+- `wording`      the phrases that plan, run and status share
+- `exit_status`  the exit code of a run that nothing stopped
 """
 
 from batchgen.report.batches import batch_json
+from batchgen.report.exit_status import exit_code_of
 from batchgen.report.report import Report, as_json, write_report
 from batchgen.report.totals import NO_CALLS, JobTotals, RunTotals, job_totals, run_totals
 from batchgen.report.wording import (
@@ -27,6 +29,7 @@ __all__ = [
     "describe_batches",
     "describe_cost",
     "describe_stale_requests",
+    "exit_code_of",
     "job_totals",
     "pluralize",
     "rerun_reasons",

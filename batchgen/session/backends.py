@@ -51,9 +51,9 @@ class Backends:
         options: what the caller set.
         run: the number of the run.
         key: the API key; None for a server that needs none.
-        signals: told how to stop the backend that is at work.
+        signals: get the function that stops the backend at work.
         before: the row counts from before the run.
-        progress: updated in place by the backend that is at work.
+        progress: updated in place by the backend at work.
     """
 
     workspace: Workspace

@@ -15,7 +15,7 @@ ProgressCallback = Callable[[Progress, Mapping[str, int]], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a run may be told besides its job.
+    """What the caller may set for a run.
 
     Attributes:
         limit: send only the first rows of the prompts, this many (None: all).

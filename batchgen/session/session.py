@@ -31,6 +31,7 @@ from batchgen.report import (
     Report,
     batch_json,
     describe_stale_requests,
+    exit_code_of,
     job_totals,
     pluralize,
     rerun_reasons,
@@ -73,9 +74,10 @@ class Session:
         self.workspace = Workspace.of(
             job, simulate=self._options.simulate, output=self._options.output
         )
+        self._stack = ExitStack()
         self._progress = Progress()
         self._stopped: BatchgenError | None = None
-        # Whether there is anything to send or to collect.
+        # Whether there is anything to send or to collect, and whether this run may send.
         self._busy = False
         self._sends = False
         self._number = 0
@@ -83,11 +85,15 @@ class Session:
 
     def __enter__(self) -> Session:
         """Raises OutputError, BusyError, DamagedError."""
-        with ExitStack() as stack:
-            self._signals = stack.enter_context(Signals())
-            stack.enter_context(self.workspace.locked())
-            self._journal = stack.enter_context(self.workspace.open())
-            self._stack = stack.pop_all()
+        try:
+            self._signals = self._stack.enter_context(Signals())
+            self._stack.enter_context(self.workspace.locked())
+            self._journal = self._stack.enter_context(self.workspace.open())
+        except BaseException as error:
+            # No `with` and `pop_all`: a signal that comes while we leave that block would leave
+            # the lock held and would not become a RunInterruptedError.
+            self._stack.__exit__(type(error), error, error.__traceback__)
+            raise
         return self
 
     def __exit__(
@@ -134,7 +140,7 @@ class Session:
 
         Raises AccountError when the key is missing.
         """
-        return self._work(Backends.send)
+        return self._dispatch(Backends.send)
 
     def cancel(self, ids: Sequence[str] = ()) -> BatchgenError | None:
         """Cancel the batches with these ids (none given: all); returns what stopped it.
@@ -142,7 +148,7 @@ class Session:
         Raises AccountError when the key is missing.
         """
         self._count()
-        return self._work(partial(Backends.cancel, ids=ids))
+        return self._dispatch(partial(Backends.cancel, ids=ids))
 
     def write_tables(self) -> None:
         """Write the tables, unless they are there and nothing has changed. Raises OutputError."""
@@ -197,7 +203,7 @@ class Session:
     def _counts(self, limit: int | None) -> RowCounts:
         return count_rows(self._journal, limit, by_turns=self.workspace.by_turns)
 
-    def _work(
+    def _dispatch(
         self, work: Callable[[Backends], Coroutine[Any, Any, BatchgenError | None]]
     ) -> BatchgenError | None:
         """Begin the run in the journal, then do `work`, if there is any."""
@@ -244,7 +250,7 @@ class Session:
         elif batches or held:
             code = 6
         else:
-            code = _exit_code(self._job, now) if self._sends else 0
+            code = exit_code_of(self._job, now) if self._sends else 0
         return Report(
             name=self._job.name,
             number=number,
@@ -272,18 +278,3 @@ class Session:
 
     def _log(self, text: str) -> None:
         append_line(self.workspace.folder / "run.log", f"run {self._number} {text}")
-
-
-def _exit_code(job: Job, now: RowCounts) -> int:
-    """0 when every row in scope succeeded, or when all have ended and few enough failed; else 3.
-
-    Incomplete rows count as failed. A row that a failed turn blocks counts as ended.
-    """
-    rows = now.lines
-    total = sum(rows.values())
-    if rows.get("succeeded", 0) == total:
-        return 0
-    allowed = job.limits.max_failures
-    left = rows.get("pending", 0) + rows.get("outdated", 0)
-    failed = rows.get("failed", 0) + rows.get("incomplete", 0)
-    return 0 if allowed is not None and not left and allowed.allows(failed, total) else 3

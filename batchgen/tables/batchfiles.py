@@ -71,6 +71,17 @@ def answer_of(
 def _as_the_api_gives_it(
     kind: Kind, body: dict[str, Any], renderer: Renderer, row: Row, folder: Path
 ) -> dict[str, Any] | None:
+    """Undo what batchgen did to a response: pictures kept as files, embeddings asked for in base64.
+
+    Args:
+        kind: the kind of the row's request.
+        body: the recorded response.
+        renderer: knows what the job or the row asked for.
+        row: the row that was answered.
+        folder: the job's output folder, which holds the pictures.
+
+    Returns None when a picture is gone or was changed.
+    """
     if kind.makes_images:
         items = [restored(folder, item) for item in body["data"]]
         return None if None in items else {**body, "data": items}

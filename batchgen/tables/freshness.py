@@ -2,7 +2,7 @@
 
 A run that sends nothing must not read a million rows to write the same tables once more. So the
 journal keeps, until it changes, a digest of what its tables were made of besides the journal
-itself, and how each file looked when it was written.
+itself, and the stamp of each file when it was written.
 """
 
 from __future__ import annotations

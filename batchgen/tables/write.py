@@ -144,6 +144,15 @@ class Tables:
         first: Sequence[str],
         own: Mapping[str, type],
     ) -> AbstractContextManager[Write]:
+        """A table's writer in one format.
+
+        Args:
+            folder: the job's output folder.
+            name: the file's name.
+            form: csv, jsonl or parquet.
+            first: the user's columns.
+            own: the columns that batchgen adds, with their types.
+        """
         path, note = folder / name, partial(self._note, folder)
         columns = {**dict.fromkeys(first, str), **own}
         if form == "csv":
@@ -187,7 +196,15 @@ class Tables:
         answers: WriteResult,
         failures: WriteResult,
     ) -> None:
-        """Write how a request ended; nothing for one that has not ended."""
+        """Write how a request ended, or nothing if it has not ended.
+
+        Args:
+            row: its row.
+            recorded: its outcome (None: it could not be made).
+            folder: the job's output folder, which holds the pictures.
+            answers: writes a line of the output file.
+            failures: writes a line of the error file.
+        """
         name = custom_id(self._job, row)
         if row.status == "failed":
             reason = reason_of(recorded) if recorded else "input"
