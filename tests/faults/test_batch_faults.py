@@ -176,7 +176,11 @@ def test_two_runs_of_one_job(lab: Lab) -> None:
         try:
             assert asked.wait(30)
             loaded, before = lab.load(job), list(world.sent)
-            for command in (lambda: lab.go(job), lambda: runner.cancel(loaded)):
+            commands: tuple[Callable[[], Any], ...] = (
+                lambda: lab.go(job),
+                lambda: runner.cancel(loaded),
+            )
+            for command in commands:
                 with pytest.raises(BusyError) as caught:
                     command()
                 assert caught.value.exit_code == 75

@@ -219,6 +219,6 @@ BatchLife.TestCase.settings = settings(
 )
 
 
-class TestBatchLife(BatchLife.TestCase):
+class TestBatchLife(BatchLife.TestCase):  # type: ignore[misc, valid-type]
     """P01 P03 P07 P08 P10 P12 P45 Whatever happens to a job in batches, the promises of RELIABILITY
     hold."""

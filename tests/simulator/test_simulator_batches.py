@@ -253,7 +253,7 @@ def test_an_edit_has_its_pictures_as_data_urls() -> None:
         {"image_url": f"data:image/png;base64,{base64.b64encode(raw).decode()}"}
         for raw in (picture, mask)
     )
-    body = {"model": "m", "prompt": "hat", "size": "64x64", "n": 1}
+    body: dict[str, Any] = {"model": "m", "prompt": "hat", "size": "64x64", "n": 1}
     url = "/v1/images/edits"
 
     async def conversation(desk: Desk) -> None:
@@ -459,7 +459,7 @@ def test_a_cancelled_batch_keeps_what_was_answered(seconds: float) -> None:
         done = await desk.at(batch, seconds + 10)
         assert (done.status, stamps(done)["cancelled_at"]) == ("cancelled", seconds + 10)
         output, errors = await desk.text(done.output_file_id), await desk.text(done.error_file_id)
-        assert len(output) == {5: 0, 50: 20, 95: 40}[seconds]
+        assert len(output) == {5.0: 0, 50.0: 20, 95.0: 40}[seconds]
         assert {line["custom_id"] for line in output + errors} == {f"r{n}" for n in range(40)}
         assert all(
             line["response"] is None and line["error"]["code"] == "batch_cancelled"
@@ -569,7 +569,8 @@ def test_a_batch_in_an_unknown_status_can_be_cancelled() -> None:
 
     async def conversation(desk: Desk) -> None:
         batch = await desk.create(several(3))
-        assert (await desk.at(batch, 0)).status == "scheduling"
+        status: str = (await desk.at(batch, 0)).status
+        assert status == "scheduling"
         assert (await desk.client.batches.cancel(batch.id)).status == "cancelling"
         done = await desk.at(batch, 0)
         assert (done.status, done.output_file_id, desk.simulator.requests.lines) == (
@@ -584,9 +585,10 @@ def test_a_batch_in_an_unknown_status_can_be_cancelled() -> None:
 
 def test_a_fate_that_cannot_be_is_refused() -> None:
     """A fate with an impossible end is an error."""
+    wrong: dict[str, Any]
     for wrong in ({"ends": "cancelled"}, {"answers": 1.5}):
         with pytest.raises(ValueError, match="no batch ends"):
-            Fate(**wrong)  # type: ignore[arg-type]
+            Fate(**wrong)
 
 
 # --- refusals and pages ---------------------------------------------------------------------------
@@ -745,7 +747,9 @@ def test_a_batch_outlives_its_input_file() -> None:
         assert (output.purpose, output.expires_at) == ("batch_output", START + 7200)
         with pytest.raises(openai.BadRequestError):
             await desk.client.batches.create(
-                input_file_id=output.id, endpoint=CHAT, completion_window="24h"
+                input_file_id=output.id,
+                endpoint="/v1/chat/completions",
+                completion_window="24h",
             )
 
     talk(conversation)

@@ -301,16 +301,15 @@ LISTS: dict[str, Lie] = {
     ),
 }
 
+JUNK: tuple[Any, ...] = (None, 7, [], {"batchgen": ["x"]}, "batchgen")
+
 # Lists that have it, among other entries.
 FOUND: dict[str, Lie] = {
     "metadata of others": lists(
         lambda reply: {
             **reply,
             "data": [
-                *(
-                    {"id": f"b{n}", "metadata": junk}
-                    for n, junk in enumerate((None, 7, [], {"batchgen": ["x"]}, "batchgen"))
-                ),
+                *({"id": f"b{n}", "metadata": junk} for n, junk in enumerate(JUNK)),
                 *reply["data"],
             ],
         }
