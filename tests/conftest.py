@@ -13,6 +13,61 @@ from lab import Lab, serving
 from batchgen.requests import Renderer, Request
 from batchgen.simulator import Simulator
 
+# `pytest -m fast`: the files and folders of tests that need little or no network and few processes.
+FAST = (
+    "dispatch/limits/adaptive/test_circuit.py",
+    "dispatch/limits/adaptive/test_cubic.py",
+    "dispatch/limits/adaptive/test_meter.py",
+    "dispatch/limits/adaptive/test_noise.py",
+    "dispatch/limits/test_limits.py",
+    "dispatch/online/test_online.py",
+    "dispatch/test_retry.py",
+    "docs",
+    "job",
+    "prompts",
+    "requests",
+    "staging",
+    "tables/test_tables.py",
+    "test_batch_format.py",
+    "test_disk.py",
+    "test_house.py",
+    "test_images.py",
+    "test_init.py",
+    "test_pricing.py",
+    "test_promises.py",
+    "test_replies.py",
+    "test_report.py",
+)
+# The tests in them that take seconds.
+SLOW = (
+    "test_a_row_that_alone_is_throttled_does_not_hold_up_the_others",
+    "test_a_token_limit_is_used_and_nothing_is_refused",
+    "test_memory_is_flat",
+    "test_modes_follow_the_umask",
+    "test_other_prompts_may_be_named",
+    "test_starting_is_light",
+    "test_templates_are_bounded",
+)
+
+
+def is_fast(path: Path) -> bool:
+    """Whether a test file is in FAST, itself or with its folder."""
+    parts = path.relative_to(Path(__file__).parent).parts
+    return any("/".join(parts[:length]) in FAST for length in range(1, len(parts) + 1))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even import the other files for `-m fast`: that alone takes seconds."""
+    other = collection_path.name.startswith("test_") and not is_fast(collection_path)
+    return True if other and config.getoption("markexpr") == "fast" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the fast tests, so that no test has to say it of itself."""
+    for item in items:
+        if getattr(item, "originalname", item.name) not in SLOW and is_fast(item.path):
+            item.add_marker(pytest.mark.fast)
+
 
 def pytest_configure() -> None:
     """Runs that the tests start inherit what is ignored here, and in the background of a script SIGINT is."""
@@ -28,9 +83,9 @@ def _state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
 
 
 @pytest.fixture
-def renderings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def renderings(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Grows by the key of each request that is rendered in this process."""
-    made: list[str] = []
+    made: list[bytes] = []
     render = Renderer.request
 
     def counting(self: Renderer, *args: Any, **kwargs: Any) -> Request:

@@ -122,7 +122,7 @@ class Lab:
 
     def run(
         self,
-        *args: str | Path,
+        *args: object,
         stdin: bytes | None = None,
         env: Mapping[str, str] | None = None,
         timeout: float = 60,

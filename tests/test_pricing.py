@@ -29,7 +29,7 @@ def request(
     pictures: int = 0,
     unbounded_by: str | None = None,
 ) -> Request:
-    bounds = {
+    bounds: dict[str, Any] = {
         "input_bound": input_bound,
         "answer_bound": answer_bound,
         "pictures": pictures,

@@ -13,9 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchgen import replies
 from batchgen.dispatch import LARGE_REPLY
-from batchgen.kinds import KINDS
+from batchgen.kinds import KIND_BY_ENDPOINT, KINDS
 from batchgen.recorder import reader
 from batchgen.replies import MAX_TOKENS, Answer, UnreadableReplyError, Usage, read_usage, sniff
 from batchgen.requests import Request
@@ -257,7 +256,7 @@ def test_large_replies_are_read_off_the_event_loop(
         loops.append(asyncio._get_running_loop() is None)
         return KINDS["embedding"].read(reply, body)
 
-    monkeypatch.setitem(reader.KIND_BY_ENDPOINT, "/spied", replace(KINDS["embedding"], read=spied))
+    monkeypatch.setitem(KIND_BY_ENDPOINT, "/spied", replace(KINDS["embedding"], read=spied))
     folder: Any = None
     request = Request(
         fingerprint=b"k",
@@ -285,7 +284,7 @@ def test_many_embeddings_are_written_one_by_one(monkeypatch: pytest.MonkeyPatch)
         largest.append(len(value) * (len(value[0]) if isinstance(value[0], list) else 1))
         return dumps(value, **options)
 
-    monkeypatch.setattr(replies.json, "dumps", spied)
+    monkeypatch.setattr("batchgen.replies.json.dumps", spied)
     vectors = {"data": [{"embedding": [0.5] * 64}] * 200}
     text = read("embedding", vectors, input=["a"] * 200).choices[0].text
     assert json.loads(text) == [[0.5] * 64] * 200
@@ -462,7 +461,7 @@ def test_usage() -> None:
             }
         }
     ) == Usage(input_tokens=1, output_tokens=2, cached_tokens=1)
-    odd = (None, "7", 1.5, -1, True, [], {}, MAX_TOKENS + 1, 10**400)
+    odd: tuple[Any, ...] = (None, "7", 1.5, -1, True, [], {}, MAX_TOKENS + 1, 10**400)
     for value in odd:
         assert (
             read_usage({"usage": {"prompt_tokens": value, "prompt_tokens_details": value}})

@@ -266,7 +266,7 @@ async def work(
             yield Turns(run, [item] if isinstance(item, Request) else item)
 
     run.began = now()
-    beside = asyncio.create_task(during(backend)) if during else None
+    beside = asyncio.ensure_future(during(backend)) if during else None
     try:
         run.why = await backend.run(stream())
     finally:
@@ -281,7 +281,8 @@ def simulate(
     threads: Iterable[Request | Sequence[Request]], answering: Answering, **parts: Any
 ) -> Run:
     """`work` in virtual time."""
-    return virtually(work(threads, answering, **parts))
+    run: Run = virtually(work(threads, answering, **parts))
+    return run
 
 
 def requests(count: int, **parts: Any) -> list[Request]:

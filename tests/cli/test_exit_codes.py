@@ -16,7 +16,7 @@ from lab import KEY, Lab, serving, stalling
 from batchgen import BusyError
 from batchgen.simulator import Settings, Simulator
 
-PRICES = {"pricing": {"gpt-5.6-luna": {"input": 1, "output": 10}}}
+PRICES: dict[str, Any] = {"pricing": {"gpt-5.6-luna": {"input": 1, "output": 10}}}
 
 
 def ended(lab: Lab, *args: str | Path, **options: Any) -> tuple[int, str]:

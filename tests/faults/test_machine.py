@@ -14,5 +14,6 @@ Life.TestCase.settings = settings(
 )
 
 
-class TestLife(Life.TestCase):
+# hypothesis makes the base class when the program runs.
+class TestLife(Life.TestCase):  # type: ignore[misc, valid-type]
     """P01 P03 P07 P08 P10 P14 P45 Whatever is done to a job and its runs, what RELIABILITY promises of it holds."""

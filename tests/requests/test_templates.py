@@ -146,8 +146,9 @@ def test_renderings_do_not_touch_the_row() -> None:
 )
 def test_columns_with_words_of_the_language(name: str) -> None:
     """A column may have the name of a function or of a thing of Jinja2's own."""
-    assert rendered(f"{{{{ {name} }}}}", **{name: "cell"}) == "cell"
-    assert rendered(f'a {{{{ row["{name}"] }}}}', **{name: "cell"}) == "a cell"
+    cell: dict[str, Any] = {name: "cell"}
+    assert rendered(f"{{{{ {name} }}}}", **cell) == "cell"
+    assert rendered(f'a {{{{ row["{name}"] }}}}', **cell) == "a cell"
 
 
 def test_headers_match_in_nfc() -> None:

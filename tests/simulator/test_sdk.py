@@ -234,7 +234,7 @@ def test_a_copied_client_sends_through_another_http_client() -> None:
         return httpx2.Response(200, json={})
 
     async def run() -> None:
-        headers = {"X-Team": "shop", "OpenAI-Organization": openai.omit}
+        headers: dict[str, Any] = {"X-Team": "shop", "OpenAI-Organization": openai.omit}
         sdk = openai.AsyncOpenAI(
             api_key=KEY,
             base_url="http://api.test/v1",

@@ -44,9 +44,10 @@ def on(way: Way, client: Client) -> Client:
 
     if way == "client":
         endpoints = ("/chat/completions", "/images/generations")
-        client._routes.update(
-            {each: SimpleNamespace(post=partial(post, each)) for each in endpoints}
-        )  # type: ignore[misc]
+        routes: dict[str, Any] = {
+            each: SimpleNamespace(post=partial(post, each)) for each in endpoints
+        }
+        client._routes.update(routes)
     return client
 
 
@@ -98,7 +99,7 @@ async def on_both_ways(
     for way in ("route", "client"):
         async with Client(connection(url, **parts), key, connections=1, direct=True) as client:
             for _ in range(2):
-                assert isinstance(await on(way, client).post(request("r", body=BODY)), Reply)  # type: ignore[arg-type]
+                assert isinstance(await on(way, client).post(request("r", body=BODY)), Reply)
     return [words(heard) for heard in server.heard]
 
 
@@ -574,7 +575,7 @@ def both(behaviour: Behaviour, *, endpoint: str = "/chat/completions") -> tuple[
                 ) as client:
                     found.append(
                         seen(await on(way, client).post(request("r", endpoint=endpoint, body=BODY)))
-                    )  # type: ignore[arg-type]
+                    )
             return found[0], found[1]
 
     return asyncio.run(run())

@@ -466,7 +466,13 @@ def test_stop_at_any_moment_ends_the_run(moment: float, kind: dict[str, Any]) ->
 
     async def answering(request: Request, n: int) -> Reply | Failure:
         await asyncio.sleep(dice.uniform(0.1, 2))
-        return dice.choice([failure(), throttled(retry_after=3.0), REFUSED, answer()])
+        results: list[Reply | Failure] = [
+            failure(),
+            throttled(retry_after=3.0),
+            REFUSED,
+            answer(),
+        ]
+        return dice.choice(results)
 
     async def stop(backend: OnlineBackend) -> None:
         await asyncio.sleep(moment)
