@@ -1,4 +1,7 @@
-"""Where requests go and with which key: the job's `provider`, then the OPENAI_* environment, `.env` included."""
+"""Where requests go and with which key: from the job's `provider`, else from OPENAI_* variables.
+
+The environment includes the `.env` file.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from batchgen.job.model import Job
 
 DEFAULT_URL = "https://api.openai.com/v1"
-# A key is some hundred characters; a file larger than this is something else.
+# A key has some hundred characters; a larger file is something else.
 MAX_KEY_BYTES = 1 << 16
 
 _PORTS = {"http": 80, "https": 443}
@@ -31,10 +34,12 @@ _EXAMPLE = f"write an address such as {DEFAULT_URL}"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """What every request of a job has in common, the key excepted.
+    """What all requests of a job have in common, except the API key.
 
-    `base_url` is normalised (scheme and host in lower case, no default port, no trailing slash); `provider_id` is the
-    provider's word in the key of a request: `provider.name`, or the base URL.
+    base_url: normalised: scheme and host in lower case, no default port, no trailing slash.
+    provider_id: the provider in the fingerprint of a request: `provider.name`, or the base URL.
+    organization, project: OpenAI's ids; None for the key's own.
+    headers: sent with every request, besides those of the API.
     """
 
     base_url: str
@@ -80,20 +85,24 @@ def _environment_word(job: Job, name: str) -> str | None:
     value = job.environ.get(name, "").strip()
     if value and not _PRINTABLE.fullmatch(value):
         raise InputError(
-            f"the environment variable {name} holds spaces or characters outside ASCII; mend or unset it"
+            f"the environment variable {name} holds spaces or characters outside ASCII; fix or "
+            "unset it"
         )
     return value or None
 
 
 def normal_url(url: str, *, allow_http: bool) -> str:
-    """The base URL normalised. Raises ValueError with a sentence that never repeats the URL: it may hold a password."""
+    """The base URL, normalised.
+
+    Raises ValueError; its message never repeats the URL, which may contain a password.
+    """
     if not _PRINTABLE.fullmatch(url):
         raise ValueError(f"holds spaces or characters outside ASCII; {_EXAMPLE}")
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise ValueError(f"is no valid address; {_EXAMPLE}") from None
+        raise ValueError(f"is not a valid address; {_EXAMPLE}") from None
     host = parts.hostname or ""
     if parts.scheme not in _PORTS or not host:
         raise ValueError(f"must begin with https:// (or http://) and a host; {_EXAMPLE}")
@@ -103,11 +112,11 @@ def normal_url(url: str, *, allow_http: bool) -> str:
         )
     if "?" in url or "#" in url:
         raise ValueError(
-            "must not hold a query (?) or a fragment (#); give what it says as provider.headers"
+            "must not hold a query (?) or a fragment (#); send these values as provider.headers"
         )
     address = _address(host)
     if address is None and not _HOST.fullmatch(host):
-        raise ValueError(f"names no valid host; {_EXAMPLE}")
+        raise ValueError(f"does not name a valid host; {_EXAMPLE}")
     if parts.scheme == "http" and not allow_http and not is_loopback(host):
         raise ValueError(
             "sends the key and the prompts unencrypted (plain http) to another machine; "
@@ -119,7 +128,7 @@ def normal_url(url: str, *, allow_http: bool) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine for certain: localhost, 127.0.0.0/8 or ::1."""
+    """Whether a host is certainly this machine: localhost, 127.0.0.0/8 or ::1."""
     address = _address(host)
     if address is None:
         return host == "localhost"
@@ -134,56 +143,67 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
 
 
 def api_key(job: Job) -> str | None:
-    """The key, stripped, from provider.api_key_file, else from the variable provider.api_key_env names; None for null.
+    """The API key: from provider.api_key_file, else from the variable that provider.api_key_env
+    names.
 
-    Raises AccountError naming the file or the variable, never the value, when it is missing, empty or no key.
+    None when provider.api_key_env is null. Raises AccountError when the key is missing, empty or
+    malformed; its message names the file or the variable, never the value.
     """
     provider = job.provider
     key: str | None
     if provider.api_key_file is not None:
         path = Path(os.path.abspath(job.folder / provider.api_key_file))
-        source, key, mend = f"the key file {path}", _key_from_file(path), "write the key into it"
+        source, key, fix = f"the key file {path}", _key_from_file(path), "write the key into it"
     elif provider.api_key_env is not None:
         name = provider.api_key_env
         source, key = f"the environment variable {name}", job.environ.get(name)
-        mend = f"export it, or put {name}=... into a .env file in the job's folder or above{job.env_note}"
+        fix = (
+            f"export it, or put {name}=... into a .env file in the job's folder or "
+            f"above{job.env_note}"
+        )
         if provider.base_url is not None:
-            mend += ", or set provider.api_key_env: null for a server without keys"
+            fix += ", or set provider.api_key_env: null for a server without keys"
         if key is None:
-            raise _unusable(f"{source} is not set", mend)
+            raise _unusable(f"{source} is not set", fix)
     else:
         return None
     key = key.strip()
     if not key:
-        raise _unusable(f"{source} is empty", mend)
+        raise _unusable(f"{source} is empty", fix)
     if not _PRINTABLE.fullmatch(key):
         raise _unusable(
-            f"{source} holds no key but spaces, line breaks or characters outside ASCII", mend
+            f"{source} holds spaces, line breaks or characters outside ASCII, so it is not a key",
+            fix,
         )
     return key
 
 
 def _key_from_file(path: Path) -> str:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would block, a device never end
+        if not stat.S_ISREG(
+            path.stat().st_mode
+        ):  # a pipe would block, and a device would never end
             raise _unusable(
-                f"the key file {path} is no regular file", "name a text file that holds the key"
+                f"the key file {path} is not a regular file", "name a text file that holds the key"
             )
         with path.open("rb") as file:
             return file.read(MAX_KEY_BYTES).decode("utf-8-sig", "replace")
     except OSError as error:
         reason = (error.strerror or "error").lower()
         raise _unusable(
-            f"the key file {path} cannot be read: {reason}", "mend that, or change api_key_file"
+            f"the key file {path} cannot be read: {reason}", "fix that, or change api_key_file"
         ) from None
 
 
-def _unusable(what: str, mend: str) -> AccountError:
-    return AccountError(f"{what}; {mend}, or try the job without a key: --simulate")
+def _unusable(problem: str, fix: str) -> AccountError:
+    return AccountError(f"{problem}; {fix}, or try the job without a key: --simulate")
 
 
 def merged_environment(folder: Path, environ: Mapping[str, str]) -> tuple[dict[str, str], str]:
-    """The environment over the first `.env` upward from a folder, and a note when that file is unreadable."""
+    """The environment, which wins over the nearest `.env` in the folder or above it.
+
+    The second value is a note, in brackets, when that file cannot be read; else empty.
+    """
     path = next((up / ".env" for up in (folder, *folder.parents) if _is_file(up / ".env")), None)
     if path is None:
         return dict(environ), ""
@@ -196,7 +216,7 @@ def merged_environment(folder: Path, environ: Mapping[str, str]) -> tuple[dict[s
             else (error.strerror or "error").lower()
         )
         return dict(environ), f" ({path} cannot be read: {reason})"
-    from dotenv import dotenv_values  # here, because most of a start-up is imports
+    from dotenv import dotenv_values  # here, because imports are most of the start-up time
 
     values = dotenv_values(stream=StringIO(text), interpolate=False)
     return {**{name: value for name, value in values.items() if value is not None}, **environ}, ""
@@ -205,5 +225,5 @@ def merged_environment(folder: Path, environ: Mapping[str, str]) -> tuple[dict[s
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a folder above that may not be searched
+    except OSError:  # a folder that we have no right to search
         return False

@@ -1,6 +1,6 @@
-"""The values a job may hold: what is checked beyond their type, and how the JSON Schema shows what a user may write.
+"""The values of a job: the checks beyond their types, and what the JSON Schema shows of these.
 
-A check raises ValueError with a sentence that follows the key's name, and never repeats what may be a secret.
+A check raises ValueError with a sentence that follows the key's name.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from batchgen.job.yaml_nodes import shorten
+from batchgen.job.positions import shorten
 
 MAX_COMBINATIONS = 10_000
-# What marks an output folder as simulated; no job may claim it for real answers.
+# The ending of simulated output folders; a job with real answers must not use it.
 SIMULATED = ".simulated"
 
 _NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}"
@@ -32,19 +32,14 @@ _DURATION = (
     r"(?=.)([0-9]{1,6}(\.[0-9]{1,6})?h)?([0-9]{1,6}(\.[0-9]{1,6})?m)?([0-9]{1,6}(\.[0-9]{1,6})?s)?"
 )
 _PERCENT = r"[0-9]{1,3}(\.[0-9]{1,6})?%"
-_VARIABLE = r"[A-Za-z_][A-Za-z0-9_]{0,99}"
-_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_BODY_HEADERS = frozenset(
-    {"content-length", "content-type", "transfer-encoding", "content-encoding"}
-)
-_SECRET_HEADERS = frozenset({"authorization", "api-key", "x-api-key", "cookie"})
 
 
 def folder_name(name: str) -> str:
-    """The name, safe as a folder's. Raises ValueError."""
+    """The name, which must be safe as the name of a folder. Raises ValueError."""
     if not re.fullmatch(_NAME, name):
         raise ValueError(
-            "must be 1 to 100 of the letters A-Z and a-z, digits . _ - and must not begin with a dot"
+            "must be 1 to 100 of the letters A-Z and a-z, digits . _ - and must not begin with "
+            "a dot"
         )
     if name.lower().endswith(SIMULATED):
         raise ValueError(f"must not end in {SIMULATED}, which marks simulated outputs")
@@ -77,27 +72,29 @@ def _encoding(name: str) -> str:
         "".encode(name)
     except (LookupError, UnicodeError, ValueError):
         raise ValueError(
-            "is no text encoding that Python knows; such as utf-8, utf-16, cp1252, shift_jis"
+            "is not a text encoding that Python knows; use one such as utf-8, utf-16, cp1252, "
+            "shift_jis"
         ) from None
     return name
 
 
 def _scalar(value: Any) -> Any:
     if not isinstance(value, str | int | float):
-        raise ValueError("a value of an axis is text, a number, true or false")
+        raise ValueError("a value of an axis must be text, a number, true or false")
     return value
 
 
 def _axis_name(name: str) -> str:
     if not name.isidentifier():
         raise ValueError(
-            "an axis is a column in templates: letters, digits and _, not beginning with a digit"
+            "an axis is a column in templates, so its name must be letters, digits and _, not "
+            "beginning with a digit"
         )
     return name
 
 
 def _axis(value: Any) -> Any:
-    """A number N as 1..N."""
+    """The values of an axis; a number N stands for 1..N."""
     if isinstance(value, bool) or not isinstance(value, int | list):
         raise ValueError(
             "must be a list of values, such as [German, French], or a number N for 1..N"
@@ -110,7 +107,10 @@ def _axis(value: Any) -> Any:
 
 
 def distinct(values: list[Any]) -> list[Any]:
-    """Values whose text differs: the text is what ids, tables and templates see."""
+    """The values, which must differ as text: ids, tables and templates see only their text.
+
+    Raises ValueError.
+    """
     seen: set[str] = set()
     for value in values:
         if str(value) in seen:
@@ -123,16 +123,18 @@ def few_combinations(matrix: dict[str, list[Any]]) -> dict[str, list[Any]]:
     total = math.prod(len(values) for values in matrix.values())
     if total > MAX_COMBINATIONS:
         raise ValueError(
-            f"every row would run {total:,} times; at most {MAX_COMBINATIONS:,} combinations are allowed"
+            f"every row would run {total:,} times; at most {MAX_COMBINATIONS:,} combinations "
+            "are allowed"
         )
     return matrix
 
 
 def unsendable(name: str, kind: str | None) -> str | None:
-    """Why a field of a request's body cannot be sent, whatever its value; None where it can."""
+    """Why a field of a request's body cannot be sent, whatever its value; None if it can."""
     if name == "stream":
         return "batchgen records whole answers and cannot stream"
-    # For pictures, background is their colour; elsewhere it asks for an answer to be fetched later.
+    # For image kinds, background is the colour behind the picture; for others, it asks the server
+    # to keep the answer.
     if name == "background" and kind not in ("image", "image_edit"):
         return "batchgen waits for each answer itself and cannot fetch it later"
     return None
@@ -156,7 +158,7 @@ def _usd(value: Any) -> Decimal:
 
 
 def _seconds(value: Any) -> float:
-    """Seconds of "4h", "1h30m" or a number."""
+    """A time such as "4h", "1h30m" or a number of seconds, as seconds. Raises ValueError."""
     seconds = 0.0
     if isinstance(value, int | float) and not isinstance(value, bool):
         seconds = float(value)
@@ -180,60 +182,22 @@ class MaxFailures:
     percent: bool
 
     def allows(self, failures: int, rows: int) -> bool:
-        """Whether so many failed and incomplete rows, of so many rows in scope, are within the limit."""
+        """Whether this many failed and incomplete rows, out of `rows` in scope, are within the
+        limit.
+        """
         return failures <= self.most(rows)
 
     def most(self, rows: int) -> int:
-        """How many rows of so many in scope may fail."""
+        """How many of `rows` in scope may fail."""
         return int(self.amount * rows / 100) if self.percent else int(self.amount)
 
 
-def _failure_limit(value: Any) -> MaxFailures:
+def _max_failures(value: Any) -> MaxFailures:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return MaxFailures(amount=Decimal(value), percent=False)
     if isinstance(value, str) and re.fullmatch(_PERCENT, value) and Decimal(value[:-1]) <= 100:
         return MaxFailures(amount=Decimal(value[:-1]), percent=True)
     raise ValueError('must be a percentage up to 100, such as "1%", or a whole number from 0')
-
-
-def _variable(name: str) -> str:
-    # A name this long, without a _ and with digits, is a key that was pasted into the wrong line.
-    pasted = len(name) >= 20 and "_" not in name and any(character.isdigit() for character in name)
-    if pasted or not re.fullmatch(_VARIABLE, name):
-        raise ValueError(
-            "must be the NAME of an environment variable that holds the key, such as OPENAI_API_KEY"
-        )
-    return name
-
-
-def _header_word(text: str) -> str:
-    if not re.fullmatch(r"[\x21-\x7e]+", text):
-        raise ValueError("must be printable ASCII without spaces")
-    return text
-
-
-def _header_name(name: str) -> str:
-    if name.lower() in _SECRET_HEADERS:
-        raise ValueError(
-            "a secret does not belong in a job file; name its environment variable in api_key_env"
-        )
-    if not _HEADER.fullmatch(name):
-        raise ValueError("is no valid name of an HTTP header")
-    if name.lower() in _BODY_HEADERS:
-        raise ValueError("says how each body is sent, and each body says that itself; remove it")
-    return name
-
-
-def _header_value(text: str) -> str:
-    if not re.fullmatch(r"[\x20-\x7e]*", text):
-        raise ValueError("must be printable ASCII on one line")
-    return text
-
-
-def _provider_name(name: str) -> str:
-    if name == "simulate":
-        raise ValueError("must not be simulate, which stands for the simulated API")
-    return name
 
 
 Text = Annotated[str, Field(min_length=1)]
@@ -264,9 +228,6 @@ Axis = Annotated[
     BeforeValidator(_axis),
     WithJsonSchema(_AXIS_SCHEMA),
 ]
-HeaderWord = Annotated[str, AfterValidator(_header_word)]
-HeaderName = Annotated[str, AfterValidator(_header_name)]
-HeaderValue = Annotated[str, AfterValidator(_header_value)]
 Name = Annotated[
     str, AfterValidator(folder_name), Field(json_schema_extra={"pattern": f"^{_NAME}$"})
 ]
@@ -277,8 +238,6 @@ Delimiter = Annotated[
 Encoding = Annotated[str, AfterValidator(_encoding)]
 AxisName = Annotated[str, AfterValidator(_axis_name)]
 RequestKey = Annotated[str, AfterValidator(_request_key)]
-Variable = Annotated[str, AfterValidator(_variable)]
-ProviderName = Annotated[str, Field(min_length=1), AfterValidator(_provider_name)]
 Duration = Annotated[
     float,
     BeforeValidator(_seconds),
@@ -293,7 +252,7 @@ Duration = Annotated[
 ]
 Failures = Annotated[
     MaxFailures,
-    BeforeValidator(_failure_limit),
+    BeforeValidator(_max_failures),
     WithJsonSchema(
         {
             "anyOf": [

@@ -1,13 +1,18 @@
-"""What is wrong with one row's request, and where in the job file it comes from."""
+"""The two errors of this room: a row that no request can be made of, and a template that cannot be
+rendered.
+"""
 
 from __future__ import annotations
 
-KeyPath = tuple[str | int, ...]
+from batchgen.job import KeyPath, dotted
 
 
 class RequestError(Exception):
-    """A row of which no request can be made. `key_path` is the place in the job file, or () where the row itself says what
-    is sent; `message` says why."""
+    """No request can be made of a row, for the reason in `message`.
+
+    `key_path` is the key of the job file that the problem comes from; () when the row itself is the
+    request.
+    """
 
     def __init__(self, key_path: KeyPath, message: str) -> None:
         self.key_path = key_path
@@ -15,8 +20,5 @@ class RequestError(Exception):
         super().__init__(f"{dotted(key_path)}: {message}" if key_path else message)
 
 
-def dotted(key_path: KeyPath) -> str:
-    """A key_path as people write it: `request.messages[0].content`."""
-    return "".join(
-        f"[{part}]" if isinstance(part, int) else f".{part}" for part in key_path
-    ).lstrip(".")
+class TemplateError(Exception):
+    """A template cannot be compiled, or cannot be rendered for one row; the text says why."""

@@ -1,6 +1,7 @@
-"""The job's strings as functions of a row's values, and the columns that they speak of.
+"""The job's strings as functions of a row's values, and the columns that they use.
 
-Only the job's own strings are templates; a row's text is a value in them and is never rendered itself.
+Only the job's own strings are templates. A row's text is a value in them and is never itself
+rendered.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ import jinja2
 from jinja2 import FunctionLoader, TemplateSyntaxError, meta, nodes
 from jinja2.exceptions import SecurityError, TemplateRuntimeError, UndefinedError
 
-from batchgen.requests.sandbox import MAX_TEXT, Environment, plain
+from batchgen.job import KeyPath
+from batchgen.requests.faults import TemplateError
+from batchgen.requests.filters import plain
+from batchgen.requests.metering import MAX_TEXT
+from batchgen.requests.sandbox import Environment
 
 _TAGS = re.compile(r"\{[{%].*?[%}]\}", re.DOTALL)
 _WHOLE = re.compile(r"\s*\{\{-?(.*?)-?\}\}\s*\Z", re.DOTALL)
@@ -24,14 +29,12 @@ Values = Mapping[str, Any]
 Render = Callable[[Values], Any]
 
 
-class TemplateError(Exception):
-    """A template that cannot be read or rendered; the text says why."""
-
-
 class Templates:
-    """Compiles the job's strings. `folder` is where `{% include %}` reads, `filters` what a job may use besides Jinja2's.
+    """Compiles the job's strings.
 
-    Each file is read once: what is looked through, what is rendered and what `included` tells are the same text.
+    `{% include %}` reads below `folder`. `filters` are offered besides Jinja2's. Each file is read
+    once, so that the text that is checked, rendered and returned by `included` is the same, even if
+    the file changes during a run.
     """
 
     def __init__(self, folder: Path, filters: Mapping[str, Callable[..., Any]]) -> None:
@@ -39,7 +42,8 @@ class Templates:
         self._read: dict[str, str] = {}
         self._environment = Environment(
             filters,
-            # Prompts speak of CSS, LaTeX and C; a comment mark in them is text.
+            # Prompts contain CSS, LaTeX and C, so Jinja2's comment marks must be ordinary text in
+            # them.
             comment_start_string="\x00{#",
             comment_end_string="#}\x00",
             loader=FunctionLoader(self._load),
@@ -53,8 +57,8 @@ class Templates:
     def _text(self, name: str) -> str:
         path = (self._folder / name).resolve()
         if not path.is_relative_to(self._folder) or not path.is_file():
-            raise TemplateRuntimeError(f"{name!r} is no file below the job's folder")
-        # .env and .git are no prompts; a link to one is none either.
+            raise TemplateRuntimeError(f"{name!r} is not a file below the job's folder")
+        # .env and .git hold secrets, so neither they nor links to them may become part of a prompt.
         if any(
             part.startswith(".")
             for part in (*PurePosixPath(name).parts, *path.relative_to(self._folder).parts)
@@ -74,17 +78,18 @@ class Templates:
     def compile(self, source: str) -> Render:
         """A string of the job as a function of a row's values.
 
-        One whole `{{ expression }}` keeps the expression's type; any other string gives text; a string without tags is
-        itself. Raises TemplateError here for its syntax, and in the function for what a row makes of it.
+        A string that is one whole `{{ expression }}` keeps the expression's type; any other string
+        gives text. Raises TemplateError for wrong syntax; the function raises it when the string
+        cannot be rendered for a row.
         """
         if "{{" not in source and "{%" not in source:
             return lambda values: source
-        source = _composed(source)
+        source = _in_nfc(source)
         try:
             expression = self._whole(source)
             if expression is not None:
                 whole = self._environment.compile_expression(expression, undefined_to_none=False)
-                return self._guarded(_looked_up(self._name(expression), whole))
+                return self._guarded(_direct_lookup(self._name(expression), whole))
             template = self._environment.from_string(source)
         except TemplateSyntaxError as error:
             raise TemplateError(_syntax(error, source)) from None
@@ -92,7 +97,7 @@ class Templates:
 
     def _guarded(self, render: Callable[[Values], Any]) -> Render:
         def guarded(values: Values) -> Any:
-            self._environment.start()
+            self._environment.meter.start()
             try:
                 result = plain(render(values))
             except (
@@ -138,13 +143,13 @@ class Templates:
         return node.name if isinstance(node, nodes.Name) else None
 
     def names(self, source: str) -> tuple[set[str], set[str]]:
-        """The bare names that a string speaks of, and the constants in its `row["..."]`; includes are followed."""
+        """The bare names in a string and the columns in its `row["..."]`, in its includes too."""
         bare: set[str] = set()
         of_row: set[str] = set()
         for text in (source, *self.included(source).values()):
-            tree = self._environment.parse(_composed(text))
+            tree = self._environment.parse(_in_nfc(text))
             bare |= meta.find_undeclared_variables(tree) - set(self._environment.globals)
-            # Where a loop or a `set` calls something else `row`, what it holds is not ours to know.
+            # When a loop or a `set` gives `row` another meaning, its keys are not columns.
             if not any(
                 name.name == "row" and name.ctx != "load" for name in tree.find_all(nodes.Name)
             ):
@@ -153,28 +158,72 @@ class Templates:
         return bare, of_row
 
     def included(self, source: str) -> dict[str, str]:
-        """The files that a string includes, however deep, by name. Raises Jinja2's TemplateError for one that cannot be."""
-        found: dict[str, str] = {}
-        left = [source]
-        while left:
-            for name in meta.find_referenced_templates(
-                self._environment.parse(_composed(left.pop()))
-            ):
-                if name is not None and name not in found:
-                    found[name] = self._load(name)
-                    left.append(found[name])
-        return found
+        """The texts of the files that a string includes, however deep, by name.
+
+        Raises jinja2.TemplateError.
+        """
+        texts: dict[str, str] = {}
+        pending = [source]
+        while pending:
+            tree = self._environment.parse(_in_nfc(pending.pop()))
+            for name in meta.find_referenced_templates(tree):
+                if name is not None and name not in texts:
+                    texts[name] = self._load(name)
+                    pending.append(texts[name])
+        return texts
 
 
-def _looked_up(name: str | None, render: Render) -> Render:
-    """Most strings are one column, and a row has it without being made a context of; the rest is for the template."""
+def compile_value(
+    value: Any, key_path: KeyPath, compile_text: Callable[[str, KeyPath], Render]
+) -> Render:
+    """A part of the request as a function of a row's values.
+
+    `compile_text` compiles one string. A string that renders to None drops its key or its item.
+    """
+    if isinstance(value, str):
+        return compile_text(value, key_path)
+    if isinstance(value, Mapping):
+        parts = {
+            name: compile_value(item, (*key_path, name), compile_text)
+            for name, item in value.items()
+        }
+        optional = {name for name, item in value.items() if isinstance(item, str)}
+        return lambda values: _rendered_mapping(parts, optional, values)
+    if isinstance(value, list):
+        items = [
+            (compile_value(item, (*key_path, n), compile_text), isinstance(item, str))
+            for n, item in enumerate(value)
+        ]
+        return lambda values: [
+            result
+            for render, optional in items
+            if (result := render(values)) is not None or not optional
+        ]
+    return lambda values: value
+
+
+def _rendered_mapping(
+    parts: Mapping[str, Render], optional: set[str], values: Values
+) -> dict[str, Any]:
+    body = {}
+    for name, render in parts.items():
+        value = render(values)
+        if value is not None or name not in optional:
+            body[name] = value
+    return body
+
+
+def _direct_lookup(name: str | None, render: Render) -> Render:
+    """A faster `render` for a string that is just one column, as most are: no template context has
+    to be built.
+    """
     if name is None:
         return render
     return lambda values: values[name] if name in values else render(values)
 
 
 def _of_row(item: nodes.Node) -> set[str]:
-    """The column that `row["x"]` or `row.x` names; none for anything else."""
+    """The column that `row["x"]` or `row.x` names; the empty set for anything else."""
     if not isinstance(item, nodes.Getitem | nodes.Getattr) or not isinstance(item.node, nodes.Name):
         return set()
     if item.node.name != "row":
@@ -189,13 +238,15 @@ def _of_row(item: nodes.Node) -> set[str]:
     )
 
 
-def _composed(source: str) -> str:
-    """The tags in NFC, as headers are: an umlaut typed on a Mac is the same column."""
+def _in_nfc(source: str) -> str:
+    """The source with its tags in NFC, as headers are: an umlaut that was typed decomposed names
+    the same column.
+    """
     return _TAGS.sub(lambda tag: unicodedata.normalize("NFC", tag[0]), source)
 
 
 def _syntax(error: TemplateSyntaxError, source: str) -> str:
-    """The parser's complaint, with the way out when a header with a space was written bare."""
+    """The parser's message, with a hint if a column with a space was written without `row[...]`."""
     bare = re.search(r"\{\{-?\s*([^\W\d]\w*(?:[ \-][\w()]+)+)\s*(?:\||-?\}\})", source)
     hint = f'; a column with a space is written {{{{ row["{bare[1]}"] }}}}' if bare else ""
     return f"template syntax, line {error.lineno} of this text: {error.message}{hint}"

@@ -17,7 +17,16 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from batchgen.errors import AccountError, InputError
-from batchgen.job import Job, api_key, connection, json_schema, load_job, with_prompts
+from batchgen.job import (
+    Job,
+    api_key,
+    connection,
+    json_schema,
+    load_job,
+    model,
+    sections,
+    with_prompts,
+)
 from batchgen.job.yaml_nodes import parse
 
 HEAD = "kind: chat\nprompts: {path: rows.csv}\nrequest: {model: m}\n"
@@ -237,7 +246,7 @@ def test_all_problems_at_once_sorted(tmp_path: Path) -> None:
         "6:3: limits.request_per_minute: unknown key; did you mean 'requests_per_minute'?",
         "7:16: limits.concurrency: must be a whole number, without quotes",
         "9:6: anchors (&name) are not allowed; write the value out, or quote the text",
-        "10:3: the key a stands here twice; the first is in line 9",
+        "10:3: the key a is here twice; the first is in line 9",
     ]
 
 
@@ -331,8 +340,8 @@ def test_refused_line(tmp_path: Path, line: str, said: str) -> None:
         ),
         ("{path: a, delimiter: ab}", "prompts.delimiter: must be one character"),
         ("{path: a, delimiter: '\"'}", "prompts.delimiter: must be one character"),
-        ("{path: a, encoding: utf-9}", "prompts.encoding: is no text encoding"),
-        ("{path: a, encoding: base64}", "prompts.encoding: is no text encoding"),
+        ("{path: a, encoding: utf-9}", "prompts.encoding: is not a text encoding"),
+        ("{path: a, encoding: base64}", "prompts.encoding: is not a text encoding"),
         ("{path: a, bad_rows: skip}", "prompts.bad_rows: must be refuse or fail"),
     ],
 )
@@ -372,11 +381,11 @@ def test_rows_that_are_requests_leave_nothing_to_the_job(tmp_path: Path) -> None
     assert load(tmp_path, head.replace("}", ", id: custom_id}")).prompts.id == "custom_id"
     body = "request: {stream: 1}\nmatrix: {a: 2}\nconversation: {id: x}\nlimts: {}\n"
     assert refusals(tmp_path, f"kind: chat\n{head.replace('}', ', id: sku}')}{body}") == [
-        "1:1: kind: the rows of openai-batch say it themselves; remove it",
+        "1:1: kind: the rows of openai-batch set it themselves; remove it",
         "2:52: prompts.id: the rows of openai-batch are named by custom_id; remove it",
-        "3:1: request: the rows of openai-batch say it themselves; remove it",
-        "4:1: matrix: the rows of openai-batch say it themselves; remove it",
-        "5:1: conversation: the rows of openai-batch say it themselves; remove it",
+        "3:1: request: the rows of openai-batch set it themselves; remove it",
+        "4:1: matrix: the rows of openai-batch set it themselves; remove it",
+        "5:1: conversation: the rows of openai-batch set it themselves; remove it",
         "6:1: limts: unknown key; did you mean 'limits'?",
     ]
 
@@ -429,7 +438,7 @@ def test_file_name_that_is_no_name(tmp_path: Path) -> None:
         ("a: {% if x %}y\n", "1:4: quote a value that begins with {{ or {%"),
         ('a: "\\q"\n', "1:6: unknown escape in double quotes"),
         ('a: "\\x4"\n', "1:7: unfinished escape"),
-        ('a: "\\Uffffffff"\n', "1:7: this escape is no character"),
+        ('a: "\\Uffffffff"\n', "1:7: this escape is not a character"),
         ("a: |x\n b\n", "1:5: after | or > the text starts on the next line"),
         ("a: !e!x y\n", "1:4: tags (!name) are not allowed"),
         ("a: \x07\n", "1:4: the character U+0007 is not allowed"),
@@ -461,8 +470,8 @@ def test_broken_yaml(tmp_path: Path, text: str | bytes, said: str) -> None:
         ("name: *a", "4:7: aliases (*name) are not allowed"),
         ("<<: {name: x}", "4:1: merge keys (<<) are not allowed"),
         ("? [a]\n: b", "4:3: a key must be text"),
-        ("kind: text", "4:1: the key kind stands here twice; the first is in line 1"),
-        ('"kind": text', "4:1: the key kind stands here twice; the first is in line 1"),
+        ("kind: text", "4:1: the key kind is here twice; the first is in line 1"),
+        ('"kind": text', "4:1: the key kind is here twice; the first is in line 1"),
         ('pricing: {"\\ud800": {input: 1}}', "4:11: half a surrogate pair"),
     ],
 )
@@ -534,7 +543,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     for path, said in (
         (tmp_path / "none.yaml", "there is no such file"),
         (tmp_path, "this is a folder"),
-        (tmp_path / "pipe", "this is no regular file"),
+        (tmp_path / "pipe", "this is not a regular file"),
         (Path(f"{tmp_path}/a\0b"), "cannot be read"),
         (tmp_path / ("x" * 300), "cannot be read"),
     ):
@@ -704,13 +713,13 @@ def test_connection_from_environment(tmp_path: Path) -> None:
         ("headers: {Cookie: x}", "4:22: provider.headers.Cookie: a secret does not belong"),
         (
             "headers: {Transfer-Encoding: chunked}",
-            "4:22: provider.headers.Transfer-Encoding: says how each body",
+            "4:22: provider.headers.Transfer-Encoding: describes the body",
         ),
         (
             "headers: {content-length: x}",
-            "4:22: provider.headers.content-length: says how each body",
+            "4:22: provider.headers.content-length: describes the body",
         ),
-        ("headers: {a b: x}", "4:22: provider.headers.'a b': is no valid name"),
+        ("headers: {a b: x}", "4:22: provider.headers.'a b': is not a valid name"),
         ('headers: {a: "x\\r\\nb: y"}', "4:25: provider.headers.a: must be printable ASCII"),
         ("name: simulate", "4:18: provider.name: must not be simulate"),
     ],
@@ -801,7 +810,7 @@ def test_key_file(tmp_path: Path) -> None:
         assert "CANARY" not in str(caught.value)
     key.unlink()
     os.mkfifo(key)
-    with pytest.raises(AccountError, match="no regular file"):
+    with pytest.raises(AccountError, match="not a regular file"):
         api_key(job)
 
 
@@ -877,16 +886,14 @@ def test_schema_shows_what_a_user_may_write() -> None:
 
 def test_every_section_has_words_for_its_keys() -> None:
     """An unknown key in any section finds its nearest name: the table of sections is complete."""
-    from batchgen.job import model, wording
-
-    sections = {
+    classes = {
         value
-        for value in vars(model).values()
+        for value in (*vars(sections).values(), model.Job)
         if isinstance(value, type)
         and issubclass(value, BaseModel)
-        and value not in (BaseModel, model.Section)
+        and value not in (BaseModel, sections.Section)
     }
-    assert sections == {*wording._SECTIONS.values(), model.Price}
+    assert classes == {*model._SECTIONS.values(), sections.Price}
 
 
 def test_jobs_are_frozen(tmp_path: Path) -> None:

@@ -746,7 +746,7 @@ def test_unknown_columns_in_includes_and_turns(tmp_path: Path) -> None:
         in problems(tmp_path, ["text"], request={**CHAT, "x": '{% include "a.md" %}'})[0]
     )
     assert (
-        "no file below"
+        "not a file below"
         in problems(tmp_path, ["text"], request={**CHAT, "x": '{% include "b.md" %}'})[0]
     )
     turns = {"model": "m", "messages": [{"role": "user", "content": "{{ turn }}"}]}
@@ -763,7 +763,7 @@ def test_files_that_rows_name_are_a_problem_of_the_job(tmp_path: Path) -> None:
         ("{% include text %}", "text in quotes"),
         ('{% include "outer.md" %}', "text in quotes"),
         ('{% include ".env" %}', "hidden"),
-        ('{% include "nope.md" %}', "no file below"),
+        ('{% include "nope.md" %}', "not a file below"),
     ):
         for header in (None, ["text"]):
             (found,) = problems(tmp_path, header, request={**CHAT, "user": source})

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.requests import sandbox
-from batchgen.requests.templates import TemplateError, Templates
+from batchgen.requests import metering
+from batchgen.requests.faults import TemplateError
+from batchgen.requests.templates import Templates
 
 ROW: dict[str, Any] = {
     "name": "Lamp",
@@ -98,6 +99,7 @@ def test_values(source: str, value: Any) -> None:
         ("{{ name | escape }}", "Lamp"),
         ("{{ '<中>' | tojson }}", '"<中>"'),
         ("{{ list | batch(1) }}", [[1], [2]]),
+        ("{{ list | slice(2) }}", [[1], [2]]),
         ("{{ list | join(', ') }}", "1, 2"),
         ("{{ [deep] | join(attribute='text') }}", "x"),
     ],
@@ -122,7 +124,7 @@ def test_only_plain_values_leave_a_template(source: str, value: Any) -> None:
 )
 def test_functions_are_no_values(source: str) -> None:
     """A method whose brackets were forgotten is an error, not "<built-in method>" in a prompt."""
-    assert "no text, number, list or object" in fault(source)
+    assert "not text, a number, a list or an object" in fault(source)
 
 
 @given(st.text())
@@ -277,7 +279,7 @@ def test_templates_are_bounded(source: str) -> None:
 
 def test_the_clock_ends_what_only_burns_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """P41 Few steps that each take long are ended by the processor's clock."""
-    monkeypatch.setattr(sandbox, "MAX_SECONDS", 0.1)
+    monkeypatch.setattr(metering, "MAX_SECONDS", 0.1)
     source = "{% for i in range(90000) %}{% if range(99999) | sum == 1 %}{% endif %}{% endfor %}"
     assert "seconds" in fault(source)
 
@@ -452,10 +454,10 @@ def test_what_a_template_makes_and_throws_away_is_weighed(monkeypatch: pytest.Mo
         "{% for i in range(9) %}{% set x = long ~ name %}{% endfor %}ok",
     )
     assert [rendered(one), rendered(many)] == ["ok", "ok"]
-    monkeypatch.setattr(sandbox, "MAX_TEXT", 1500)
+    monkeypatch.setattr(metering, "MAX_TEXT", 1500)
     assert "makes more than" in fault(one)
     assert rendered(many) == "ok"
-    monkeypatch.setattr(sandbox, "MAX_MADE", 5000)
+    monkeypatch.setattr(metering, "MAX_MADE", 5000)
     assert "makes more than" in fault(many)
 
 

@@ -1,0 +1,86 @@
+"""What one request can cost at the most, known before it is sent: bounds of its input and of its
+answers.
+
+A token is at least one byte of text, so a body's bytes bound its tokens, whatever the model's
+tokenizer. (JSON's own punctuation only makes the bound larger.)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from batchgen.kinds import Kind
+from batchgen.replies import count_inputs
+
+# Tokens that a chat message costs beyond its text (role, separators), at the most.
+MAX_MESSAGE_TOKENS = 16
+# Tokens that a picture shown to a model costs at the most: the highest known count is 2,833, and
+# 5,667 for each of up to eight tiles.
+# https://platform.openai.com/docs/guides/images-vision#calculating-costs
+MAX_PICTURE_TOKENS = 50_000
+# Tokens that such a picture usually costs.
+TYPICAL_PICTURE_TOKENS = 1_000
+
+# Canonical JSON escapes the quotes within a value, so a row's text never matches either pattern.
+_PICTURE_PART = re.compile(r'"type":"(?:image_url|input_image)"')
+_DATA_URL = re.compile(r'"(?:image_)?url":"data:image/[a-z]+;base64,[A-Za-z0-9+/=]*"')
+# What makes the server read more than the body: fields of the body, and parts of messages at any
+# depth.
+_STORED = ("previous_response_id", "conversation", "web_search_options")
+_STORED_PART = re.compile(r'"type":"(input_file|file|input_audio|item_reference)"|"(file_id)":"')
+# Types of tools that run at the caller; all others run at the server, which feeds their results
+# back to the model.
+_CALLER_TOOLS = frozenset({"function", "custom"})
+
+
+def input_bound(body: Mapping[str, Any], text: str) -> tuple[int, int]:
+    """The highest count of a body's input tokens, and the number of pictures in it.
+
+    `text` is its canonical JSON.
+    """
+    messages = body.get("messages")
+    data_urls = _DATA_URL.findall(text)
+    pictures = max(len(_PICTURE_PART.findall(text)), len(data_urls))
+    text_bytes = len(text.encode()) - sum(map(len, data_urls))
+    overhead = MAX_MESSAGE_TOKENS * (len(messages) if isinstance(messages, list) else 1)
+    return text_bytes + MAX_PICTURE_TOKENS * pictures + overhead, pictures
+
+
+def answer_bound(kind: Kind, body: Mapping[str, Any]) -> int | None:
+    """The highest count of output tokens, of all answers together; None without a cap."""
+    if not kind.has_output_tokens or kind.makes_images:
+        return 0
+    caps = [body[name] for name in kind.token_caps if body.get(name) is not None]
+    if not caps or not all(map(is_count, caps)):
+        return None
+    answers = max(count_of(body, "n"), count_of(body, "best_of"))
+    return int(max(caps)) * answers * count_inputs(body.get("prompt"))
+
+
+def unbounded_by(body: Mapping[str, Any], text: str) -> str | None:
+    """The first field that adds input which nobody can count beforehand; None if there is none.
+
+    Such fields are stored turns and prompts, files, sound, and tools that run at the server.
+    """
+    tools = body.get("tools")
+    if isinstance(tools, list) and any(
+        not isinstance(tool, Mapping) or tool.get("type") not in _CALLER_TOOLS for tool in tools
+    ):
+        return "tools"
+    if isinstance(body.get("prompt"), Mapping):
+        return "prompt"
+    field = next((name for name in _STORED if body.get(name) is not None), None)
+    part = _STORED_PART.search(text)
+    return field or (part and (part[1] or part[2])) or None
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value is a whole number above 0."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def count_of(body: Mapping[str, Any], name: str) -> int:
+    """How many answers a field such as `n` asks for; 1 when it is absent."""
+    return body[name] if is_count(body.get(name)) else 1
