@@ -110,6 +110,13 @@ class Limits:
         return self._buckets[key]
 
     def _wait(self, name: str, bucket: Bucket, amount: int, cost: Cost, now: float) -> float:
+        """Seconds until one limit admits a request; raises RefusalError if it never does.
+
+        name, bucket: the limit
+        amount: what the request takes of it
+        cost: all that the request takes
+        now: monotonic seconds
+        """
         # A limit below one request a minute still lets one through in its own time.
         if amount > max(bucket.per_minute, 1.0):
             raise _too_large(name, bucket, amount, cost)
@@ -140,6 +147,14 @@ def _headers(buckets: dict[str, Bucket], now: float) -> dict[str, str]:
 def _reached(
     name: str, wait: float, cost: Cost, buckets: dict[str, Bucket], now: float
 ) -> RefusalError:
+    """The refusal of a request above a limit.
+
+    name: of the limit
+    wait: seconds until a retry is admitted
+    cost: what the request takes
+    buckets: all limits of its key
+    now: monotonic seconds
+    """
     headers = _headers(buckets, now)
     headers[f"x-ratelimit-remaining-{name}"] = "0"
     headers["retry-after"] = str(max(1, math.ceil(wait)))

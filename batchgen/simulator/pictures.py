@@ -26,8 +26,12 @@ def draw(
 ) -> bytes:
     """A picture of `prompt` as encoded bytes, the same for the same arguments.
 
-    `size` is width and height in pixels, `seed` chooses the colours, `form` is png, webp or jpeg,
-    and `compression` (0 to 100, for webp and jpeg) is the API's `output_compression`.
+    prompt: its words are drawn
+    size: width and height in pixels
+    seed: chooses the colours
+    transparent: whether the ground is
+    form: png, webp or jpeg
+    compression: the API's `output_compression`, 0 to 100, for webp and jpeg
     """
     ground = _ground(size, seed, transparent=transparent)
     _write(ground, prompt, top=ground.height // 8, outlined=transparent)
@@ -47,9 +51,10 @@ def draw_edit(
 ) -> bytes:
     """The picture `first`, tinted where `mask` is transparent, with the prompt on its lower half.
 
-    The other parameters are those of `draw`.
+    first: the picture to edit
+    mask: has an alpha channel and the size of `first`; None without one
 
-    `mask` has an alpha channel and the size of `first`.
+    The other parameters are those of `draw`.
     """
     ground = _ground(size, seed, transparent=transparent)
     picture = first.convert("RGBA")

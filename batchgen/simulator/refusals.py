@@ -21,7 +21,15 @@ class RefusalError(Exception):
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """`kind` becomes the error's `type`; `headers` are sent besides the usual ones."""
+        """Make the answer.
+
+        status: of HTTP
+        message: for people
+        kind: the error's `type`
+        param: the parameter that is wrong
+        code: the error's code
+        headers: sent besides the usual ones
+        """
         super().__init__(message)
         self.status = status
         self.headers = dict(headers or {})

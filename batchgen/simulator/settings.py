@@ -15,19 +15,19 @@ class Settings:
 
     Raises InputError for a value out of bounds.
 
-    latency: seconds an answer takes, times a jitter of 0.75 to 1.25 drawn from the request; 0 or
-        more
+    latency: seconds that an answer takes, 0 or more, times a jitter of 0.75 to 1.25 drawn from the
+        request
     faults: share of the valid requests answered by a fault, 0 to 1
     fault_kinds: names out of FAULTS that `faults` draws from
     rpm, tpm, ipm: requests, tokens and images per minute for each key, above 0; None is without a
         limit
-    key: the bearer key that is asked for; None takes any, or none
-    hang: seconds a `hang` stays silent before it closes; 0 or more
+    key: the bearer key that a call must have; None accepts any, or none
+    hang: seconds that a `hang` stays silent before it closes; 0 or more
     seed: which requests meet which fault, and the order of a batch's output
-    batch_speed: seconds that a batch takes; 0: it is done when it is next asked about; None: 5 to
-        15, drawn by `seed`
-    batch_tokens: input tokens that a model's batches may hold, 1 or more, each until somebody was
-        told that it ended; None is without a limit
+    batch_speed: seconds that a batch takes; 0: it is done at the next poll; None: 5 to 15, drawn
+        by `seed`
+    batch_tokens: input tokens that the queue of a model holds, 1 or more; a batch leaves it when a
+        poll has seen its end; None is without a limit
     """
 
     latency: float = 0

@@ -10,7 +10,7 @@ LABEL = "[simulated]"
 ECHO = "ECHO:"
 POLICY = "[policy]"
 
-# What the API reserves for an answer whose length nobody bounded.
+# The tokens that the API reserves for an answer without a bound.
 UNBOUNDED_ANSWER = 16
 
 _QUOTED = 200

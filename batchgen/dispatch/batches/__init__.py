@@ -19,10 +19,10 @@ collect  fetches the result files of a completed, failed, the last status, and t
 close    makes members without an answer pending again    every answer that the server counts
 ```
 
-Nothing costs money before `create`. A run that dies between `upload` and the end of `create`
-leaves a batch on record without a batch id. The next run searches the server's list for its tag:
-it adopts the batch that it finds. If there certainly is none, it forgets the batch on record, and
-its requests are pending again. If that cannot be known, the run stops.
+Nothing costs money before `create`. If a run dies before the file id is on record, the next run
+forgets the batch, and its requests are pending again. If a run dies between the file id and the
+batch id, the next run searches the server's list for the tag: it adopts the batch that it finds,
+and forgets the one on record if there certainly is none. If that cannot be known, the run stops.
 
 ```text
 records.py      Batch, Member, MemberResult; BatchRecorder, which makes them durable

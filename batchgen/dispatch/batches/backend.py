@@ -177,11 +177,11 @@ class BatchBackend:
             raise unresponsive
 
     async def _cancel_one(self, batch: Batch) -> None:
-        found = await self._poller.find(batch, give_up=True)
-        if found is not None:
-            found = await self._registry.record_cancel_request(found)
-            await self._poller.request_cancel(found)
-            await self._poller.poll(found, give_up=True)
+        existing = await self._poller.find(batch, give_up=True)
+        if existing is not None:
+            existing = await self._registry.record_cancel_request(existing)
+            await self._poller.request_cancel(existing)
+            await self._poller.poll(existing, give_up=True)
 
     def _selected(self, ids: Collection[str]) -> list[Batch]:
         return [batch for batch in self._registry.open if not ids or batch.id in ids]

@@ -97,11 +97,11 @@ class BatchClient(RetryingClient):
                 return result
             await self.pause(result, spent)
             try:
-                found = await self.find(batch)
+                existing = await self.find(batch)
             except RequestRejectedError as rejected:
                 raise self.unknown_batch_error(rejected) from None
-            if found is not None:
-                return found
+            if existing is not None:
+                return existing
 
     def unknown_batch_error(self, rejected: RequestRejectedError) -> AccountError:
         """The error for a create of unknown outcome if the server does not tell what came of it."""
@@ -127,13 +127,13 @@ class BatchClient(RetryingClient):
         for search in range(SEARCHES):
             if search:
                 await self.sleep(BETWEEN_SEARCHES)
-            found = await self._search_list(batch)
-            if found is not None:
-                return found
+            existing = await self._search_list(batch)
+            if existing is not None:
+                return existing
         return None
 
     async def _search_list(self, batch: Batch) -> Json | None:
-        after, known = "", set[str]()
+        after, seen_ids = "", set[str]()
         for _ in range(MOST_PAGES):
             page = await self._get(f"/batches?limit={PAGE_SIZE}{after}", _is_list)
             batches = [each for each in page["data"] if isinstance(each, Mapping) and _has_id(each)]
@@ -145,10 +145,10 @@ class BatchClient(RetryingClient):
                     return each
             if page.get("has_more") is not True or _is_past(batches, batch.made_at - CLOCKS_APART):
                 return None
-            new = {each["id"] for each in batches} - known
+            new = {each["id"] for each in batches} - seen_ids
             if not new:
                 break
-            known |= new
+            seen_ids |= new
             after = f"&after={_quoted(batches[-1]['id'])}"
         message = "its list of batches has no end"
         raise RequestRejectedError(

@@ -69,9 +69,9 @@ class Poller:
         for batch in self._registry.open:
             # A batch that cannot be polled must not keep the others from being collected.
             try:
-                found = await self.find(batch)
-                if found is not None:
-                    await self.poll(found)
+                existing = await self.find(batch)
+                if existing is not None:
+                    await self.poll(existing)
             except ServerUnresponsiveError as error:
                 unresponsive = unresponsive or error
         self._full_polls += self._queue_is_full

@@ -127,7 +127,7 @@ def _number(value: Any) -> int | None:
 
 
 def _counts(value: Any) -> dict[str, int] | None:
-    """The counts of requests, as far as they are numbers; None if it is no object."""
+    """The counts of requests, as far as they are numbers; None for anything but an object."""
     if not isinstance(value, Mapping):
         return None
     counts = {name: _number(value.get(name)) for name in COUNTS}

@@ -197,7 +197,7 @@ class Submitter:
         self._progress.waiting_for = f"{_count(batch)} to be uploaded"
         try:
             if not self._list_checked:
-                # Without a list nobody could find out whether a create of unknown outcome worked.
+                # Only the list shows whether a create of unknown outcome worked.
                 await self._server.check_list()
                 self._list_checked = True
             file_id = await self._server.upload(file.path, batch)

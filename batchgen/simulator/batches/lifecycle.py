@@ -223,6 +223,13 @@ class Batches:
     async def _answer_up_to(
         self, due: int, batch: Batch, source: BinaryIO, output: BinaryIO, errors: BinaryIO
     ) -> None:
+        """Answer lines of a batch.
+
+        due: how many are answered afterwards
+        batch: whose lines they are
+        source: its input file
+        output, errors: its result files
+        """
         while batch.done < due:
             number = batch.turns[batch.done]
             task = task_at(source, batch.tasks.starts[number])
