@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from batchgen.dispatch.limits.gcra import (
+    SLOT,
     SPAN,
     WINDOW,
     Corrections,
@@ -93,7 +94,9 @@ class Limiter:
                 await self._renew(amount)
             self._left -= amount
             self._tat += amount * self._interval
-            await self._wait(amount)
+            seconds = max(self._lease.opens_at, self._tat - self._tolerance) - loop.time()
+            if seconds > 0:
+                await self._wait(seconds, amount)
             # While this process was stopped, others may have used its turn: queue again.
             if loop.time() <= self._lease.send_by + WINDOW / 2:
                 return
@@ -106,11 +109,11 @@ class Limiter:
         """
         now = asyncio.get_running_loop().time()
         until = self._lease.send_by if counted_until is None else counted_until
-        end = slot_end(now)
         # A count that is a little late costs a shared limit less than it would to correct it. In
         # memory a correction is cheap, and the limit is used to 99.8 % instead of 99.3 %.
-        if end == until or (end < until and self._source.is_shared):
+        if now <= until and (self._source.is_shared or until - now < SLOT):
             return until
+        end = slot_end(now)
         self._corrections.add(until, -amount)
         self._corrections.add(end, amount)
         self._publish_at(now + SPAN)
@@ -154,10 +157,8 @@ class Limiter:
         if leased.units > amount:
             self._publish_at(leased.take_by)
 
-    async def _wait(self, amount: float) -> None:
+    async def _wait(self, seconds: float, amount: float) -> None:
         """Wait until `amount` units of the lease may go; put them back when that is cancelled."""
-        loop = asyncio.get_running_loop()
-        seconds = max(self._lease.opens_at, self._tat - self._tolerance) - loop.time()
         try:
             while seconds > 0:
                 await asyncio.sleep(seconds)
