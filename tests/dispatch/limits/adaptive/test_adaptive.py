@@ -297,7 +297,7 @@ def test_a_server_without_a_limit_is_not_slowed(
         server = Limited([(0, None)], latency=latency)
 
         async def freely(backend: object) -> None:
-            backend._limiter._mode = "unlimited"  # type: ignore[attr-defined]
+            backend._adaptive._mode = "unlimited"  # type: ignore[attr-defined]
 
         run = simulate(
             requests(rows), server, concurrency=concurrency, during=None if modest else freely
