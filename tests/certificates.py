@@ -1,7 +1,8 @@
-"""Certificates made for these tests, which no system trusts: an authority's, and servers' (key first) that it signed.
+"""Certificates made for these tests, which no system trusts: an authority's, and servers' (key
+first) that it signed.
 
-They have every extension that Python 3.13 demands (ssl.VERIFY_X509_STRICT, RFC 5280), such as the authority's key usage.
-The authority's own key was not kept: to add a server, make all of them anew.
+They have every extension that Python 3.13 demands (ssl.VERIFY_X509_STRICT, RFC 5280), such as the
+authority's key usage. The authority's own key was not kept: to add a server, make all of them anew.
 """
 
 AUTHORITY = """\

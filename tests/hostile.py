@@ -1,4 +1,5 @@
-"""A server that does what servers should not: raw HTTP over asyncio streams, so that it can break off, lie, drip and hang."""
+"""A server that does what servers should not: raw HTTP over asyncio streams, so that it can break
+off, lie, drip and hang."""
 
 from __future__ import annotations
 
@@ -34,11 +35,12 @@ CHAT: dict[str, Any] = {
 
 @dataclass
 class Hostile:
-    """Answers the nth request (from 1) with `script(n)`; a behaviour that raises Gone, or closes, ends the connection."""
+    """Answers the nth request (from 1) with `script(n)`; a behaviour that raises Gone, or closes,
+    ends the connection."""
 
     script: Callable[[int], Behaviour]
     tls: Path | None = None
-    heard: list[bytes] = field(default_factory=list)
+    requests: list[bytes] = field(default_factory=list)
     connections: int = 0
     port: int = 0
     host: str = "127.0.0.1"
@@ -79,8 +81,8 @@ class Hostile:
         self.connections += 1
         try:
             while not writer.is_closing():
-                self.heard.append(await received(reader))
-                await self.script(len(self.heard))(writer)
+                self.requests.append(await received(reader))
+                await self.script(len(self.requests))(writer)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:

@@ -19,11 +19,12 @@ def connection(url: str, **parts: Any) -> Connection:
 
 @dataclass
 class Proxy:
-    """A proxy that leads every tunnel to `port` and answers what comes without one; `refusal` is what it answers instead."""
+    """A proxy that leads every tunnel to `port` and answers what comes without one; `refusal` is
+    what it answers instead."""
 
     port: int = 0
     refusal: bytes | None = None
-    heard: list[bytes] = field(default_factory=list)
+    requests: list[bytes] = field(default_factory=list)
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -44,12 +45,12 @@ class Proxy:
         self._tasks.add(task)
         try:
             while True:
-                self.heard.append(await received(reader))
+                self.requests.append(await received(reader))
                 if self.refusal is not None:
                     writer.write(self.refusal)
                     await writer.drain()
                     break
-                if self.heard[-1].startswith(b"CONNECT "):
+                if self.requests[-1].startswith(b"CONNECT "):
                     writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
                     await self._tunnel(reader, writer)
                     break
@@ -78,7 +79,7 @@ class Proxy:
 
     def authorizations(self) -> list[str]:
         """User and password of every request that came, decoded."""
-        lines = [line for head in self.heard for line in head.split(b"\r\n")]
+        lines = [line for head in self.requests for line in head.split(b"\r\n")]
         named = [
             line.partition(b" ")[2]
             for line in lines

@@ -20,7 +20,7 @@ from batchgen.dispatch.api.errors import _CODES, account_error, classify, error_
 from batchgen.dispatch.retry import OWN_THROTTLES, Policy, Spent
 
 
-def wire(body: Any) -> bytes:
+def encoded(body: Any) -> bytes:
     return body if isinstance(body, bytes) else json.dumps(body).encode()
 
 
@@ -37,7 +37,7 @@ def test_every_error_has_its_meaning(
     name: str, status: int, body: Any, headers: dict[str, str], meaning: str, reason: str
 ) -> None:
     """P18 The code before the status, in every shape that compatible servers send."""
-    failure = classify(status, wire(body), lower(headers))
+    failure = classify(status, encoded(body), lower(headers))
     assert (failure.meaning, failure.reason) == (meaning, reason)
     assert failure.message
 
@@ -72,7 +72,8 @@ def test_any_json_is_read_for_a_complaint(value: Any) -> None:
 
 
 def test_what_a_failed_response_names_is_known() -> None:
-    """P18 SDK contract: every code that a response with status "failed" can carry is in the table."""
+    """P18 SDK contract: every code that a response with status "failed" can carry is in the
+    table."""
     codes = set(get_args(ResponseError.model_fields["code"].annotation))
     assert codes
     assert codes <= set(_CODES)
@@ -86,7 +87,7 @@ def test_a_gateway_that_gave_up_may_have_cost_money() -> None:
 
 def test_details_are_kept() -> None:
     """P46 Status, code, request id, and the requests a minute that the reply names."""
-    body = wire({"error": {"message": "m", "code": 429, "type": "t"}})
+    body = encoded({"error": {"message": "m", "code": 429, "type": "t"}})
     failure = classify(
         429, body, {"x-request-id": "q", "x-ratelimit-limit-requests": "60", "retry-after": "3"}
     )
@@ -108,7 +109,7 @@ def test_a_nonsensical_ceiling_is_none(value: str) -> None:
     assert classify(429, b"", {"x-ratelimit-limit-requests": value}).ceiling is None
 
 
-# -- Retry-After --------------------------------------------------------------------------------------------------------
+# -- Retry-After -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,8 @@ def test_a_nonsensical_ceiling_is_none(value: str) -> None:
     ],
 )
 def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
-    """P22 Retry-After as seconds, milliseconds, date and nonsense; a date by the server's own clock where it tells."""
+    """P22 Retry-After as seconds, milliseconds, date and nonsense; a date by the server's own clock
+    where it tells."""
     assert retry_after(headers) == seconds
 
 
@@ -158,7 +160,7 @@ def test_any_retry_after_is_read(value: str) -> None:
     assert seconds is None or (0 <= seconds < math.inf)
 
 
-# -- the policy ---------------------------------------------------------------------------------------------------------
+# -- the policy ------------------------------------------------------------------------------------
 
 
 def failed(meaning: Any, reason: str = "x", **parts: Any) -> Failure:
@@ -192,7 +194,8 @@ def test_attempts_by_class(failure: Failure, attempts: int) -> None:
 
 
 def test_time_outs_count_among_themselves() -> None:
-    """P18 A row that met a 502 and a reset has not used up the one time that it is tried again after a time-out."""
+    """P18 A row that met a 502 and a reset has not used up the one time that it is tried again
+    after a time-out."""
     policy = Policy(attempts=6, max_wait=60)
     assert policy.should_retry(failed("timeout", "timeout"), Spent(attempts=5, timeouts=1))
     assert not policy.should_retry(failed("timeout", "timeout"), Spent(attempts=6, timeouts=1))
@@ -200,7 +203,8 @@ def test_time_outs_count_among_themselves() -> None:
 
 
 def test_throttling_of_one_row_alone_ends_it() -> None:
-    """P11 Throttled while others are answered, a row waits longer each time and ends; throttled like all, it never does."""
+    """P11 Throttled while others are answered, a row waits longer each time and ends; throttled
+    like all, it never does."""
     policy = Policy(attempts=6, max_wait=60)
     assert policy.should_retry(failed("throttled"), Spent(throttles=OWN_THROTTLES - 1))
     assert not policy.should_retry(failed("throttled"), Spent(throttles=OWN_THROTTLES))
@@ -217,7 +221,8 @@ def test_few_attempts_bound_every_class() -> None:
 
 
 def test_waits_grow_with_full_jitter() -> None:
-    """P24 Exponential, at most max_wait, anything from nothing on; what the server asks for is the least."""
+    """P24 Exponential, at most max_wait, anything from nothing on; what the server asks for is the
+    least."""
     policy = Policy(attempts=100, max_wait=20)
     for spent, most in ((1, 1), (2, 2), (3, 4), (5, 16), (50, 20)):
         waits = [policy.delay(failed("transient"), Spent(attempts=spent)) for _ in range(300)]

@@ -9,8 +9,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from batchgen.job import Job
-from batchgen.job import Price
+from batchgen.job import Job, Price
 from batchgen.kinds import KINDS
 
 PAGE = (Path(__file__).parent.parent.parent / "docs/job-file.md").read_text(encoding="utf-8")

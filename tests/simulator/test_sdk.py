@@ -1,4 +1,5 @@
-"""What batchgen relies on in the openai package and its transport, so that an upgrade that breaks it is found here."""
+"""What batchgen relies on in the openai package and its transport, so that an upgrade that breaks
+it is found here."""
 
 from __future__ import annotations
 
@@ -31,8 +32,8 @@ BODY = {"model": "gpt-5.6-luna", "messages": [{"role": "user", "content": "ECHO:
 
 def link(api: Simulator, **parts: Any) -> Connection:
     """A connection to a simulated API."""
-    given: dict[str, Any] = {"organization": None, "project": None, "headers": {}, **parts}
-    return Connection(base_url=api.url, provider_id=api.url, **given)
+    fields: dict[str, Any] = {"organization": None, "project": None, "headers": {}, **parts}
+    return Connection(base_url=api.url, provider_id=api.url, **fields)
 
 
 def request(**parts: Any) -> Request:
@@ -72,7 +73,8 @@ def test_post_takes_what_we_give() -> None:
 
 
 def test_cast_to_response_is_the_reply_itself() -> None:
-    """With `cast_to=httpx2.Response` the reply comes as it is: nothing is parsed, nothing of it is lost."""
+    """With `cast_to=httpx2.Response` the reply comes as it is: nothing is parsed, nothing of it is
+    lost."""
     with serving() as api:
         reply = sent(link(api), request())
     assert isinstance(reply, Reply)
@@ -82,14 +84,16 @@ def test_cast_to_response_is_the_reply_itself() -> None:
 
 @pytest.mark.parametrize("fault", ["429", "500", "503", "reset", "401"])
 def test_no_retries_of_its_own(fault: str) -> None:
-    """P46 With max_retries=0 one call is one request, whatever happens to it: retries are batchgen's, and are counted."""
+    """P46 With max_retries=0 one call is one request, whatever happens to it: retries are
+    batchgen's, and are counted."""
     log = recorded(lambda api: sent(link(api), request()), script=lambda info: fault)
     assert len(log) == 1
     assert log[0].headers.get("x-stainless-retry-count", "0") == "0"
 
 
 def test_no_idempotency_key_is_promised() -> None:
-    """The client sends no idempotency key, which is why a call may happen twice; should it do so one day, use it."""
+    """The client sends no idempotency key, which is why a call may happen twice; should it do so
+    one day, use it."""
     (received,) = recorded(lambda api: sent(link(api), request()))
     assert "idempotency-key" not in received.headers
 
@@ -105,9 +109,10 @@ def test_the_headers_that_a_job_names() -> None:
     assert received.body == BODY
 
 
-def lines(heard: bytes) -> tuple[bytes, set[bytes], bytes]:
-    """A request as it came over the wire: its first line, its headers but for the connection's own, its body."""
-    head, _, body = heard.partition(b"\r\n\r\n")
+def lines(raw_request: bytes) -> tuple[bytes, set[bytes], bytes]:
+    """A request as it came over the wire: its first line, its headers but for the connection's own,
+    its body."""
+    head, _, body = raw_request.partition(b"\r\n\r\n")
     first, *headers = head.split(b"\r\n")
     named = [line.partition(b":") for line in headers]
     return (
@@ -122,8 +127,8 @@ def lines(heard: bytes) -> tuple[bytes, set[bytes], bytes]:
 def test_plain_json_goes_out_as_the_client_would_send_it(
     monkeypatch: pytest.MonkeyPatch, endpoint: str, proxied: bool
 ) -> None:
-    """What is sent on a prepared route is, to the byte, what the client sends itself: method, path, headers, body; also
-    through a proxy, and also for the second request."""
+    """What is sent on a prepared route is, to the byte, what the client sends itself: method, path,
+    headers, body; also through a proxy, and also for the second request."""
     body = {
         "model": "m",
         "x": [1.0, 1e100, None, True],
@@ -137,22 +142,22 @@ def test_plain_json_goes_out_as_the_client_would_send_it(
                 monkeypatch.setenv(
                     name, server.url.replace("http://", "http://user:word@") if proxied else ""
                 )
-            place = Connection(
+            address = Connection(
                 base_url="http://localhost:9/a b" if proxied else f"{server.url}/a b",
                 provider_id="x",
                 organization="org-1",
                 project=None,
                 headers={"X-Team": "shop", "OpenAI-Beta": "x"},
             )
-            async with Client(place, KEY, connections=1) as client:
+            async with Client(address, KEY, connections=1) as client:
                 for _ in range(2):
                     assert isinstance(
                         await client.post(request(endpoint=endpoint, body=body)), Reply
                     )
                 await client._sdk_post(endpoint, body)
-            return server.heard
+            return server.requests
 
-    first, second, own = (lines(heard) for heard in asyncio.run(run()))
+    first, second, own = (lines(raw_request) for raw_request in asyncio.run(run()))
     for mine, theirs in zip((*first, *second), (*own, *own), strict=True):
         assert mine == theirs
     assert own[0].startswith(b"POST http://localhost:9/a%20b/" if proxied else b"POST /v1/a%20b/")
@@ -160,15 +165,16 @@ def test_plain_json_goes_out_as_the_client_would_send_it(
 
 
 def test_a_route_is_prepared_anew_after_a_401() -> None:
-    """What the client says of itself is not kept beyond a refusal of it; other refusals prove nothing of the kind."""
+    """What the client says of itself is not kept beyond a refusal of it; other refusals prove
+    nothing of the kind."""
     statuses = [200, 400, 401, 200]
 
     async def run() -> list[bool]:
         async with Hostile(lambda n: http(statuses[n - 1], b"{}")) as server:
-            place = Connection(
+            address = Connection(
                 base_url=server.url, provider_id="x", organization=None, project=None, headers={}
             )
-            async with Client(place, KEY, connections=1) as client:
+            async with Client(address, KEY, connections=1) as client:
                 return [bool(await client.post(request()) and client._routes) for _ in statuses]
 
     assert asyncio.run(run()) == [True, True, False, True]
@@ -176,7 +182,8 @@ def test_a_route_is_prepared_anew_after_a_401() -> None:
 
 @pytest.mark.parametrize("name", ["Authorization", "authorization"])
 def test_the_headers_that_no_job_names(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """OPENAI_CUSTOM_HEADERS, which the client would add to every request, is silenced; the key's header stays ours."""
+    """OPENAI_CUSTOM_HEADERS, which the client would add to every request, is silenced; the key's
+    header stays ours."""
     monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", f"X-Sneaky: 1\nX-More: 2\n{name}: Bearer sk-other")
     (received,) = recorded(lambda api: sent(link(api), request()))
     assert not {"x-sneaky", "x-more"} & set(received.headers)
@@ -192,7 +199,8 @@ def test_a_server_without_keys_gets_none(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_an_edit_is_multipart() -> None:
-    """Files go as form fields under the names that the API reads, with file name and type; the rest as plain fields."""
+    """Files go as form fields under the names that the API reads, with file name and type; the rest
+    as plain fields."""
     content = PICTURE.read_bytes()
     upload = {
         "path": str(PICTURE),
@@ -214,19 +222,19 @@ def test_an_edit_is_multipart() -> None:
 
 
 def test_no_private_name_is_used() -> None:
-    """The package imports no private module or name of openai, httpx2 or aiohttp, so that any newer release may change them."""
-    private = re.compile(
-        r"\b(openai|httpx2|httpcore2|aiohttp)(\.\w+)*\._|from (openai|httpx2|aiohttp)\S* import .*\b_"
-    )
+    """The package imports no private module or name of openai, httpx2 or aiohttp, so that any newer
+    release may change them."""
+    libraries = "openai|httpx2|httpcore2|aiohttp"
+    private = re.compile(rf"\b({libraries})(\.\w+)*\._|from ({libraries})\S* import .*\b_")
     for path in sorted(Path(batchgen.__file__).parent.rglob("*.py")):
-        found = [
-            line for line in path.read_text(encoding="utf-8").splitlines() if private.search(line)
-        ]
-        assert not found, f"{path.name} uses a private name of a library: {found[0]}"
+        lines = path.read_text(encoding="utf-8").splitlines()
+        uses = [line for line in lines if private.search(line)]
+        assert not uses, f"{path.name} uses a private name of a library: {uses[0]}"
 
 
 def test_a_copied_client_sends_through_another_http_client() -> None:
-    """`AsyncOpenAI.copy(http_client=...)`, which records a route, keeps headers and URL and sends nothing itself."""
+    """`AsyncOpenAI.copy(http_client=...)`, which records a route, keeps headers and URL and sends
+    nothing itself."""
     requests: list[httpx2.Request] = []
 
     def record(request: httpx2.Request) -> httpx2.Response:
@@ -252,7 +260,8 @@ def test_a_copied_client_sends_through_another_http_client() -> None:
 
 
 def test_a_status_error_holds_its_response() -> None:
-    """Refusals come as APIStatusError with the whole response, from which the failure is classified."""
+    """Refusals come as APIStatusError with the whole response, from which the failure is
+    classified."""
     assert issubclass(openai.APIStatusError, openai.APIError)
     with serving(script=lambda info: "400_policy") as api:
         failure = sent(link(api), request())

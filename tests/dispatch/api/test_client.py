@@ -1,4 +1,5 @@
-"""Every misbehaviour of a server, over the real transport: each ends as the right class of failure and nothing is raised."""
+"""Every misbehaviour of a server, over the real transport: each ends as the right class of failure
+and nothing is raised."""
 
 from __future__ import annotations
 
@@ -59,14 +60,14 @@ def connection(url: str, **parts: Any) -> Connection:
 
 async def call(
     url: str,
-    given: Request | None = None,
+    sent: Request | None = None,
     *,
     seconds: float = 20,
     direct: bool = True,
-    ledger: Memory | None = None,
+    recorder: Memory | None = None,
 ) -> AttemptResult:
     """One call, as the backend makes it."""
-    given = given or request("r", body=MESSAGES)
+    sent = sent or request("r", body=MESSAGES)
     admission = Admission(
         requests=None, tokens=None, pictures=None, budgets=[], prices=PRICES, clock=now
     )
@@ -84,15 +85,15 @@ async def call(
         )
         attempts = AttemptRunner(
             transport=client,
-            recorder=ledger or Memory(Run()),
+            recorder=recorder or Memory(Run()),
             prices=PRICES,
             admission=admission,
             watchdog=watchdog,
             clock=now,
         )
-        ticket = await admission.admit(given)
+        permit = await admission.admit(sent)
         async with watchdog:
-            return await attempts.run(given, ticket, number=1, ready_at=now())
+            return await attempts.run(sent, permit, number=1, ready_at=now())
 
 
 def result(behaviour: Behaviour, *args: Any, **parts: Any) -> Any:
@@ -105,7 +106,7 @@ def result(behaviour: Behaviour, *args: Any, **parts: Any) -> Any:
     return asyncio.run(run())
 
 
-# -- error answers ------------------------------------------------------------------------------------------------------
+# -- error answers ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_an_error_answer(
     failure = result(http(status, body, headers))
     assert isinstance(failure, Failure)
     assert (failure.meaning, failure.reason) == (meaning, reason)
-    assert "told" in failure.message or b"told" not in (
+    assert "expected" in failure.message or b"told" not in (
         body if isinstance(body, bytes) else str(body).encode()
     )
 
@@ -158,14 +159,16 @@ def test_retry_after_over_the_wire(headers: dict[str, str], seconds: float | Non
 
 
 def test_odd_answers_that_are_answers() -> None:
-    """P18 P28 NaN beside the answer, a lone surrogate or NUL in it, unknown fields, gzip: paid for, and kept."""
-    text = b'{"choices": [{"message": {"content": "\\ud800\\u0000"}, "logprobs": NaN}], "new": {"field": 1}}'
+    """P18 P28 NaN beside the answer, a lone surrogate or NUL in it, unknown fields, gzip: paid for,
+    and kept."""
+    choice = b'{"message": {"content": "\\ud800\\u0000"}, "logprobs": NaN}'
+    text = b'{"choices": [' + choice + b'], "new": {"field": 1}}'
     received = result(http(200, text))
     assert isinstance(received, Received)
     assert received.answer.choices[0].text == "\ud800\x00"
 
 
-# -- connections --------------------------------------------------------------------------------------------------------
+# -- connections -----------------------------------------------------------------------------------
 
 
 def ended(url: str, **parts: Any) -> Failure:
@@ -226,10 +229,10 @@ def test_a_certificate_that_nobody_trusts(tmp_path: Path) -> None:
 
     async def run() -> Any:
         async with Hostile(lambda n: ok(), tls=pem) as server:
-            return (await call(server.url)).result, server.heard
+            return (await call(server.url)).result, server.requests
 
-    failure, heard = asyncio.run(run())
-    assert (failure.meaning, failure.reason, heard) == ("network", "tls", [])
+    failure, raw_request = asyncio.run(run())
+    assert (failure.meaning, failure.reason, raw_request) == ("network", "tls", [])
 
 
 def test_a_trust_store_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +249,8 @@ def test_a_trust_store_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_proxies_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """P18 HTTP_PROXY is used, a dead one is called by its name, and NO_PROXY and `direct` leave it out."""
+    """P18 HTTP_PROXY is used, a dead one is called by its name, and NO_PROXY and `direct` leave it
+    out."""
     for name in (
         "http_proxy",
         "HTTPS_PROXY",
@@ -289,7 +293,7 @@ def test_a_server_that_reads_nothing() -> None:
     assert asyncio.run(run()).meaning == "timeout"
 
 
-# -- what never leaves --------------------------------------------------------------------------------------------------
+# -- what never leaves -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -300,12 +304,12 @@ def test_redirects_are_not_followed(status: int) -> None:
         async with Hostile(lambda n: ok()) as other:
             there = http(status, b"", {"Location": f"{other.url}/chat/completions"})
             async with Hostile(lambda n: there) as server:
-                return (await call(server.url)).result, other.connections, server.heard
+                return (await call(server.url)).result, other.connections, server.requests
 
-    failure, connections, heard = asyncio.run(run())
+    failure, connections, raw_request = asyncio.run(run())
     assert (failure.meaning, failure.reason) == ("account", "redirect")
-    assert (connections, len(heard)) == (0, 1)
-    assert b"the prompt" in heard[0]
+    assert (connections, len(raw_request)) == (0, 1)
+    assert b"the prompt" in raw_request[0]
 
 
 def test_a_picture_behind_a_link_is_not_fetched() -> None:
@@ -320,14 +324,14 @@ def test_a_picture_behind_a_link_is_not_fetched() -> None:
         async with Hostile(lambda n: ok()) as other:
             reply = http(200, {"data": [{"url": f"{other.url}/p.png"}]})
             async with Hostile(lambda n: reply) as server:
-                given = request(
+                sent = request(
                     "r",
                     endpoint="/images/generations",
                     body={"model": "m", "prompt": "p"},
                     pictures=1,
                 )
                 return (
-                    await call(server.url, given, ledger=Pictures(Run()))
+                    await call(server.url, sent, recorder=Pictures(Run()))
                 ).result, other.connections
 
     failure, connections = asyncio.run(run())
@@ -346,8 +350,8 @@ def test_a_key_in_a_message_is_redacted() -> None:
 
 
 def test_a_key_in_an_answer_is_not_kept() -> None:
-    """P40 A server that sends the key back with an answer, in a header or in the text, finds it neither in the journal nor in
-    a table; an answer without it is kept as it came."""
+    """P40 A server that sends the key back with an answer, in a header or in the text, finds it
+    neither in the journal nor in a table; an answer without it is kept as it came."""
 
     async def replies() -> list[Any]:
         behaviours = [http(200, {**CHAT, "id": KEY}, {"X-Request-Id": f"req-{KEY}"}), ok()]
@@ -357,39 +361,41 @@ def test_a_key_in_an_answer_is_not_kept() -> None:
         ):
             return [await client.post(request("r", body=MESSAGES)) for _ in behaviours]
 
-    told, plain = asyncio.run(replies())
-    assert KEY not in str(told)
-    assert json.loads(told.body) == {**CHAT, "id": "[key]"}
-    assert told.headers["x-request-id"].startswith("req-")
+    expected, plain = asyncio.run(replies())
+    assert KEY not in str(expected)
+    assert json.loads(expected.body) == {**CHAT, "id": "[key]"}
+    assert expected.headers["x-request-id"].startswith("req-")
     assert json.loads(plain.body) == CHAT
 
 
 @pytest.mark.parametrize("cut", [480, 490, 495, 499])
 def test_a_key_at_the_cut_is_redacted_whole(cut: int) -> None:
-    """P40 A message is redacted before it is cut, so that no half of a key is left; so is a page that is no JSON."""
-    told = ({"error": {"message": "x" * cut + KEY}}, "x" * cut + KEY)
-    for behaviour in (*(http(500, body) for body in told), http(200, told[1])):
+    """P40 A message is redacted before it is cut, so that no half of a key is left; so is a page
+    that is no JSON."""
+    expected = ({"error": {"message": "x" * cut + KEY}}, "x" * cut + KEY)
+    for behaviour in (*(http(500, body) for body in expected), http(200, expected[1])):
         assert KEY[:10] not in result(behaviour).message
 
 
 def test_what_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """P40 P43 The key as a bearer, the job's headers, no more than was asked for from the environment."""
+    """P40 P43 The key as a bearer, the job's headers, no more than was asked for from the
+    environment."""
     monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Stray: secret")
     monkeypatch.setenv("OPENAI_ORG_ID", "stray-org")
     monkeypatch.setenv("OPENAI_PROJECT_ID", "stray-project")
 
     async def run() -> Any:
         async with Hostile(lambda n: ok()) as server:
-            place = connection(
+            named = connection(
                 server.url, organization="org", project="proj", headers={"X-Mine": "1"}
             )
-            async with Client(place, KEY, connections=1, direct=True) as client:
+            async with Client(named, KEY, connections=1, direct=True) as client:
                 await client.post(request("r", body=MESSAGES))
             async with Client(connection(server.url), None, connections=1, direct=True) as client:
                 await client.post(request("r", body=MESSAGES))
-            return server.heard
+            return server.requests
 
-    first, second = (heard.lower() for heard in asyncio.run(run()))
+    first, second = (raw_request.lower() for raw_request in asyncio.run(run()))
     assert f"authorization: bearer {KEY}".encode() in first
     assert b"x-mine: 1" in first
     assert b"openai-organization: org" in first
@@ -401,7 +407,7 @@ def test_what_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_upload_that_changed_is_not_sent(tmp_path: Path) -> None:
     """P36 Neither one that is gone: the row fails, and no server was called."""
     path = tmp_path / "a.png"
-    given = request(
+    sent = request(
         "r",
         endpoint="/images/edits",
         body={"model": "m", "prompt": "p"},
@@ -412,18 +418,19 @@ def test_an_upload_that_changed_is_not_sent(tmp_path: Path) -> None:
     for content in (None, b"other"):
         if content:
             path.write_bytes(content)
-        failure = ended(f"http://127.0.0.1:{free_port()}/v1", given=given)
+        failure = ended(f"http://127.0.0.1:{free_port()}/v1", sent=sent)
         assert (failure.meaning, failure.reason, failure.may_be_billed) == ("row", "input", False)
         assert "a.png" in failure.message
 
 
 def test_a_prompt_that_cannot_be_encoded_is_a_failure() -> None:
-    """P18 What the libraries raise before anything is sent is a failure of the row's, not a crash."""
+    """P18 What the libraries raise before anything is sent is a failure of the row's, not a
+    crash."""
     failure = result(ok(), request("r", body={**MESSAGES, "user": "\ud800"}))
     assert isinstance(failure, Failure)
 
 
-# -- every exception ----------------------------------------------------------------------------------------------------
+# -- every exception -------------------------------------------------------------------------------
 
 
 def family(root: type[BaseException]) -> set[type[BaseException]]:
@@ -437,15 +444,15 @@ def made(kind: type[BaseException]) -> BaseException:
     answered = httpx2.Response(418, request=asked, content=b"told")
     info = SimpleNamespace(real_url="http://h/v1")
     ways: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
-        (("told",), {}),
+        (("expected",), {}),
         ((), {}),
-        (("told",), {"request": asked, "response": answered}),
-        (("told",), {"response": answered, "body": None}),
-        (("told", asked), {"body": None}),
+        (("expected",), {"request": asked, "response": answered}),
+        (("expected",), {"response": answered, "body": None}),
+        (("expected", asked), {"body": None}),
         ((), {"request": asked}),
         ((answered, None), {}),
-        ((where, OSError(1, "told")), {}),
-        (("/path", where, OSError(1, "told")), {}),
+        ((where, OSError(1, "expected")), {}),
+        (("/path", where, OSError(1, "expected")), {}),
         ((info, ()), {}),
         ((b"a", b"b", "h", 1), {}),
         ((), {"completion": SimpleNamespace(usage=None)}),
@@ -458,7 +465,7 @@ def made(kind: type[BaseException]) -> BaseException:
         except Exception:
             continue
         return error
-    return kind.__new__(kind, "told")
+    return kind.__new__(kind, "expected")
 
 
 FOREIGN = sorted(
@@ -474,7 +481,8 @@ FOREIGN = sorted(
 
 @pytest.mark.parametrize("kind", FOREIGN, ids=lambda kind: f"{kind.__module__}.{kind.__qualname__}")
 def test_every_foreign_exception_is_a_failure(kind: type[BaseException]) -> None:
-    """P18 SDK contract: no exception class of openai, aiohttp or httpx2 comes out, bare or as the SDK wraps it."""
+    """P18 SDK contract: no exception class of openai, aiohttp or httpx2 comes out, bare or as the
+    SDK wraps it."""
     error = made(kind)
 
     async def run() -> Any:
@@ -507,10 +515,10 @@ def test_cancelling_a_call_cancels_it() -> None:
     """P14 A call that is abandoned ends at once, and leaves no connection behind."""
 
     async def run() -> None:
-        heard = asyncio.Event()
+        raw_request = asyncio.Event()
 
         def hang(n: int) -> Behaviour:
-            heard.set()
+            raw_request.set()
             return raw(b"", then="hang")
 
         async with (
@@ -518,7 +526,7 @@ def test_cancelling_a_call_cancels_it() -> None:
             Client(connection(server.url), KEY, connections=1, direct=True) as client,
         ):
             task = asyncio.create_task(client.post(request("r", body=MESSAGES)))
-            await heard.wait()
+            await raw_request.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -526,7 +534,7 @@ def test_cancelling_a_call_cancels_it() -> None:
     asyncio.run(run())
 
 
-# -- size ---------------------------------------------------------------------------------------------------------------
+# -- size ------------------------------------------------------------------------------------------
 
 
 def test_a_large_reply_that_is_true_is_read() -> None:
@@ -544,10 +552,10 @@ def test_a_large_reply_that_is_true_is_read() -> None:
 @pytest.mark.parametrize("endpoint", ["/chat/completions", "/images/generations"])
 def test_a_reply_beyond_its_bound(endpoint: str) -> None:
     """P20 A bomb is not unpacked, for pictures neither, and a text beyond 32 MiB is not read."""
-    given = request("r", endpoint=endpoint, body=MESSAGES)
-    assert "larger than" in result(bomb(), given).message
+    sent = request("r", endpoint=endpoint, body=MESSAGES)
+    assert "larger than" in result(bomb(), sent).message
     if endpoint == "/chat/completions":
-        assert "larger than 32 MiB" in result(http(200, b" " * (33 << 20)), given).message
+        assert "larger than 32 MiB" in result(http(200, b" " * (33 << 20)), sent).message
 
 
 @pytest.mark.parametrize(
@@ -556,7 +564,8 @@ def test_a_reply_beyond_its_bound(endpoint: str) -> None:
 def test_file_descriptors_are_enough(
     monkeypatch: pytest.MonkeyPatch, hard: int, workers: int
 ) -> None:
-    """P15 Under `ulimit -n 256` the limit is raised as far as it goes, or the concurrency capped by it."""
+    """P15 Under `ulimit -n 256` the limit is raised as far as it goes, or the concurrency capped by
+    it."""
     limits = [256, hard]
     monkeypatch.setattr(resource, "getrlimit", lambda kind: tuple(limits))
     monkeypatch.setattr(
@@ -566,7 +575,7 @@ def test_file_descriptors_are_enough(
     assert available_connections(10) == 10
 
 
-# -- the whole command --------------------------------------------------------------------------------------------------
+# -- the whole command -----------------------------------------------------------------------------
 
 
 @contextmanager
@@ -581,16 +590,17 @@ def hostile(script: Any) -> Iterator[Hostile]:
 
 
 def test_a_run_through_every_passing_fault(lab: Lab) -> None:
-    """P18 Each broken answer once, then a true one: every row is answered, and the junk is nowhere in the table."""
+    """P18 Each broken answer once, then a true one: every row is answered, and the junk is nowhere
+    in the table."""
     faults = [each[1] for each in BROKEN if each[2] != "timeout" and each[0] != "gzip bomb"] + [
         dripping()
     ]
     seen: set[int] = set()
 
     def script(n: int) -> Behaviour:
-        told = re.search(rb"ECHO:answer (\d+)", server.heard[n - 1])
-        assert told
-        row = int(told[1])
+        expected = re.search(rb"ECHO:answer (\d+)", server.requests[n - 1])
+        assert expected
+        row = int(expected[1])
         if row in seen or row > len(faults):
             return ok(f"true {row}")
         seen.add(row)
@@ -608,7 +618,7 @@ def test_a_run_through_every_passing_fault(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "code", "told"),
+    ("behaviour", "code", "expected"),
     [
         (
             http(401, {"error": {"message": f"Incorrect API key provided: {KEY}"}}),
@@ -623,14 +633,14 @@ def test_a_run_through_every_passing_fault(lab: Lab) -> None:
     ],
     ids=["key", "quota", "wait", "redirect", "not found", "refusal"],
 )
-def test_a_run_that_stops(lab: Lab, behaviour: Behaviour, code: int, told: str) -> None:
+def test_a_run_that_stops(lab: Lab, behaviour: Behaviour, code: int, expected: str) -> None:
     """P17 P23 The exit code and one sentence; few calls, nothing of the key."""
     with hostile(lambda n: behaviour) as server:
         done = lab.run("run", lab.job(server.url, rows=200, limits={"concurrency": 4}))
     assert done.returncode == code, done.stdout + done.stderr
-    assert told in done.stdout + done.stderr
+    assert expected in done.stdout + done.stderr
     assert KEY not in done.stdout + done.stderr
-    assert len(server.heard) <= 30
+    assert len(server.requests) <= 30
 
 
 # Between the test and the run: a process's peak starts with that of the process which started it.
@@ -651,7 +661,7 @@ def test_a_bomb_costs_no_memory(lab: Lab) -> None:
             command, env=lab.environ(), capture_output=True, text=True, check=True
         )
     code, peak = map(int, done.stdout.split())
-    assert (code, len(server.heard)) == (3, 4)
+    assert (code, len(server.requests)) == (3, 4)
     assert peak / (1 << 20 if sys.platform == "darwin" else 1 << 10) < 300
 
 
@@ -676,7 +686,8 @@ async def pieces(data: bytes) -> AsyncIterator[bytes]:
 
 
 def test_a_small_reply_is_no_large_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    """P20 What is compressed a thousand times is a bomb, within the bound of a reply with pictures as well."""
+    """P20 What is compressed a thousand times is a bomb, within the bound of a reply with pictures
+    as well."""
     monkeypatch.setattr(body_module, "MAX_TEXT_REPLY", 10_000)
     bomb = gzip.compress(b" " * 500_000)
     with pytest.raises(body_module.ReplyTooLargeError):
@@ -719,11 +730,12 @@ def test_redirects_of_uploads_are_not_followed(tmp_path: Path) -> None:
 
 
 def test_an_upload_is_one_call(tmp_path: Path) -> None:
-    """P46 What fails is told, and not tried again behind batchgen's back: no call is missing in the audit."""
+    """P46 What fails is told, and not tried again behind batchgen's back: no call is missing in the
+    audit."""
 
     async def run() -> Any:
         async with Hostile(lambda n: http(500, b"", {"Retry-After-Ms": "1"})) as server:
-            return (await call(server.url, sent_to(tmp_path))).result, len(server.heard)
+            return (await call(server.url, sent_to(tmp_path))).result, len(server.requests)
 
-    failure, heard = asyncio.run(run())
-    assert (failure.status, heard) == (500, 1)
+    failure, raw_request = asyncio.run(run())
+    assert (failure.status, raw_request) == (500, 1)

@@ -1,4 +1,5 @@
-"""Proxies, trust and odd replies, on both ways to the network: on a prepared route, and through the client itself.
+"""Proxies, trust and odd replies, on both ways to the network: on a prepared route, and through the
+client itself.
 
 Everything here runs over sockets of this machine.
 """
@@ -81,12 +82,13 @@ def pem(tmp_path: Path) -> Callable[[str], Path]:
     return write
 
 
-# -- what is sent -------------------------------------------------------------------------------------------------------
+# -- what is sent ----------------------------------------------------------------------------------
 
 
-def words(heard: bytes) -> tuple[bytes, list[bytes], bytes]:
-    """A request as it came over the wire: its first line; its headers, names in small letters, sorted; its body."""
-    head, _, body = heard.partition(b"\r\n\r\n")
+def words(raw_request: bytes) -> tuple[bytes, list[bytes], bytes]:
+    """A request as it came over the wire: its first line; its headers, names in small letters,
+    sorted; its body."""
+    head, _, body = raw_request.partition(b"\r\n\r\n")
     first, *headers = head.split(b"\r\n")
     named = [line.partition(b":") for line in headers]
     return first, sorted(name.lower() + b":" + value for name, _, value in named), body
@@ -100,7 +102,7 @@ async def on_both_ways(
         async with Client(connection(url, **parts), key, connections=1, direct=True) as client:
             for _ in range(2):
                 assert isinstance(await on(way, client).post(request("r", body=BODY)), Reply)
-    return [words(heard) for heard in server.heard]
+    return [words(raw_request) for raw_request in server.requests]
 
 
 def has_ipv6() -> bool:
@@ -147,7 +149,7 @@ def test_any_address_is_asked_the_same_on_both_ways(host: str, path: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("parts", "told"),
+    ("parts", "expected"),
     [
         ({}, b"authorization: Bearer " + KEY.encode()),
         ({"organization": "o"}, b"openai-organization: o"),
@@ -167,14 +169,14 @@ def test_any_address_is_asked_the_same_on_both_ways(host: str, path: str) -> Non
     ],
     ids=str,
 )
-def test_headers_are_the_same_on_both_ways(parts: Any, told: bytes) -> None:
+def test_headers_are_the_same_on_both_ways(parts: Any, expected: bytes) -> None:
     """P18 Those of the client, those of the job and those of the connection, once each."""
 
     async def run() -> None:
         async with Hostile(lambda n: http(200, b"{}")) as server:
             first, second, third, fourth = await on_both_ways(server.url, server, **parts)
             assert first == second == third == fourth
-            assert [line for line in first[1] if told in line]
+            assert [line for line in first[1] if expected in line]
             names = [line.partition(b":")[0] for line in first[1]]
             assert len(names) == len(set(names))
 
@@ -193,7 +195,7 @@ def test_no_key_is_sent_on_either_way() -> None:
     asyncio.run(run())
 
 
-# -- proxies ------------------------------------------------------------------------------------------------------------
+# -- proxies ---------------------------------------------------------------------------------------
 
 WORDS = [
     ("", []),
@@ -206,12 +208,12 @@ WORDS = [
 
 
 @BOTH
-@pytest.mark.parametrize(("words", "told"), WORDS)
+@pytest.mark.parametrize(("words", "expected"), WORDS)
 def test_a_proxy_for_plain_http(
-    monkeypatch: pytest.MonkeyPatch, way: Way, words: str, told: list[str]
+    monkeypatch: pytest.MonkeyPatch, way: Way, words: str, expected: list[str]
 ) -> None:
-    """P18 It is asked with the whole address, with its user and password in UTF-8 whatever they hold, each time; whatever the
-    letters of its variable."""
+    """P18 It is asked with the whole address, with its user and password in UTF-8 whatever they
+    hold, each time; whatever the letters of its variable."""
 
     async def run() -> None:
         async with Proxy() as proxy:
@@ -222,25 +224,25 @@ def test_a_proxy_for_plain_http(
                     assert all(isinstance(reply, Reply) for reply in replies)
             assert all(
                 head.startswith(b"POST http://api.test:81/v1/chat/completions ")
-                for head in proxy.heard
+                for head in proxy.requests
             )
-            assert len(proxy.heard) == 8
-            assert proxy.authorizations() == told * 8
+            assert len(proxy.requests) == 8
+            assert proxy.authorizations() == expected * 8
 
     asyncio.run(run())
 
 
 @BOTH
-@pytest.mark.parametrize(("words", "told"), WORDS)
+@pytest.mark.parametrize(("words", "expected"), WORDS)
 def test_a_proxy_for_https(
     monkeypatch: pytest.MonkeyPatch,
     pem: Callable[[str], Path],
     way: Way,
     words: str,
-    told: list[str],
+    expected: list[str],
 ) -> None:
-    """P18 P40 It is asked for a tunnel, once a connection, and learns neither key nor prompt; the server at its end learns
-    nothing of the proxy's password."""
+    """P18 P40 It is asked for a tunnel, once a connection, and learns neither key nor prompt; the
+    server at its end learns nothing of the proxy's password."""
     monkeypatch.setenv("SSL_CERT_FILE", str(pem(AUTHORITY)))
 
     async def run() -> None:
@@ -250,12 +252,13 @@ def test_a_proxy_for_https(
                     patch.setenv(name, f"http://{words}{proxy.address}")
                     replies = await sent(way, "https://localhost:81/v1", times=2)
                     assert all(isinstance(reply, Reply) for reply in replies)
-            assert all(head.startswith(b"CONNECT localhost:81 ") for head in proxy.heard)
-            assert (len(proxy.heard), len(server.heard)) == (4, 8)
-            assert proxy.authorizations() == told * 4
-            assert KEY.encode() not in b"".join(proxy.heard)
+            assert all(head.startswith(b"CONNECT localhost:81 ") for head in proxy.requests)
+            assert (len(proxy.requests), len(server.requests)) == (4, 8)
+            assert proxy.authorizations() == expected * 4
+            assert KEY.encode() not in b"".join(proxy.requests)
             assert all(
-                b"the prompt" in heard and b"proxy" not in heard.lower() for heard in server.heard
+                b"the prompt" in raw_request and b"proxy" not in raw_request.lower()
+                for raw_request in server.requests
             )
 
     asyncio.run(run())
@@ -293,7 +296,7 @@ def test_hosts_without_a_proxy(
             monkeypatch.setenv("HTTP_PROXY", f"http://{proxy.address}")
             (reply,) = await sent(way, f"http://{host}:{server.port}/v1")
             assert isinstance(reply, Reply)
-            assert (len(proxy.heard), len(server.heard)) == ((1, 0) if through else (0, 1))
+            assert (len(proxy.requests), len(server.requests)) == ((1, 0) if through else (0, 1))
 
     asyncio.run(run())
 
@@ -325,7 +328,8 @@ def test_a_proxy_that_refuses(
     meaning: str,
     reason: str,
 ) -> None:
-    """P18 P40 By its cause, for a tunnel as for a request; nothing of the proxy's password is told."""
+    """P18 P40 By its cause, for a tunnel as for a request; nothing of the proxy's password is
+    told."""
 
     async def run() -> None:
         async with Proxy(refusal=refusal) as proxy:
@@ -343,7 +347,8 @@ def test_a_proxy_that_refuses(
 def test_a_proxy_that_makes_no_tunnel(
     monkeypatch: pytest.MonkeyPatch, way: Way, status: int
 ) -> None:
-    """P18 P40 What it says instead is told, by the proxy's name; it passes, and nothing was billed."""
+    """P18 P40 What it says instead is told, by the proxy's name; it passes, and nothing was
+    billed."""
 
     async def run() -> None:
         async with Proxy(refusal=f"HTTP/1.1 {status} Not you\r\n\r\n".encode()) as proxy:
@@ -375,11 +380,12 @@ def test_a_proxy_that_makes_no_tunnel(
 )
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "all_proxy"])
 def test_a_proxy_of_no_use(monkeypatch: pytest.MonkeyPatch, name: str, address: str) -> None:
-    """P18 P40 A proxy that batchgen cannot speak with is told by its variable, not by its address, before anything is sent."""
+    """P18 P40 A proxy that batchgen cannot speak with is told by its variable, not by its address,
+    before anything is sent."""
     monkeypatch.setenv(name, address)
-    with pytest.raises(InputError, match=rf"\({name}\)") as told:
+    with pytest.raises(InputError, match=rf"\({name}\)") as expected:
         Client(connection("https://api.test/v1"), KEY, connections=1)
-    assert "secret-word" not in str(told.value)
+    assert "secret-word" not in str(expected.value)
     Client(connection("https://api.test/v1"), KEY, connections=1, direct=True)
 
 
@@ -388,7 +394,8 @@ def test_a_proxy_of_no_use(monkeypatch: pytest.MonkeyPatch, name: str, address: 
     [("HTTPS_PROXY", "socks5://user:secret-word@127.0.0.1:9"), ("SSL_CERT_FILE", "/no/such.pem")],
 )
 def test_an_environment_of_no_use_ends_a_run(lab: Lab, name: str, value: str) -> None:
-    """P17 With 2, one sentence and no traceback; a simulation, which goes nowhere, does not need it."""
+    """P17 With 2, one sentence and no traceback; a simulation, which goes nowhere, does not need
+    it."""
     job, env = lab.job("https://api.test/v1", rows=1), lab.environ(**{name: value})
     done = lab.run("run", job, env=env)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
@@ -409,7 +416,7 @@ def test_a_socks_proxy_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     HttpTransport("https://api.test/v1", connections=1, direct=False)
 
 
-# -- trust --------------------------------------------------------------------------------------------------------------
+# -- trust -----------------------------------------------------------------------------------------
 
 
 @BOTH
@@ -435,7 +442,7 @@ def test_an_authority_of_ones_own(
                 monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy.address}")
             (reply,) = await sent(way, server.url)
             assert isinstance(reply, Reply)
-            assert len(proxy.heard) == proxied
+            assert len(proxy.requests) == proxied
 
     asyncio.run(run())
 
@@ -443,7 +450,7 @@ def test_an_authority_of_ones_own(
 @BOTH
 @pytest.mark.parametrize("proxied", [False, True])
 @pytest.mark.parametrize(
-    ("certificate", "trusted", "told"),
+    ("certificate", "trusted", "expected"),
     [
         (GOOD, "", "unable to get local issuer certificate"),
         (CERTIFICATE, AUTHORITY, "self-signed certificate"),
@@ -459,7 +466,7 @@ def test_a_certificate_that_is_not_trusted(
     proxied: bool,
     certificate: str,
     trusted: str,
-    told: str,
+    expected: str,
 ) -> None:
     """P18 P43 It is told why, nothing was billed, and neither prompt nor key was sent."""
     if trusted:
@@ -479,8 +486,8 @@ def test_a_certificate_that_is_not_trusted(
                 "tls",
                 False,
             )
-            assert told in failure.message
-            assert server.heard == []
+            assert expected in failure.message
+            assert server.requests == []
 
     asyncio.run(run())
 
@@ -500,7 +507,8 @@ def test_a_certificate_file_of_no_use(
 
 
 def test_a_run_that_trusts_nobody(lab: Lab, pem: Callable[[str], Path]) -> None:
-    """P17 P24 A server whose certificate is not trusted stops the job with 5 after give_up; its rows stay pending."""
+    """P17 P24 A server whose certificate is not trusted stops the job with 5 after give_up; its
+    rows stay pending."""
     server = Hostile(lambda n: ok(), tls=pem(EXPIRED))
     thread = Server(server.start, server.stop)
     try:
@@ -511,15 +519,16 @@ def test_a_run_that_trusts_nobody(lab: Lab, pem: Callable[[str], Path]) -> None:
     assert done.returncode == 5, done.stdout + done.stderr
     assert "certificate has expired" in done.stderr
     assert [row["status"] for row in lab.table()] == ["pending"]
-    assert server.heard == []
+    assert server.requests == []
 
 
 @pytest.mark.parametrize("system", ["Linux", "Darwin", "Windows"])
 def test_whom_both_ways_trust(
     monkeypatch: pytest.MonkeyPatch, pem: Callable[[str], Path], system: str
 ) -> None:
-    """P18 Without variables it is whom the operating system trusts: OpenSSL's own list on Linux, the system's own judgement
-    elsewhere; certificates and names are checked, and both ways use the one context, with and without a proxy."""
+    """P18 Without variables it is whom the operating system trusts: OpenSSL's own list on Linux,
+    the system's own judgement elsewhere; certificates and names are checked, and both ways use the
+    one context, with and without a proxy."""
     monkeypatch.setattr(platform, "system", lambda: system)
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "direct.test")
@@ -548,7 +557,7 @@ def test_whom_both_ways_trust(
         assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
 
 
-# -- replies ------------------------------------------------------------------------------------------------------------
+# -- replies ---------------------------------------------------------------------------------------
 
 
 def seen(reply: Reply | Failure) -> Any:
@@ -568,15 +577,15 @@ def both(behaviour: Behaviour, *, endpoint: str = "/chat/completions") -> tuple[
 
     async def run() -> tuple[Any, Any]:
         async with Hostile(lambda n: behaviour) as server:
-            found = []
+            results = []
             for way in ("route", "client"):
                 async with Client(
                     connection(server.url), KEY, connections=1, direct=True
                 ) as client:
-                    found.append(
+                    results.append(
                         seen(await on(way, client).post(request("r", endpoint=endpoint, body=BODY)))
                     )
-            return found[0], found[1]
+            return results[0], results[1]
 
     return asyncio.run(run())
 
@@ -589,7 +598,8 @@ FAILURES += [(name, behaviour) for name, behaviour, meaning, *_ in BROKEN if mea
     "behaviour", [each[1] for each in FAILURES], ids=[each[0] for each in FAILURES]
 )
 def test_errors_are_the_same_on_both_ways(behaviour: Behaviour) -> None:
-    """P18 Every error answer and every broken one is the same failure, or the same reply, to the last word."""
+    """P18 Every error answer and every broken one is the same failure, or the same reply, to the
+    last word."""
     route, client = both(behaviour)
     assert route == client
 

@@ -128,7 +128,7 @@ def test_what_is_sent_is_what_the_openai_client_sends(tmp_path: Path) -> None:
                 await ours.call("GET", "/batches?after=batch_0&limit=100")
                 await ours.call("POST", "/batches/batch_1/cancel")
                 await ours.download(CONTENT, tmp_path / "output", idle=20)
-            return server.heard
+            return server.requests
 
     requests = asyncio.run(run())
     theirs, ours = (
@@ -164,7 +164,7 @@ def test_what_a_call_carries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wa
                 await way(there, tmp_path)
             async with client(server.url, None) as there:
                 await way(there, tmp_path)
-            return [each.lower() for each in server.heard]
+            return [each.lower() for each in server.requests]
 
     first, second = asyncio.run(run())
     assert f"authorization: bearer {KEY}".encode() in first
@@ -183,7 +183,7 @@ def test_through_a_proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: A
         async with Proxy(refusal=refusal) as proxy:
             monkeypatch.setenv("HTTP_PROXY", f"http://user:secret-word@{proxy.address}")
             async with Client(connection("http://api.test/v1"), KEY, connections=1) as there:
-                return await way(there, tmp_path), proxy.heard
+                return await way(there, tmp_path), proxy.requests
 
     answer, (request,) = asyncio.run(run(None))
     assert not isinstance(answer, Failure)
@@ -303,7 +303,7 @@ def test_one_call_and_no_more(tmp_path: Path, way: Ask) -> None:
             Hostile(lambda n: http(500, b"", {"Retry-After-Ms": "1"})) as server,
             client(server.url) as there,
         ):
-            return await way(there, tmp_path), len(server.heard)
+            return await way(there, tmp_path), len(server.requests)
 
     failure, count = asyncio.run(run())
     assert isinstance(failure, Failure)

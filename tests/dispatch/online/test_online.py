@@ -1,4 +1,5 @@
-"""What the online backend does with each failure, and when it stops: in virtual time, the client's answers scripted."""
+"""What the online backend does with each failure, and when it stops: in virtual time, the client's
+answers scripted."""
 
 from __future__ import annotations
 
@@ -58,7 +59,7 @@ def beside(poison: Failure, **parts: Any) -> Run:
     return simulate(rows, answering, concurrency=2, **parts)
 
 
-# -- attempts by class --------------------------------------------------------------------------------------------------
+# -- attempts by class -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,8 @@ def beside(poison: Failure, **parts: Any) -> Run:
     ],
 )
 def test_attempts_by_class(poison: Failure, calls: int) -> None:
-    """P18 Transient failures spend the row's attempts, junk too, a time-out two, a refusal one; the others are answered."""
+    """P18 Transient failures spend the row's attempts, junk too, a time-out two, a refusal one; the
+    others are answered."""
     run = beside(poison)
     assert run.why is None
     assert len(run.answered) == 49
@@ -103,7 +105,8 @@ def test_every_attempt_is_told() -> None:
     "reason", ["key", "quota", "permission", "model", "redirect", "service_tier"]
 )
 def test_an_account_failure_stops_the_job(reason: str) -> None:
-    """P23 A bad key or an exhausted quota stops the job within what is in flight; the rest stays pending; exit 4."""
+    """P23 A bad key or an exhausted quota stops the job within what is in flight; the rest stays
+    pending; exit 4."""
 
     async def answering(request: Request, n: int) -> Reply | Failure:
         await asyncio.sleep(1)
@@ -150,12 +153,12 @@ def test_retries_wait_longer_each_time_and_obey_the_server() -> None:
     assert times[2] - times[1] >= 90
 
 
-# -- what stops a job ---------------------------------------------------------------------------------------------------
+# -- what stops a job ------------------------------------------------------------------------------
 
 
 def test_the_first_answers_all_the_same_refusal() -> None:
-    """P23 Twenty refusals, all alike and nothing else, mean that the job is wrong: 4, and its rows wait for it to be mended,
-    those that were in flight meanwhile too."""
+    """P23 Twenty refusals, all alike and nothing else, mean that the job is wrong: 4, and its rows
+    wait for it to be mended, those that were in flight meanwhile too."""
 
     async def refusing(request: Request, n: int) -> Failure:
         await asyncio.sleep(1)
@@ -191,7 +194,8 @@ def test_unlike_refusals_and_one_answer_do_not_stop_the_job() -> None:
 
 
 def test_rows_that_were_never_sent_are_no_refusals() -> None:
-    """P23 Rows that are too large for the job's own limit wait for another; the host is not blamed."""
+    """P23 Rows that are too large for the job's own limit wait for another; the host is not
+    blamed."""
     run = simulate(
         [request(f"r{n}", answer_bound=9999) for n in range(30)], soon, tokens_per_minute=1000
     )
@@ -202,7 +206,8 @@ def test_rows_that_were_never_sent_are_no_refusals() -> None:
 
 @pytest.mark.parametrize("left", [0, 3])
 def test_max_failures(left: int) -> None:
-    """P17 One more failed or incomplete row than allowed stops the job with 5; exactly as many do not."""
+    """P17 One more failed or incomplete row than allowed stops the job with 5; exactly as many do
+    not."""
     cut = Reply(
         headers={}, body=b'{"choices": [{"message": {"content": "ye"}, "finish_reason": "length"}]}'
     )
@@ -235,7 +240,8 @@ def test_max_time() -> None:
 
 @pytest.mark.parametrize("meaning", ["throttled", "transient"])
 def test_a_server_that_asks_for_too_long_a_wait(meaning: str) -> None:
-    """P22 Above ten minutes the job stops with 5, the row pending; a refusal's Retry-After means nothing."""
+    """P22 Above ten minutes the job stops with 5, the row pending; a refusal's Retry-After means
+    nothing."""
     run = simulate(requests(10), lambda request, n: failure(meaning, "x", retry_after=1e9))
     assert isinstance(run.why, LimitError)
     assert not run.failed
@@ -266,7 +272,7 @@ def test_slow_limits_and_slow_answers_are_no_trouble() -> None:
     assert (run.why, len(run.answered)) == (None, 6)
 
 
-# -- outages ------------------------------------------------------------------------------------------------------------
+# -- outages ---------------------------------------------------------------------------------------
 
 
 class Outage:
@@ -284,7 +290,8 @@ class Outage:
     "how", [failure(), REFUSED, failure("network", "reset", may_be_billed=True)]
 )
 def test_an_outage_is_probed_and_passes(how: Failure) -> None:
-    """P24 At most one probe per interval, the intervals growing to 30 s, no attempts spent, and the job goes on by itself."""
+    """P24 At most one probe per interval, the intervals growing to 30 s, no attempts spent, and the
+    job goes on by itself."""
     run = simulate(requests(400), Outage(how, 10, 310), concurrency=8, attempts=3)
     assert (run.why, len(run.answered)) == (None, 400)
     probes = [at - 1000 for at, _, _ in run.calls if 13 < at - 1000 < 310]
@@ -332,7 +339,8 @@ def test_a_slow_first_answer_is_waited_for() -> None:
 
 
 def test_an_outage_without_end_gives_up() -> None:
-    """P24 After give_up without any success the job stops with 5; what the network failed stays pending."""
+    """P24 After give_up without any success the job stops with 5; what the network failed stays
+    pending."""
     run = simulate(requests(400), Outage(REFUSED, 10, 1e9), concurrency=8)
     assert isinstance(run.why, LimitError)
     assert "give_up" in str(run.why)
@@ -341,7 +349,8 @@ def test_an_outage_without_end_gives_up() -> None:
 
 
 def test_a_poison_row_fails_after_its_attempts() -> None:
-    """P11 A row that the server always fails ends, although as many of its like as make an outage are left at the end."""
+    """P11 A row that the server always fails ends, although as many of its like as make an outage
+    are left at the end."""
 
     async def answering(request: Request, n: int) -> Reply | Failure:
         await asyncio.sleep(0.3)
@@ -354,7 +363,8 @@ def test_a_poison_row_fails_after_its_attempts() -> None:
 
 
 def test_poison_rows_alone_end_after_runs_that_gave_up() -> None:
-    """P11 With nothing else to send, a run gives up with 5, and the rows that the server failed have failed in it."""
+    """P11 With nothing else to send, a run gives up with 5, and the rows that the server failed
+    have failed in it."""
     run = simulate(requests(20), lambda request, n: failure(), concurrency=4)
     assert isinstance(run.why, LimitError)
     tried = {name for _, name, _ in run.calls}
@@ -364,7 +374,8 @@ def test_poison_rows_alone_end_after_runs_that_gave_up() -> None:
 
 
 def test_faults_and_an_outage_together() -> None:
-    """P24 Thirty per cent of random faults and an outage in the middle: every row ends, most of them answered."""
+    """P24 Thirty per cent of random faults and an outage in the middle: every row ends, most of
+    them answered."""
     dice = random.Random(3)
     outage = Outage(REFUSED, 20, 200)
 
@@ -378,7 +389,7 @@ def test_faults_and_an_outage_together() -> None:
     assert len(run.answered) + len(run.failed) == 600
 
 
-# -- the stream, stopping -----------------------------------------------------------------------------------------------
+# -- the stream, stopping --------------------------------------------------------------------------
 
 
 def test_few_rows_wait_for_a_retry() -> None:
@@ -426,7 +437,8 @@ def test_stop_drains_what_is_in_flight() -> None:
 
 
 def test_stop_with_a_drain_abandons_what_hangs() -> None:
-    """P14 P46 After 25 s what has not ended is left, and is on record; a second stop leaves it at once."""
+    """P14 P46 After 25 s what has not ended is left, and is on record; a second stop leaves it at
+    once."""
 
     async def answering(request: Request, n: int) -> Reply | Failure:
         await asyncio.sleep(10 if request.id == "r0" else 500)
@@ -504,7 +516,8 @@ def test_a_full_disk_ends_the_run() -> None:
 
 
 def test_conversations_keep_their_order() -> None:
-    """P13 A turn is sent when the turn before it was recorded; threads run side by side, begun ones first."""
+    """P13 A turn is sent when the turn before it was recorded; threads run side by side, begun ones
+    first."""
     dice = random.Random(2)
     threads = [[request(f"c{c}t{t}") for t in range(4)] for c in range(12)]
 
@@ -561,7 +574,7 @@ def test_a_probe_that_cannot_be_sent_is_no_dead_end() -> None:
     assert len(run.answered) + len(run.failed) == 60
 
 
-# -- stopped and continued ----------------------------------------------------------------------------------------------
+# -- stopped and continued -------------------------------------------------------------------------
 
 
 def _stopped_for(seconds: float) -> None:
@@ -592,7 +605,8 @@ def test_a_stopped_process_blames_nobody() -> None:
 
 
 def test_a_stopped_process_does_not_give_up() -> None:
-    """P16 Time that the process was stopped counts neither for give_up nor for a host that has not answered yet."""
+    """P16 Time that the process was stopped counts neither for give_up nor for a host that has not
+    answered yet."""
 
     async def answering(request: Request, n: int) -> Reply | Failure:
         await asyncio.sleep(0.1)
@@ -645,7 +659,8 @@ def test_a_broken_stream_of_rows_is_no_silence() -> None:
 
 @pytest.mark.parametrize("last", [failure(retry_after=3600.0), throttled(retry_after=3600.0)])
 def test_the_attempt_that_stops_the_job_is_told(last: Failure) -> None:
-    """P46 An attempt whose Retry-After means "come back later" is on record like any other; its row stays pending."""
+    """P46 An attempt whose Retry-After means "come back later" is on record like any other; its row
+    stays pending."""
     run = simulate(requests(1), lambda request, n: last)
     assert isinstance(run.why, LimitError)
     assert [attempt.number for attempt in run.attempts["r0"]] == [1]
@@ -653,7 +668,8 @@ def test_the_attempt_that_stops_the_job_is_told(last: Failure) -> None:
 
 
 def test_an_answer_of_unknown_cost_counts_at_its_worst() -> None:
-    """P25 Under a cap an answer that does not say what it took is on record with all that was reserved for it."""
+    """P25 Under a cap an answer that does not say what it took is on record with all that was
+    reserved for it."""
     run = simulate(requests(1), lambda request, n: answer(), caps=[10**9])
     assert [attempt.cost for attempt in run.attempts["r0"]] == run.reserved
     assert run.reserved[0] > 0
