@@ -161,11 +161,11 @@ def test_the_batch_of_the_docs(lab: Lab) -> None:
         for command, shown in steps(block):
             done = shell(command, folder, **env)
             codes.append(done.returncode)
-            found, expected = (
+            printed, expected = (
                 re.sub(r"batch_(sim)?[0-9a-f]{6,}", "batch_ID", text)
                 for text in (done.stdout, shown)
             )
-            assert alike(found, folder) == alike(expected, folder), command
+            assert alike(printed, folder) == alike(expected, folder), command
         assert codes == [6, 0, 0]
         for command in (
             "batchgen cancel products.yaml --wait",

@@ -95,10 +95,10 @@ class Checker:
 
     def _field(self, section: str, known: dict[str, Field], value: Any, path: str) -> None:
         assert path in known, f"docs/json.md, {section}: document the field {path}"
-        types, found = known[path].types, type_name(value)
+        types, kind = known[path].types, type_name(value)
         # JSON has one type for numbers: 0.0 may be written 0.
-        assert found in types or (found == "integer" and "number" in types), (
-            f"docs/json.md, {section}: {path} may be {found}, and the page says {sorted(types)}"
+        assert kind in types or (kind == "integer" and "number" in types), (
+            f"docs/json.md, {section}: {path} may be {kind}, and the page says {sorted(types)}"
         )
         self.seen.setdefault(section, set()).add(path)
         inside = known[path].inside
