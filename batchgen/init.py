@@ -27,14 +27,16 @@ p3,Cast-iron pan,"28 cm, pre-seasoned, for oven and open fire"
 _IDS = ("id", "sku", "key", "uid", "uuid", "nr", "no", "number")
 _TEXTS = ("prompt", "text", "question", "input", "instruction", "message", "content", "description")
 
-# Words that mean something else in a template than the column of that name, besides those of Python.
+# Words that mean something else in a template than the column of that name, besides those of
+# Python.
 _RESERVED = re.compile(
     "row|turn|self|loop|true|false|none|range|dict|namespace|cycler|joiner|caller|varargs|kwargs"
 )
 
 
 def write_job(prompts: Path | None) -> Path:
-    """Write a job for a prompts file beside it (None: an example with its own file in jobs/) and return the job's path.
+    """Write a job for a prompts file beside it (None: an example with its own file in jobs/) and
+    return the job's path.
 
     Raises InputError when there is one already or the prompts cannot be read.
     """
@@ -81,9 +83,11 @@ def _job(prompts: Path, path: Path) -> str:
         prompts, encoding, [name for name in columns if _holds(first[name], dict)], dict
     )
     lines = [
-        f"# The rows of {_printable(prompts.name)}, each sent as one request. To see what would be sent:",
+        f"# The rows of {_printable(prompts.name)}, each sent as one request. To see what would "
+        "be sent:",
         f"#   batchgen plan {_printable(shlex.quote(str(path)))}",
-        "kind: chat                     # or text, image, image_edit, embedding, moderation, completion",
+        "kind: chat                     # or text, image, image_edit, embedding, moderation, "
+        "completion",
         "prompts:",
         f"  path: {_quoted(prompts.name)}",
         *_identity(prompts, encoding, columns),
@@ -92,7 +96,8 @@ def _job(prompts: Path, path: Path) -> str:
             if encoding
             else []
         ),
-        "request:                       # the API's own request body; {{ column }} is filled in from each row",
+        "request:                       # the API's own request body; {{ column }} is filled "
+        "in from each row",
         "  model: gpt-5.6-luna",
         *_messages(columns, turns, messages),
         "  max_completion_tokens: 1000  # the model's thinking counts too",
@@ -112,7 +117,10 @@ def _rows(prompts: Path, encoding: str | None) -> Iterator[dict[str, Any]]:
 
 
 def _looked_at(prompts: Path) -> tuple[str | None, list[str]]:
-    """The encoding that must be named (None: none), and the columns that every row has. Raises InputError."""
+    """The encoding that must be named (None: none), and the columns that every row has.
+
+    Raises InputError.
+    """
     try:
         return None, _common_columns(prompts, None)
     except InputError as error:
@@ -227,5 +235,6 @@ def _prefix(columns: Sequence[str]) -> list[str]:
         prefix = f"_{prefix}"
     return [
         "output:",
-        f'  prefix: "{prefix}"               # a column of the file has the name of one of batchgen\'s own',
+        f'  prefix: "{prefix}"               # a column of the file has the name of one of '
+        "batchgen's own",
     ]

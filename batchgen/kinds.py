@@ -1,7 +1,6 @@
-"""What each kind of request is: its endpoint, the fields batchgen must know, and how to read its answer.
+"""What each kind of request is, as data: its endpoint, its fields, and the reader of its replies.
 
-A kind is data plus one function from the API's JSON to an `Answer`. The function trusts nothing: whatever is not a real
-answer raises `UnreadableReplyError`, because compatible servers and proxies send login pages, nulls and empty choices with status 200.
+A new kind is one entry in `KINDS` and one reader in `batchgen.replies`.
 """
 
 from __future__ import annotations
@@ -25,9 +24,17 @@ from batchgen.replies import (
 class Kind:
     """One kind of request.
 
-    `required` are the body's fields without which the API refuses; `token_caps` the fields that bound the answer's tokens, the
-    first being today's name; `defaults` what batchgen adds (outside the key); `file_fields` the fields that name files;
-    `json_fields` what takes a file field's place where a request is all JSON, as in a line of a batch.
+    name: the kind in a job file.
+    endpoint: the API's path.
+    required: fields of the body that the API refuses to do without.
+    read: makes an `Answer` of a reply and the request's body. Raises UnreadableReplyError.
+    token_caps: fields that limit the answer's tokens; the first is today's name.
+    defaults: fields that batchgen adds; they are not in the fingerprint.
+    file_fields: fields that name files, which are uploaded.
+    json_fields: for a file field, the field to use where the request must be all JSON, as in a
+        batch.
+    makes_images: whether the answers are pictures.
+    has_output_tokens: whether answers are billed by output tokens.
     """
 
     name: str
@@ -51,7 +58,8 @@ KINDS: dict[str, Kind] = {
             required=("model", "input"),
             read=read_text,
             token_caps=("max_output_tokens",),
-            # The API keeps every response for 30 days unless told not to.
+            # Else the API keeps every response for 30 days.
+            # https://platform.openai.com/docs/guides/your-data
             defaults={"store": False},
         ),
         Kind(
@@ -89,7 +97,8 @@ KINDS: dict[str, Kind] = {
             endpoint="/embeddings",
             required=("model", "input"),
             read=read_embedding,
-            # Base64 is a quarter of the bytes of a list of decimals, on the wire and in the journal.
+            # Base64 takes a quarter of the bytes of a list of decimals, on the network and in the
+            # journal.
             defaults={"encoding_format": "base64"},
             has_output_tokens=False,
         ),
@@ -103,5 +112,5 @@ KINDS: dict[str, Kind] = {
     )
 }
 
-# The kind that an endpoint answers for.
+# Each endpoint belongs to one kind.
 KIND_BY_ENDPOINT: dict[str, Kind] = {kind.endpoint: kind for kind in KINDS.values()}

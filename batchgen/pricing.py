@@ -1,7 +1,7 @@
 """Usage and bounds -> money, in whole nano-dollars, so that sums are exact.
 
-Prices come from the job's `pricing`, else from genai-prices, which works offline. A price that neither knows is None,
-never 0: an unknown cost is unknown.
+Prices come from the job's `pricing`, else from genai-prices, which works offline. An unknown price
+is None, never 0.
 """
 
 from __future__ import annotations
@@ -29,12 +29,20 @@ def batch_cost(nano: int) -> int: ...
 @overload
 def batch_cost(nano: int | None) -> int | None: ...
 def batch_cost(nano: int | None) -> int | None:
-    """What nano-dollars of the plain price are in a batch: half, as OpenAI, Azure, Groq and others have it."""
+    """The cost in a batch of what costs `nano` nano-dollars otherwise: half, rounded up.
+
+    OpenAI, Azure, Groq and others all have this discount:
+        https://platform.openai.com/docs/guides/batch
+    """
     return None if nano is None else -(-nano // 2)
 
 
 class Prices:
-    """What a call costs at one provider. `base_url` finds the provider among those that genai-prices knows."""
+    """What requests cost at one provider.
+
+    pricing: the job's own prices, by model.
+    base_url: identifies the provider in genai-prices.
+    """
 
     def __init__(self, pricing: Mapping[str, Price], base_url: str) -> None:
         self._pricing = pricing
@@ -45,7 +53,7 @@ class Prices:
     def _cost(
         self, model: str, usage: Usage, *, pictures: int = 0, tier: str | None = None
     ) -> int | None:
-        """What one answer cost, in nano-dollars; None when the price or the usage is unknown."""
+        """What one answer cost, in nano-dollars; None if the price or the usage is unknown."""
         own = self._pricing.get(model)
         if own is not None and own.input is not None:
             cost = _own_cost(own, usage)
@@ -58,7 +66,7 @@ class Prices:
     def _snapshot_cost(
         self, model: str, usage: Usage, tier: str | None, *, drawn: bool
     ) -> int | None:
-        """What genai-prices makes of it."""
+        """What one answer cost by genai-prices, in nano-dollars; None if it is unknown."""
         rates = self._rates(model)
         if rates is not None and not any(rates):
             return 0
@@ -94,7 +102,9 @@ class Prices:
         return math.ceil(price.total_price * NANO)
 
     def answer_cost(self, request: Request, answer: Answer) -> int | None:
-        """What an answer cost, in nano-dollars, by the model that was asked or, where that has no price, that answered."""
+        """What an answer cost, in nano-dollars: by the model of the request, else by that of the
+        reply.
+        """
         asked = str(request.body.get("model", ""))
         pictures = len(answer.choices) if request.pictures else 0
         for model in dict.fromkeys((asked, answer.model or asked)):
@@ -104,7 +114,9 @@ class Prices:
         return None
 
     def bound(self, request: Request) -> int | None:
-        """The most that one attempt of a request can cost, in nano-dollars; None where there is no price or no cap."""
+        """The most that one attempt of a request can cost, in nano-dollars; None without price or
+        cap.
+        """
         model = request.body.get("model")
         if not isinstance(model, str):
             return None
@@ -124,7 +136,7 @@ class Prices:
         return math.ceil(per_million * NANO / 1_000_000)
 
     def missing_for_bound(self, request: Request) -> str:
-        """What `bound` needs and does not have, as the end of a sentence."""
+        """What `bound` needs and is missing, as the end of a sentence."""
         model = request.body.get("model")
         if not isinstance(model, str):
             return "request.model"
@@ -136,12 +148,21 @@ class Prices:
         if rates is None:
             return f"pricing.{model}: genai-prices does not know this model at {self._base_url}"
         if request.unbounded_by:
-            return f"a request without {request.unbounded_by!r}: what the server reads because of it has no bound"
-        return "a cap on the answer: request.max_completion_tokens (chat), max_output_tokens (text) or max_tokens (completion)"
+            return (
+                f"a request without {request.unbounded_by!r}: what the server reads because "
+                "of it has no bound"
+            )
+        return (
+            "a cap on the answer: request.max_completion_tokens (chat), max_output_tokens "
+            "(text) or max_tokens (completion)"
+        )
 
     def _highest_rates(self, model: str) -> tuple[Decimal, Decimal | None] | None:
-        """USD per million tokens of input and output, each the highest of all tiers, sorts of token and cache writes; the
-        output's is None where the job's pricing leaves it out."""
+        """USD per million input and output tokens: the highest over all tiers, kinds of token and
+        cache writes.
+
+        The output's price is None if the job's pricing leaves it out. None if there is no price.
+        """
         own = self._pricing.get(model)
         if own is not None and own.input is not None:
             output = None if own.output is None else Decimal(str(own.output))
@@ -154,7 +175,8 @@ class Prices:
             return None
         sets = known.prices if isinstance(known.prices, list) else [known]
         prices = [each.prices.__dict__ for each in sets]
-        # Priority and fast tiers cost more than the plain price; a cap must hold for them too.
+        # Priority and fast tiers cost more than the plain price, and max_cost must hold for them
+        # too.
         prices += [variant.prices.__dict__ for variant in known.price_variants or ()]
         rates = [(name, _highest(value)) for price in prices for name, value in price.items()]
         inputs = [
@@ -166,7 +188,7 @@ class Prices:
             rate for name, rate in rates if name.endswith("_mtok") and name.startswith("output_")
         ]
         if not any((*inputs, *outputs)) and any(rate for _, rate in rates):
-            return None  # priced by the hour or the character
+            return None  # priced by the hour or by the character
         return max(inputs, default=Decimal(0)), max(outputs, default=Decimal(0))
 
 

@@ -63,7 +63,9 @@ def made(folder: Path, name: str, content: bytes) -> tuple[Path, Mapping[str, An
 
 @pytest.mark.parametrize(("name", "content"), SHAPES.values(), ids=SHAPES)
 def test_a_job_for_any_file_can_be_planned(tmp_path: Path, name: str, content: bytes) -> None:
-    """Whatever a file looks like, the job made for it loads, and its plan has a request for every row."""
+    """Whatever a file looks like, the job made for it loads, and its plan has a request for every
+    row.
+    """
     path, _ = made(tmp_path, name, content)
     planned = plan(load_job(path))
     assert planned.total >= 1
@@ -86,7 +88,9 @@ def test_a_job_for_any_file_can_be_planned(tmp_path: Path, name: str, content: b
 def test_any_header_can_be_planned(
     tmp_path_factory: pytest.TempPathFactory, header: list[str]
 ) -> None:
-    """Every header that can be read at all can stand in the job: its letters never end a string, a line or a template."""
+    """Every header that can be read at all can stand in the job: its letters never end a string, a
+    line or a template.
+    """
     folder = tmp_path_factory.mktemp("header")
     line = ",".join('"' + name.replace('"', '""') + '"' for name in header)
     (folder / "p.csv").write_text(f"{line}\n{','.join('x' * len(header))}\n", encoding="utf-8")
@@ -98,7 +102,9 @@ def test_any_header_can_be_planned(
 
 
 def test_the_columns_are_used(tmp_path: Path) -> None:
-    """The job names the file's id and prompt columns; without a column for the prompt it shows all of them."""
+    """The job names the file's id and prompt columns; without a column for the prompt it shows all
+    of them.
+    """
     _, job = made(tmp_path, "a.csv", b"sku,Question\nA,why\nB,how\n")
     assert job["prompts"] == {"path": "a.csv", "id": "sku"}
     assert job["request"]["messages"][0]["content"] == "{{ Question }}\n"
@@ -109,7 +115,9 @@ def test_the_columns_are_used(tmp_path: Path) -> None:
 
 
 def test_an_id_must_name_every_row(tmp_path: Path) -> None:
-    """A column that is called id but is empty or the same in some row is not taken for one; the next candidate is."""
+    """A column that is called id but is empty or the same in some row is not taken for one; the
+    next candidate is.
+    """
     _, job = made(tmp_path, "a.csv", b"id,sku,text\n1,A,x\n1,B,y\n")
     assert job["prompts"]["id"] == "sku"
     _, job = made(tmp_path, "b.csv", b"id,text\n1,x\n,y\n")
@@ -127,7 +135,9 @@ def test_conversations_are_recognised(tmp_path: Path) -> None:
 
 
 def test_an_old_encoding_is_named(tmp_path: Path) -> None:
-    """A file that is not UTF-8 gets the encoding that the reader thinks it is in, for the user to check."""
+    """A file that is not UTF-8 gets the encoding that the reader thinks it is in, for the user to
+    check.
+    """
     path, job = made(tmp_path, "alt.csv", "id;Größe\n1;weiß\n".encode("cp1252"))
     assert job["prompts"]["encoding"] == "cp1252"
     first = plan(load_job(path)).first

@@ -1,4 +1,6 @@
-"""The examples in jobs/: each can be planned and runs against the simulated API, and together they show everything."""
+"""The examples in jobs/: each can be planned and runs against the simulated API, and together they
+show everything.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ NAMES = sorted(path.stem for path in JOBS.glob("*.yaml"))
 
 
 def test_the_examples_run_and_run_once(lab: Lab) -> None:
-    """P07 All examples in one command end with every row answered and exit 0; again it makes no call and says so."""
+    """P07 All examples in one command end with every row answered and exit 0; again it makes no
+    call and says so.
+    """
     shutil.copytree(JOBS, lab.folder / "jobs")
     for path in lab.folder.glob("jobs/*.yaml"):
         # Their limits would pace them for half a minute; nothing else of them is changed.
@@ -43,7 +47,9 @@ def test_the_examples_run_and_run_once(lab: Lab) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_is_planned(name: str, tmp_path: Path) -> None:
-    """Every example can be planned as it stands, has 10 to 50 rows of prompts, and its price is known."""
+    """Every example can be planned as it stands, has 10 to 50 rows of prompts, and its price is
+    known.
+    """
     job = load_job(JOBS / f"{name}.yaml")
     planned = plan(job, simulate=True, output=tmp_path)
     assert planned.first is not None
@@ -60,8 +66,9 @@ def test_an_example_is_planned(name: str, tmp_path: Path) -> None:
 
 
 def test_the_examples_show_everything() -> None:
-    """Each kind, requests that say it themselves, both forms of conversation, a matrix, each prompts format and each table
-    format but Parquet is shown."""
+    """Each kind, requests that say it themselves, both forms of conversation, a matrix, each
+    prompts format and each table format but Parquet is shown.
+    """
     jobs = [load_job(JOBS / f"{name}.yaml") for name in NAMES]
     assert {job.kind for job in jobs} == {*KINDS, None}
     assert [job for job in jobs if job.conversation and job.conversation.id]

@@ -94,7 +94,9 @@ def test_embeddings_need_no_answer_tokens() -> None:
 
 
 def test_own_prices_come_first() -> None:
-    """The job's pricing replaces what genai-prices knows; without an input price it only adds the picture's."""
+    """The job's pricing replaces what genai-prices knows; without an input price it only adds the
+    picture's.
+    """
     own = Prices({"gpt-4o": Price(input=1, output=2), "gpt-image-2": Price(image=0.5)}, OPENAI)
     assert own.cost("gpt-4o", usage(10**6, 10**6)) == 3 * NANO
     assert own.bound(request("gpt-4o", 10**6, 10**6)) == 3 * NANO
@@ -111,7 +113,9 @@ def test_drawn_tokens_cost_what_pictures_cost() -> None:
 
 
 def test_sound_costs_what_sound_costs() -> None:
-    """P25 Tokens that are heard or spoken have their own, higher price, and the bound holds for them."""
+    """P25 Tokens that are heard or spoken have their own, higher price, and the bound holds for
+    them.
+    """
     prices = Prices({}, OPENAI)
     heard = prices.cost("gpt-audio", usage(audio_tokens=1000))
     spoken = prices.cost("gpt-audio", usage(output_audio_tokens=100))
@@ -126,7 +130,9 @@ def test_sound_costs_what_sound_costs() -> None:
 
 
 def test_tiers() -> None:
-    """Flex is cheaper and priority dearer than the plain price, and the bound holds for all of them."""
+    """Flex is cheaper and priority dearer than the plain price, and the bound holds for all of
+    them.
+    """
     prices = Prices({}, OPENAI)
     flex, plain, priority = (
         prices.cost("gpt-5", usage(), tier=tier) for tier in ("flex", None, "priority")
@@ -142,7 +148,9 @@ def test_tiers() -> None:
 
 
 def test_every_model_at_its_corners() -> None:
-    """P25 For every model: a price and a bound, or neither, and no sort of token is dearer than the bound has it."""
+    """P25 For every model: a price and a bound, or neither, and no sort of token is dearer than the
+    bound has it.
+    """
     prices = Prices({}, OPENAI)
     sorts: list[dict[str, int]] = [
         {},
@@ -208,7 +216,9 @@ def test_odd_usage_never_raises(
     model: str,
     tier: Any,
 ) -> None:
-    """Counts that contradict each other cost something or are unknown; they are no crash and never negative."""
+    """Counts that contradict each other cost something or are unknown; they are no crash and never
+    negative.
+    """
     counted = Usage(
         input_tokens=inside,
         output_tokens=outside,

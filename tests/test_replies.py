@@ -69,7 +69,9 @@ CALL = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "
     ],
 )
 def test_chat(reply: Any, text: str, reason: str, ended: bool) -> None:
-    """Finish reasons, refusals, tool calls and emptiness as the API says them; what was cut or refused has not ended."""
+    """Finish reasons, refusals, tool calls and emptiness as the API says them; what was cut or
+    refused has not ended.
+    """
     answer = read("chat", reply)
     assert (answer.choices[0].text, answer.finish_reason, answer.ended) == (text, reason, ended)
 
@@ -126,8 +128,9 @@ def test_chat(reply: Any, text: str, reason: str, ended: bool) -> None:
     ],
 )
 def test_text(reply: Any, text: str, reason: str, ended: bool) -> None:
-    """Responses: completed, cut by length, by filter or by what only the server has a word for, refused, or billed without a
-    word."""
+    """Responses: completed, cut by length, by filter or by what only the server has a word for,
+    refused, or billed without a word.
+    """
     answer = read("text", reply)
     assert (answer.choices[0].text, answer.finish_reason, answer.ended) == (text, reason, ended)
 
@@ -147,7 +150,9 @@ def test_text_tool_calls(sort: str) -> None:
 
 
 def test_several_choices() -> None:
-    """With n above 1 each choice has its text and reason, in the order of their index; one that was cut cuts the row."""
+    """With n above 1 each choice has its text and reason, in the order of their index; one that was
+    cut cuts the row.
+    """
     choices = [
         {"index": 1, "message": {"content": "b"}, "finish_reason": "length"},
         {"index": 0, "message": {"content": "a"}, "finish_reason": "stop"},
@@ -166,7 +171,9 @@ def test_several_choices() -> None:
 
 
 def test_fewer_choices_than_asked() -> None:
-    """A server that does not know `n` sends one choice: what came is kept, and the row says that it is not all."""
+    """A server that does not know `n` sends one choice: what came is kept, and the row says that it
+    is not all.
+    """
     answer = read(
         "chat", {"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}]}, n=3
     )
@@ -189,8 +196,9 @@ def test_fewer_choices_than_asked() -> None:
     ],
 )
 def test_each_prompt_of_a_completion_has_its_choices(body: dict[str, Any], wanted: int) -> None:
-    """Fewer choices than prompts times `n` are kept and said to be fewer; a recorded reply, read without its request, is as
-    it stands."""
+    """Fewer choices than prompts times `n` are kept and said to be fewer; a recorded reply, read
+    without its request, is as it stands.
+    """
     choice = {"text": "a", "finish_reason": "stop"}
     assert read("completion", {"choices": [choice] * wanted}, **body).ended
     if wanted > 1:
@@ -249,7 +257,9 @@ def test_embeddings() -> None:
 def test_large_replies_are_read_off_the_event_loop(
     monkeypatch: pytest.MonkeyPatch, size: int, off: bool
 ) -> None:
-    """P19 Reading a reply of megabytes takes seconds: other calls and their deadlines do not wait for it."""
+    """P19 Reading a reply of megabytes takes seconds: other calls and their deadlines do not wait
+    for it.
+    """
     loops: list[bool] = []
 
     def spied(reply: Any, body: Any) -> Answer:
@@ -276,7 +286,9 @@ def test_large_replies_are_read_off_the_event_loop(
 
 
 def test_many_embeddings_are_written_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """P19 json holds Python's lock for all that it is given at once, and would stop the event loop from any thread."""
+    """P19 json holds Python's lock for all that it is given at once, and would stop the event loop
+    from any thread.
+    """
     largest: list[int] = []
     dumps = json.dumps
 
@@ -284,7 +296,7 @@ def test_many_embeddings_are_written_one_by_one(monkeypatch: pytest.MonkeyPatch)
         largest.append(len(value) * (len(value[0]) if isinstance(value[0], list) else 1))
         return dumps(value, **options)
 
-    monkeypatch.setattr("batchgen.replies.json.dumps", spied)
+    monkeypatch.setattr("batchgen.replies.data.json.dumps", spied)
     vectors = {"data": [{"embedding": [0.5] * 64}] * 200}
     text = read("embedding", vectors, input=["a"] * 200).choices[0].text
     assert json.loads(text) == [[0.5] * 64] * 200
@@ -415,7 +427,9 @@ VALUES = st.recursive(
 )
 @settings(max_examples=400, deadline=None)
 def test_any_json_is_an_answer_or_unreadable(reply: Any, body: Any) -> None:
-    """P18 No reply raises anything but UnreadableReplyError, and an answer has a choice and a reason."""
+    """P18 No reply raises anything but UnreadableReplyError, and an answer has a choice and a
+    reason.
+    """
     for kind in KINDS.values():
         try:
             answer = kind.read(reply, body)

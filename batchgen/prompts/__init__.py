@@ -1,16 +1,18 @@
-"""Prompt files -> Prompt, one at a time: CSV, TSV, JSONL or plain text, each also gzipped, or a stream.
+"""Prompt files -> Prompt, one at a time:
 
-Nothing is guessed about a cell: `007`, `NA`, `1e3` and the empty cell stay the text they are, and JSON keeps its types.
-Memory holds one row, never the file. The flow:
+CSV, TSV, JSONL or plain text, each also gzipped, or a stream.
 
-- `sources`    a path or stream -> bytes, hashed and unzipped
+Cells are never interpreted: `007`, `NA`, `1e3` and the empty cell stay text, and JSON keeps its
+types. Memory holds one row, never the whole file. The flow:
+
+- `sources`    a path or a stream -> bytes, hashed and unzipped
 - `lines`      bytes -> lines of text, checked and bounded
 - `delimited`  lines -> rows of CSV and TSV
 - `records`    lines -> rows of JSONL and plain text
-- `batchfile`  lines -> rows that are requests, as the Batch API takes them
-- `rows`       what a row is, and the two kinds of fault: a row's own, and the file's
+- `batchfile`  lines -> rows that are themselves requests, as the Batch API takes them
+- `rows`       a raw row, and the two kinds of error: of one row, and of the file
 
-Here the rows are numbered, and what is wrong with them is gathered.
+This module numbers the rows and collects what is wrong with them.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ _READERS: dict[str, Callable[[Lines, str | None], RawTable]] = {
     "tsv": read_tsv,
     "jsonl": read_jsonl,
     "txt": read_txt,
-    # Only by its name: a file of requests ends in .jsonl as others do.
+    # Never chosen by the file's name: a file of requests ends in .jsonl like any other.
     "openai-batch": read_batch,
 }
 _SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".txt": "txt", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -53,11 +55,13 @@ _SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".txt": "txt", ".jsonl": "jsonl", ".n
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """One data row as it stands in the file.
+    """One data row of the file.
 
-    `n` counts data rows from 1, broken ones included, skipped empty ones not. `line` is the physical line on which the
-    row starts, from 1, the header counted. `columns` maps NFC column names to untouched values: text from CSV, TSV and
-    TXT, JSON's types from the others. `error` says why the row is broken; its `columns` then hold what could be read.
+    n: the row's number, from 1; broken rows count, skipped empty rows do not.
+    line: the line on which the row starts, from 1; the header counts.
+    columns: the values by column name (in NFC): text from CSV, TSV and TXT, JSON's types from the
+        others.
+    error: why the row is broken, or None; `columns` then has what could be read.
     """
 
     n: int
@@ -70,9 +74,11 @@ class Prompt:
 class Dialect:
     """How a prompts file is written.
 
-    `delimiter` is one character, empty where there is none. `encoding` is Python's name of it. `bom` says that a table
-    made from this file should carry a BOM: the file began with one, or is not plain UTF-8. `header` holds the named
-    columns in file order; None for JSONL and openai-batch, whose rows name their own.
+    delimiter: one character; empty if there is none.
+    encoding: Python's name of the encoding.
+    bom: whether tables made from this file should begin with a BOM: it did, or it is not UTF-8.
+    header: the named columns in file order; None for JSONL and openai-batch, whose rows have their
+        own.
     """
 
     format: Literal["csv", "tsv", "jsonl", "txt", "openai-batch"]
@@ -85,8 +91,9 @@ class Dialect:
 class PromptsFile:
     """An open prompts file: iterate it once for its Prompts, in file order.
 
-    Rows come as they are read, so a caller acts on none of them before the iteration has ended without an InputError.
-    That error counts every problem and holds the first SHOWN of them; a file without rows is a problem too.
+    Prompts come as they are read, so do not act on them before the iteration has ended without
+    InputError. That error counts all problems and holds the first SHOWN of them. A file without
+    rows is a problem too.
     """
 
     def __init__(
@@ -106,11 +113,11 @@ class PromptsFile:
         self._forgive = forgive
         self._closing = closing
         self._problems: list[Problem] = []
-        self._found = 0
+        self._count = 0
         self._prompts = self._read(rows)
 
     def __iter__(self) -> Iterator[Prompt]:
-        """The Prompts not yet read. Raises InputError at the end, or where the file cannot be read any further."""
+        """The prompts not yet read. Raises InputError at the end, or where reading cannot go on."""
         return self._prompts
 
     def __enter__(self) -> Self:
@@ -132,7 +139,7 @@ class PromptsFile:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the raw bytes read so far, as hex; once the iteration has ended it equals `file_digest`."""
+        """SHA-256 of the raw bytes read so far, as hex; at the end it equals `file_digest`."""
         return self._hashed.sha256.hexdigest()
 
     @property
@@ -162,19 +169,21 @@ class PromptsFile:
                     0, "has a header but no rows" if self.dialect.delimiter else "holds no prompts"
                 )
             )
-        if self._found:
-            raise InputError(self._problems, found=self._found)
+        if self._count:
+            raise InputError(self._problems, found=self._count)
 
     def _note(self, problem: Problem) -> None:
-        self._found += 1
+        self._count += 1
         if len(self._problems) < SHOWN:
             self._problems.append(problem)
 
     def _refuse(self, fault: FileError) -> NoReturn:
-        """Raise InputError with the rows' problems so far and the file's own, which is always among those display_name."""
+        """Raise InputError with the rows' problems so far and the file's own, which is always among
+        those display_name.
+        """
         own = fault.problems(self._shown)
         display_name = [*self._problems[: max(SHOWN - len(own), 0)], *own]
-        raise InputError(display_name, found=self._found + len(own)) from None
+        raise InputError(display_name, found=self._count + len(own)) from None
 
 
 def open_prompts(
@@ -187,11 +196,19 @@ def open_prompts(
     encoding: str | None = None,
     bad_rows: Literal["refuse", "fail"] = "refuse",
 ) -> PromptsFile:
-    """Open the prompts at `path`, or in `stream` (never closed here), for which `format` must be given.
+    """Open a prompts file, or read prompts from a stream.
 
-    `display_name` is the name that errors use. The format comes from the name unless given; a name in .gz is unzipped.
-    `delimiter` is one character and for CSV only. With `bad_rows="fail"` a broken row becomes a Prompt with an `error`.
-    Raises InputError when the file cannot be read, its header is wrong, or an argument does not fit.
+    Args:
+        path: the file; a name that ends in .gz is unzipped.
+        stream: read instead of a file; it is never closed here, and needs a `format`.
+        display_name: the name of the file in messages.
+        format: csv, tsv, jsonl, txt or openai-batch; by default the file's name decides.
+        delimiter: one character, for CSV only; by default the header decides.
+        encoding: Python's name of it; by default the byte order mark, else UTF-8.
+        bad_rows: "fail" makes a broken row a Prompt with an `error`; "refuse" makes it a problem.
+
+    Raises InputError when the file cannot be read, its header is wrong, or an argument does not
+    fit.
     """
     try:
         kind = format or _format_by_name(path)
@@ -227,7 +244,7 @@ def open_prompts(
 
 
 def _format_by_name(path: Path | None) -> str:
-    """The format that the name's ending stands for, .gz left off. Raises InputError or FileError."""
+    """The format by the name's ending, without .gz. Raises InputError or FileError."""
     if path is None:
         raise InputError(
             "prompts from a stream have no name to tell their format by; "
@@ -243,7 +260,7 @@ def _format_by_name(path: Path | None) -> str:
 
 
 def _check_arguments(kind: str, delimiter: str | None) -> None:
-    """Raise FileError when the format is unknown, or the delimiter is none or not for this format."""
+    """Raise FileError when the format is unknown, or the delimiter is wrong or not for this format."""
     if kind not in _READERS:
         raise FileError(0, f"prompts.format {kind!r} is unknown; there are {', '.join(_READERS)}")
     if delimiter is None or (kind == "tsv" and delimiter == "\t"):

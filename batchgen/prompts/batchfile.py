@@ -1,6 +1,8 @@
-"""Lines -> rows that are requests: an input file of the Batch API, each line of which says itself what is sent.
+"""Lines -> rows that are requests: an input file of the Batch API, each line of which says itself
+what is sent.
 
-Here a line is checked as far as every request is alike; what its body must hold is known where requests are made.
+Here a line is checked as far as every request is alike; what its body must hold is known where
+requests are made.
 """
 
 from __future__ import annotations
@@ -55,7 +57,9 @@ def _wrong(columns: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _column(line: str, wanted: str) -> int:
-    """Where the value of a name begins in a line that holds an object, from 1; 0 where the object has no such name."""
+    """Where the value of a name begins in a line that holds an object, from 1; 0 where the object
+    has no such name.
+    """
     at = line.index("{")
     while line[at] != "}" and line[_past(line, at)] != "}":
         name, at = _decode(line, _past(line, at))

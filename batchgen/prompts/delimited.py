@@ -19,7 +19,9 @@ _Record = tuple[int, list[str] | RowError]
 
 
 def read_csv(lines: Lines, delimiter: str | None) -> RawTable:
-    """CSV as Python's csv module reads it, strictly; a first line `sep=;` is Excel's way to name the delimiter."""
+    """CSV as Python's csv module reads it, strictly; a first line `sep=;` is Excel's way to name
+    the delimiter.
+    """
     csv.field_size_limit(max(LIMIT, csv.field_size_limit()))
     texts = lines.read(newline="")
     first = next(texts, "")
@@ -39,7 +41,9 @@ def read_tsv(lines: Lines, delimiter: str | None) -> RawTable:
 
 
 def _find_delimiter(head: list[str], texts: Iterator[str]) -> str:
-    """Whichever of , ; TAB cuts the header into most cells, the first at a tie; `head` grows by the lines it takes."""
+    """Whichever of , ; TAB cuts the header into most cells, the first at a tie; `head` grows by the
+    lines it takes.
+    """
 
     def taken() -> Iterator[str]:
         for line in texts:
@@ -57,7 +61,9 @@ def _find_delimiter(head: list[str], texts: Iterator[str]) -> str:
 
 
 def _csv_records(reader: Any, lines: Lines, skipped: int) -> Iterator[_Record]:
-    """Numbered records of a csv.reader, which goes on after an error; `skipped` lines came before its first."""
+    """Numbered records of a csv.reader, which goes on after an error; `skipped` lines came before
+    its first.
+    """
     line = skipped + 1
     while True:
         try:
@@ -73,7 +79,9 @@ def _csv_records(reader: Any, lines: Lines, skipped: int) -> Iterator[_Record]:
 
 
 def _quote_fault(error: csv.Error, line: int, last: int) -> RowError:
-    """The fault of one row; raises FileError when the quote swallowed lines that may be rows of their own."""
+    """The fault of one row; raises FileError when the quote swallowed lines that may be rows of
+    their own.
+    """
     if "unexpected end" in str(error):
         message = "a double quote is opened in this row and never closed"
     else:
@@ -109,7 +117,8 @@ def _check_header(names: Sequence[str], line: int) -> None:
     if not places:
         raise FileError(line, f"none of the {len(nameless)} columns of the header has a name")
     twice = [
-        f"the header has {name!r} {len(at)} times, as columns {' and '.join(at)}; rename all but one"
+        f"the header has {name!r} {len(at)} times, as columns {' and '.join(at)}; rename all "
+        "but one"
         for name, at in places.items()
         if len(at) > 1
     ]
@@ -118,7 +127,9 @@ def _check_header(names: Sequence[str], line: int) -> None:
 
 
 def _rows(records: Iterator[_Record], names: Sequence[str], hint: str) -> Iterator[RawRow]:
-    """Rows by column name; a record whose cells are all empty (`;;;` at the end of a spreadsheet) is no row."""
+    """Rows by column name; a record whose cells are all empty (`;;;` at the end of a spreadsheet)
+    is no row.
+    """
     width = len(names) if all(names) else -1  # -1: no row is even, each is looked at
     for line, cells in records:
         if isinstance(cells, RowError):
@@ -143,6 +154,7 @@ def _uneven(
     for position, (name, cell) in enumerate(zip(names, cells, strict=False), start=1):
         if cell and not name:
             return columns, RowError(
-                f"cell {position} is not empty, but column {position} has no name in the header; name it"
+                f"cell {position} is not empty, but column {position} has no name in the "
+                "header; name it"
             )
     return columns, None

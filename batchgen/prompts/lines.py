@@ -1,4 +1,6 @@
-"""Bytes -> lines of text: the encoding found, each line checked and bounded, its number known in every error."""
+"""Bytes -> lines of text: the encoding found, each line checked and bounded, its number known in
+every error.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,9 @@ _BOMS = {
 class Lines:
     """The lines of a file, to be read once, by `read` or `plain`.
 
-    `encoding` is Python's name of it; `bom` says that a table made from the file should carry a BOM. `record` counts
-    the characters handed out since a format last set it to 0, which it does at the end of each row.
+    `encoding` is Python's name of it; `bom` says that a table made from the file should carry a
+    BOM. `record` counts the characters handed out since a format last set it to 0, which it does at
+    the end of each row.
     """
 
     def __init__(self, binary: io.BufferedReader[Any], encoding: str | None) -> None:
@@ -41,8 +44,12 @@ class Lines:
         self._binary = binary
 
     def read(self, newline: str) -> Iterator[str]:
-        """Lines with their ends; `newline` as in TextIOWrapper. Raises FileError, also when a row passes LIMIT."""
-        # Bytes that are not text come through as lone surrogates, so that their line is known and can be shown.
+        """Lines with their ends; `newline` as in TextIOWrapper.
+
+        Raises FileError, also when a row passes LIMIT.
+        """
+        # Bytes that are not text come through as lone surrogates, so that their line is known and
+        # can be shown.
         text = io.TextIOWrapper(
             self._binary, self.encoding, errors="surrogateescape", newline=newline
         )
@@ -53,7 +60,8 @@ class Lines:
                 if self.record > LIMIT:
                     raise FileError(
                         number,
-                        f"the row is longer than {LIMIT:,} characters; is a quote or line end missing?",
+                        f"the row is longer than {LIMIT:,} characters; is a quote or line end "
+                        "missing?",
                     )
                 if line.isascii():
                     yield line
@@ -66,7 +74,9 @@ class Lines:
             raise unreadable(error, number + 1) from None
 
     def plain(self) -> Iterator[tuple[int, str]]:
-        """Numbered lines without their LF or CRLF, no other character taken for a line end; each is a row."""
+        """Numbered lines without their LF or CRLF, no other character taken for a line end; each is
+        a row.
+        """
         for number, line in enumerate(self.read("\n"), start=1):
             self.record = 0
             yield number, line.removesuffix("\n").removesuffix("\r")
@@ -94,7 +104,8 @@ def _encoding(head: bytes, explicit: str | None) -> tuple[str, bool]:
     if name not in (marked, marked[: len("utf-16")]):
         raise FileError(
             0,
-            f"begins with the byte order mark of {marked}, so it is not {explicit}; remove prompts.encoding",
+            f"begins with the byte order mark of {marked}, so it is not {explicit}; remove "
+            "prompts.encoding",
         )
     return marked, True
 
@@ -125,7 +136,9 @@ def _check_unmarked_utf16(head: bytes) -> None:
 
 
 def _check_text(line: str, number: int, encoding: str) -> None:
-    """Raise FileError when bytes of the line are not text in the encoding (they were read as lone surrogates)."""
+    """Raise FileError when bytes of the line are not text in the encoding (they were read as lone
+    surrogates).
+    """
     try:
         line.encode()
     except UnicodeEncodeError as error:
@@ -135,7 +148,8 @@ def _check_text(line: str, number: int, encoding: str) -> None:
         excerpt = _excerpt(text.rstrip("\r\n"), len(line[: error.start].encode()))
         raise FileError(
             number,
-            f"is not UTF-8; as cp1252 the line reads '{excerpt}'. If that looks right, set prompts.encoding: cp1252 "
+            f"is not UTF-8; as cp1252 the line reads '{excerpt}'. If that looks right, set "
+            "prompts.encoding: cp1252 "
             "(only the first such line is shown)",
         ) from None
 

@@ -1,7 +1,8 @@
-"""What a format makes of a file: rows, and the two kinds of fault.
+"""What a format makes of a file: raw rows, and the two kinds of error.
 
-A row's own fault (RowError) spoils that row, which `bad_rows="fail"` forgives. A file's (FileError: header, encoding,
-gzip, quotes that run across lines) leaves unclear what a row is, and always refuses.
+A RowError spoils one row, and `bad_rows="fail"` lets the job run without that row. A FileError
+(header, encoding, gzip, a quote that runs across lines) leaves unclear where rows begin and end, so
+it always stops the job.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from batchgen.errors import Problem
 
 
 class RowError(Exception):
-    """A row is broken; the rows around it are not. `column` counts characters from 1; 0 is unknown."""
+    """One row is broken; the rows around it are not.
+
+    `column` counts characters from 1; 0: unknown.
+    """
 
     def __init__(self, message: str, column: int = 0) -> None:
         super().__init__(message)
@@ -23,12 +27,15 @@ class RowError(Exception):
 
     @property
     def sentence(self) -> str:
-        """The message with its column, for where no Problem carries it."""
+        """The message with its column, for where there is no Problem to hold the column."""
         return f"column {self.column}: {self.message}" if self.column else self.message
 
 
 class FileError(Exception):
-    """The file cannot be read, or no longer be cut into rows with certainty. `line` 0 is the file as a whole."""
+    """The file cannot be read, or not be split into rows with certainty.
+
+    `line` 0: the whole file.
+    """
 
     def __init__(self, line: int, *messages: str) -> None:
         super().__init__(*messages)
@@ -36,19 +43,22 @@ class FileError(Exception):
         self.messages = messages
 
     def problems(self, display_name: str) -> list[Problem]:
-        """One Problem a message; `display_name` is the file's name in errors."""
+        """One Problem for each message; `display_name` is the file's name in messages."""
         return [
             Problem(path=display_name, message=message, line=self.line) for message in self.messages
         ]
 
 
-# The line a row starts on, its columns, and what is wrong with it.
+# The line on which a row starts, its columns, and what is wrong with it.
 RawRow = tuple[int, dict[str, Any], RowError | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawTable:
-    """A file whose header is read: `delimiter` and `header` as in Dialect, `rows` to be read once, in file order."""
+    """A file whose header has been read.
+
+    `delimiter` and `header` are as in Dialect; iterate `rows` once.
+    """
 
     delimiter: str
     header: tuple[str, ...] | None

@@ -43,7 +43,8 @@ def open_file(path: Path, display_name: str) -> io.FileIO:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of the file's raw bytes (of a .gz as it lies there), as hex: what `PromptsFile.digest` ends with.
+    """SHA-256 of the file's raw bytes (of a .gz as it lies there), as hex: what
+    `PromptsFile.digest` ends with.
 
     Raises InputError when the file cannot be read.
     """
@@ -81,7 +82,8 @@ def unzipped(hashed: Hashed, zipped: bool) -> io.BufferedReader[Any]:
     """The bytes to be decoded. Its reads and peeks raise READ_ERRORS."""
     binary: io.BufferedReader[Any] = io.BufferedReader(hashed, _BLOCK)
     if zipped:
-        # The outer buffer asks for whole blocks, so that a peek sees a BOM even across gzip's own blocks.
+        # The outer buffer asks for whole blocks, so that a peek sees a BOM even across gzip's own
+        # blocks.
         binary = io.BufferedReader(gzip.GzipFile(fileobj=binary, mode="rb"), _BLOCK)
     return binary
 

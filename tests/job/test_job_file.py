@@ -1,4 +1,6 @@
-"""The job file: what is accepted, what is refused and where, and which server and key follow from it."""
+"""The job file: what is accepted, what is refused and where, and which server and key follow from
+it.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,9 @@ def test_defaults(tmp_path: Path) -> None:
 
 
 def test_everything(tmp_path: Path) -> None:
-    """Every key of the documented job file is understood, and the job can be dumped without warnings."""
+    """Every key of the documented job file is understood, and the job can be dumped without
+    warnings.
+    """
     job = load(
         tmp_path,
         """
@@ -221,7 +225,9 @@ def test_max_failures(
 
 
 def test_background_is_a_colour_for_pictures(tmp_path: Path) -> None:
-    """`background` is refused where it asks for a later answer, and is a picture's own parameter elsewhere."""
+    """`background` is refused where it asks for a later answer, and is a picture's own parameter
+    elsewhere.
+    """
     text = "kind: image\nprompts: {path: a.csv}\nrequest: {background: transparent}\n"
     assert load(tmp_path, text).request == {"background": "transparent"}
 
@@ -230,7 +236,9 @@ def test_background_is_a_colour_for_pictures(tmp_path: Path) -> None:
 
 
 def test_all_problems_at_once_sorted(tmp_path: Path) -> None:
-    """P30 Every problem of the file is shown in one go, in the order of its lines, with the nearest name."""
+    """P30 Every problem of the file is shown in one go, in the order of its lines, with the nearest
+    name.
+    """
     path = write(
         tmp_path,
         "conversation: {id: a, turns: b}\nkind: chatt\nprompts:\n  pth: a.csv\nlimits:\n"
@@ -240,7 +248,8 @@ def test_all_problems_at_once_sorted(tmp_path: Path) -> None:
         load_job(path, environ={})
     assert str(caught.value).replace(f"{path}:", "").splitlines() == [
         "1:15: conversation: needs either id or turns, and not both",
-        "2:7: kind: must be text, completion, chat, image, image_edit, embedding or moderation; did you mean 'chat'?",
+        "2:7: kind: must be text, completion, chat, image, image_edit, embedding or "
+        "moderation; did you mean 'chat'?",
         "4:3: prompts.path: is required",
         "4:3: prompts.pth: unknown key; did you mean 'path'?",
         "6:3: limits.request_per_minute: unknown key; did you mean 'requests_per_minute'?",
@@ -322,7 +331,9 @@ def test_path_is_shown_as_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_refused_line(tmp_path: Path, line: str, said: str) -> None:
-    """P30 A wrong line is refused at the wrong value, or at the unknown key, in words of the job file."""
+    """P30 A wrong line is refused at the wrong value, or at the unknown key, in words of the job
+    file.
+    """
     assert any(found.startswith(said) for found in refusals(tmp_path, f"{HEAD}{line}\n")), refusals(
         tmp_path, f"{HEAD}{line}\n"
     )
@@ -351,13 +362,16 @@ def test_refused_prompts(tmp_path: Path, prompts: str, said: str) -> None:
 
 
 def test_refused_request(tmp_path: Path) -> None:
-    """The request is not empty, does not stream and is not sent to the background; each is said at its key."""
+    """The request is not empty, does not stream and is not sent to the background; each is said at
+    its key.
+    """
     assert refusals(
         tmp_path,
         "kind: chat\nprompts: {path: a}\nrequest:\n  stream: true\n  background: '{{ b }}'\n",
     ) == [
         "4:3: request.stream: batchgen records whole answers and cannot stream; remove this line",
-        "5:3: request.background: batchgen waits for each answer itself and cannot fetch it later; remove this line",
+        "5:3: request.background: batchgen waits for each answer itself and cannot fetch it "
+        "later; remove this line",
     ]
     assert refusal(tmp_path, HEAD.replace("{model: m}", "{}")) == "3:10: request: must not be empty"
 
@@ -372,8 +386,9 @@ def test_missing_keys_are_said_at_the_parent(tmp_path: Path) -> None:
 
 
 def test_rows_that_are_requests_leave_nothing_to_the_job(tmp_path: Path) -> None:
-    """P30 A job whose rows are requests says neither what they are nor how they are named; each such key is refused at its
-    line, and whatever else is wrong is said too."""
+    """P30 A job whose rows are requests says neither what they are nor how they are named; each
+    such key is refused at its line, and whatever else is wrong is said too.
+    """
     head = "prompts: {path: a.jsonl, format: openai-batch}\n"
     job = load(tmp_path, head)
     assert (job.kind, job.request, job.prompts.id, job.timeout) == (None, {}, "custom_id", 600)
@@ -452,7 +467,9 @@ def test_file_name_that_is_no_name(tmp_path: Path) -> None:
     ],
 )
 def test_broken_yaml(tmp_path: Path, text: str | bytes, said: str) -> None:
-    """P42 Broken YAML is one plain sentence at its line and column, and nothing of PyYAML's own words."""
+    """P42 Broken YAML is one plain sentence at its line and column, and nothing of PyYAML's own
+    words.
+    """
     found = refusal(tmp_path, text)
     assert found.startswith(said)
     assert not any(
@@ -476,7 +493,9 @@ def test_broken_yaml(tmp_path: Path, text: str | bytes, said: str) -> None:
     ],
 )
 def test_refused_yaml(tmp_path: Path, line: str, said: str) -> None:
-    """P42 Tags, anchors, aliases, merge keys, duplicate keys and half characters are refused, each as one problem."""
+    """P42 Tags, anchors, aliases, merge keys, duplicate keys and half characters are refused, each
+    as one problem.
+    """
     assert refusal(tmp_path, f"{HEAD}{line}\n").startswith(said)
 
 
@@ -506,7 +525,9 @@ def test_billion_laughs(tmp_path: Path) -> None:
 )
 @settings(max_examples=400, deadline=None)
 def test_any_text_is_read_or_refused(text: str) -> None:
-    """P42 Whatever the text, the reader gives a document or problems with a place, and no other exception."""
+    """P42 Whatever the text, the reader gives a document or problems with a place, and no other
+    exception.
+    """
     document, problems = parse(text.encode("utf-8", "replace").decode(), "job.yaml")
     assert document is not None or problems
 
@@ -538,7 +559,9 @@ def test_json_passes_unchanged(data: dict[str, Any]) -> None:
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
-    """A missing file, a folder, a pipe and a nonsense path are one sentence each, and nothing blocks."""
+    """A missing file, a folder, a pipe and a nonsense path are one sentence each, and nothing
+    blocks.
+    """
     os.mkfifo(tmp_path / "pipe")
     for path, said in (
         (tmp_path / "none.yaml", "there is no such file"),
@@ -559,7 +582,8 @@ def test_places(tmp_path: Path) -> None:
     """A later stage can name the place of anything in the job, down to the deepest node there is."""
     job = load(
         tmp_path,
-        "kind: chat\nprompts: {path: a}\nrequest:\n  messages:\n    - role: user\n      content: hi\n",
+        "kind: chat\nprompts: {path: a}\nrequest:\n  messages:\n    - role: user\n      "
+        "content: hi\n",
     )
     assert job.position("request", "messages", 0, "content") == (6, 16)
     assert job.position("request", "messages", 0, "name", 3) == (5, 7)
@@ -570,7 +594,9 @@ def test_places(tmp_path: Path) -> None:
 
 
 def test_paths_follow_the_job_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P15 Paths resolve against the job file and never the working directory, except one given on the command line."""
+    """P15 Paths resolve against the job file and never the working directory, except one given on
+    the command line.
+    """
     text = HEAD.replace("rows.csv", "data/../rows.csv")
     job = load(tmp_path, text, "jobs/x.yaml")
     monkeypatch.chdir("/")
@@ -584,7 +610,9 @@ def test_paths_follow_the_job_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_output_dir(tmp_path: Path) -> None:
-    """The output lies beside the jobs folder, or beside the job file, or where the job or --output says."""
+    """The output lies beside the jobs folder, or beside the job file, or where the job or --output
+    says.
+    """
     job = load(tmp_path, HEAD, "jobs/x.yaml")
     assert job.output_dir(None, False) == tmp_path / "outputs/x"
     assert job.output_dir(None, True) == tmp_path / "outputs/x.simulated"
@@ -641,7 +669,9 @@ def test_base_url_is_normalised(tmp_path: Path, written: str, normal: str, host:
     ],
 )
 def test_base_url_refused(tmp_path: Path, url: str) -> None:
-    """P43 Plain http beyond this machine, credentials and anything that is no address are refused, never repeated."""
+    """P43 Plain http beyond this machine, credentials and anything that is no address are refused,
+    never repeated.
+    """
     found = refusal(tmp_path, f"{HEAD}provider: {{base_url: '{url}'}}\n")
     assert found.startswith("4:22: provider.base_url: ")
     assert "PASSWORD" not in found
@@ -662,7 +692,9 @@ def test_allow_http(tmp_path: Path) -> None:
 
 
 def test_connection_from_environment(tmp_path: Path) -> None:
-    """The job wins over the environment, which wins over the default; provider.name is the identity."""
+    """The job wins over the environment, which wins over the default; provider.name is the
+    identity.
+    """
     environ = {
         "OPENAI_BASE_URL": "https://e.example/v1",
         "OPENAI_ORG_ID": "org\n",
@@ -676,8 +708,8 @@ def test_connection_from_environment(tmp_path: Path) -> None:
         "proj",
     )
     text = (
-        HEAD
-        + "provider: {base_url: 'https://j.example', name: mine, organization: o, project: p, headers: {X-A: b}}\n"
+        HEAD + "provider: {base_url: 'https://j.example', name: mine, organization: o, project: p, "
+        "headers: {X-A: b}}\n"
     )
     link = connection(load(tmp_path, text, **environ))
     assert (link.base_url, link.provider_id, link.organization, link.project) == (
@@ -725,7 +757,9 @@ def test_connection_from_environment(tmp_path: Path) -> None:
     ],
 )
 def test_provider_refused(tmp_path: Path, provider: str, said: str) -> None:
-    """P39 Keys and secret headers are refused with a word about where they belong, and not repeated."""
+    """P39 Keys and secret headers are refused with a word about where they belong, and not
+    repeated.
+    """
     found = refusal(tmp_path, f"{HEAD}provider: {{{provider}}}\n")
     assert found.startswith(said)
     assert "abc" not in found
@@ -750,7 +784,9 @@ def test_provider_refused(tmp_path: Path, provider: str, said: str) -> None:
     ],
 )
 def test_literal_key(tmp_path: Path, line: str) -> None:
-    """P39 What looks like a key is refused wherever it stands, broken YAML included, and never repeated."""
+    """P39 What looks like a key is refused wherever it stands, broken YAML included, and never
+    repeated.
+    """
     found = refusals(tmp_path, f"{HEAD}{line}\n")
     column = line.index("sk-") + 1
     assert any(text.startswith(f"4:{column}: this looks like an API key") for text in found), found
@@ -779,7 +815,9 @@ def test_key_from_environment(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [None, "", " \n", "a b", f"{CANARY}\nx", "ключ", f"{CANARY}\x7f"])
 def test_key_unusable(tmp_path: Path, value: str | None) -> None:
-    """P39 A missing or malformed key names the variable and what to do, never the value; loopback is no excuse."""
+    """P39 A missing or malformed key names the variable and what to do, never the value; loopback
+    is no excuse.
+    """
     text = HEAD + "provider: {base_url: 'http://localhost:1'}\n"
     job = load(tmp_path, text, **({} if value is None else {"OPENAI_API_KEY": value}))
     with pytest.raises(
@@ -815,7 +853,9 @@ def test_key_file(tmp_path: Path) -> None:
 
 
 def test_dotenv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first .env upward from the job is read; the real environment wins and is never written to."""
+    """The first .env upward from the job is read; the real environment wins and is never written
+    to.
+    """
     (tmp_path / ".env").write_text("OPENAI_API_KEY=far\n", encoding="utf-8")
     assert api_key(load(tmp_path, HEAD, "a/b/x.yaml")) == "far"
     (tmp_path / "a/.env").write_text(
@@ -833,7 +873,9 @@ def test_dotenv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_dotenv_that_is_none(tmp_path: Path) -> None:
-    """A broken .env costs only its broken lines, an unreadable one is named with the missing key, a folder is none."""
+    """A broken .env costs only its broken lines, an unreadable one is named with the missing key, a
+    folder is none.
+    """
     (tmp_path / ".env").write_text("OPENAI_API_KEY=far\n", encoding="utf-8")
     (tmp_path / "a/.env").mkdir(parents=True)
     assert api_key(load(tmp_path, HEAD, "a/x.yaml")) == "far"
@@ -917,8 +959,8 @@ def test_imports_stay_light() -> None:
 def test_yaml_that_others_read_alike(tmp_path: Path) -> None:
     """What is accepted means the same to PyYAML, where the two versions of YAML agree."""
     text = (
-        HEAD
-        + "output:\n  accept:\n  - length\n  prefix: 'it''s'\nretry: {attempts: 3,\n  max_wait: 1.5}\n"
+        HEAD + "output:\n  accept:\n  - length\n  prefix: 'it''s'\nretry: {attempts: 3,\n  "
+        "max_wait: 1.5}\n"
     )
     document, problems = parse(text, "job.yaml")
     assert not problems

@@ -1,4 +1,6 @@
-"""What prompt files promise: any text comes in unchanged, nothing is guessed, every fault has its line."""
+"""What prompt files promise: any text comes in unchanged, nothing is guessed, every fault has its
+line.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,8 @@ NASTY = st.sampled_from(
 CELL = st.one_of(ANY_TEXT, st.lists(st.one_of(NASTY, ANY_TEXT), max_size=6).map("".join))
 
 
-# --- any text, unchanged ---------------------------------------------------------------------------------------------
+# --- any text, unchanged
+# ---------------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.tuples(CELL, CELL), min_size=1, max_size=5), st.sampled_from([",", ";", "\t"]))
@@ -131,7 +134,9 @@ def test_jsonl_round_trip(table: list[dict[str, Any]], ascii_only: bool, end: st
 
 @given(st.lists(CELL.filter(lambda cell: cell and not set(cell) & {"\n", "\r", "\t"}), min_size=1))
 def test_tsv_and_txt_round_trip(cells: list[str]) -> None:
-    """P28 In TSV and TXT only LF and CRLF end a line, only TAB a cell; quotes and every other character are text."""
+    """P28 In TSV and TXT only LF and CRLF end a line, only TAB a cell; quotes and every other
+    character are text.
+    """
     cells = [f"x{cell}" for cell in cells]
     assert rows("".join(f"{cell}\n" for cell in cells), "txt") == [
         {"prompt": cell} for cell in cells
@@ -172,7 +177,8 @@ def test_long_cells(size: int, format: str) -> None:  # noqa: A002
     assert rows(data[format], format) == [{"a": "1", "b": cell}]
 
 
-# --- formats, delimiters, lines --------------------------------------------------------------------------------------
+# --- formats, delimiters, lines
+# --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -189,7 +195,9 @@ def test_long_cells(size: int, format: str) -> None:  # noqa: A002
     ],
 )
 def test_delimiter_is_the_one_that_splits_the_header_most(header: str, delimiter: str) -> None:
-    """P29 Delimiters inside quotes do not count, also in a header of several lines; a tie goes to the comma."""
+    """P29 Delimiters inside quotes do not count, also in a header of several lines; a tie goes to
+    the comma.
+    """
     dialect = opened(f"{header}\n").dialect
     assert dialect.delimiter == delimiter
     assert dialect.header == tuple(
@@ -205,7 +213,9 @@ def test_sep_line_is_honoured_and_no_row(first: str) -> None:
 
 
 def test_explicit_delimiter_wins() -> None:
-    """The job file's delimiter is used even where another splits the header more, or a sep= line disagrees."""
+    """The job file's delimiter is used even where another splits the header more, or a sep= line
+    disagrees.
+    """
     assert rows("a|b,c,d\n1|2\n", delimiter="|") == [{"a": "1", "b,c,d": "2"}]
     assert rows("sep=;\na|b\n1|2\n", delimiter="|") == [{"a": "1", "b": "2"}]
 
@@ -219,7 +229,9 @@ def test_line_numbers_with_quoted_line_ends(end: str) -> None:
 
 
 def test_line_numbers_across_blocks_of_the_reader() -> None:
-    """P30 CRLF and multi-byte characters at every place of the reader's blocks do not shift a line or a cell."""
+    """P30 CRLF and multi-byte characters at every place of the reader's blocks do not shift a line
+    or a cell.
+    """
     data = "id,t\r\n" + "".join(f'{n},"{"ä" * (n % 7)}\r\n🦊"\r\n' for n in range(20_000))
     found = list(opened(data))
     assert [prompt.line for prompt in found] == list(range(2, 40_002, 2))
@@ -227,7 +239,9 @@ def test_line_numbers_across_blocks_of_the_reader() -> None:
 
 
 def test_empty_rows_are_skipped_everywhere() -> None:
-    """Empty lines, and rows whose cells are all empty (a spreadsheet's tail), are no rows; a blank one is."""
+    """Empty lines, and rows whose cells are all empty (a spreadsheet's tail), are no rows; a blank
+    one is.
+    """
     assert lines('\n;;\na;b\n\n;\n"";""\n1;2\n;;;;\n ;\n') == [7, 9]
     assert lines("a\tb\n\n\t\n1\t2\n\r\n", "tsv") == [4]
     assert rows("\none\r\n\n two \n\r\nthree", "txt") == [
@@ -250,13 +264,16 @@ def test_headers_are_stripped_and_nfc_and_cells_are_not() -> None:
 
 
 def test_nameless_empty_columns_are_dropped() -> None:
-    """Trailing delimiters, as spreadsheets leave them, are no columns; a row may also have fewer or more of them."""
+    """Trailing delimiters, as spreadsheets leave them, are no columns; a row may also have fewer or
+    more of them.
+    """
     data = "a;;b;;\n1;;2;;\n3;;4\n5;;6;;;;\n"
     assert rows(data) == [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}, {"a": "5", "b": "6"}]
     assert opened(data).dialect.header == ("a", "b")
 
 
-# --- encodings -------------------------------------------------------------------------------------------------------
+# --- encodings
+# -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -284,7 +301,9 @@ def test_encodings(data: bytes, encoding: str | None, expected: str, bom: bool) 
 
 
 def test_german_excel_file() -> None:
-    """P30 cp1252, semicolons, sep= line: refused with the line as cp1252 and the key to set; then read."""
+    """P30 cp1252, semicolons, sep= line: refused with the line as cp1252 and the key to set; then
+    read.
+    """
     data = 'sep=;\r\nArtikel;Preis;\r\n007;"1,50 €";\r\nSchlüssel;"9,99 €";\r\n;;\r\n'.encode(
         "cp1252"
     )
@@ -301,7 +320,9 @@ def test_german_excel_file() -> None:
 @pytest.mark.parametrize("bad_rows", ["refuse", "fail"])
 @pytest.mark.parametrize("before", [0, 1, 3_000, 50_000])
 def test_wrong_bytes_are_found_on_their_line(before: int, bad_rows: str) -> None:
-    """P30 The line is exact wherever it falls in the reader's blocks, and `fail` does not forgive it."""
+    """P30 The line is exact wherever it falls in the reader's blocks, and `fail` does not forgive
+    it.
+    """
     data = b"id,t\n" + "1,grün\r\n".encode() * before + b"1,gr\xfcn\n2,b\n"
     error = refusal(data, bad_rows=bad_rows)
     assert [problem.line for problem in error.problems] == [before + 2]
@@ -341,7 +362,8 @@ def test_wrong_encodings_are_explained(data: bytes, options: dict[str, Any], wor
     assert word in str(refusal(data, **options))
 
 
-# --- broken rows -----------------------------------------------------------------------------------------------------
+# --- broken rows
+# -----------------------------------------------------------------------------------------------------
 
 RAGGED = "a;b;c;\n1;2;3\n1;2\n1;2;3;4\n1;2;3;;;\n1;2;3;;5\n"
 
@@ -411,7 +433,9 @@ def test_broken_quotes_are_reported_where_the_row_starts(data: str, line: int, w
 
 
 def test_quotes_that_swallow_lines_are_never_forgiven() -> None:
-    """P30 One failed row must not hide the rows it swallowed; a fault within one line is one failed row."""
+    """P30 One failed row must not hide the rows it swallowed; a fault within one line is one failed
+    row.
+    """
     assert "cannot be told apart" in str(refusal('a,b\n1,"x\n2,y\n3,z\n', bad_rows="fail"))
     found = list(opened('a,b\n1,"x" y\n2,y\n3,"z', bad_rows="fail"))
     assert [(prompt.n, prompt.line, prompt.error is None) for prompt in found] == [
@@ -485,7 +509,8 @@ def test_whole_surrogate_pairs_and_escaped_backslashes_are_fine() -> None:
     assert rows(r'{"a": "\ud83e\uDD8A \\ud83d"}', "jsonl") == [{"a": "🦊 \\ud83d"}]
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
+# --- files
+# -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -501,7 +526,9 @@ def test_whole_surrogate_pairs_and_escaped_backslashes_are_fine() -> None:
     ],
 )
 def test_formats_by_name(tmp_path: Path, name: str, data: str, format: str, zipped: bool) -> None:  # noqa: A002
-    """Every ending, each also gzipped, in any case; the digest is that of the bytes as they lie there."""
+    """Every ending, each also gzipped, in any case; the digest is that of the bytes as they lie
+    there.
+    """
     path = tmp_path / (f"{name}.GZ" if zipped else name)
     path.write_bytes(gzip.compress(data.encode()) if zipped else data.encode())
     with open_prompts(path, display_name="p") as file:
@@ -554,7 +581,9 @@ def test_files_without_prompts(data: str, format: str, word: str) -> None:  # no
 
 
 def test_paths_that_are_no_prompts_file(tmp_path: Path) -> None:
-    """P30 Missing, a folder, a FIFO, a device, an unknown ending, a NUL: one sentence each, and no hanging."""
+    """P30 Missing, a folder, a FIFO, a device, an unknown ending, a NUL: one sentence each, and no
+    hanging.
+    """
     os.mkfifo(tmp_path / "fifo.csv")
     (tmp_path / "folder.csv").mkdir()
     assert (
@@ -582,7 +611,9 @@ def test_paths_that_are_no_prompts_file(tmp_path: Path) -> None:
     ],
 )
 def test_arguments_that_do_not_fit(options: dict[str, Any], word: str) -> None:
-    """P30 A stream without a format, and options that do not belong together, are refused with the key's name."""
+    """P30 A stream without a format, and options that do not belong together, are refused with the
+    key's name.
+    """
     with pytest.raises(InputError) as caught:
         open_prompts(None, stream=io.BytesIO(b"a\n1\n"), display_name="p", **options)
     assert word in str(caught.value)

@@ -76,7 +76,9 @@ def picture(path: Path, form: str = "PNG", size: tuple[int, int] = (4, 4)) -> Pa
 
 
 def test_body_is_the_api_s_own(tmp_path: Path) -> None:
-    """Strings are templates, whole expressions keep their type, none drops the key or the item, the rest passes through."""
+    """Strings are templates, whole expressions keep their type, none drops the key or the item, the
+    rest passes through.
+    """
     request = {
         "model": "{{ model }}",
         "messages": [
@@ -170,7 +172,9 @@ def test_deep_rows_are_refused(tmp_path: Path) -> None:
 def test_any_row_is_a_request_or_a_fault(
     tmp_path_factory: pytest.TempPathFactory, row: dict[str, Any]
 ) -> None:
-    """P28 Whatever a row holds: its values arrive as they are, or the row fails; nothing else is raised."""
+    """P28 Whatever a row holds: its values arrive as they are, or the row fails; nothing else is
+    raised.
+    """
     request = {
         "model": "m",
         "input": "{{ row }}",
@@ -187,7 +191,9 @@ def test_any_row_is_a_request_or_a_fault(
 
 
 def test_columns_named_like_the_language_s_own_words(tmp_path: Path) -> None:
-    """A column named turn is a column, unless the job's turns are; one named row is reached by row["row"]."""
+    """A column named turn is a column, unless the job's turns are; one named row is reached by
+    row["row"].
+    """
     request = {
         "model": "m",
         "messages": [{"role": "user", "content": "{{ turn }} {{ loop }} {{ row['row'] }}"}],
@@ -216,7 +222,9 @@ def key(
 
 
 def test_golden_keys(tmp_path: Path) -> None:
-    """The recipe of the key never changes under one scheme: a changed recipe would pay for every answer again."""
+    """The recipe of the key never changes under one scheme: a changed recipe would pay for every
+    answer again.
+    """
     assert key(tmp_path) == "6a56c00c8eda407ee96f7d1d64851465beecffe65cb54927206ea847089faa10"
     assert (
         key(tmp_path, {"text": "中\n€"}, previous=b"\xab\xcd")
@@ -231,7 +239,9 @@ def test_golden_keys(tmp_path: Path) -> None:
 
 
 def test_what_is_out_of_the_key(tmp_path: Path) -> None:
-    """Knobs, output, unused columns and batchgen's own defaults are no part of the key: changing them pays nothing."""
+    """Knobs, output, unused columns and batchgen's own defaults are no part of the key: changing
+    them pays nothing.
+    """
     plain = key(tmp_path)
     for part in (
         {"limits": {"concurrency": 3, "max_cost": 1}},
@@ -252,7 +262,9 @@ def test_what_is_out_of_the_key(tmp_path: Path) -> None:
 
 
 def test_what_is_in_the_key(tmp_path: Path) -> None:
-    """Each word of the body, the provider, the endpoint, the turn before and the uploads' bytes make another key."""
+    """Each word of the body, the provider, the endpoint, the turn before and the uploads' bytes
+    make another key.
+    """
     text = {"model": "m", "input": "x"}
     picture(tmp_path / "a.png")
     picture(tmp_path / "b.png", size=(5, 5))
@@ -293,7 +305,9 @@ def test_signature_sees_what_pass_1_depends_on(tmp_path: Path) -> None:
 
 
 def test_the_signature_stays(tmp_path: Path) -> None:
-    """P07 What a run looks at and renders does not change what pass 1 is known by: the next run finds it current."""
+    """P07 What a run looks at and renders does not change what pass 1 is known by: the next run
+    finds it current.
+    """
     (tmp_path / "tone.md").write_text("calm {{ text }}", encoding="utf-8")
     (tmp_path / "cell.md").write_text("{{ output }}", encoding="utf-8")
     job = renderer(
@@ -319,7 +333,9 @@ def test_combinations() -> None:
 
 
 def test_history(tmp_path: Path) -> None:
-    """P13 A later turn carries the conversation so far and its own messages less the leading system ones; key unchanged."""
+    """P13 A later turn carries the conversation so far and its own messages less the leading system
+    ones; key unchanged.
+    """
     system = {"role": "system", "content": "Be calm."}
     request = {
         "model": "m",
@@ -356,7 +372,9 @@ def test_input_bound_covers_every_byte(tmp_path_factory: pytest.TempPathFactory,
 
 
 def test_pictures_are_bounded_by_their_number(tmp_path: Path) -> None:
-    """P25 A picture shown to a model costs tokens that its bytes do not tell, by link or as data; text cannot fake one."""
+    """P25 A picture shown to a model costs tokens that its bytes do not tell, by link or as data;
+    text cannot fake one.
+    """
     picture(tmp_path / "a.png")
 
     def bound(part: Any, text: str = "hi") -> int:
@@ -469,8 +487,9 @@ SCHEMA = {
 def test_what_the_server_reads_besides(
     tmp_path: Path, kind: str, more: dict[str, Any], field: str | None
 ) -> None:
-    """P25 A field that has the server read more than the body is named, since no bound holds for it; a schema's property or
-    a row's text that looks like one is none."""
+    """P25 A field that has the server read more than the body is named, since no bound holds for
+    it; a schema's property or a row's text that looks like one is none.
+    """
     required = {
         "chat": CHAT,
         "text": {"model": "m", "input": "x"},
@@ -500,7 +519,9 @@ def test_uploads(tmp_path: Path) -> None:
 
 
 def test_files_stay_below_their_folder(tmp_path: Path) -> None:
-    """P36 A row names files below the prompts' folder only: not absolute, no .., no link out, no device, pipe or folder."""
+    """P36 A row names files below the prompts' folder only: not absolute, no .., no link out, no
+    device, pipe or folder.
+    """
     folder = tmp_path / "jobs"
     secret = picture(tmp_path / "secret.png")
     picture(folder / "in" / "a.png")
@@ -588,7 +609,9 @@ def test_masks(tmp_path: Path) -> None:
 
 
 def test_a_picture_that_changes(tmp_path: Path) -> None:
-    """P08 A picture edited between pass 1 and the call is noticed: nothing is sent under a key that is not its own."""
+    """P08 A picture edited between pass 1 and the call is noticed: nothing is sent under a key that
+    is not its own.
+    """
     path = picture(tmp_path / "a.png")
     job = renderer(tmp_path, "image_edit", EDIT)
     upload = job.request({"text": "a.png"}, {}).uploads[0]
@@ -607,8 +630,9 @@ def test_a_picture_that_changes(tmp_path: Path) -> None:
 
 
 def test_pictures_are_noted_again_by_the_next_pass(tmp_path: Path) -> None:
-    """P08 Each pass notes every picture that its rows name, also one whose hash an earlier pass had made; outside of a pass
-    nothing is noted."""
+    """P08 Each pass notes every picture that its rows name, also one whose hash an earlier pass had
+    made; outside of a pass nothing is noted.
+    """
     path = picture(tmp_path / "a.png")
     job = renderer(tmp_path, "image_edit", EDIT)
     for _ in range(2):
@@ -632,8 +656,9 @@ def test_few_hashes_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_pass_1_is_skipped_while_every_picture_stays(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, renderings: list[str]
 ) -> None:
-    """P08 P31 Pictures are noted in pages, of which one is in memory: pass 1 is skipped while all of them stay, and a picture
-    of any page that changes is noticed."""
+    """P08 P31 Pictures are noted in pages, of which one is in memory: pass 1 is skipped while all
+    of them stay, and a picture of any page that changes is noticed.
+    """
     monkeypatch.setattr(result, "PICTURES", 2)
     names = [picture(lab.folder / f"{n}.png", size=(4, 4 + n)).name for n in range(5)]
     (lab.folder / "prompts.csv").write_text(
@@ -664,13 +689,17 @@ def test_pass_1_is_skipped_while_every_picture_stays(
 def test_requests_that_read_files_are_known(
     tmp_path: Path, kind: str, request_: Any, reads: bool
 ) -> None:
-    """P19 A request that reads pictures while it is made is made off the event loop, where no deadline waits for it."""
+    """P19 A request that reads pictures while it is made is made off the event loop, where no
+    deadline waits for it.
+    """
     (tmp_path / "shown.md").write_text("{{ text | data_url }}", encoding="utf-8")
     assert renderer(tmp_path, kind, request_).reads_files == reads
 
 
 def test_pictures_are_hashed_off_the_event_loop(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P19 Making a request, and reading and hashing what it uploads, holds up no other call and no deadline."""
+    """P19 Making a request, and reading and hashing what it uploads, holds up no other call and no
+    deadline.
+    """
     made_on_loop: list[bool] = []
     render = Renderer.request
 
@@ -698,7 +727,9 @@ def problems(folder: Path, header: list[str] | None = None, **parts: Any) -> lis
 
 
 def test_problems_of_the_job(tmp_path: Path) -> None:
-    """P30 Missing fields, syntax and unknown columns are found before any row, all at once, with place and columns."""
+    """P30 Missing fields, syntax and unknown columns are found before any row, all at once, with
+    place and columns.
+    """
     assert problems(tmp_path, ["text"]) == []
     assert problems(tmp_path, ["text"], request={"model": "m"}) == [
         "job.yaml:1:62: request.messages is missing; kind chat needs it"
@@ -715,7 +746,8 @@ def test_problems_of_the_job(tmp_path: Path) -> None:
         matrix={"lang": ["a"]},
     )
     assert [line.split(": ", 1)[1] for line in unknown] == [
-        "request.messages[0].content: 'text' is not a column (columns: txt, b c, lang); did you mean 'txt'?",
+        "request.messages[0].content: 'text' is not a column (columns: txt, b c, lang); did "
+        "you mean 'txt'?",
         "request.x: 'bc' is not a column (columns: txt, b c, lang); did you mean 'b c'?",
     ]
 
@@ -733,7 +765,9 @@ def test_problems_of_the_job(tmp_path: Path) -> None:
 def test_what_no_row_can_mend_is_told_once(
     tmp_path: Path, field: str, value: Any, told: str
 ) -> None:
-    """P30 A field that is wrong whatever the row is a problem of the job, at its place, and not one of every row."""
+    """P30 A field that is wrong whatever the row is a problem of the job, at its place, and not one
+    of every row.
+    """
     (problem,) = problems(tmp_path, ["text"], request={**CHAT, field: value})
     assert problem.split(": ", 1)[1] == f"request.{field}: {told}"
 
@@ -755,8 +789,9 @@ def test_unknown_columns_in_includes_and_turns(tmp_path: Path) -> None:
 
 
 def test_files_that_rows_name_are_a_problem_of_the_job(tmp_path: Path) -> None:
-    """P30 P41 An include of what a row says, or of what is not there, is told with its place before any row is read, also
-    where an included file does it and the columns are not known yet."""
+    """P30 P41 An include of what a row says, or of what is not there, is told with its place before
+    any row is read, also where an included file does it and the columns are not known yet.
+    """
     (tmp_path / "outer.md").write_text("{% include text %}", encoding="utf-8")
     (tmp_path / ".env").write_text("OPENAI_API_KEY=sk-canary", encoding="utf-8")
     for source, words in (
@@ -775,7 +810,9 @@ def test_files_that_rows_name_are_a_problem_of_the_job(tmp_path: Path) -> None:
 
 
 def test_output_columns(tmp_path: Path) -> None:
-    """Columns over an answer see row, request, response, output and json; what fails is an empty cell, what is none a fault."""
+    """Columns over an answer see row, request, response, output and json; what fails is an empty
+    cell, what is none a fault.
+    """
     columns = {
         "first": "{{ output.splitlines()[0] }}",
         "name": "{{ json.name }}",
@@ -800,7 +837,9 @@ def test_output_columns(tmp_path: Path) -> None:
         output={"columns": {"a": "{{ outptu }}", "b": "{{ text }}", "c": "{{ row.txt }}"}},
     )
     assert [line.split(": ", 1)[1] for line in wrong] == [
-        "output.columns.a: 'outptu' is not one of json, output, request, response, row; did you mean 'output'?",
-        "output.columns.b: 'text' is not one of json, output, request, response, row; a column is written row[\"text\"]",
+        "output.columns.a: 'outptu' is not one of json, output, request, response, row; did "
+        "you mean 'output'?",
+        "output.columns.b: 'text' is not one of json, output, request, response, row; a column "
+        'is written row["text"]',
         "output.columns.c: 'txt' is not a column (columns: text); did you mean 'text'?",
     ]

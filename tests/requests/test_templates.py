@@ -80,8 +80,9 @@ def fault(source: str, folder: Path = Path("/nonexistent"), **more: Any) -> str:
     ],
 )
 def test_values(source: str, value: Any) -> None:
-    """One whole expression keeps its type; any other string gives text, where none is nothing and what is no text is JSON;
-    `{# #}` is text."""
+    """One whole expression keeps its type; any other string gives text, where none is nothing and
+    what is no text is JSON; `{# #}` is text.
+    """
     result = rendered(source)
     assert (result, type(result)) == (value, type(value))
 
@@ -105,7 +106,9 @@ def test_values(source: str, value: Any) -> None:
     ],
 )
 def test_only_plain_values_leave_a_template(source: str, value: Any) -> None:
-    """Iterators become lists and Markup text: no "<generator object>" is ever paid for, and JSON is read as written."""
+    """Iterators become lists and Markup text: no "<generator object>" is ever paid for, and JSON is
+    read as written.
+    """
     result = rendered(source)
     assert (result, type(result)) == (value, type(value))
 
@@ -238,11 +241,16 @@ def test_templates_cannot_reach_python(source: str) -> None:
         "{{ [[0] * 1000000] * 10000000 }}",
         "{{ ('a' * 30000000) ~ ('a' * 30000000) }}",
         "{% for x in range(30) %}{{ 'a' * 3000000 }}{% endfor %}",
-        "{% set ns = namespace(x='aaaa') %}{% for i in range(40) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
-        "{% set ns = namespace(x='aaaa') %}{% for i in range(40) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
-        "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
-        "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = {1: ns.x, 2: ns.x} %}{% endfor %}",
-        "{% set ns = namespace(x=9) %}{% for i in range(60) %}{% set ns.x = ns.x * ns.x %}{% endfor %}",
+        "{% set ns = namespace(x='aaaa') %}{% for i in range(40) %}{% set ns.x = ns.x ~ ns.x "
+        "%}{% endfor %}",
+        "{% set ns = namespace(x='aaaa') %}{% for i in range(40) %}{% set ns.x = ns.x + ns.x "
+        "%}{% endfor %}",
+        "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] "
+        "%}{% endfor %}{{ ns.x }}",
+        "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = {1: ns.x, 2: "
+        "ns.x} %}{% endfor %}",
+        "{% set ns = namespace(x=9) %}{% for i in range(60) %}{% set ns.x = ns.x * ns.x %}{% "
+        "endfor %}",
         "{{ 9 ** (9 ** 9) }}",
         "{{ '%99999999d' % 1 }}",
         "{{ '%*d' % (99999999, 1) }}",
@@ -266,9 +274,11 @@ def test_templates_cannot_reach_python(source: str) -> None:
         "{{ range(999999999) }}",
         "{{ range(99999) | map('string') | map('center', 9999) | list }}",
         "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
-        "{% for i in range(99999) if false %}{% endfor %}{% for i in range(99999) if false %}{% endfor %}",
+        "{% for i in range(99999) if false %}{% endfor %}{% for i in range(99999) if false "
+        "%}{% endfor %}",
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
-        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(40) }}",
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ "
+        "f(40) }}",
         "{% for i in range(99999) %}" + "literal text " * 40 + "{% endfor %}",
     ],
 )
@@ -293,7 +303,9 @@ def test_each_rendering_counts_anew() -> None:
 
 
 def test_threads_count_for_themselves() -> None:
-    """P13 P41 Turns are rendered in threads at one time: what one rendering takes is not counted against another."""
+    """P13 P41 Turns are rendered in threads at one time: what one rendering takes is not counted
+    against another.
+    """
     both, made = threading.Barrier(2, timeout=10), []
 
     def meet(value: Any) -> Any:
@@ -323,7 +335,9 @@ def test_large_cells_pass() -> None:
 
 
 def test_include_reads_below_the_folder_only(tmp_path: Path) -> None:
-    """P41 `include`, `import` and `extends` read text files below the job's folder, and nothing else."""
+    """P41 `include`, `import` and `extends` read text files below the job's folder, and nothing
+    else.
+    """
     folder = tmp_path / "jobs"
     (folder / "sub").mkdir(parents=True)
     (tmp_path / "secret.md").write_text("what nobody may see", encoding="utf-8")
@@ -368,7 +382,9 @@ def test_include_reads_below_the_folder_only(tmp_path: Path) -> None:
     ],
 )
 def test_rows_name_no_files(tmp_path: Path, source: str) -> None:
-    """P41 A file that is read as a template is named by the job and never by a row: known before any row is rendered."""
+    """P41 A file that is read as a template is named by the job and never by a row: known before
+    any row is rendered.
+    """
     (tmp_path / "tone.md").write_text("calm", encoding="utf-8")
     with pytest.raises(TemplateError, match="text in quotes"):
         Templates(tmp_path, {}).compile(source)
@@ -377,7 +393,9 @@ def test_rows_name_no_files(tmp_path: Path, source: str) -> None:
 
 
 def test_hidden_files_are_no_templates(tmp_path: Path) -> None:
-    """P41 No file is read as a template whose path has a part that begins with a dot: .env is not told to a model."""
+    """P41 No file is read as a template whose path has a part that begins with a dot: .env is not
+    told to a model.
+    """
     (tmp_path / ".env").write_text("OPENAI_API_KEY=sk-canary", encoding="utf-8")
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git" / "config").write_text("secret", encoding="utf-8")
@@ -390,7 +408,9 @@ def test_hidden_files_are_no_templates(tmp_path: Path) -> None:
 
 
 def test_a_file_is_read_once(tmp_path: Path) -> None:
-    """P08 What is rendered of a file is what was looked through and told: a change in the middle of a run is not half seen."""
+    """P08 What is rendered of a file is what was looked through and told: a change in the middle of
+    a run is not half seen.
+    """
     (tmp_path / "tone.md").write_text("calm", encoding="utf-8")
     templates = Templates(tmp_path, {})
     source = 'Be {% include "tone.md" %}.'
@@ -428,7 +448,9 @@ def test_includes_are_bounded(tmp_path: Path) -> None:
     ],
 )
 def test_names(source: str, bare: set[str], of_row: set[str]) -> None:
-    """The columns of a template are known before any row is: also in includes, and not what a loop names itself."""
+    """The columns of a template are known before any row is: also in includes, and not what a loop
+    names itself.
+    """
     assert Templates(Path("/nonexistent"), {}).names(source) == (bare, of_row)
 
 
@@ -448,7 +470,9 @@ def test_only_the_methods_that_are_named_are_offered(source: str) -> None:
 
 
 def test_what_a_template_makes_and_throws_away_is_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """P41 One large value is refused where it is made, and so are many small ones, though neither is in the result."""
+    """P41 One large value is refused where it is made, and so are many small ones, though neither
+    is in the result.
+    """
     one, many = (
         "{% set x = long ~ long %}ok",
         "{% for i in range(9) %}{% set x = long ~ name %}{% endfor %}ok",
@@ -480,7 +504,9 @@ def test_a_product_is_weighed_before_it_is_made(source: str) -> None:
     )
 )
 def test_a_column_alone_is_what_a_template_makes_of_it(value: Any) -> None:
-    """P28 A string that is one column gives the same as any longer way to it, whatever stands in the column."""
+    """P28 A string that is one column gives the same as any longer way to it, whatever stands in
+    the column.
+    """
     compiled = Templates(Path("/nonexistent"), {}).compile
     values = {"range": value, "row": {"range": value}}
     alone, around = (compiled(source)(values) for source in ("{{ range }}", '{{ row["range"] }}'))

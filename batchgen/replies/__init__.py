@@ -1,0 +1,59 @@
+"""A reply's JSON -> Answer, for each kind of request.
+
+- `answer`  `Answer` and its parts, token counts, and what all readers share
+- `texts`   the readers of chat, completion and text
+- `data`    the readers of image, embedding and moderation
+
+The readers trust nothing, because compatible servers and proxies send login pages, nulls and empty
+choices with status 200. Anything that is not a real answer raises `UnreadableReplyError`.
+"""
+
+from batchgen.replies.answer import (
+    INCOMPLETE_REASONS,
+    MAX_TOKENS,
+    Answer,
+    Choice,
+    Json,
+    UnreadableReplyError,
+    Usage,
+    count_inputs,
+    outline,
+    read_usage,
+)
+from batchgen.replies.data import (
+    decode_embeddings,
+    read_embedding,
+    read_image,
+    read_moderation,
+    sniff,
+)
+from batchgen.replies.texts import (
+    audio_transcript,
+    first_message,
+    read_chat,
+    read_completion,
+    read_text,
+)
+
+__all__ = [
+    "INCOMPLETE_REASONS",
+    "MAX_TOKENS",
+    "Answer",
+    "Choice",
+    "Json",
+    "UnreadableReplyError",
+    "Usage",
+    "audio_transcript",
+    "count_inputs",
+    "decode_embeddings",
+    "first_message",
+    "outline",
+    "read_chat",
+    "read_completion",
+    "read_embedding",
+    "read_image",
+    "read_moderation",
+    "read_text",
+    "read_usage",
+    "sniff",
+]

@@ -1,0 +1,176 @@
+"""What a reply means: `Answer`, its choices and its token counts; and what all readers share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Json = Mapping[str, Any]
+
+
+# A larger count of tokens is not believed, so that sums of costs stay within SQLite's integers.
+MAX_TOKENS = 1_000_000_000
+
+
+class UnreadableReplyError(Exception):
+    """A reply with status 200 that is not an answer. `final`: a retry would get the same reply."""
+
+    def __init__(self, message: str, *, final: bool = False) -> None:
+        super().__init__(message)
+        self.final = final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Token counts from the server. A count that it did not send is None, never 0.
+
+    `input_tokens` includes `cached_tokens`, `cache_write_tokens`, `image_tokens` and
+    `audio_tokens`; `output_tokens` includes `reasoning_tokens` and `output_audio_tokens`.
+    """
+
+    input_tokens: int | None = None
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    image_tokens: int | None = None
+    audio_tokens: int | None = None
+    output_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    output_audio_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One answer of possibly several (`n`): its text (for a picture its stored path) and why it
+    ended.
+
+    `finish_reason` has the values of chat completions for every kind: stop, length, content_filter,
+    tool_calls; and batchgen's own refusal, empty, incomplete, fewer_choices and fewer_images. Any
+    other value of the server is kept.
+    """
+
+    text: str
+    finish_reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a reply means.
+
+    choices: the answers, at least one.
+    ended: False when an answer was cut, filtered, refused or empty, or one is missing.
+    finish_reason: the reason why it has not ended, else that of the first choice.
+    model, service_tier: the server's, if it names them.
+    usage: the token counts.
+    pictures: pictures in base64, to be stored.
+    """
+
+    choices: tuple[Choice, ...]
+    ended: bool
+    finish_reason: str
+    model: str | None = None
+    service_tier: str | None = None
+    usage: Usage = field(default_factory=Usage)
+    pictures: tuple[str, ...] = ()
+
+
+_UNCOUNTED = Usage()
+
+
+def read_usage(response: Json) -> Usage:
+    """The reply's token counts, in either spelling: prompt and completion, or input and output."""
+    usage = mapping(response.get("usage"))
+    if not usage:
+        return _UNCOUNTED
+    inside = mapping(usage.get("prompt_tokens_details") or usage.get("input_tokens_details"))
+    outside = mapping(usage.get("completion_tokens_details") or usage.get("output_tokens_details"))
+    return Usage(
+        input_tokens=_count(usage, "prompt_tokens", "input_tokens"),
+        cached_tokens=_count(inside, "cached_tokens"),
+        cache_write_tokens=_count(inside, "cache_write_tokens"),
+        image_tokens=_count(inside, "image_tokens"),
+        audio_tokens=_count(inside, "audio_tokens"),
+        output_tokens=_count(usage, "completion_tokens", "output_tokens"),
+        reasoning_tokens=_count(outside, "reasoning_tokens"),
+        output_audio_tokens=_count(outside, "audio_tokens"),
+    )
+
+
+def mapping(value: object) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def _count(source: Json, *names: str) -> int | None:
+    for name in names:
+        value = source.get(name)
+        # True is an int too, but not a count.
+        if type(value) is int and 0 <= value <= MAX_TOKENS:
+            return value
+    return None
+
+
+def count_inputs(value: object) -> int:
+    """How many prompts or inputs a field holds. A list of numbers is one input, given as tokens."""
+    return len(value) if isinstance(value, list) and value and not isinstance(value[0], int) else 1
+
+
+def items_of(response: Json, name: str) -> list[Json]:
+    """The objects in the reply's list `name`, in the order of `index`.
+
+    Raises UnreadableReplyError if there are none.
+    """
+    value = response.get(name)
+    if (
+        not isinstance(value, list)
+        or not value
+        or not all(isinstance(item, dict) for item in value)
+    ):
+        raise UnreadableReplyError(f"the reply has no {name}")
+    if len(value) > 1 and all(isinstance(item.get("index"), int) for item in value):
+        return sorted(value, key=lambda item: int(item["index"]))
+    return value
+
+
+def answer_of(
+    response: Json, choices: list[Choice], *, pictures: tuple[str, ...] = (), lacking: str = ""
+) -> Answer:
+    cut = next(
+        (choice.finish_reason for choice in choices if choice.finish_reason in INCOMPLETE_REASONS),
+        lacking,
+    )
+    model, tier = response.get("model"), response.get("service_tier")
+    return Answer(
+        choices=tuple(choices),
+        ended=not cut,
+        finish_reason=cut or choices[0].finish_reason,
+        model=model if isinstance(model, str) else None,
+        service_tier=tier if isinstance(tier, str) else None,
+        usage=read_usage(response),
+        pictures=pictures,
+    )
+
+
+# Finish reasons that make a row incomplete unless output.accept lists them.
+INCOMPLETE_REASONS = frozenset(
+    {"length", "content_filter", "refusal", "empty", "fewer_choices", "fewer_images"}
+)
+
+
+def has_fewer_answers(choices: list[Choice], body: Json) -> bool:
+    """Whether a reply has fewer choices than the request's `n` for each of its prompts."""
+    asked = body.get("n")
+    return len(choices) < (asked if isinstance(asked, int) else 1) * count_inputs(
+        body.get("prompt")
+    )
+
+
+def outline(body: Json) -> dict[str, Any]:
+    """The part of a body that its reply is read with: how many answers it asks for, and to how many
+    inputs.
+    """
+    fields: dict[str, Any] = {"n": body["n"]} if isinstance(body.get("n"), int) else {}
+    for name in ("prompt", "input"):
+        value = body.get(name)
+        if isinstance(value, list) and value and not isinstance(value[0], int):
+            fields[name] = ["" if isinstance(each, str) else {} for each in value]
+    return fields

@@ -1,0 +1,129 @@
+"""The replies that are data: pictures, embeddings and moderation results."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+from batchgen.replies.answer import (
+    Answer,
+    Choice,
+    Json,
+    UnreadableReplyError,
+    answer_of,
+    count_inputs,
+    has_fewer_answers,
+    items_of,
+    mapping,
+)
+
+# The first bytes of the picture formats that image endpoints use; for WebP also bytes at an offset.
+_MAGIC: tuple[tuple[bytes, int, bytes, str], ...] = (
+    (b"\x89PNG\r\n\x1a\n", 0, b"", "png"),
+    (b"\xff\xd8\xff", 0, b"", "jpeg"),
+    (b"RIFF", 8, b"WEBP", "webp"),
+    (b"GIF8", 0, b"", "gif"),
+)
+
+
+def sniff(data: bytes) -> str | None:
+    """The picture format that the first 12 bytes stand for: png, jpeg, webp, gif, or None."""
+    for start, offset, mark, name in _MAGIC:
+        if data.startswith(start) and data[offset : offset + len(mark)] == mark:
+            return name
+    return None
+
+
+def read_image(response: Json, body: Json) -> Answer:
+    """Generated or edited pictures: https://platform.openai.com/docs/api-reference/images/object"""
+    pictures, choices = [], []
+    for item in items_of(response, "data"):
+        stored, encoded = item.get("path"), item.get("b64_json")
+        if isinstance(stored, str):
+            choices.append(Choice(text=stored, finish_reason="stop"))
+        elif isinstance(encoded, str) and encoded:
+            pictures.append(encoded)
+            choices.append(Choice(text="", finish_reason="stop"))
+        elif item.get("url"):
+            hint = (
+                "the server sent a link instead of the picture, and batchgen downloads "
+                "nothing a reply names"
+            )
+            raise UnreadableReplyError(
+                f"{hint}: add `response_format: b64_json` to the request", final=True
+            )
+        else:
+            raise UnreadableReplyError("the reply's data holds no b64_json")
+    lacking = "fewer_images" if has_fewer_answers(choices, body) else ""
+    return answer_of(response, choices, pictures=tuple(pictures), lacking=lacking)
+
+
+def read_embedding(response: Json, body: Json) -> Answer:
+    """Embeddings: https://platform.openai.com/docs/api-reference/embeddings/object"""
+    vectors = [_vector(item.get("embedding")) for item in items_of(response, "data")]
+    asked = count_inputs(body.get("input"))
+    if len(vectors) != asked:
+        raise UnreadableReplyError(f"the reply has {len(vectors)} embeddings for {asked} inputs")
+    # One by one, because json holds the GIL for the whole of one value, and other threads wait.
+    texts = [json.dumps(vector, separators=(",", ":")) for vector in vectors]
+    text = texts[0] if asked == 1 else f"[{','.join(texts)}]"
+    return answer_of(response, [Choice(text=text, finish_reason="stop")])
+
+
+def decode_embeddings(response: Json) -> dict[str, Any]:
+    """A recorded reply with its embeddings as lists of numbers, in whatever form they were sent."""
+    items = [{**item, "embedding": _vector(item.get("embedding"))} for item in response["data"]]
+    return {**response, "data": items}
+
+
+def _vector(value: object) -> list[float]:
+    """An embedding as numbers, from a list or from little-endian float32 in base64."""
+    numbers: Sequence[object] = value if isinstance(value, list) else ()
+    if isinstance(value, str):
+        try:
+            data = base64.b64decode(value, validate=True)
+            # Nine significant digits identify every float32; float64's seventeen would double the
+            # cell.
+            numbers = [
+                float(f"{number:.9g}") for number in struct.unpack(f"<{len(data) // 4}f", data)
+            ]
+        except (binascii.Error, struct.error, ValueError):
+            raise UnreadableReplyError(
+                "the reply's embedding is not base64 of float32 numbers"
+            ) from None
+    if not numbers or not all(map(_is_number, numbers)):
+        raise UnreadableReplyError("the reply has no embedding")
+    return [number for number in numbers if isinstance(number, int | float)]
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a number in JSON, which has no infinity and no not-a-number."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def read_moderation(response: Json, body: Json) -> Answer:
+    """Moderation results: https://platform.openai.com/docs/api-reference/moderations/object"""
+    verdicts = []
+    for item in items_of(response, "results"):
+        if not isinstance(item.get("flagged"), bool):
+            raise UnreadableReplyError("the reply's result does not say whether it was flagged")
+        categories = [name for name, hit in mapping(item.get("categories")).items() if hit is True]
+        verdicts.append({"flagged": item["flagged"], "categories": categories})
+    inputs = body.get("input")
+    if (
+        isinstance(inputs, list)
+        and all(isinstance(item, str) for item in inputs)
+        and len(verdicts) != len(inputs)
+    ):
+        raise UnreadableReplyError(
+            f"the reply has {len(verdicts)} results for {len(inputs)} inputs"
+        )
+    text = json.dumps(verdicts[0] if len(verdicts) == 1 else verdicts)
+    return answer_of(response, [Choice(text=text, finish_reason="stop")])

@@ -1,0 +1,155 @@
+"""The replies that are text: chat completions, completions and responses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from batchgen.replies.answer import (
+    INCOMPLETE_REASONS,
+    Answer,
+    Choice,
+    Json,
+    UnreadableReplyError,
+    answer_of,
+    has_fewer_answers,
+    items_of,
+    mapping,
+)
+
+
+def first_message(response: Json) -> Json:
+    """The message of the choice with the lowest index. Raises UnreadableReplyError."""
+    return _message(_choices(response)[0])
+
+
+def _message(choice: Json) -> Json:
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        raise UnreadableReplyError("the reply's choice has no message")
+    return message
+
+
+def audio_transcript(message: Json) -> str:
+    """The transcript of a chat message that is audio; empty for any other."""
+    transcript = mapping(message.get("audio")).get("transcript")
+    return transcript if isinstance(transcript, str) else ""
+
+
+def _choices(response: Json) -> list[Json]:
+    """The reply's choices. Raises UnreadableReplyError, also when one broke off with an error."""
+    # Some servers put an error into a choice of a reply with status 200.
+    choices = items_of(response, "choices")
+    if any(item.get("error") or item.get("finish_reason") == "error" for item in choices):
+        raise UnreadableReplyError("the reply's choice broke off with an error")
+    return choices
+
+
+def _choice(text: str, reason: object, *, refused: bool = False) -> Choice:
+    """A text choice.
+
+    An empty or refused text gets that as its reason, whatever the server calls it.
+    """
+    if refused:
+        return Choice(text=text, finish_reason="refusal")
+    word = reason if isinstance(reason, str) and reason else "stop"
+    return Choice(text=text, finish_reason=word if text or word in INCOMPLETE_REASONS else "empty")
+
+
+def read_chat(response: Json, body: Json) -> Answer:
+    """A chat completion: https://platform.openai.com/docs/api-reference/chat/object"""
+    choices = []
+    for item in _choices(response):
+        message = _message(item)
+        refusal = message.get("refusal")
+        text = _content(message.get("content")) or audio_transcript(message) or _tool_calls(message)
+        refused = isinstance(refusal, str) and bool(refusal)
+        text = str(refusal) if refused else text
+        choices.append(_choice(text, item.get("finish_reason"), refused=refused))
+    return answer_of(
+        response, choices, lacking="fewer_choices" if has_fewer_answers(choices, body) else ""
+    )
+
+
+def _tool_calls(message: Json) -> str:
+    """The tool calls of a message as JSON, also in the old form of one function; empty without any."""
+    for calls in (message.get("tool_calls"), message.get("function_call")):
+        if isinstance(calls, list | Mapping) and calls:
+            return json.dumps(calls, ensure_ascii=False)
+    return ""
+
+
+def _content(content: object) -> str:
+    """A message's text: a string, null, or a list of text parts as some servers send it."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list) and all(isinstance(part, Mapping) for part in content):
+        return "".join(part["text"] for part in content if isinstance(part.get("text"), str))
+    raise UnreadableReplyError(f"the reply's content is {type(content).__name__}, not text")
+
+
+def read_completion(response: Json, body: Json) -> Answer:
+    """A completion: https://platform.openai.com/docs/api-reference/completions/object"""
+    choices = []
+    for item in _choices(response):
+        text = item.get("text")
+        if not isinstance(text, str):
+            raise UnreadableReplyError("the reply's choice has no text")
+        choices.append(_choice(text, item.get("finish_reason")))
+    return answer_of(
+        response, choices, lacking="fewer_choices" if has_fewer_answers(choices, body) else ""
+    )
+
+
+# Items of a response that ask the caller to act. They are the answer, like tool_calls in a chat.
+_CALLS = frozenset(
+    {
+        "function_call",
+        "custom_tool_call",
+        "computer_call",
+        "local_shell_call",
+        "shell_call",
+        "apply_patch_call",
+    }
+)
+
+
+def read_text(response: Json, body: Json) -> Answer:
+    """A response: https://platform.openai.com/docs/api-reference/responses/object"""
+    status = response.get("status")
+    if status not in ("completed", "incomplete"):
+        raise UnreadableReplyError(f"the reply's status is {status!r}")
+    # A model that was cut before its first word sends an empty list, or none; one that ended by
+    # itself sends at least its reasoning.
+    has_no_output = status == "incomplete" and not response.get("output")
+    output = [] if has_no_output else items_of(response, "output")
+    parts = [part for item in output for part in _parts(item)]
+    text = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+    refusal = "".join(part["refusal"] for part in parts if isinstance(part.get("refusal"), str))
+    calls = [item for item in output if item.get("type") in _CALLS]
+    if calls and not text:
+        text = json.dumps(calls, ensure_ascii=False)
+    refused = bool(refusal) and not text
+    if status == "incomplete" and not refused:
+        reason = _why_incomplete(response)
+        return answer_of(response, [Choice(text=text, finish_reason=reason)], lacking=reason)
+    return answer_of(
+        response, [_choice(text or refusal, "tool_calls" if calls else "stop", refused=refused)]
+    )
+
+
+def _parts(item: object) -> list[Json]:
+    content = mapping(item).get("content") if mapping(item).get("type") == "message" else None
+    return (
+        [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
+    )
+
+
+def _why_incomplete(response: Json) -> str:
+    """The reason, as chat completions name it if they have a name for it."""
+    reason = mapping(response.get("incomplete_details")).get("reason")
+    if reason == "max_output_tokens":
+        return "length"
+    return reason if isinstance(reason, str) and reason else "incomplete"
