@@ -139,7 +139,9 @@ def test_text(reply: Any, text: str, reason: str, ended: bool) -> None:
     "sort", ["function_call", "custom_tool_call", "computer_call", "shell_call"]
 )
 def test_text_tool_calls(sort: str) -> None:
-    """A call that the caller is to make is an answer, whatever its sort; beside text, the text is."""
+    """A call that the caller is to make is an answer, whatever its sort; beside text, the
+    text is.
+    """
     call = {"type": sort, "name": "f", "arguments": "{}"}
     answer = read("text", {"status": "completed", "output": [{"type": "reasoning"}, call]})
     assert (answer.choices[0].text, answer.finish_reason, answer.ended) == (
@@ -228,14 +230,18 @@ def test_images() -> None:
 
 
 def test_a_link_is_no_picture() -> None:
-    """P37 A link in place of bytes fails the row for good, with the way out; nothing is downloaded."""
+    """P37 A link in place of bytes fails the row for good, with the way out; nothing is
+    downloaded.
+    """
     with pytest.raises(UnreadableReplyError, match="b64_json") as caught:
         read("image", {"data": [{"b64_json": "QUJD"}, {"url": "https://example.com/a.png"}]})
     assert caught.value.final
 
 
 def test_embeddings() -> None:
-    """Vectors as a list or as base64 of float32, one for each input, in the order of their index."""
+    """Vectors as a list or as base64 of float32, one for each input, in the order of their
+    index.
+    """
     packed = base64.b64encode(struct.pack("<3f", 0.1, -2.5, 1e-9)).decode()
     assert (
         read("embedding", {"data": [{"embedding": packed}]}, input="a").choices[0].text

@@ -260,7 +260,9 @@ def _format_by_name(path: Path | None) -> str:
 
 
 def _check_arguments(kind: str, delimiter: str | None) -> None:
-    """Raise FileError when the format is unknown, or the delimiter is wrong or not for this format."""
+    """Raise FileError when the format is unknown, or the delimiter is wrong or not for this
+    format.
+    """
     if kind not in _READERS:
         raise FileError(0, f"prompts.format {kind!r} is unknown; there are {', '.join(_READERS)}")
     if delimiter is None or (kind == "tsv" and delimiter == "\t"):

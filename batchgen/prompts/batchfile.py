@@ -72,5 +72,7 @@ def _column(line: str, wanted: str) -> int:
 
 
 def _past(line: str, at: int, *, blank: int = 1) -> int:
-    """Where the next word begins, `blank` characters and then the white space after `at` left out."""
+    """Where the next word begins, `blank` characters and then the white space after `at`
+    left out.
+    """
     return int(WHITESPACE.match(line, at + blank).end())

@@ -159,7 +159,9 @@ def _not_text(encoding: str) -> str:
 
 
 def _excerpt(text: str, position: int) -> str:
-    """At most _EXCERPT characters of the text around the position, with control characters escaped."""
+    """At most _EXCERPT characters of the text around the position, with control characters
+    escaped.
+    """
     start = max(0, min(position - _EXCERPT // 2, len(text) - _EXCERPT))
     shown = "".join(
         c if c.isprintable() else ascii(c)[1:-1] for c in text[start : start + _EXCERPT]

@@ -20,7 +20,8 @@ _REASONS = {
     "Illegal trailing comma before end of object": "a comma stands before the closing bracket",
     "Illegal trailing comma before end of array": "a comma stands before the closing bracket",
     "Unterminated string starting at": "a text that starts here is never closed by a double quote",
-    "Invalid control character at": r"a control character inside a text must be written as an escape, such as \n or \t",
+    "Invalid control character at": "a control character inside a text must be "
+    r"written as an escape, such as \n or \t",
     "Invalid \\escape": r"a backslash must be written as \\",
     "Invalid \\uXXXX escape": r"\u must be followed by four hexadecimal digits",
     "Extra data": "there is more text after the object; each line holds one object",

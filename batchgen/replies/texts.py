@@ -72,7 +72,9 @@ def read_chat(response: Json, body: Json) -> Answer:
 
 
 def _tool_calls(message: Json) -> str:
-    """The tool calls of a message as JSON, also in the old form of one function; empty without any."""
+    """The tool calls of a message as JSON, also in the old form of one function; empty
+    without any.
+    """
     for calls in (message.get("tool_calls"), message.get("function_call")):
         if isinstance(calls, list | Mapping) and calls:
             return json.dumps(calls, ensure_ascii=False)

@@ -549,7 +549,9 @@ JSON = st.recursive(
 @given(st.dictionaries(st.text(min_size=1, max_size=40), JSON, min_size=1, max_size=4))
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_json_passes_unchanged(data: dict[str, Any]) -> None:
-    """JSON is YAML: any JSON object comes through as it is (YAML ends a key at 1,024 characters)."""
+    """JSON is YAML: any JSON object comes through as it is (YAML ends a key at 1,024
+    characters).
+    """
     import json
 
     document, problems = parse(json.dumps(data, indent=1), "job.yaml")
@@ -579,7 +581,9 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 
 def test_places(tmp_path: Path) -> None:
-    """A later stage can name the place of anything in the job, down to the deepest node there is."""
+    """A later stage can name the place of anything in the job, down to the deepest node
+    there is.
+    """
     job = load(
         tmp_path,
         "kind: chat\nprompts: {path: a}\nrequest:\n  messages:\n    - role: user\n      "
@@ -802,7 +806,9 @@ def test_words_that_only_resemble_a_key(tmp_path: Path) -> None:
 
 
 def test_key_from_environment(tmp_path: Path) -> None:
-    """P39 The key comes from the variable named, stripped; the job's repr and dump do not hold it."""
+    """P39 The key comes from the variable named, stripped; the job's repr and dump do not
+    hold it.
+    """
     job = load(tmp_path, HEAD, OPENAI_API_KEY=f" {CANARY}\r\n")
     assert api_key(job) == CANARY
     assert "CANARY" not in repr(job) + job.model_dump_json() + repr(job._origin.document)

@@ -222,7 +222,9 @@ def test_explicit_delimiter_wins() -> None:
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_line_numbers_with_quoted_line_ends(end: str) -> None:
-    """P30 A row's line is where it starts: header of two lines, cells of many, empty lines between."""
+    """P30 A row's line is where it starts: header of two lines, cells of many, empty lines
+    between.
+    """
     data = end.join(['id,"te', 'xt"', "1,a", "", '2,"b', "", 'b"', ",", "3,c", ""])
     found = [(prompt.n, prompt.line, prompt.columns["id"]) for prompt in opened(data)]
     assert found == [(1, 3, "1"), (2, 5, "2"), (3, 9, "3")]
@@ -292,7 +294,9 @@ def test_nameless_empty_columns_are_dropped() -> None:
     ],
 )
 def test_encodings(data: bytes, encoding: str | None, expected: str, bom: bool) -> None:
-    """P28 By byte order mark, by the job file, else UTF-8; the mark is no part of the first header."""
+    """P28 By byte order mark, by the job file, else UTF-8; the mark is no part of the first
+    header.
+    """
     file = opened(data, encoding=encoding)
     assert file.dialect == Dialect(
         format="csv", delimiter=",", encoding=expected, bom=bom, header=("ä", "b")
@@ -456,7 +460,9 @@ def test_headers_that_name_twice_are_refused(bad_rows: str) -> None:
 
 
 def test_an_array_is_no_jsonl(tmp_path: Path) -> None:
-    """P30 A JSON document in a .jsonl is called by its name, not only by what its first line lacks."""
+    """P30 A JSON document in a .jsonl is called by its name, not only by what its first
+    line lacks.
+    """
     (tmp_path / "p.jsonl").write_text('[\n {"text": "a"},\n {"text": "b"}\n]\n', encoding="utf-8")
     assert (
         "one object a line, not one array of them"
@@ -538,7 +544,9 @@ def test_formats_by_name(tmp_path: Path, name: str, data: str, format: str, zipp
 
 
 def test_format_given_wins_over_the_name(tmp_path: Path) -> None:
-    """prompts.format reads a file whose name says nothing, or something else, and .gz still unzips."""
+    """prompts.format reads a file whose name says nothing, or something else, and .gz still
+    unzips.
+    """
     path = tmp_path / "p.dat.gz"
     path.write_bytes(gzip.compress(b"a\tb\n1\t2\n"))
     with open_prompts(path, display_name="p", format="tsv") as file:

@@ -294,7 +294,9 @@ def test_what_is_in_the_key(tmp_path: Path) -> None:
 
 
 def test_signature_sees_what_pass_1_depends_on(tmp_path: Path) -> None:
-    """Pass 1 is skipped only while the request, the provider and the included files are the same."""
+    """Pass 1 is skipped only while the request, the provider and the included files are the
+    same.
+    """
     include = {**CHAT, "instructions": '{% include "tone.md" %}'}
     (tmp_path / "tone.md").write_text("calm", encoding="utf-8")
     one = renderer(tmp_path, "chat", include).signature()
@@ -366,7 +368,9 @@ def test_history(tmp_path: Path) -> None:
 @given(st.text())
 @settings(deadline=None)
 def test_input_bound_covers_every_byte(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
-    """P25 A token is a byte at least: the bound is never below the text's bytes and 16 a message."""
+    """P25 A token is a byte at least: the bound is never below the text's bytes and 16 a
+    message.
+    """
     found = made(tmp_path_factory.getbasetemp(), CHAT, {"text": text})
     assert found.input_bound >= len(text.encode()) + 16
 
@@ -500,7 +504,9 @@ def test_what_the_server_reads_besides(
 
 
 def test_uploads(tmp_path: Path) -> None:
-    """One path or a list of pictures become files of the multipart request, the mask beside them."""
+    """One path or a list of pictures become files of the multipart request, the mask beside
+    them.
+    """
     picture(tmp_path / "in" / "a.png")
     picture(tmp_path / "b.jpg", "JPEG")
     picture(tmp_path / "c.webp", "WEBP")

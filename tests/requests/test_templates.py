@@ -139,7 +139,9 @@ def test_row_text_is_never_a_template(text: str) -> None:
 
 
 def test_renderings_do_not_touch_the_row() -> None:
-    """What a template returns is its own: changing it changes no other rendering of the same row."""
+    """What a template returns is its own: changing it changes no other rendering of the
+    same row.
+    """
     row = copy.deepcopy(ROW)
     render = Templates(Path("/nonexistent"), {}).compile("{{ deep }}")
     render({**row, "row": row})["k"].append(9)
@@ -229,7 +231,9 @@ def test_faults(source: str, words: str) -> None:
     ],
 )
 def test_templates_cannot_reach_python(source: str) -> None:
-    """P41 No template reaches Python's objects, changes the row, or gives another result each time."""
+    """P41 No template reaches Python's objects, changes the row, or gives another result
+    each time.
+    """
     fault(source)
 
 
@@ -420,7 +424,9 @@ def test_a_file_is_read_once(tmp_path: Path) -> None:
 
 
 def test_includes_are_bounded(tmp_path: Path) -> None:
-    """P41 Templates that include themselves, or each other twice at thirty levels, end as a fault."""
+    """P41 Templates that include themselves, or each other twice at thirty levels, end as a
+    fault.
+    """
     (tmp_path / "self.md").write_text('{% include "self.md" %}', encoding="utf-8")
     for n in range(30):
         (tmp_path / f"{n}.md").write_text(f'{{% include "{n + 1}.md" %}}' * 2, encoding="utf-8")
@@ -465,7 +471,9 @@ def test_names(source: str, bare: set[str], of_row: set[str]) -> None:
     ],
 )
 def test_only_the_methods_that_are_named_are_offered(source: str) -> None:
-    """P41 A method that the fence does not name is refused, though its result be text or a number."""
+    """P41 A method that the fence does not name is refused, though its result be text or a
+    number.
+    """
     fault(source)
 
 
