@@ -121,7 +121,7 @@ def test_an_error_answer(
     failure = result(http(status, body, headers))
     assert isinstance(failure, Failure)
     assert (failure.meaning, failure.reason) == (meaning, reason)
-    assert "expected" in failure.message or b"told" not in (
+    assert "told" in failure.message or b"told" not in (
         body if isinstance(body, bytes) else str(body).encode()
     )
 
@@ -444,15 +444,15 @@ def made(kind: type[BaseException]) -> BaseException:
     answered = httpx2.Response(418, request=asked, content=b"told")
     info = SimpleNamespace(real_url="http://h/v1")
     ways: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
-        (("expected",), {}),
+        (("a message",), {}),
         ((), {}),
-        (("expected",), {"request": asked, "response": answered}),
-        (("expected",), {"response": answered, "body": None}),
-        (("expected", asked), {"body": None}),
+        (("a message",), {"request": asked, "response": answered}),
+        (("a message",), {"response": answered, "body": None}),
+        (("a message", asked), {"body": None}),
         ((), {"request": asked}),
         ((answered, None), {}),
-        ((where, OSError(1, "expected")), {}),
-        (("/path", where, OSError(1, "expected")), {}),
+        ((where, OSError(1, "a message")), {}),
+        (("/path", where, OSError(1, "a message")), {}),
         ((info, ()), {}),
         ((b"a", b"b", "h", 1), {}),
         ((), {"completion": SimpleNamespace(usage=None)}),
@@ -465,7 +465,7 @@ def made(kind: type[BaseException]) -> BaseException:
         except Exception:
             continue
         return error
-    return kind.__new__(kind, "expected")
+    return kind.__new__(kind, "a message")
 
 
 FOREIGN = sorted(

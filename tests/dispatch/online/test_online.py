@@ -311,7 +311,7 @@ def test_calls_sent_before_an_outage_are_no_probes() -> None:
 
     run = simulate(requests(40), answering, concurrency=40)
     assert (run.why, len(run.answered)) == (None, 40)
-    # All first calls fail within four seconds; were each a probe, the interval would be thirty by then.
+    # All first calls fail within four seconds. Were each a probe, the interval would then be 30 s.
     second = min(at for at, _, number in run.calls if number == 2)
     assert second - run.began < 10
 
