@@ -383,3 +383,14 @@ def test_files_that_pages_name_exist() -> None:
     for page, text in PAGES.items():
         for path in re.findall(r"`((?:batchgen|tests|jobs|docs)/[\w./-]*)`", text):
             assert (ROOT / path).exists(), f"{page}: {path}"
+
+
+def test_names_that_pages_give_a_file_are_in_it() -> None:
+    """Where a page says that a name is in a file of the code, the file has that name."""
+    page = " ".join(PAGES["docs/architecture.md"].split())
+    named = re.findall(r"`([\w.]+)`,? (?:in|to|of) `(batchgen/[\w./]+\.py)`", page)
+    assert len(named) >= 5
+    for name, path in named:
+        words = (ROOT / path).read_text(encoding="utf-8")
+        for part in name.split("."):
+            assert re.search(rf"\b{part}\b", words), f"docs/architecture.md: {name} in {path}"
