@@ -1,4 +1,4 @@
-"""A job that runs, for somebody else's file: its encoding, its id column, its real column names."""
+"""A prompts file -> a job file that runs: its encoding, its id column, its real column names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ p2,Linen apron,"two pockets, adjustable neck, washable at 60 degrees"
 p3,Cast-iron pan,"28 cm, pre-seasoned, for oven and open fire"
 """
 
-# Headers that people give to the column that names a row, and to the one that holds the prompt.
+# Usual headers of the column that names a row, and of the column that holds the prompt.
 _IDS = ("id", "sku", "key", "uid", "uuid", "nr", "no", "number")
 _TEXTS = ("prompt", "text", "question", "input", "instruction", "message", "content", "description")
 
@@ -38,7 +38,7 @@ def write_job(prompts: Path | None) -> Path:
     """Write a job for a prompts file beside it (None: an example with its own file in jobs/) and
     return the job's path.
 
-    Raises InputError when there is one already or the prompts cannot be read.
+    Raises InputError when such a file exists already, or the prompts cannot be read.
     """
     if prompts is None:
         prompts = Path("jobs") / "example.csv"
@@ -59,7 +59,7 @@ def write_job(prompts: Path | None) -> Path:
 
 def _refuse_existing(*paths: Path) -> None:
     problems = [
-        Problem(path=str(path), message="is there already; edit it or remove it")
+        Problem(path=str(path), message="exists already; edit it or remove it")
         for path in paths
         if path.exists()
     ]
@@ -76,7 +76,7 @@ def _stem(prompts: Path) -> str:
 
 
 def _job(prompts: Path, path: Path) -> str:
-    encoding, columns = _looked_at(prompts)
+    encoding, columns = _encoding_and_columns(prompts)
     first = next(_rows(prompts, encoding))
     turns = _column(prompts, encoding, [name for name in columns if _holds(first[name], str)], str)
     messages = _column(
@@ -104,7 +104,7 @@ def _job(prompts: Path, path: Path) -> str:
         *([f"conversation: {{turns: {_quoted(turns)}}}"] if turns else []),
         "limits:",
         "  concurrency: 16",
-        "  max_cost: 1.00               # USD over all runs; never passed",
+        "  max_cost: 1.00               # USD over all runs; never exceeded",
         *_prefix(columns),
     ]
     return "\n".join(lines) + "\n"
@@ -116,7 +116,7 @@ def _rows(prompts: Path, encoding: str | None) -> Iterator[dict[str, Any]]:
             yield prompt.columns
 
 
-def _looked_at(prompts: Path) -> tuple[str | None, list[str]]:
+def _encoding_and_columns(prompts: Path) -> tuple[str | None, list[str]]:
     """The encoding that must be named (None: none), and the columns that every row has.
 
     Raises InputError.
@@ -124,7 +124,7 @@ def _looked_at(prompts: Path) -> tuple[str | None, list[str]]:
     try:
         return None, _common_columns(prompts, None)
     except InputError as error:
-        # The reader names the encoding that it thinks a file is in, where it cannot know.
+        # The reader's message suggests an encoding when it can only guess it.
         advice = re.search(r"set prompts\.encoding: ([\w-]+)", str(error))
         if advice is None:
             raise
@@ -162,10 +162,10 @@ def _identity(prompts: Path, encoding: str | None, columns: Sequence[str]) -> li
     """The id column: named like one, filled and different in every row."""
     names = [name for name in columns if name.lower() in _IDS]
     names += [name for name in columns if name.lower().endswith(("_id", " id", "-id"))]
-    found = next(
+    id_column = next(
         (name for name in names if _names_rows(row[name] for row in _rows(prompts, encoding))), None
     )
-    return [] if found is None else [f"  id: {_quoted(found)}"]
+    return [] if id_column is None else [f"  id: {_quoted(id_column)}"]
 
 
 def _names_rows(values: Iterable[Any]) -> bool:

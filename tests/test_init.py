@@ -181,7 +181,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     """A job that is there stays as it is."""
     path, _ = made(tmp_path, "p.csv", b"id,text\n1,a\n")
     path.write_text("mine", encoding="utf-8")
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         write_job(tmp_path / "p.csv")
     assert path.read_text(encoding="utf-8") == "mine"
 

@@ -109,7 +109,7 @@ class PromptsFile:
         """Made by `open_prompts`; `closing` is what `close` closes."""
         self.dialect = dialect
         self._hashed = hashed
-        self._shown = display_name
+        self._display_name = display_name
         self._forgive = forgive
         self._closing = closing
         self._problems: list[Problem] = []
@@ -158,7 +158,10 @@ class PromptsFile:
                 else:
                     self._note(
                         Problem(
-                            path=self._shown, message=fault.message, line=line, column=fault.column
+                            path=self._display_name,
+                            message=fault.message,
+                            line=line,
+                            column=fault.column,
                         )
                     )
         except FileError as fault:
@@ -177,13 +180,11 @@ class PromptsFile:
         if len(self._problems) < SHOWN:
             self._problems.append(problem)
 
-    def _refuse(self, fault: FileError) -> NoReturn:
-        """Raise InputError with the rows' problems so far and the file's own, which is always among
-        those display_name.
-        """
-        own = fault.problems(self._shown)
-        display_name = [*self._problems[: max(SHOWN - len(own), 0)], *own]
-        raise InputError(display_name, found=self._count + len(own)) from None
+    def _refuse(self, error: FileError) -> NoReturn:
+        """Raise InputError with the problems so far and the file's own, which is always shown."""
+        own = error.problems(self._display_name)
+        problems = [*self._problems[: max(SHOWN - len(own), 0)], *own]
+        raise InputError(problems, found=self._count + len(own)) from None
 
 
 def open_prompts(

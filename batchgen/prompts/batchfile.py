@@ -19,7 +19,7 @@ from batchgen.prompts.lines import Lines
 from batchgen.prompts.records import json_row
 from batchgen.prompts.rows import RawRow, RawTable, RowError
 
-# What a line holds; whatever else stands there is a column like any other, and is not sent.
+# The fields of a line; any other field is an ordinary column, and is not sent.
 FIELDS = ("custom_id", "method", "url", "body")
 URLS = tuple(URL_PREFIX + endpoint for endpoint in KIND_BY_ENDPOINT)
 
@@ -33,17 +33,17 @@ def read_batch(lines: Lines, delimiter: str | None) -> RawTable:
 
 
 def _request(number: int, line: str) -> RawRow:
-    """A line that has all FIELDS, in their order, also where they are missing."""
-    _, found, fault = json_row(number, line)
-    columns = {**{name: found.get(name) for name in FIELDS}, **found}
-    if fault is None:
-        wrong = next(_wrong(columns), None)
-        fault = RowError(f"{wrong[0]}: {wrong[1]}", _column(line, wrong[0])) if wrong else None
-    return number, columns, fault
+    """The row of a line; it has all FIELDS, in this order, even if the line lacks some."""
+    _, fields, error = json_row(number, line)
+    columns = {**{name: fields.get(name) for name in FIELDS}, **fields}
+    if error is None:
+        wrong = next(_wrong_fields(columns), None)
+        error = RowError(f"{wrong[0]}: {wrong[1]}", _column(line, wrong[0])) if wrong else None
+    return number, columns, error
 
 
-def _wrong(columns: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The fields that are not what they must be, and what that is."""
+def _wrong_fields(columns: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The fields whose values are wrong, and what they must be."""
     custom_id, method, url, body = (columns[name] for name in FIELDS)
     if not isinstance(custom_id, str) or not custom_id:
         yield "custom_id", "must be a text that is not empty; it names the request"

@@ -14,7 +14,7 @@ from batchgen.prompts.rows import FileError, RawRow, RawTable, RowError
 
 _SEP_LINE = re.compile(r'"?sep=([^"\r\n])"?[\r\n]*', re.IGNORECASE)
 
-# The line a record starts on, and its cells or what is wrong with them.
+# The line on which a record starts, and its cells or what is wrong with them.
 _Record = tuple[int, list[str] | RowError]
 
 
@@ -110,16 +110,16 @@ def _table(records: Iterator[_Record], delimiter: str, hint: str) -> RawTable:
 
 
 def _check_header(names: Sequence[str], line: int) -> None:
-    places: dict[str, list[str]] = {}
+    positions: dict[str, list[str]] = {}
     for position, name in enumerate(names, start=1):
-        places.setdefault(name, []).append(str(position))
-    nameless = places.pop("", [])
-    if not places:
+        positions.setdefault(name, []).append(str(position))
+    nameless = positions.pop("", [])
+    if not positions:
         raise FileError(line, f"none of the {len(nameless)} columns of the header has a name")
     twice = [
         f"the header has {name!r} {len(at)} times, as columns {' and '.join(at)}; rename all "
         "but one"
-        for name, at in places.items()
+        for name, at in positions.items()
         if len(at) > 1
     ]
     if twice:
@@ -130,7 +130,7 @@ def _rows(records: Iterator[_Record], names: Sequence[str], hint: str) -> Iterat
     """Rows by column name; a record whose cells are all empty (`;;;` at the end of a spreadsheet)
     is no row.
     """
-    width = len(names) if all(names) else -1  # -1: no row is even, each is looked at
+    width = len(names) if all(names) else -1  # -1 matches no row, so each is checked
     for line, cells in records:
         if isinstance(cells, RowError):
             yield line, {}, cells

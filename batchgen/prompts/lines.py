@@ -13,7 +13,7 @@ from typing import Any
 from batchgen.prompts.rows import FileError
 from batchgen.prompts.sources import READ_ERRORS, unreadable
 
-# Characters in one row at most, so that a bomb without line ends cannot eat the memory.
+# Characters in one row at the most, so that a file without line ends cannot fill the memory.
 LIMIT = 64 * 1024 * 1024
 
 _EXCERPT = 80
@@ -48,7 +48,7 @@ class Lines:
 
         Raises FileError, also when a row passes LIMIT.
         """
-        # Bytes that are not text come through as lone surrogates, so that their line is known and
+        # Bytes that are not text become lone surrogates, so that their line is known and
         # can be shown.
         text = io.TextIOWrapper(
             self._binary, self.encoding, errors="surrogateescape", newline=newline
@@ -114,12 +114,12 @@ def _codec(name: str) -> str:
     """Python's name of a text encoding; UTF-8 with and without BOM are one."""
     try:
         "".encode(name)  # unlike codecs.lookup, refuses base64 and its like
-        found = codecs.lookup(name).name
+        codec = codecs.lookup(name).name
     except (LookupError, ValueError):
         raise FileError(
             0, f"prompts.encoding {name!r} is not a text encoding; try utf-8, cp1252 or utf-16"
         ) from None
-    return "utf-8" if found == "utf-8-sig" else found
+    return "utf-8" if codec == "utf-8-sig" else codec
 
 
 def _check_unmarked_utf16(head: bytes) -> None:

@@ -1,4 +1,4 @@
-"""A path or stream -> bytes: opened, hashed as they lie there, unzipped."""
+"""A path or a stream -> bytes: opened, hashed before they are unzipped, unzipped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from batchgen.errors import InputError, Problem
 from batchgen.prompts.rows import FileError
 
-# What reading a file, zipped or not, can raise.
+# The errors that reading a file can raise, zipped or not.
 READ_ERRORS = (OSError, EOFError, zlib.error)
 
 _BLOCK = 128 * 1024
@@ -32,8 +32,8 @@ def open_file(path: Path, display_name: str) -> io.FileIO:
             )
         return io.FileIO(path)
     except FileNotFoundError:
-        looked = f" (looked in {path.parent})" if display_name != str(path) else ""
-        raise _refusal(display_name, f"there is no such file{looked}") from None
+        folder = f" (looked in {path.parent})" if display_name != str(path) else ""
+        raise _refusal(display_name, f"there is no such file{folder}") from None
     except OSError as error:
         raise _refusal(display_name, f"cannot be opened: {error.strerror}") from None
     except ValueError:
