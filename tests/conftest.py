@@ -8,46 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fast import FAST, SLOW
 from lab import Lab, serving
 
 from batchgen.requests import Renderer, Request
 from batchgen.simulator import Simulator
-
-# `pytest -m fast`: the files and folders of tests that need little or no network and few processes.
-FAST = (
-    "dispatch/limits/adaptive/test_circuit.py",
-    "dispatch/limits/adaptive/test_cubic.py",
-    "dispatch/limits/adaptive/test_meter.py",
-    "dispatch/limits/adaptive/test_noise.py",
-    "dispatch/limits/test_limits.py",
-    "dispatch/online/test_online.py",
-    "dispatch/test_retry.py",
-    "docs",
-    "job",
-    "prompts",
-    "requests",
-    "staging",
-    "tables/test_tables.py",
-    "test_batch_format.py",
-    "test_disk.py",
-    "test_house.py",
-    "test_images.py",
-    "test_init.py",
-    "test_pricing.py",
-    "test_promises.py",
-    "test_replies.py",
-    "test_report.py",
-)
-# The tests in them that take seconds.
-SLOW = (
-    "test_a_row_that_alone_is_throttled_does_not_hold_up_the_others",
-    "test_a_token_limit_is_used_and_nothing_is_refused",
-    "test_memory_is_flat",
-    "test_modes_follow_the_umask",
-    "test_other_prompts_may_be_named",
-    "test_starting_is_light",
-    "test_templates_are_bounded",
-)
 
 
 def is_fast(path: Path) -> bool:
@@ -70,7 +35,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure() -> None:
-    """Runs that the tests start inherit what is ignored here, and in the background of a script SIGINT is."""
+    """Restore signals that are ignored, as SIGINT is in the background of a script.
+
+    The runs that tests start would inherit that.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)

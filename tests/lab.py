@@ -1,4 +1,4 @@
-"""The bench of the tests: a simulated API on a real socket, jobs written to a folder, and the command as a user runs it."""
+"""What most tests need: a simulated API on a socket, a folder with jobs, and the command."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Server:
 def serving(
     settings: Settings | None = None, script: Script | None = None, **options: Any
 ) -> Iterator[Simulator]:
-    """The simulated API, running in another thread while the block runs; `options` as Simulator takes them."""
+    """The simulated API, in another thread while the block runs; `options` are Simulator's."""
     simulator = Simulator(settings or Settings(), script=script, **options)
     server = Server(simulator.start, simulator.stop)
     try:
@@ -59,7 +59,7 @@ def serving(
 
 @contextmanager
 def stalling() -> Iterator[tuple[Simulator, threading.Event, threading.Event]]:
-    """A server that answers nothing until it is released: it, the event that a request has arrived, and the release."""
+    """A server that holds its answers, the event that a request has come, and the release."""
     arrived, released = threading.Event(), threading.Event()
 
     def script(request: RequestInfo) -> str | None:
@@ -76,7 +76,7 @@ def stalling() -> Iterator[tuple[Simulator, threading.Event, threading.Event]]:
 
 @dataclass
 class Lab:
-    """A folder with jobs, and the command to run them: `job` writes one, `run` runs batchgen in a fresh process."""
+    """A folder with jobs: `job` writes one, `run` runs batchgen in a new process."""
 
     folder: Path
     env: dict[str, str] = field(default_factory=dict)
@@ -93,7 +93,10 @@ class Lab:
     def job(
         self, url: str | None = None, name: str = "job", rows: int | None = 5, **parts: Any
     ) -> Path:
-        """A chat job over `prompts` (written when `rows` is a number); `parts` replace its top-level keys."""
+        """A chat job over `prompts`; `parts` replace its top-level keys.
+
+        With a number of `rows`, the prompts are written as well.
+        """
         if rows is not None and "prompts" not in parts:
             self.prompts(rows)
         job: dict[str, Any] = {

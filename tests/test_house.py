@@ -1,4 +1,4 @@
-"""How the house is built: imports point up the list only, every package has its door, and start-up stays light."""
+"""The rules of the house: the order of imports, the doors of packages, start-up, sizes, names."""
 
 from __future__ import annotations
 
@@ -7,14 +7,26 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+from fast import FAST
+from house_rules import (
+    DISPATCH,
+    LONGEST_FILE,
+    LONGEST_INIT,
+    NOT_YET,
+    TYPE_LISTS,
+    WIDEST_LINE,
+    forbidden_names,
+    long_functions,
+)
 from rooms import HOUSE, MODULES, ROOMS
 
 import batchgen
 
-# Which rooms may import which package; the standard library's are free, and so are the rest.
+# The only rooms that may import each package. Every room may import the standard library.
 DOORS: dict[str, set[str]] = {
     "yaml": {"job"},
     "dotenv": {"job"},
@@ -33,12 +45,15 @@ DOORS: dict[str, set[str]] = {
     "click": {"cli"},
     "tqdm": {"cli"},
 }
-# Packages that cost tenths of a second to import; only what sends, or makes tables, may.
+# Packages that take tenths of a second to import. Only sending and making tables may import them.
 HEAVY = ("openai", "aiohttp", "httpx2", "yarl", "pandas", "pyarrow", "genai_prices")
 
 
 def imported(name: str, path: Path) -> Iterator[tuple[str, bool]]:
-    """What a module imports, late imports included, as absolute names, and whether only for the type checker."""
+    """The absolute names that a module imports, late imports included.
+
+    True with those that only the type checker imports.
+    """
     tree = ast.parse(path.read_text(encoding="utf-8"))
     checking = {
         id(inner)
@@ -66,7 +81,7 @@ def room(name: str) -> str:
 
 
 def test_the_map_lists_every_room() -> None:
-    """Each module is in the map, or in a package that is; and nothing is in the map that is not there."""
+    """The map in batchgen's docstring lists every module or its package, and nothing else."""
     assert {room(name) for name, _ in MODULES} == set(ROOMS)
     assert len(ROOMS) == len(set(ROOMS))
 
@@ -83,7 +98,10 @@ def test_imports_point_up_the_list(name: str, path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "path"), MODULES, ids=[name for name, _ in MODULES])
 def test_packages_have_doors(name: str, path: Path) -> None:
-    """A foreign package enters by its door: to replace it, one room is opened. Types alone may pass."""
+    """A package is imported by its own rooms only, so that one room changes when it is replaced.
+
+    Imports for the type checker are free.
+    """
     for source, only_types in imported(name, path):
         doors = DOORS.get(source.split(".")[0])
         if doors is not None and not only_types:
@@ -92,15 +110,102 @@ def test_packages_have_doors(name: str, path: Path) -> None:
             )
 
 
+TESTS = Path(__file__).parent
+
+
+def sources(*folders: Path) -> list[tuple[Path, str]]:
+    """The Python files below these folders, each with the name that the tables of rules use."""
+    paths = (path for folder in folders for path in folder.rglob("*.py"))
+    return [(path, path.relative_to(TESTS.parent).as_posix()) for path in sorted(paths)]
+
+
+def without_pragma(line: str) -> str:
+    """The line without a comment that is meant for ruff or mypy, which cannot be wrapped."""
+    return re.sub(r"\s+# (type: ignore|noqa).*", "", line)
+
+
+def test_files_are_short() -> None:
+    """No file has more lines than a reader keeps in mind, and an `__init__` holds no machinery."""
+    too_long = []
+    for path, shown in sources(HOUSE):
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        is_init = path.name == "__init__.py" and shown not in TYPE_LISTS
+        most = LONGEST_INIT if is_init else LONGEST_FILE
+        if lines > most and shown not in NOT_YET:
+            too_long.append(f"{shown} has {lines} lines; at most {most}")
+    assert not too_long
+
+
+def test_functions_are_short() -> None:
+    """No function is longer than a screen."""
+    assert not [
+        f"{shown}: {name} has {length} lines"
+        for path, shown in sources(HOUSE)
+        for name, length in long_functions(path)
+        if shown not in NOT_YET
+    ]
+
+
+def test_lines_are_narrow() -> None:
+    """No line is too wide, docstrings, comments and tests included."""
+    assert not [
+        f"{shown}:{number}"
+        for path, shown in sources(HOUSE, TESTS)
+        if shown not in NOT_YET
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if len(without_pragma(line)) > WIDEST_LINE and "://" not in line
+    ]
+
+
+def test_names_are_the_fields_own_words() -> None:
+    """No name is made of a word that used to mean several things here, or that only we use."""
+    assert not [
+        message
+        for path, shown in sources(HOUSE, TESTS)
+        if shown not in NOT_YET
+        for message in forbidden_names(path, shown)
+    ]
+
+
+def test_exceptions_are_named_error() -> None:
+    """Every exception class ends in Error (PEP 8)."""
+    for name, _ in MODULES:
+        module = import_module(f"batchgen.{name}")
+        for each in vars(module).values():
+            if isinstance(each, type) and issubclass(each, BaseException):
+                own = each.__module__.startswith("batchgen")
+                assert not own or each.__name__.endswith("Error"), f"{name}: {each.__name__}"
+
+
+def test_dispatch_is_in_order() -> None:
+    """Within dispatch, types are below the API, the API below limits, and limits below backends."""
+    for name, path in MODULES:
+        parts = name.split(".")
+        if parts[0] != "dispatch":
+            continue
+        part = parts[1] if len(parts) > 1 else ""
+        for source, _ in imported(name, path):
+            target = source.removeprefix("batchgen.dispatch").removeprefix(".").split(".")[0]
+            if source.startswith("batchgen.dispatch"):
+                # `from batchgen.dispatch import Failure` names a type, not a part.
+                target = target if target in DISPATCH else ""
+                assert target in {part, *DISPATCH[part]}, f"{name} imports {source}"
+
+
+def test_the_fast_tests_exist() -> None:
+    """Every file and folder that `pytest -m fast` names exists."""
+    assert not [name for name in FAST if not (TESTS / name).exists()]
+
+
 def test_no_room_for_odds_and_ends() -> None:
-    """What has no place of its own gets one, not a drawer."""
+    """No module is a drawer for odds and ends."""
     drawers = {"utils", "util", "common", "helpers", "helper", "types", "misc", "base", "core"}
     assert not [name for name, _ in MODULES if set(name.split(".")) & drawers]
 
 
 @pytest.mark.parametrize(("name", "path"), MODULES, ids=[name for name, _ in MODULES])
 def test_files_are_opened_in_an_encoding(name: str, path: Path) -> None:
-    """P15 No file is opened in whatever encoding the machine happens to have, and only `cli` prints."""
+    """P15 No file is opened in the machine's default encoding, and only `cli` prints."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.Call):
             continue
@@ -132,7 +237,10 @@ def loaded(code: str, *args: str, cwd: Path | None = None) -> set[str]:
     return set(done.stderr.rpartition("MODULES ")[2].split())
 
 
-_DUMP = "atexit.register(lambda: print('MODULES', *{m.split('.')[0] for m in sys.modules}, file=sys.stderr))\n"
+_DUMP = """atexit.register(lambda: print(
+    "MODULES", *{m.split(".")[0] for m in sys.modules}, file=sys.stderr
+))
+"""
 _CLI = "from batchgen.cli import main\nmain()"
 
 
@@ -140,7 +248,7 @@ _CLI = "from batchgen.cli import main\nmain()"
     "args", [["--help"], ["plan", "j.yaml"], ["status", "j.yaml", "--simulate"], ["schema"]]
 )
 def test_starting_is_light(tmp_path: Path, args: list[str]) -> None:
-    """`--help`, `plan` and `status` import neither openai nor pandas: they would cost seconds of start-up."""
+    """`--help`, `plan` and `status` do not import openai and pandas, which take seconds."""
     (tmp_path / "p.csv").write_text("id,text\n1,a\n", encoding="utf-8")
     request = '{model: m, messages: [{role: user, content: "{{ text }}"}]}'
     (tmp_path / "j.yaml").write_text(
@@ -156,7 +264,7 @@ def test_starting_is_light(tmp_path: Path, args: list[str]) -> None:
 
 
 def test_importing_touches_nothing() -> None:
-    """`import batchgen` opens no socket and no file of its own, and reads no environment variable but Python's own.
+    """`import batchgen` opens no socket and no file of its own, and reads no variable of ours.
 
     Files below the package may be opened and listed by Python's import system alone: an audit hook
     sees every call, and the frame that made it.
@@ -179,7 +287,8 @@ def audit(event, args):
 sys.addaudithook(audit)
 import batchgen
 for name in batchgen.__all__: getattr(batchgen, name)
-print("READ", [name for name in read if name.startswith(("OPENAI", "BATCHGEN"))], touched, file=sys.stderr)
+own = [name for name in read if name.startswith(("OPENAI", "BATCHGEN"))]
+print("READ", own, touched, file=sys.stderr)
 """
     done = subprocess.run(
         [sys.executable, "-c", f"import sys\nhouse = {str(HOUSE)!r}\n{code}"],

@@ -113,19 +113,19 @@ def test_drawn_tokens_cost_what_pictures_cost() -> None:
 
 
 def test_sound_costs_what_sound_costs() -> None:
-    """P25 Tokens that are heard or spoken have their own, higher price, and the bound holds for
+    """P25 Tokens that are audio_input or spoken have their own, higher price, and the bound holds for
     them.
     """
     prices = Prices({}, OPENAI)
-    heard = prices.cost("gpt-audio", usage(audio_tokens=1000))
+    audio_input = prices.cost("gpt-audio", usage(audio_tokens=1000))
     spoken = prices.cost("gpt-audio", usage(output_audio_tokens=100))
     plain, bound = prices.cost("gpt-audio", usage()), prices.bound(request("gpt-audio", 1000, 100))
     assert plain is not None
-    assert heard is not None
+    assert audio_input is not None
     assert spoken is not None
     assert bound is not None
-    assert plain < min(heard, spoken)
-    assert (heard - plain, spoken - plain) == (1000 * (32_000 - 2_500), 100 * (64_000 - 10_000))
+    assert plain < min(audio_input, spoken)
+    assert (audio_input - plain, spoken - plain) == (1000 * (32_000 - 2_500), 100 * (64_000 - 10_000))
     assert prices.cost("gpt-audio", usage(audio_tokens=1000, output_audio_tokens=100)) == bound
 
 
@@ -211,7 +211,7 @@ def test_odd_usage_never_raises(
     cached: int | None,
     written: int | None,
     image: int | None,
-    heard: int | None,
+    audio_input: int | None,
     spoken: int | None,
     model: str,
     tier: Any,
@@ -225,7 +225,7 @@ def test_odd_usage_never_raises(
         cached_tokens=cached,
         cache_write_tokens=written,
         image_tokens=image,
-        audio_tokens=heard,
+        audio_tokens=audio_input,
         output_audio_tokens=spoken,
     )
     cost = Prices({"own": Price(input=1, output=1, cached_input=0)}, OPENAI).cost(

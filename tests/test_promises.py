@@ -41,11 +41,11 @@ def promised() -> dict[str, str]:
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_each_promise_has_tests_that_say_so(number: str) -> None:
-    """A promise names its tests by file; each of them is there and begins with the promise's number."""
-    told = promised()[number]
+    """Each test that a promise names by file exists and begins with the promise's number."""
+    tests = promised()[number]
     named = [
         (file, name)
-        for file, names in (part.split(": ") for part in told.split("; "))
+        for file, names in (part.split(": ") for part in tests.split("; "))
         for name in names.split(", ")
     ]
     assert named

@@ -59,7 +59,8 @@ def _way_to_retry(job: Job, report: Report) -> str:
     """What a person can do to run failed rows again."""
     if job.output_file is not None:
         return f"all rows without {shlex.quote(report.output)}"
-    return f"by: batchgen redo {shlex.quote(job.display_name)} --failed{' --simulate' * report.simulated}"
+    simulate = " --simulate" * report.simulated
+    return f"by: batchgen redo {shlex.quote(job.display_name)} --failed{simulate}"
 
 
 def run_job(job: Job, *, quiet: bool, **options: Any) -> Report:

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from batch import batch, pictures
 from cpu import cpu, parts
 from life import memory, million
-from measure import Line, show
+from measure import TableLine, show
 from pace import inflight, limit
 from startup import startup
 
 # Each takes a number of rows and of rounds, None for its own.
-SCENARIOS: dict[str, Callable[[int | None, int | None], Iterator[Line]]] = {
+SCENARIOS: dict[str, Callable[[int | None, int | None], Iterator[TableLine]]] = {
     "startup": startup,
     "cpu": cpu,
     "parts": parts,

@@ -15,8 +15,8 @@ from typing import Any
 from life import wrong_lines
 from measure import (
     HERE,
-    Line,
     Ran,
+    TableLine,
     Target,
     batching,
     folder,
@@ -61,7 +61,7 @@ def _lived(rows: int, *, size: int = 0) -> Lived:
         job = write_job(prompts, url, {}, mode="batch", **(IMAGE if size else {}))
         done = {name: staged(job, code=code) for name, code in zip(STEPS, (6, 0), strict=True)}
         results = home / "outputs" / job.stem / "results.csv"
-        wrong = wrong_lines(prompts, results) + (_lost(results) if size else _strayed(results))
+        wrong = wrong_lines(prompts, results) + (_lost(results) if size else _stale(results))
         seen = stats(url)
     return Lived(
         runs={name: run for name, (run, _) in done.items()},
@@ -72,7 +72,7 @@ def _lived(rows: int, *, size: int = 0) -> Lived:
     )
 
 
-def _strayed(results: Path) -> int:
+def _stale(results: Path) -> int:
     """Answers that belong to another row."""
     with results.open(encoding="utf-8", newline="") as file:
         return sum(
@@ -96,7 +96,7 @@ def _script(rows: int) -> dict[str, Any]:
     return {**json.loads(done.out), "peak": done.peak}
 
 
-def batch(rows: int | None, rounds: int | None) -> Iterator[Line]:
+def batch(rows: int | None, rounds: int | None) -> Iterator[TableLine]:
     """A chat job of ROWS rows (or `rows`) and one of a tenth, in turns with the script.
 
     The CPU of a row is that of the dispatch with all threads, from the first rendered request or
@@ -111,14 +111,20 @@ def batch(rows: int | None, rounds: int | None) -> Iterator[Line]:
         lives.append(_lived(rows))
         scripts.append(_script(rows))
         note(f"batch, round {number + 1} of {rounds}")
-    yield Line(f"batches of {rows:,} rows", [lives[0].batches], "", Target(least=-(-rows // MOST)))
-    yield Line("uploaded", [lives[0].uploaded / 1e6], "MB")
+    yield TableLine(
+        f"batches of {rows:,} rows", [lives[0].batches], "", Target(least=-(-rows // MOST))
+    )
+    yield TableLine("uploaded", [lives[0].uploaded / 1e6], "MB")
     for name in STEPS:
-        yield Line(f"{name}: wall", [life.runs[name].wall for life in lives], "s")
-        yield Line("its CPU", [life.runs[name].cpu for life in lives], "s")
-        yield Line("its peak", [life.runs[name].peak for life in lives], "MiB", Target(most=120))
+        yield TableLine(f"{name}: wall", [life.runs[name].wall for life in lives], "s")
+        yield TableLine("its CPU", [life.runs[name].cpu for life in lives], "s")
+        yield TableLine(
+            "its peak", [life.runs[name].peak for life in lives], "MiB", Target(most=120)
+        )
         growth = [life.runs[name].peak / tenth.runs[name].peak for life in lives]
-        yield Line(f"its peak beside that of {rows // 10:,} rows", growth, "x", Target(most=1.1))
+        yield TableLine(
+            f"its peak beside that of {rows // 10:,} rows", growth, "x", Target(most=1.1)
+        )
     own = {
         name: [(life.dispatch[name] - one.dispatch[name]) / rows * 1e6 for life in lives]
         for name in STEPS
@@ -129,19 +135,19 @@ def batch(rows: int | None, rounds: int | None) -> Iterator[Line]:
         sum(pair) for pair in zip(by_hand["submit"], by_hand["collect"], strict=True)
     ]
     for name, values in own.items():
-        yield Line(
+        yield TableLine(
             f"{name}: CPU of the dispatch",
             values,
             "us a row",
             Target(most=200) if name == "both" else None,
         )
     for name, values in by_hand.items():
-        yield Line(f"{name}: CPU of the script", values, "us a row")
+        yield TableLine(f"{name}: CPU of the script", values, "us a row")
     for name, values in own.items():
         ratios = [mine / other for mine, other in zip(values, by_hand[name], strict=True)]
-        yield Line(f"{name}: dispatch / script", ratios, "x")
-    yield Line("peak of the script", [script["peak"] for script in scripts], "MiB")
-    yield Line(
+        yield TableLine(f"{name}: dispatch / script", ratios, "x")
+    yield TableLine("peak of the script", [script["peak"] for script in scripts], "MiB")
+    yield TableLine(
         "lines of results.csv that are wrong",
         [max(life.wrong for life in lives)],
         "",
@@ -149,7 +155,7 @@ def batch(rows: int | None, rounds: int | None) -> Iterator[Line]:
     )
 
 
-def pictures(rows: int | None, rounds: int | None) -> Iterator[Line]:
+def pictures(rows: int | None, rounds: int | None) -> Iterator[TableLine]:
     """Batches of PICTURES pictures (or `rows`) of some 6 MB each, and of half as many: whether
     memory stays flat.
 
@@ -162,14 +168,14 @@ def pictures(rows: int | None, rounds: int | None) -> Iterator[Line]:
     life = _lived(rows, size=SIZE)
     collect = life.runs["collect"]
     note(f"{rows:,} pictures")
-    yield Line(f"output file of {rows:,} pictures", [rows * SIZE * 4 / 3 / 1e9], "GB")
-    yield Line("collect: wall", [collect.wall], "s")
-    yield Line("its CPU", [collect.cpu / rows * 1000], "ms a picture")
-    yield Line("its peak", [collect.peak], "MiB")
-    yield Line(
+    yield TableLine(f"output file of {rows:,} pictures", [rows * SIZE * 4 / 3 / 1e9], "GB")
+    yield TableLine("collect: wall", [collect.wall], "s")
+    yield TableLine("its CPU", [collect.cpu / rows * 1000], "ms a picture")
+    yield TableLine("its peak", [collect.peak], "MiB")
+    yield TableLine(
         f"its peak beside that of {half:,} pictures",
         [collect.peak / before.peak],
         "x",
         Target(most=1.1),
     )
-    yield Line("lines of results.csv that are wrong", [life.wrong], "", Target(most=0))
+    yield TableLine("lines of results.csv that are wrong", [life.wrong], "", Target(most=0))

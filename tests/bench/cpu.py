@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from measure import (
     HERE,
-    Line,
+    TableLine,
     Target,
     folder,
     note,
@@ -30,7 +30,7 @@ OWN = {
 }
 
 
-def cpu(rows: int | None, rounds: int | None) -> Iterator[Line]:
+def cpu(rows: int | None, rounds: int | None) -> Iterator[TableLine]:
     """ms CPU a row of batchgen and of each yardstick, in turns, and their ratios round by round.
 
     For batchgen it is the CPU of the whole process with all threads, less that of a run of one row;
@@ -46,16 +46,16 @@ def cpu(rows: int | None, rounds: int | None) -> Iterator[Line]:
             for name in names:
                 times[name].append(yardstick(name, url, prompts, WORKERS)["cpu"] / rows * 1000)
             note(f"cpu, round {number + 1} of {rounds}")
-    yield Line(f"batchgen, {rows:,} rows", times["whole"], "ms a row")
+    yield TableLine(f"batchgen, {rows:,} rows", times["whole"], "ms a row")
     for name, what in OWN.items():
-        yield Line(what, times[name], "ms a row")
+        yield TableLine(what, times[name], "ms a row")
     for name in names:
-        yield Line(NAMES[name], times[name], "ms a row")
+        yield TableLine(NAMES[name], times[name], "ms a row")
     targets = {"raw": Target(most=1.8), "cookbook": Target(most=0.5)}
     for stage, what in {"dispatch": "batchgen's dispatch", "whole": "batchgen"}.items():
         for name in names:
             ratios = [own / other for own, other in zip(times[stage], times[name], strict=True)]
-            yield Line(
+            yield TableLine(
                 f"{what} / {NAMES[name]}",
                 ratios,
                 "x",
@@ -65,7 +65,7 @@ def cpu(rows: int | None, rounds: int | None) -> Iterator[Line]:
         note(f"{NAMES[name]}: not installed")
 
 
-def parts(rows: int | None, rounds: int | None) -> Iterator[Line]:
+def parts(rows: int | None, rounds: int | None) -> Iterator[TableLine]:
     """µs of CPU that each part of a row's way takes, alone and warm."""
     rows, times = rows or 5_000, defaultdict[str, list[float]](list)
     for number in range(rounds or 3):
@@ -78,7 +78,7 @@ def parts(rows: int | None, rounds: int | None) -> Iterator[Line]:
                 times[name].append(value)
         note(f"parts, round {number + 1} of {rounds or 3}")
     for name, values in times.items():
-        yield Line(name, values, "us a row")
+        yield TableLine(name, values, "us a row")
 
 
 def _batchgen(url: str, rows: int) -> dict[str, float]:

@@ -13,7 +13,18 @@ from functools import cache
 from itertools import zip_longest
 from pathlib import Path
 
-from measure import BATCHGEN, Line, Ran, Target, folder, note, ran, serving, write_job, write_rows
+from measure import (
+    BATCHGEN,
+    Ran,
+    TableLine,
+    Target,
+    folder,
+    note,
+    ran,
+    serving,
+    write_job,
+    write_rows,
+)
 
 ROWS = 1_000_000
 FORMATS = ("csv", "jsonl")
@@ -99,7 +110,7 @@ def _if_million(rows: int, most: float) -> Target | None:
     return Target(most=most) if rows == ROWS else None
 
 
-def memory(rows: int | None, rounds: int | None) -> Iterator[Line]:
+def memory(rows: int | None, rounds: int | None) -> Iterator[TableLine]:
     """Peak memory of whole runs at growing sizes, the largest of `rows`; exact, so there are no
     rounds.
     """
@@ -107,51 +118,55 @@ def memory(rows: int | None, rounds: int | None) -> Iterator[Line]:
     for suffix in FORMATS:
         lives = {size: life(suffix, size) for size in (most // 100, most // 10, most)}
         for size, life_of_job in lives.items():
-            yield Line(
+            yield TableLine(
                 f"{suffix}, {size:,} rows: peak of the run",
                 [life_of_job.run.peak],
                 "MiB",
                 _if_million(size, 120),
             )
         growth = lives[most].run.peak / lives[most // 100].run.peak
-        yield Line(
+        yield TableLine(
             f"{suffix}: {most:,} rows beside {most // 100:,}", [growth], "x", _if_million(most, 1.1)
         )
         for size, life_of_job in lives.items():
             limit = _if_million(size, 400)
-            yield Line(
+            yield TableLine(
                 f"{suffix}, {size:,} rows: journal after pass 1",
                 [life_of_job.staging_mb],
                 "MB",
                 limit,
             )
-            yield Line(f"{suffix}, {size:,} rows: journal in the end", [life_of_job.run_mb], "MB")
+            yield TableLine(
+                f"{suffix}, {size:,} rows: journal in the end", [life_of_job.run_mb], "MB"
+            )
 
 
-def million(rows: int | None, rounds: int | None) -> Iterator[Line]:
+def million(rows: int | None, rounds: int | None) -> Iterator[TableLine]:
     """CPU of each command on a job of a million rows, or of `rows`, start-up included."""
     rows = rows or ROWS
     for suffix in FORMATS:
         life_of_job = life(suffix, rows)
-        yield Line(
+        yield TableLine(
             f"{suffix}, {rows:,} rows: plan of a new job, CPU",
             [life_of_job.plan.cpu],
             "s",
             _if_million(rows, 60),
         )
-        yield Line("its peak", [life_of_job.plan.peak], "MiB", _if_million(rows, 120))
-        yield Line(
+        yield TableLine("its peak", [life_of_job.plan.peak], "MiB", _if_million(rows, 120))
+        yield TableLine(
             "pass 1 into the journal, CPU", [life_of_job.staging.cpu], "s", _if_million(rows, 60)
         )
-        yield Line("its peak", [life_of_job.staging.peak], "MiB", _if_million(rows, 120))
-        yield Line("the whole run, CPU", [life_of_job.run.cpu], "s")
-        yield Line("its wall time, server beside it", [life_of_job.run.wall], "s")
-        yield Line(
+        yield TableLine("its peak", [life_of_job.staging.peak], "MiB", _if_million(rows, 120))
+        yield TableLine("the whole run, CPU", [life_of_job.run.cpu], "s")
+        yield TableLine("its wall time, server beside it", [life_of_job.run.wall], "s")
+        yield TableLine(
             "plan when all is done, CPU", [life_of_job.plan_again.cpu], "s", _if_million(rows, 2)
         )
-        yield Line(
+        yield TableLine(
             "run when all is done, CPU", [life_of_job.run_again.cpu], "s", _if_million(rows, 2)
         )
-        yield Line("export, CPU", [life_of_job.export.cpu], "s", _if_million(rows, 15))
-        yield Line("its peak", [life_of_job.export.peak], "MiB", _if_million(rows, 200))
-        yield Line("lines of results.csv that are wrong", [life_of_job.wrong], "", Target(most=0))
+        yield TableLine("export, CPU", [life_of_job.export.cpu], "s", _if_million(rows, 15))
+        yield TableLine("its peak", [life_of_job.export.peak], "MiB", _if_million(rows, 200))
+        yield TableLine(
+            "lines of results.csv that are wrong", [life_of_job.wrong], "", Target(most=0)
+        )

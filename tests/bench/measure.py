@@ -58,7 +58,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TableLine:
     """One line of a table: the values of all rounds in `unit`, the median first."""
 
     what: str
@@ -88,7 +88,7 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 or value == 0 else f"{value:.3g}"
 
 
-def show(name: str, lines: Sequence[Line]) -> None:
+def show(name: str, lines: Sequence[TableLine]) -> None:
     """Print a scenario's table, as Markdown that reads well plain."""
     rows = [(name, "measured", "target", ""), *(line.cells() for line in lines)]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]

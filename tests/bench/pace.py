@@ -15,7 +15,7 @@ from typing import Any
 
 from measure import (
     BATCHGEN,
-    Line,
+    TableLine,
     Target,
     folder,
     note,
@@ -37,7 +37,7 @@ SECONDS = 62
 START = 2.0
 
 
-def inflight(rows: int | None, rounds: int | None) -> Iterator[Line]:
+def inflight(rows: int | None, rounds: int | None) -> Iterator[TableLine]:
     """Rows a second of batchgen and of raw aiohttp, in turns, beside the ideal: workers that wait
     only for the server.
     """
@@ -56,17 +56,19 @@ def inflight(rows: int | None, rounds: int | None) -> Iterator[Line]:
             )
         note(f"inflight, round {number + 1} of {rounds}")
     ideal = MANY / FAR
-    yield Line(
+    yield TableLine(
         f"batchgen, {MANY} workers, {FAR * 1000:.0f} ms: ideal {ideal:,.0f}",
         seen["batchgen"],
         "rows/s",
     )
-    yield Line("its share of the ideal", _percent(seen["batchgen"], ideal), "%", Target(least=80))
-    yield Line("its mean of open requests at the server", seen["open"])
-    yield Line(NAMES["raw"], seen["raw"], "rows/s")
-    yield Line("its share of the ideal", _percent(seen["raw"], ideal), "%")
+    yield TableLine(
+        "its share of the ideal", _percent(seen["batchgen"], ideal), "%", Target(least=80)
+    )
+    yield TableLine("its mean of open requests at the server", seen["open"])
+    yield TableLine(NAMES["raw"], seen["raw"], "rows/s")
+    yield TableLine("its share of the ideal", _percent(seen["raw"], ideal), "%")
     ratios = [own / other for own, other in zip(seen["batchgen"], seen["raw"], strict=True)]
-    yield Line(f"batchgen / {NAMES['raw']}", ratios, "x")
+    yield TableLine(f"batchgen / {NAMES['raw']}", ratios, "x")
 
 
 def _percent(values: list[float], whole: float) -> list[float]:
@@ -97,7 +99,7 @@ PACES = (
 )
 
 
-def limit(rows: int | None, rounds: int | None) -> Iterator[Line]:
+def limit(rows: int | None, rounds: int | None) -> Iterator[TableLine]:
     """The share of each limit that a minute's run uses while it is steady, the refusals, and how
     late a row was sent: the longest time after a row that follows it in the prompts. The number of
     rows is what one minute allows.
@@ -108,14 +110,14 @@ def limit(rows: int | None, rounds: int | None) -> Iterator[Line]:
             note(f"limit: {pace.what}")
             for name, value in _paced(pace).items():
                 seen[name].append(value)
-        yield Line(f"{pace.what} a minute: refused", seen["refused"], "", Target(most=0))
+        yield TableLine(f"{pace.what} a minute: refused", seen["refused"], "", Target(most=0))
         for name in pace.limits:
             # Of two limits, the other one may hold back.
             target = Target(least=95 if pace.unequal else 99) if len(pace.limits) == 1 else None
-            yield Line(f"{name} used, of the limit", seen[name], "%", target)
+            yield TableLine(f"{name} used, of the limit", seen[name], "%", target)
         if len(pace.limits) > 1:
-            yield Line("the limit that is used more", seen["used"], "%", Target(least=95))
-        yield Line("latest row", seen["late"], "s")
+            yield TableLine("the limit that is used more", seen["used"], "%", Target(least=95))
+        yield TableLine("latest row", seen["late"], "s")
 
 
 def _paced(pace: Pace) -> dict[str, float]:

@@ -7,10 +7,10 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 
-from measure import BATCHGEN, Line, Target, folder, note, ran, serving, write_job, write_rows
+from measure import BATCHGEN, TableLine, Target, folder, note, ran, serving, write_job, write_rows
 
 
-def startup(rows: int | None, rounds: int | None) -> Iterator[Line]:
+def startup(rows: int | None, rounds: int | None) -> Iterator[TableLine]:
     """ms CPU of a fresh process, in turns, on a job of one row that is done."""
     names = re.findall(
         r"^  (\w+)", ran(*BATCHGEN, "--help").out.partition("Commands:")[2], flags=re.MULTILINE
@@ -34,9 +34,9 @@ def startup(rows: int | None, rounds: int | None) -> Iterator[Line]:
                 spent[what].append(ran(*command).cpu * 1000)
             note(f"startup, round {number + 1} of {rounds or 7}")
     for what, values in spent.items():
-        yield Line(what, values, "ms")
+        yield TableLine(what, values, "ms")
     above = [
         own - click
         for own, click in zip(spent["--help"], spent["python -c 'import click'"], strict=True)
     ]
-    yield Line("--help above import click", above, "ms", Target(most=40))
+    yield TableLine("--help above import click", above, "ms", Target(most=40))

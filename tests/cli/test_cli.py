@@ -1,4 +1,4 @@
-"""The command as people and scripts meet it: what goes to stdout and stderr, and what never does."""
+"""The command as people and scripts use it: what it prints to stdout and stderr."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def on_a_terminal(
     env: dict[str, str] | None = None,
     size: tuple[int, int] = (24, 100),
 ) -> tuple[int, str]:
-    """Run a command on a pseudo-terminal of these lines and columns; its exit code and all that it drew there."""
+    """Run a command on a pseudo-terminal of this size; its exit code and what it drew."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
     with lab.start(
@@ -53,7 +53,7 @@ def on_a_terminal(
 
 
 def test_results_and_messages_are_kept_apart(lab: Lab, api: Simulator) -> None:
-    """The summary goes to stdout, and nothing else does; what is said on the way goes to stderr."""
+    """The summary goes to stdout, and nothing else does; messages go to stderr."""
     job = lab.job(api.url)
     done = lab.run("run", job)
     assert done.stdout.count("\n") == 1
@@ -85,7 +85,7 @@ def test_json_is_one_object(lab: Lab, api: Simulator, command: str) -> None:
 
 
 def test_json_of_several_jobs(lab: Lab, api: Simulator) -> None:
-    """Several jobs are one object too, with one entry each in their order, also for a job that could not start."""
+    """Several jobs are one object with an entry each, also for a job that could not start."""
     jobs = [lab.job(api.url, name=name) for name in ("a", "b")]
     (lab.folder / "outputs").mkdir()
     (lab.folder / "outputs" / "a").write_text("in the way", encoding="utf-8")
@@ -131,7 +131,7 @@ def test_a_limit_is_the_files_first_rows(lab: Lab, api: Simulator) -> None:
 
 
 def test_where_and_from_what(lab: Lab, api: Simulator) -> None:
-    """--output and --prompts, relative to the working directory, hold for every command that takes a job."""
+    """Every command that takes a job takes --output and --prompts, from the working directory."""
     job = lab.job(api.url)
     lab.prompts(2, "other.csv")
     where = ("--output", "there", "--prompts", "other.csv")
@@ -149,7 +149,7 @@ def test_where_and_from_what(lab: Lab, api: Simulator) -> None:
 
 
 def test_redo_from_a_file(lab: Lab, api: Simulator) -> None:
-    """P07 redo marks the ids of a file, with BOM and CRLF as Windows writes it, and exactly those; - is stdin."""
+    """P07 redo marks exactly the ids of a file, also with BOM and CRLF; - is stdin."""
     job = lab.job(api.url)
     lab.run("run", job)
     (lab.folder / "ids.txt").write_bytes("\ufeffr1\r\n\r\nr3\r\n".encode())
@@ -162,8 +162,10 @@ def test_redo_from_a_file(lab: Lab, api: Simulator) -> None:
 
 
 def test_jobs_that_share_a_folder_are_refused(lab: Lab, api: Simulator) -> None:
-    """P08 Two jobs of one command that would write to the same folder are refused before either starts, both files named;
-    the same file twice as well."""
+    """P08 Two jobs that would write to one folder are refused before either starts, both named.
+
+    So is the same file twice.
+    """
     one = lab.job(api.url, name="one", output={"dir": "shared"})
     two = lab.job(api.url, name="two", rows=None, output={"dir": "shared"})
     done = lab.run("run", one, two)
@@ -199,8 +201,11 @@ def test_an_unknown_id_is_named(lab: Lab, api: Simulator) -> None:
 
 
 def test_errors_come_all_at_once(lab: Lab) -> None:
-    """Everything wrong with a job is told in one go, each as file:line:column with the nearest name."""
-    text = "kind: chatt\nprompts: {path: p.csv, idd: x}\nlimits:\n  request_per_minute: 5\nrequest: {model: m}\n"
+    """All problems of a job are listed at once, as file:line:column with the nearest name."""
+    text = (
+        "kind: chatt\nprompts: {path: p.csv, idd: x}\nlimits:\n"
+        "  request_per_minute: 5\nrequest: {model: m}\n"
+    )
     (lab.folder / "bad.yaml").write_text(text, encoding="utf-8")
     lines = lab.run("plan", "bad.yaml").stderr.splitlines()
     assert [line.split(": ")[0] for line in lines] == [
@@ -221,22 +226,22 @@ def test_a_reader_that_goes_away(lab: Lab, api: Simulator, command: list[str]) -
     os.close(read)
     with lab.start(*command, stdout=write) as run:
         os.close(write)
-        said = run.communicate(timeout=60)[1]
-    assert run.returncode == (2 if command == ["nonsense"] else 0), said
-    assert "Traceback" not in said
-    assert "BrokenPipe" not in said
+        errors = run.communicate(timeout=60)[1]
+    assert run.returncode == (2 if command == ["nonsense"] else 0), errors
+    assert "Traceback" not in errors
+    assert "BrokenPipe" not in errors
 
 
 def test_a_full_stdout_is_told(lab: Lab, api: Simulator) -> None:
-    """P03 Where stdout goes to a full disk, the exit says so; the job itself is done all the same."""
+    """P03 If stdout goes to a full disk, the exit code says so; the job itself is done."""
     job = lab.job(api.url)
     with (
         open("/dev/full", "w", encoding="utf-8") as full,
         lab.start("run", job, stdout=full) as run,
     ):
-        said = run.communicate(timeout=60)[1]
-    assert run.returncode == 74, said
-    assert "stdout cannot be written" in said
+        errors = run.communicate(timeout=60)[1]
+    assert run.returncode == 74, errors
+    assert "stdout cannot be written" in errors
     assert len(lab.table()) == 5
 
 
@@ -244,7 +249,7 @@ EVIL = "\x1b[2J\x1b]0;owned\x07 \x9b31m \u202egnp.exe \x7f"
 
 
 def test_replies_do_not_steer_the_terminal(lab: Lab, api: Simulator) -> None:
-    """P44 Control characters of a row, a reply or a server's message reach no stream of any command as they are."""
+    """P44 No command prints a control character of a row, a reply or a server's message."""
     lab.job(api.url, rows=None)
     (lab.folder / "prompts.csv").write_text(f'id,text\n"{EVIL}","ECHO:{EVIL}"\n', encoding="utf-8")
     job = lab.job(api.url, rows=None)
@@ -272,7 +277,7 @@ def test_plain(text: str, shown: str) -> None:
 
 
 def test_a_bug_names_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    """P40 A bug exits 1 and shows where it is, but never its message, which may hold a key or a customer's text."""
+    """P40 A bug exits 1 and shows where it is, but not its message, which may hold a key."""
 
     def broken() -> None:
         raise RuntimeError(f"with {KEY} inside")
@@ -287,8 +292,10 @@ def test_a_bug_names_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("size", [(24, 100), (0, 0)])
 def test_the_bar(lab: Lab, size: tuple[int, int]) -> None:
-    """On a terminal, also on one that does not tell its size, there is a bar with done, total, rate and what goes on, gone at
-    the end; no colours at all."""
+    """A terminal, even one without a size, has a bar with done, total, rate and state.
+
+    It is gone at the end, and it has no colours.
+    """
     with serving(Settings(latency=0.2)) as api:
         job = lab.job(api.url, rows=12, limits={"concurrency": 2})
         code, drawn = on_a_terminal(
@@ -309,10 +316,10 @@ def test_no_bar_for_nothing(lab: Lab, api: Simulator) -> None:
 
 def watched(monkeypatch: pytest.MonkeyPatch, times: list[float]) -> list[str]:
     """What a progress line watcher says when it looks at these times."""
-    said: list[str] = []
+    printed: list[str] = []
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    monkeypatch.setattr(progress, "print_message", said.append)
+    monkeypatch.setattr(progress, "print_message", printed.append)
     monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda: False))
     state = Progress(
         done=1200,
@@ -328,13 +335,16 @@ def watched(monkeypatch: pytest.MonkeyPatch, times: list[float]) -> list[str]:
         for time in times:
             clock.now = time
             watch(state, {"succeeded": 34, "pending": 4966})
-    return said
+    return printed
 
 
 def test_lines_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Elsewhere than on a terminal there is a line every 30 seconds, and none for a run that is over before."""
-    line = "job: 1,234 of 5,000 succeeded; 3 failed or incomplete, $1.2340, 5 in flight, waiting for requests_per_minute"
-    # What is as it was is not said again.
+    """Without a terminal there is a line every 30 seconds, and none for a shorter run."""
+    line = (
+        "job: 1,234 of 5,000 succeeded; 3 failed or incomplete, $1.2340, 5 in flight, "
+        "waiting for requests_per_minute"
+    )
+    # The same line is not printed twice.
     assert watched(monkeypatch, [0.0, 30.0, 60.0, 61.0]) == [line]
 
 
@@ -353,7 +363,7 @@ def test_version_and_module() -> None:
 
 
 def test_the_simulator_as_a_server(lab: Lab) -> None:
-    """`batchgen simulate` serves until it is told to end, then ends with 0; a port that is taken is an input error."""
+    """`batchgen simulate` serves until a signal, then ends with 0; a used port exits 2."""
     with serving() as api:
         port = api.url.split(":")[2].split("/")[0]
         done = lab.run("simulate", "--port", port)

@@ -1,4 +1,4 @@
-"""P15 batchgen works under cron: no terminal, no environment, cwd /, LC_ALL=C, few file descriptors, no stdin."""
+"""P15 batchgen works under cron: no terminal, no environment, cwd /, LC_ALL=C, no stdin."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def batchgen(*args: str | Path) -> str:
 
 @pytest.fixture
 def job(lab: Lab, api: Simulator) -> Path:
-    """A job with UTF-8 in its path, its prompts' names and its data, and its key in a .env beside it."""
+    """A job with UTF-8 in its path, its prompts' name and its data, and a .env with the key."""
     folder = lab.folder / NAME
     folder.mkdir()
     (folder / ".env").write_text(f"OPENAI_API_KEY={KEY}\n", encoding="utf-8")
@@ -78,7 +78,7 @@ def test_without_an_environment(job: Path, env: dict[str, str]) -> None:
 
 
 def test_without_any_stream(job: Path) -> None:
-    """P14 P15 stdin, stdout and stderr closed: the run is no worse for it, and no file takes their place."""
+    """P14 P15 With stdin, stdout and stderr closed a run works, and no file gets their numbers."""
     done = bare(batchgen("run", job) + " <&- >&- 2>&-")
     assert done.returncode == 0
     assert answers(job) == ["weiß 商品 😀", "é"]
@@ -86,7 +86,7 @@ def test_without_any_stream(job: Path) -> None:
 
 
 def test_quiet_is_silent_on_success(job: Path) -> None:
-    """P15 --quiet says nothing when every row succeeded, so that cron sends no mail; and something when not."""
+    """P15 --quiet prints nothing when every row succeeded, so that cron sends no mail."""
     done = bare(batchgen("run", job, "--quiet"))
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     (job.parent / f"{NAME}.csv").write_text("id,Größe\nä\n", encoding="utf-8")
@@ -96,7 +96,7 @@ def test_quiet_is_silent_on_success(job: Path) -> None:
 
 
 def test_few_file_descriptors(lab: Lab) -> None:
-    """P15 With `ulimit -n 256`, hard, and concurrency 500, the connections are as many as there is room for."""
+    """P15 With a hard `ulimit -n 256`, concurrency 500 opens as many connections as fit."""
     with serving(Settings(latency=0.05)) as api:
         job = lab.job(api.url, rows=600, limits={"concurrency": 500})
         command = f"ulimit -n 256; OPENAI_API_KEY={KEY} exec {batchgen('run', job)}"

@@ -1,4 +1,4 @@
-"""P17 Exit codes are as documented: each by a real process, with a sentence that says what to do."""
+"""P17 Exit codes are as documented, each from a real process, with a sentence on what to do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PRICES: dict[str, Any] = {"pricing": {"gpt-5.6-luna": {"input": 1, "output": 10}
 
 
 def ended(lab: Lab, *args: str | Path, **options: Any) -> tuple[int, str]:
-    """The exit code of a command and all that it said."""
+    """The exit code of a command and all that it output."""
     done = lab.run(*args, **options)
     assert "Traceback" not in done.stderr
     assert "a bug" not in done.stderr
@@ -28,7 +28,7 @@ def ended(lab: Lab, *args: str | Path, **options: Any) -> tuple[int, str]:
 
 
 def test_0_every_row_succeeded(lab: Lab, api: Simulator) -> None:
-    """P17 0: every row succeeded; again, with nothing to do, 0 too, and no key is needed for that."""
+    """P17 0: every row succeeded; a second run, with nothing to do, ends with 0 without a key."""
     job = lab.job(api.url)
     assert ended(lab, "run", job)[0] == 0
     assert ended(lab, "run", job, env=lab.environ(OPENAI_API_KEY=""))[0] == 0
@@ -45,7 +45,7 @@ def test_0_within_max_failures(lab: Lab) -> None:
 
 
 def test_what_a_failed_turn_blocks_is_no_failure_of_its_own(lab: Lab) -> None:
-    """P17 `max_failures` counts rows that failed or are incomplete; the turns that one of them blocks have ended with it."""
+    """P17 `max_failures` counts failed and incomplete rows, not the turns that they block."""
     with serving(
         script=lambda request: "400_policy" if "answer 1" in str(request.body) else None
     ) as api:
@@ -57,7 +57,7 @@ def test_what_a_failed_turn_blocks_is_no_failure_of_its_own(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "told"),
+    ("args", "expected"),
     [
         (["run"], "Missing argument"),
         (["rnu"], "run"),
@@ -73,8 +73,10 @@ def test_what_a_failed_turn_blocks_is_no_failure_of_its_own(lab: Lab) -> None:
         (["status", "job.yaml"], "has not been run yet"),
     ],
 )
-def test_2_something_given_is_wrong(lab: Lab, api: Simulator, args: list[str], told: str) -> None:
-    """P17 2: usage, job or prompts are wrong; it is said where, and nothing was sent."""
+def test_2_something_given_is_wrong(
+    lab: Lab, api: Simulator, args: list[str], expected: str
+) -> None:
+    """P17 2: usage, job or prompts are wrong; it is output where, and nothing was sent."""
     lab.job(api.url)
     lab.job(api.url, name="rows", prompts={"path": "ragged.csv"})
     lab.job(
@@ -84,9 +86,9 @@ def test_2_something_given_is_wrong(lab: Lab, api: Simulator, args: list[str], t
     )
     (lab.folder / "ragged.csv").write_text("id,text\n1,a\n2,b,c\n", encoding="utf-8")
     (lab.folder / "bad.yaml").write_text("kind: chat\nknd: chat\n", encoding="utf-8")
-    code, said = ended(lab, *args)
-    assert (code, api.requests.received) == (2, 0), said
-    assert told in said
+    code, output = ended(lab, *args)
+    assert (code, api.requests.received) == (2, 0), output
+    assert expected in output
 
 
 def test_3_some_rows_failed(lab: Lab) -> None:
@@ -97,30 +99,30 @@ def test_3_some_rows_failed(lab: Lab) -> None:
         job = lab.job(api.url)
         assert ended(lab, "run", job)[0] == 3
         received = api.requests.received
-        code, said = ended(lab, "run", job)
-    assert (code, api.requests.received) == (3, received), said
+        code, output = ended(lab, "run", job)
+    assert (code, api.requests.received) == (3, received), output
     assert [row["reason"] for row in lab.table(which="errors")] == ["policy"]
 
 
 @pytest.mark.parametrize(
-    ("key", "told"),
+    ("key", "expected"),
     [
         (None, "OPENAI_API_KEY is not set"),
         ("  ", "OPENAI_API_KEY is empty"),
-        ("sk-one two", "OPENAI_API_KEY holds no key"),
-        ("sk-schlüssel", "OPENAI_API_KEY holds no key"),
+        ("sk-one two", "so it is not a key"),
+        ("sk-schlüssel", "so it is not a key"),
     ],
 )
-def test_4_no_key(lab: Lab, api: Simulator, key: str | None, told: str) -> None:
+def test_4_no_key(lab: Lab, api: Simulator, key: str | None, expected: str) -> None:
     """P17 P39 4: a key that is missing or malformed is named, not sent, and not shown."""
     env = lab.environ()
     del env["OPENAI_API_KEY"]
-    code, said = ended(
+    code, output = ended(
         lab, "run", lab.job(api.url), env=env if key is None else {**env, "OPENAI_API_KEY": key}
     )
-    assert (code, api.requests.received) == (4, 0), said
-    assert told in said
-    assert not (key or "").strip() or str(key) not in said
+    assert (code, api.requests.received) == (4, 0), output
+    assert expected in output
+    assert not (key or "").strip() or str(key) not in output
 
 
 def test_a_key_with_a_newline_is_stripped(lab: Lab) -> None:
@@ -133,44 +135,44 @@ def test_a_key_with_a_newline_is_stripped(lab: Lab) -> None:
 
 @pytest.mark.parametrize("fault", ["401", "403", "quota", "404_model"])
 def test_4_the_account_is_refused(lab: Lab, fault: str) -> None:
-    """P17 P23 4: a refused key, a permission, an empty quota, a model that is gone: the job stops, the rest is pending."""
+    """P17 P23 4: key or permission refused, quota empty, no such model: the rest stays pending."""
     with serving(script=lambda request: fault) as api:
-        code, said = ended(lab, "run", lab.job(api.url, rows=300, limits={"concurrency": 4}))
+        code, output = ended(lab, "run", lab.job(api.url, rows=300, limits={"concurrency": 4}))
         received = api.requests.received
-    assert code == 4, said
+    assert code == 4, output
     assert received < 20
-    assert "stopped" in said
+    assert "stopped" in output
     assert [row["status"] for row in lab.table()].count("pending") == 300
 
 
 def test_4_twenty_refusals_of_one_sort(lab: Lab) -> None:
-    """P17 4: when the first twenty answers are all the same refusal, the job is wrong and not its rows."""
+    """P17 4: if the first twenty answers are the same refusal, the job is wrong, not its rows."""
     with serving(script=lambda request: "400_policy") as api:
-        code, said = ended(lab, "run", lab.job(api.url, rows=300, limits={"concurrency": 4}))
+        code, output = ended(lab, "run", lab.job(api.url, rows=300, limits={"concurrency": 4}))
         received = api.requests.received
-    assert code == 4, said
+    assert code == 4, output
     assert received < 40
     assert {row["status"] for row in lab.table()} == {"pending"}
 
 
 @pytest.mark.parametrize("where", ["job", "option"])
 def test_5_the_money_is_spent(lab: Lab, api: Simulator, where: str) -> None:
-    """P17 P25 5: the cap on money stops the job before it is passed, whether the job or the command line sets it."""
+    """P17 P25 5: a cap on cost, of the job or of the command, stops the job in time."""
     limits = {"concurrency": 4, **({"max_cost": 0.002} if where == "job" else {})}
     job = lab.job(api.url, rows=100, limits=limits, **PRICES)
-    code, said = ended(lab, "run", job, *(["--max-cost", "0.002"] if where == "option" else []))
-    assert code == 5, said
-    assert ("limits.max_cost" if where == "job" else "--max-cost") in said
+    code, output = ended(lab, "run", job, *(["--max-cost", "0.002"] if where == "option" else []))
+    assert code == 5, output
+    assert ("limits.max_cost" if where == "job" else "--max-cost") in output
     report = json.loads((lab.output() / "report.json").read_text(encoding="utf-8"))
     assert 0 < report["job"]["cost"] <= 0.002
     assert report["run"]["exit_code"] == 5
 
 
 def test_the_cap_of_a_command_holds_for_all_its_jobs(lab: Lab, api: Simulator) -> None:
-    """P25 `--max-cost` is what the command may spend: what one job took is not there for the next."""
+    """P25 All jobs of a command share its `--max-cost`."""
     jobs = [lab.job(api.url, name=name, rows=100, **PRICES) for name in ("one", "two")]
-    code, said = ended(lab, "run", *jobs, "--max-cost", "0.002")
-    assert code == 5, said
+    code, output = ended(lab, "run", *jobs, "--max-cost", "0.002")
+    assert code == 5, output
     spent = [
         json.loads((lab.output(name) / "report.json").read_text())["job"]["cost"]
         for name in ("one", "two")
@@ -179,7 +181,10 @@ def test_the_cap_of_a_command_holds_for_all_its_jobs(lab: Lab, api: Simulator) -
 
 
 def test_what_was_spent_before_there_was_a_price_counts(lab: Lab, api: Simulator) -> None:
-    """P25 `limits.max_cost` holds over all runs: calls of earlier ones whose cost was unknown are counted at today's price."""
+    """P25 `limits.max_cost` holds over all runs.
+
+    Earlier calls of unknown cost are counted at today's price.
+    """
     job = lab.job(api.url, rows=20)
     assert lab.go(job, limit=10).exit_code == 0
     assert lab.go(job, limit=10).job.totals.unpriced == 10
@@ -203,18 +208,18 @@ def test_5_too_many_rows_failed(lab: Lab) -> None:
     """P17 5: more rows failed than `max_failures` allows, so the rest is not paid for."""
     with serving(script=lambda request: "400_policy" if request.n > 5 else None) as api:
         job = lab.job(api.url, rows=300, limits={"max_failures": 3, "concurrency": 2})
-        code, said = ended(lab, "run", job)
+        code, output = ended(lab, "run", job)
         received = api.requests.received
-    assert code == 5, said
-    assert "max_failures" in said
+    assert code == 5, output
+    assert "max_failures" in output
     assert received < 20
 
 
 def test_74_the_output_cannot_be_written(lab: Lab, api: Simulator) -> None:
     """P17 P05 74: a file where the output folder belongs is found before the first call."""
     (lab.folder / "outputs").write_text("in the way", encoding="utf-8")
-    code, said = ended(lab, "run", lab.job(api.url))
-    assert (code, api.requests.received) == (74, 0), said
+    code, output = ended(lab, "run", lab.job(api.url))
+    assert (code, api.requests.received) == (74, 0), output
 
 
 def test_74_the_journal_is_damaged(lab: Lab, api: Simulator) -> None:
@@ -222,9 +227,9 @@ def test_74_the_journal_is_damaged(lab: Lab, api: Simulator) -> None:
     job = lab.job(api.url)
     lab.output().mkdir(parents=True)
     (lab.output() / "journal.db").write_bytes(b"no database at all" * 100)
-    code, said = ended(lab, "run", job)
-    assert (code, api.requests.received) == (74, 0), said
-    assert "journal.db" in said
+    code, output = ended(lab, "run", job)
+    assert (code, api.requests.received) == (74, 0), output
+    assert "journal.db" in output
 
 
 def test_75_the_job_is_running(lab: Lab) -> None:
@@ -234,9 +239,9 @@ def test_75_the_job_is_running(lab: Lab) -> None:
         with lab.start("run", job) as first:
             assert arrived.wait(60)
             received = api.requests.received
-            code, said = ended(lab, "run", job)
-            assert (code, api.requests.received) == (75, received), said
-            assert "another process" in said
+            code, output = ended(lab, "run", job)
+            assert (code, api.requests.received) == (75, received), output
+            assert "another process" in output
             released.set()
             assert first.wait(60) == 0
             first.communicate()
@@ -244,7 +249,7 @@ def test_75_the_job_is_running(lab: Lab) -> None:
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_130_143_interrupted(lab: Lab, number: signal.Signals, expected: int) -> None:
-    """P17 P14 130, 143: no new work, what is in flight ends and is kept, the tables are written, and the exit says why."""
+    """P17 P14 130, 143: calls in flight end and are kept, none begins, tables are written."""
     with stalling() as (api, arrived, released):
         job = lab.job(api.url, rows=100, limits={"concurrency": 2})
         with lab.start("run", job) as run:
@@ -262,7 +267,7 @@ def test_130_143_interrupted(lab: Lab, number: signal.Signals, expected: int) ->
 
 
 def test_the_worst_of_several_jobs(lab: Lab) -> None:
-    """P17 Several jobs run in order, one that fails stops no other, and the exit is the first present of the list."""
+    """P17 Several jobs run in order, whatever happens to one; the worst exit code counts."""
     with serving(
         script=lambda request: "400_policy" if "answer 2" in str(request.body) else None
     ) as api:
@@ -273,13 +278,13 @@ def test_the_worst_of_several_jobs(lab: Lab) -> None:
         (lab.folder / "outputs").mkdir()
         (lab.folder / "outputs" / "broken").write_text("in the way", encoding="utf-8")
         assert ended(lab, "run", fine, some)[0] == 3
-        code, said = ended(lab, "run", broken, some, fine)
+        code, output = ended(lab, "run", broken, some, fine)
         assert code == 74
-        assert "fine: 1 row" in said
+        assert "fine: 1 row" in output
 
 
 def test_no_job_starts_while_another_is_wrong(lab: Lab, api: Simulator) -> None:
-    """P17 All job files are checked before any starts, templates too, and all that is wrong is said at once."""
+    """P17 All jobs are checked before one starts, templates too, and all problems are listed."""
     fine = lab.job(api.url, name="fine")
     lab.job(
         api.url,
@@ -287,15 +292,15 @@ def test_no_job_starts_while_another_is_wrong(lab: Lab, api: Simulator) -> None:
         request={"model": "m", "messages": [{"role": "user", "content": "{{ a b }}"}]},
     )
     (lab.folder / "bad.yaml").write_text("kind: chat\nknd: chat\n", encoding="utf-8")
-    code, said = ended(lab, "run", fine, "bad.yaml", "template.yaml", "nowhere.yaml")
-    assert (code, api.requests.received) == (2, 0), said
+    code, output = ended(lab, "run", fine, "bad.yaml", "template.yaml", "nowhere.yaml")
+    assert (code, api.requests.received) == (2, 0), output
     for name in ("bad.yaml:2:1: ", "template.yaml:", "nowhere.yaml"):
-        assert name in said
+        assert name in output
     assert not (lab.folder / "outputs").exists()
 
 
 def test_3_more_failed_than_allowed_and_nothing_to_do(lab: Lab) -> None:
-    """P17 More rows failed than `max_failures` allows: that run ends with 5, and the next, with nothing to do, with 3."""
+    """P17 After a run that ended with 5 for `max_failures`, one with nothing to do ends with 3."""
     with serving(
         script=lambda request: "400_policy" if "answer 1" not in str(request.body) else None
     ) as api:

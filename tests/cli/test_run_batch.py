@@ -40,7 +40,7 @@ def results(lab: Lab, name: str = "out.jsonl") -> list[Result]:
     return [parse_result(line) for line in (lab.folder / name).read_bytes().splitlines()]
 
 
-def said(result: Result) -> Any:
+def text_of(result: Result) -> Any:
     return result.body["choices"][0]["message"]["content"]
 
 
@@ -51,8 +51,10 @@ def run(
 
 
 def test_all_results_in_the_inputs_order(lab: Lab) -> None:
-    """Successes and failures stand in one file, in the order of their requests, as others' run-batch writes them; exit 3
-    says that some failed. The summary names the file."""
+    """Successes and failures are in one file, in the order of their requests.
+
+    Exit 3 says that some failed. The summary names the file.
+    """
 
     def script(request: RequestInfo) -> str | None:
         return "400_policy" if "no" in str(request.body["messages"]) else None
@@ -65,7 +67,7 @@ def test_all_results_in_the_inputs_order(lab: Lab) -> None:
         assert done.stdout.rstrip().endswith(f" -> {lab.folder / 'out.jsonl'}")
     found = results(lab)
     assert [(each.custom_id, each.status) for each in found] == [("a", 200), ("b", 400), ("c", 200)]
-    assert (said(found[0]), said(found[2])) == ("1", "3")
+    assert (text_of(found[0]), text_of(found[2])) == ("1", "3")
     assert found[1].body["error"]["code"] == "content_policy_violation"
     assert sorted(path.name for path in lab.folder.iterdir()) == [
         "in.jsonl",
@@ -75,8 +77,10 @@ def test_all_results_in_the_inputs_order(lab: Lab) -> None:
 
 
 def test_the_same_command_resumes(lab: Lab) -> None:
-    """P07 A run that stops keeps what was answered, in the file too; the same command asks only the rest, and in the end
-    nothing, leaving the file as it is. A file that is gone comes back."""
+    """P07 A stopped run keeps its answers, in the file too; the same command sends only the rest.
+
+    In the end it sends nothing and leaves the file as it is. A file that is gone comes back.
+    """
     stopped = [True]
     with serving(script=lambda request: "quota" if stopped and request.n > 2 else None) as api:
         requests(lab, *(f"ECHO:{n}" for n in range(6)))
@@ -86,7 +90,7 @@ def test_the_same_command_resumes(lab: Lab) -> None:
         second = run(lab, "--base-url", api.url, "--json")
         assert second.returncode == 0, second.stderr
         assert json.loads(second.stdout)["run"]["calls"] == 4
-        assert [said(each) for each in results(lab)] == [str(n) for n in range(6)]
+        assert [text_of(each) for each in results(lab)] == [str(n) for n in range(6)]
         before = (lab.folder / "out.jsonl").stat().st_ino
         third = run(lab, "--base-url", api.url, "--quiet")
         assert (third.returncode, third.stdout, third.stderr) == (0, "", "")
@@ -110,25 +114,25 @@ def test_interrupted(lab: Lab) -> None:
 
 
 def test_changed_requests(lab: Lab, api: Simulator) -> None:
-    """P08 Of a changed file only what is new or changed is asked; what it does not hold any more leaves the results."""
+    """P08 Of a changed file only new and changed requests are sent; removed ones are dropped."""
     requests(lab, "ECHO:1", "ECHO:2", "ECHO:3")
     run(lab, "--base-url", api.url)
     requests(lab, "ECHO:1", "ECHO:other")
     assert "1 call;" in run(lab, "--base-url", api.url).stdout
-    assert [said(each) for each in results(lab)] == ["1", "other"]
+    assert [text_of(each) for each in results(lab)] == ["1", "other"]
 
 
 def test_from_stdin(lab: Lab, api: Simulator) -> None:
     """-i - reads the requests from a pipe, and without one goes on with the last."""
     data = requests(lab, "ECHO:1", "ECHO:2").read_bytes()
     assert run(lab, "--base-url", api.url, "--limit", "1", source="-", stdin=data).returncode == 0
-    assert [said(each) for each in results(lab)] == ["1"]
+    assert [text_of(each) for each in results(lab)] == ["1"]
     assert run(lab, "--base-url", api.url, source="-").returncode == 0
-    assert [said(each) for each in results(lab)] == ["1", "2"]
+    assert [text_of(each) for each in results(lab)] == ["1", "2"]
 
 
 def test_simulated(lab: Lab) -> None:
-    """--simulate needs no key and no network, keeps its journal apart, and never writes over real results."""
+    """--simulate needs no key, has a journal of its own, and never overwrites real results."""
     requests(lab, "ECHO:1")
     env = {name: value for name, value in lab.environ().items() if name != "OPENAI_API_KEY"}
     done = run(lab, "--simulate", env=env)
@@ -147,7 +151,7 @@ def test_simulated(lab: Lab) -> None:
 
 
 def test_without_a_key(lab: Lab) -> None:
-    """A server that is named needs no key where none is set; OpenAI's does, and a variable that is named must be there."""
+    """Only OpenAI's server requires a key, but a variable that is named must exist."""
     requests(lab, "ECHO:1")
     merged = {"HOME": str(lab.folder)}
 
@@ -177,7 +181,7 @@ def test_without_a_key(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "told"),
+    ("args", "expected"),
     [
         (["--base-url", "x"], "batchgen run-batch: --base-url: must begin with https://"),
         (["--base-url", "http://gpu:8000/v1"], "(run-batch: --allow-http)"),
@@ -203,9 +207,11 @@ def test_without_a_key(lab: Lab) -> None:
         (["-o", os.devnull], "is a link or not a regular file"),
     ],
 )
-def test_what_is_wrong_is_told(lab: Lab, args: list[str], told: str) -> None:
-    """P30 What is wrong is told as the option or the line that it is, with exit 2, before anything is sent; no job file that
-    nobody wrote is named."""
+def test_what_is_wrong_is_told(lab: Lab, args: list[str], expected: str) -> None:
+    """P30 A problem is named by its option or line, with exit 2, before anything is sent.
+
+    No job file is named, because nobody wrote one.
+    """
     requests(lab, "ECHO:1")
     (lab.folder / "sub").mkdir()
     (lab.folder / "folder").mkdir()
@@ -217,14 +223,14 @@ def test_what_is_wrong_is_told(lab: Lab, args: list[str], told: str) -> None:
     before = (lab.folder / "in.jsonl").read_bytes()
     done = run(lab, *args)
     assert done.returncode == 2, done.stderr
-    assert told in done.stderr
+    assert expected in done.stderr
     assert ".yaml" not in done.stderr
     assert (lab.folder / "in.jsonl").read_bytes() == before
     assert not (lab.folder / "out.jsonl").exists()
 
 
 def test_two_at_once(lab: Lab) -> None:
-    """P06 Of two commands with one output file the second ends with 75, and the first is not disturbed."""
+    """P06 Of two commands with one output file the second ends with 75; the first goes on."""
     with stalling() as (api, arrived, released):
         requests(lab, "ECHO:1", "ECHO:2")
         with lab.start(*COMMAND, "--base-url", api.url) as first:
@@ -237,8 +243,10 @@ def test_two_at_once(lab: Lab) -> None:
 
 
 def test_what_a_dead_writer_left_is_removed(lab: Lab, api: Simulator) -> None:
-    """P04 The output appears whole or not at all; what a killed run left half written beside it is removed by the next, and
-    no other file is."""
+    """P04 The next run removes what a killed run left half written beside the output.
+
+    It removes no other file.
+    """
     requests(lab, "ECHO:1")
     left, others = (
         lab.folder / ".out.jsonl.4194304-0.tmp",
@@ -251,19 +259,19 @@ def test_what_a_dead_writer_left_is_removed(lab: Lab, api: Simulator) -> None:
 
 
 def test_lines_with_names_of_columns(lab: Lab, api: Simulator) -> None:
-    """What else a line has may be named as it likes: there is no table whose columns it would hide."""
+    """Other keys of a line may have any name, because there is no table with columns."""
     path = requests(lab, "ECHO:1")
     path.write_text(
         json.dumps({**json.loads(path.read_bytes()), "status": 1, "output": "x"}), encoding="utf-8"
     )
     assert run(lab, "--base-url", api.url).returncode == 0
-    assert said(results(lab)[0]) == "1"
+    assert text_of(results(lab)[0]) == "1"
 
 
 def test_a_job_without_a_file_has_no_lines(lab: Lab) -> None:
     """A problem of such a job has no line and column."""
     job = job_for_batch_file("in.jsonl", lab.folder / "o.jsonl", environ={})
-    assert str(job.problem(("limits", "max_cost"), "told")) == "batchgen run-batch: told"
+    assert str(job.problem(("limits", "max_cost"), "wrong")) == "batchgen run-batch: wrong"
     assert job.output_dir(None, False) == lab.folder / "o.jsonl.batchgen"
     with pytest.raises(InputError, match=r"^batchgen run-batch: --base-url: holds spaces"):
         job_for_batch_file("in.jsonl", lab.folder / "o.jsonl", base_url="http://a b", environ={})

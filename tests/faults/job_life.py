@@ -1,4 +1,4 @@
-"""A job's life as a state machine: rows and settings change, runs fail, crash, are cancelled and resumed."""
+"""A job's life as a state machine: rows and settings change, runs fail, crash and resume."""
 
 from __future__ import annotations
 
@@ -55,7 +55,10 @@ class Life(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
     def live_on(self) -> None:
-        """Without faults, and with what failed for good asked again, everything succeeds, and then nothing is called."""
+        """Without faults, and with failed rows marked to run again, everything succeeds.
+
+        The run after that calls nothing.
+        """
         self.killer.fault = lambda request: None
         self.killer.arm(0)
         self.write()
@@ -92,7 +95,7 @@ class Life(RuleBasedStateMachine):
         self.write()
         return child(self.job, key=KEY, room=room)
 
-    # -- what people do ----------------------------------------------------------------------------------------------
+    # -- what people do ---
 
     @initialize(count=st.integers(1, 8))
     def begin(self, count: int) -> None:
@@ -134,7 +137,7 @@ class Life(RuleBasedStateMachine):
     def redo(self, status: str) -> None:
         maintenance.redo(load_job(self.job), statuses={status})
 
-    # -- what happens to runs ----------------------------------------------------------------------------------------
+    # -- what happens to runs ---
 
     @rule(faults=st.lists(st.sampled_from(FAULTS), max_size=3))
     def run_with_faults(self, faults: list[str]) -> None:
@@ -189,7 +192,7 @@ class Life(RuleBasedStateMachine):
         process.join(60)
         assert process.exitcode in (0, 3, 74)
 
-    # -- what always holds -------------------------------------------------------------------------------------------
+    # -- what always holds ---
 
     @invariant()
     def one_answer_for_a_done_row(self) -> None:
@@ -226,17 +229,17 @@ class Life(RuleBasedStateMachine):
     def nothing_lies_elsewhere(self) -> None:
         """No file outside the job's folder, none unknown in it, and the key in none of them."""
         for path in self.folder.rglob("*"):
-            place = path.relative_to(self.folder).parts
-            if place[:2] == ("outputs", "job") and len(place) > 2:
-                name = place[2]
+            parts = path.relative_to(self.folder).parts
+            if parts[:2] == ("outputs", "job") and len(parts) > 2:
+                name = parts[2]
                 # A process that is killed may leave what it was about to rename, and SQLite's log.
                 assert name in KNOWN or name.startswith(("journal.db-", ".")), name
             else:
-                assert place in (
+                assert parts in (
                     ("prompts.csv",),
                     ("job.yaml",),
                     ("outputs",),
                     ("outputs", "job"),
-                ), place
+                ), parts
             if path.is_file():
                 assert KEY.encode() not in path.read_bytes()

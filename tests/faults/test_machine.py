@@ -1,4 +1,4 @@
-"""A job's life as a state machine: rows and settings change, runs fail, crash, are cancelled and resumed."""
+"""A job's life as a state machine: rows and settings change, runs fail, crash and resume."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ Life.TestCase.settings = settings(
 
 # hypothesis makes the base class when the program runs.
 class TestLife(Life.TestCase):  # type: ignore[misc, valid-type]
-    """P01 P03 P07 P08 P10 P14 P45 Whatever is done to a job and its runs, what RELIABILITY promises of it holds."""
+    """P01 P03 P07 P08 P10 P14 P45 Whatever happens to a job, its promises hold."""
