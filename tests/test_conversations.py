@@ -60,15 +60,15 @@ def test_interleaved_conversations_keep_their_order(lab: Lab) -> None:
     it, the system message once, and no other conversation's."""
     with serving(Settings(latency=0.01), record=True) as api:
         lab.go(by_id(lab, api.url, ROWS))
-        said = asked(api)
+        conversations = asked(api)
     assert [row["output"] for row in lab.table()] == [text for _, _, text in ROWS]
     system = "s:Be brief."
-    assert [each for each in said if "one" in each[1]] == [
+    assert [each for each in conversations if "one" in each[1]] == [
         [system, "u:ECHO:one"],
         [system, "u:ECHO:one", "a:one", "u:ECHO:two"],
         [system, "u:ECHO:one", "a:one", "u:ECHO:two", "a:two", "u:ECHO:three"],
     ]
-    assert [len(each) for each in said if "eins" in each[1]] == [2, 4]
+    assert [len(each) for each in conversations if "eins" in each[1]] == [2, 4]
 
 
 def test_turns_of_a_column_are_one_line(lab: Lab) -> None:
@@ -78,14 +78,16 @@ def test_turns_of_a_column_are_one_line(lab: Lab) -> None:
         pricing = {"gpt-5.6-luna": {"input": 1, "output": 1}}
         job = by_turns(lab, api.url, [["one", "two", "three"], ["eins"]], pricing=pricing)
         report = lab.go(job)
-        said = asked(api)
+        conversations = asked(api)
     assert (report.run.calls, report.rows, report.total) == (4, {"succeeded": 2}, 2)
     first, second = lab.table()
     assert (first["output"], second["output"]) == ("three", "eins")
     thread = json.loads(first["messages"])
     assert [each["role"] for each in thread] == ["system", *["user", "assistant"] * 3]
     assert [each["content"] for each in thread[2::2]] == ["one", "two", "three"]
-    assert max(said, key=len)[:-1] == [f"{m['role'][0]}:{m['content']}" for m in thread[:-2]]
+    assert max(conversations, key=len)[:-1] == [
+        f"{m['role'][0]}:{m['content']}" for m in thread[:-2]
+    ]
     assert float(first["cost"]) + float(second["cost"]) == pytest.approx(report.run.cost)
     assert lab.go(job).run.calls == 0
 
@@ -212,8 +214,8 @@ def test_a_matrix_runs_each_conversation_per_combination(lab: Lab) -> None:
     body = {**BODY, "messages": [{"role": "user", "content": "ECHO:{{ text }} {{ tone }}"}]}
     with serving(record=True) as api:
         lab.go(by_id(lab, api.url, ROWS[:3], request=body, matrix={"tone": ["dry", "warm"]}))
-        said = asked(api)
-    longest = sorted(each for each in said if len(each) == 3)
+        conversations = asked(api)
+    longest = sorted(each for each in conversations if len(each) == 3)
     assert longest == [
         ["u:ECHO:one dry", "a:one dry", "u:ECHO:two dry"],
         ["u:ECHO:one warm", "a:one warm", "u:ECHO:two warm"],

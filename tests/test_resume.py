@@ -40,10 +40,10 @@ def chat(content: str = "{{ text }}", **more: Any) -> dict[str, Any]:
     return {"model": "gpt-5.6-luna", "messages": messages, "max_completion_tokens": 100, **more}
 
 
-def told(lab: Lab, job: Path) -> list[str]:
-    said: list[str] = []
-    lab.go(job, say=said.append)
-    return said
+def messages_of(lab: Lab, job: Path) -> list[str]:
+    messages: list[str] = []
+    lab.go(job, say=messages.append)
+    return messages
 
 
 def test_an_interrupted_run_resumed_gives_the_table_of_an_unbroken_one(
@@ -149,10 +149,10 @@ def test_a_changed_job_says_what_runs_again_before_it_does(lab: Lab, api: Simula
     assert planned.cost is not None
     assert planned.cost_at_most is not None
     assert 0 < planned.cost <= planned.cost_at_most
-    said = told(lab, job)
+    messages = messages_of(lab, job)
     assert any(
         "3 answered rows to run again because of a change in the job" in text and "$" in text
-        for text in said
+        for text in messages
     )
     assert [row["output"] for row in lab.table()] == ["one!", "two!", "three!"]
     lab.job(api.url, rows=None, request=chat())
@@ -220,8 +220,8 @@ def test_unchanged_requests_are_not_paid_again(
 
     def to(parts: dict[str, Any]) -> Path:
         write(lab, parts.get("rows", OLD))
-        given = {"prompts": NAMED, "request": chat(), **parts, "rows": None}
-        return lab.job(api.url, **given)
+        options = {"prompts": NAMED, "request": chat(), **parts, "rows": None}
+        return lab.job(api.url, **options)
 
     job = to(before)
     lab.go(job)
@@ -683,9 +683,9 @@ def test_pictures_that_are_missing_are_counted_before_they_are_drawn_again(
     assert (planned.calls, planned.rows) == (2, {"pending": 2, "succeeded": 3})
     assert planned.again == {"their pictures are missing or were changed": 2}
     assert (lab.output() / "journal.db").read_bytes() == before
-    said: list[str] = []
-    assert lab.go(job, say=said.append).run.calls == 2
-    assert "2 answered rows to run again because their pictures are missing" in said[0]
+    messages: list[str] = []
+    assert lab.go(job, say=messages.append).run.calls == 2
+    assert "2 answered rows to run again because their pictures are missing" in messages[0]
     assert batchgen.plan(lab.load(job)).again == {}
 
 
@@ -823,7 +823,7 @@ def test_other_prompts_options_read_the_prompts_again(lab: Lab, api: Simulator) 
     assert _ids(lab, job) == ["a", "b", "c"]
 
 
-def test_a_new_column_in_the_way_of_another_is_told_before_any_call(
+def test_a_new_column_in_the_way_of_another_is_refused_before_any_call(
     lab: Lab, api: Simulator
 ) -> None:
     """P30 A column of the job's own that is a column of the prompts is refused when it is added

@@ -14,7 +14,7 @@ from batchgen import OutputError
 from batchgen.simulator import Simulator
 
 
-def assert_told(stderr: str) -> None:
+def assert_explained(stderr: str) -> None:
     """One sentence that says what to do, and no traceback."""
     assert "run again" in stderr
     assert "Traceback" not in stderr
@@ -34,9 +34,9 @@ def test_a_journal_that_may_not_grow(lab: Lab, api: Simulator) -> None:
     rows = 300
     job = write_job(lab, api.url, "chat", rows=rows)
     done = lab.start("run", job, preexec_fn=at_most(400_000))
-    _, told = done.communicate(timeout=60)
-    assert done.returncode == 74, told
-    assert_told(told)
+    _, stderr = done.communicate(timeout=60)
+    assert done.returncode == 74, stderr
+    assert_explained(stderr)
     kept, called = succeeded(lab, job), api.requests.answered
     assert 0 < kept < rows
     # What was answered and not recorded was in flight.
@@ -59,9 +59,9 @@ def test_tables_that_do_not_fit(lab: Lab, api: Simulator) -> None:
         lab, api.url, "chat", rows=300, output={"columns": {"length": "{{ output | length }}"}}
     )
     done = lab.start("run", job, preexec_fn=at_most(len(before) // 2))
-    _, told = done.communicate(timeout=60)
-    assert done.returncode == 74, told
-    assert_told(told)
+    _, stderr = done.communicate(timeout=60)
+    assert done.returncode == 74, stderr
+    assert_explained(stderr)
     assert table.read_bytes() == before
     assert not list(lab.output().glob(".*.tmp"))
     assert run(job).exit_code == 0
@@ -90,7 +90,7 @@ def test_a_full_file_system(
         job = write_job(lab, api.url, kind, rows=rows, output={"dir": str(small / "job")})
         done = lab.run("run", job)
         assert done.returncode == 74, done.stderr
-        assert_told(done.stderr)
+        assert_explained(done.stderr)
         kept, called = succeeded(lab, job), api.requests.answered
         assert 0 < kept < rows
         assert called - kept <= 4 + 16
@@ -108,7 +108,7 @@ def test_pictures_that_do_not_fit(lab: Lab, api: Simulator, small: Path) -> None
     with tmpfs(lab.output() / "images", "40k"):
         done = lab.run("run", job)
         assert done.returncode == 74, done.stderr
-        assert_told(done.stderr)
+        assert_explained(done.stderr)
         kept = succeeded(lab, job)
         assert kept < 30
         assert lab.run("verify", job).returncode == 0
@@ -177,7 +177,7 @@ def test_a_full_disk_before_the_first_call(lab: Lab, api: Simulator, small: Path
         (small / "ballast").write_bytes(random.randbytes(60_000))
         done = lab.run("run", job)
         assert (done.returncode, api.requests.received) == (74, 0), done.stderr
-        assert_told(done.stderr)
+        assert_explained(done.stderr)
 
 
 def test_a_disk_that_fills_while_calls_are_in_flight(lab: Lab, small: Path) -> None:

@@ -121,7 +121,8 @@ def test_a_flipped_byte_in_every_text_that_is_kept_is_found(lab: Lab, sound: Job
     ):
         shutil.copy(path, lab.folder / "kept.db")
         with sqlite3.connect(path) as connection:
-            where = f"{column} IS NOT NULL AND rowid = (SELECT max(rowid) FROM {table} WHERE {column} IS NOT NULL)"
+            last = f"SELECT max(rowid) FROM {table} WHERE {column} IS NOT NULL"
+            where = f"rowid = ({last})"
             value = connection.execute(f"SELECT {column} FROM {table} WHERE {where}").fetchone()[0]
             wrong: Any = (
                 value + 1

@@ -131,7 +131,7 @@ def test_a_plan_shadows_what_is_staged_and_touches_nothing(lab: Lab, api: Simula
 
 
 def test_the_log_gives_its_room_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P31 The log of pass 1 is cut short by the next commit, so that a large job is on disk once."""
+    """P31 The next commit cuts the log of pass 1 short: a large job is on disk only once."""
     monkeypatch.setattr(database, "LARGEST_LOG", 50_000)
     job = lab.job("http://127.0.0.1:9/v1")
     (lab.folder / "prompts.csv").write_text(

@@ -41,8 +41,8 @@ def test_duplicate_ids_are_refused_with_both_lines(lab: Lab, api: Simulator) -> 
     """P09 Duplicate ids are refused before any call, with both line numbers, all of them at
     once."""
     csv_of(lab, "id,text\na,1\nb,2\na,3\n\nb,4\n")
-    told = refused(lab, lab.job(api.url, rows=None)).splitlines()
-    assert told == [
+    message = refused(lab, lab.job(api.url, rows=None)).splitlines()
+    assert message == [
         "prompts.csv:4: id 'a' is the id of line 2 already",
         "prompts.csv:6: id 'b' is the id of line 3 already",
     ]
@@ -50,13 +50,13 @@ def test_duplicate_ids_are_refused_with_both_lines(lab: Lab, api: Simulator) -> 
 
 
 @pytest.mark.parametrize("after", [b'"c,5\n', b"c,\xff\n"])
-def test_duplicate_ids_are_told_of_a_file_that_is_broken_later(lab: Lab, after: bytes) -> None:
-    """P09 P30 A file that cannot be read to its end has its duplicate ids told as well, up to
+def test_duplicate_ids_are_reported_of_a_file_that_is_broken_later(lab: Lab, after: bytes) -> None:
+    """P09 P30 A file that cannot be read to its end has its duplicate ids reported as well, up to
     there."""
     (lab.folder / "prompts.csv").write_bytes(b"id,text\na,1\na,3\n" + after)
-    told = refused(lab, lab.job(NOWHERE, rows=None)).splitlines()
-    assert told[0] == "prompts.csv:3: id 'a' is the id of line 2 already"
-    assert told[1].startswith("prompts.csv:4: ")
+    message = refused(lab, lab.job(NOWHERE, rows=None)).splitlines()
+    assert message[0] == "prompts.csv:3: id 'a' is the id of line 2 already"
+    assert message[1].startswith("prompts.csv:4: ")
 
 
 def test_ids_that_read_alike_are_one(lab: Lab) -> None:
@@ -95,12 +95,12 @@ def test_what_stands_for_an_id_is_nobodys_id(lab: Lab, monkeypatch: pytest.Monke
         == 4
     )
     csv_of(lab, "id,text\nrow 1,0\na,1\nb,1\nrow 1,1\n")
-    told = refused(lab, lab.job(NOWHERE, rows=None, prompts=prompts, request=body))
-    assert "prompts.csv:5: id 'row 1' is the id of line 2 already" in told
+    message = refused(lab, lab.job(NOWHERE, rows=None, prompts=prompts, request=body))
+    assert "prompts.csv:5: id 'row 1' is the id of line 2 already" in message
 
 
-def test_every_problem_is_told_at_once_and_nothing_is_staged(lab: Lab, api: Simulator) -> None:
-    """P30 Ragged rows, empty ids and templates that fail are told together, in the file's order,
+def test_every_problem_is_reported_at_once_and_nothing_is_staged(lab: Lab, api: Simulator) -> None:
+    """P30 Ragged rows, empty ids and templates that fail are reported together, in the file's order,
     before any call; the journal is left as it was."""
     job = lab.job(api.url)
     lab.go(job)
@@ -109,14 +109,14 @@ def test_every_problem_is_told_at_once_and_nothing_is_staged(lab: Lab, api: Simu
         "messages": [{"role": "user", "content": "{{ 1 // (text | int) }}"}],
     }
     csv_of(lab, "id,text\na,0\n,1\nb,1,2\nc,1\n")
-    told = refused(lab, lab.job(api.url, rows=None, request=body)).splitlines()
-    assert [line.split(": ")[0] for line in told] == [
+    message = refused(lab, lab.job(api.url, rows=None, request=body)).splitlines()
+    assert [line.split(": ")[0] for line in message] == [
         "prompts.csv:2",
         "prompts.csv:3",
         "prompts.csv:4",
     ]
-    assert "job.yaml:" in told[0]
-    assert "prompts.id" in told[1]
+    assert "job.yaml:" in message[0]
+    assert "prompts.id" in message[1]
     assert api.requests.received == 5
     assert queries.status(lab.load(job))["rows"] == {"succeeded": 5}
 
@@ -124,9 +124,9 @@ def test_every_problem_is_told_at_once_and_nothing_is_staged(lab: Lab, api: Simu
 def test_many_problems_are_counted_and_the_first_shown(lab: Lab) -> None:
     """P30 A thousand bad rows are a screenful and a count."""
     csv_of(lab, "id,text\n" + "".join(f"{n}\n" for n in range(1000)))
-    told = refused(lab, lab.job(NOWHERE, rows=None)).splitlines()
-    assert len(told) < 30
-    assert told[-1].startswith("... and 9")
+    message = refused(lab, lab.job(NOWHERE, rows=None)).splitlines()
+    assert len(message) < 30
+    assert message[-1].startswith("... and 9")
 
 
 def test_bad_rows_may_fail_and_keep_their_place(lab: Lab, api: Simulator) -> None:
@@ -166,10 +166,10 @@ def test_a_cap_on_money_needs_a_bound_and_names_the_field(lab: Lab, api: Simulat
     job = lab.job(api.url, request=body, pricing=pricing)
     lab.go(job, limit=1)
     lab.job(api.url, request=body, pricing=pricing, limits={"max_cost": 1})
-    told = refused(lab, job)
-    assert told.startswith("job.yaml:") or "job.yaml:" in told
-    assert "limits.max_cost" not in told or "max_completion_tokens" in told
-    assert told.count("max_completion_tokens") == 1
+    message = refused(lab, job)
+    assert message.startswith("job.yaml:") or "job.yaml:" in message
+    assert "limits.max_cost" not in message or "max_completion_tokens" in message
+    assert message.count("max_completion_tokens") == 1
     with pytest.raises(batchgen.InputError, match="max_completion_tokens"):
         lab.go(lab.job(api.url, request=body, pricing=pricing), max_cost=1.0)
     lab.job(
@@ -250,14 +250,14 @@ def test_prompts_from_a_stream_are_staged(lab: Lab, api: Simulator) -> None:
     with them and says so; new ones replace them."""
     job = lab.job(api.url, prompts={"path": "-", "format": "csv", "id": "id"})
     loaded = lab.load(job)
-    said: list[str] = []
+    messages: list[str] = []
     with pytest.raises(batchgen.InputError, match="stdin: is empty"):
         batchgen.run(loaded, Options(stdin=piped("")))
     first = batchgen.run(loaded, Options(stdin=piped("id,text\na,ECHO:one\nb,ECHO:two\n"), limit=1))
     assert first.run.calls == 1
-    second = batchgen.run(loaded, Options(stdin=piped(""), say=said.append))
+    second = batchgen.run(loaded, Options(stdin=piped(""), say=messages.append))
     assert (second.run.calls, second.rows) == (1, {"succeeded": 2})
-    assert said == ["stdin is empty; going on with the prompts of the last run"]
+    assert messages == ["stdin is empty; going on with the prompts of the last run"]
     assert batchgen.plan(loaded, stdin=piped("id,text\na,ECHO:one\nc,ECHO:x\n")).rows == {
         "succeeded": 1,
         "pending": 1,
@@ -303,11 +303,11 @@ def test_a_header_in_one_piece_is_called_by_its_name(lab: Lab) -> None:
     """P30 With a delimiter that the file does not have, the message says what came out and which
     key to look at."""
     csv_of(lab, "id,text\na,1\n")
-    told = refused(
+    message = refused(
         lab,
         lab.job(NOWHERE, rows=None, prompts={"path": "prompts.csv", "id": "id", "delimiter": ";"}),
     )
-    assert "the header came out as one column: is prompts.delimiter right?" in told
+    assert "the header came out as one column: is prompts.delimiter right?" in message
 
 
 def test_other_prompts_may_be_named(lab: Lab, api: Simulator) -> None:
@@ -326,14 +326,14 @@ def test_other_prompts_may_be_named(lab: Lab, api: Simulator) -> None:
 
 def test_columns_that_the_job_names_must_be_there(lab: Lab) -> None:
     """P30 A missing id, thread or turns column, an axis that is a column, and a column that no
-    prompt has, are told together with the place in the job and the nearest name."""
+    prompt has, are reported together with the place in the job and the nearest name."""
     csv_of(lab, "ident,text,tone\na,1,x\n")
     body = {"model": "gpt-5.6-luna", "messages": [{"role": "user", "content": "{{ texd }}"}]}
-    told = refused(lab, lab.job(NOWHERE, rows=None, request=body, matrix={"tone": ["x"]}))
-    assert "prompts.id: 'id' is not a column" in told
-    assert "matrix.tone: the prompts have a column of this name" in told
-    assert "'texd' is not a column (columns: ident, text, tone); did you mean 'text'?" in told
-    assert all(line.partition(".yaml:")[2].split(":")[0].isdigit() for line in told.splitlines())
+    message = refused(lab, lab.job(NOWHERE, rows=None, request=body, matrix={"tone": ["x"]}))
+    assert "prompts.id: 'id' is not a column" in message
+    assert "matrix.tone: the prompts have a column of this name" in message
+    assert "'texd' is not a column (columns: ident, text, tone); did you mean 'text'?" in message
+    assert all(line.partition(".yaml:")[2].split(":")[0].isdigit() for line in message.splitlines())
 
 
 def test_two_rows_with_equal_requests_are_two_rows(lab: Lab) -> None:
