@@ -125,7 +125,10 @@ def test_sound_costs_what_sound_costs() -> None:
     assert spoken is not None
     assert bound is not None
     assert plain < min(audio_input, spoken)
-    assert (audio_input - plain, spoken - plain) == (1000 * (32_000 - 2_500), 100 * (64_000 - 10_000))
+    assert (audio_input - plain, spoken - plain) == (
+        1000 * (32_000 - 2_500),
+        100 * (64_000 - 10_000),
+    )
     assert prices.cost("gpt-audio", usage(audio_tokens=1000, output_audio_tokens=100)) == bound
 
 
