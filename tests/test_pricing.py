@@ -113,7 +113,7 @@ def test_drawn_tokens_cost_what_pictures_cost() -> None:
 
 
 def test_sound_costs_what_sound_costs() -> None:
-    """P25 Tokens that are audio_input or spoken have their own, higher price, and the bound holds for
+    """P25 Audio tokens, of input and output, have their own, higher price, and the bound holds for
     them.
     """
     prices = Prices({}, OPENAI)

@@ -93,7 +93,8 @@ def test_everything(tmp_path: Path) -> None:
 name: product-copy
 kind: chat
 mode: online
-prompts: {path: a.csv, id: sku, format: csv, delimiter: ";", encoding: utf-8, bad_rows: fail, files: pictures}
+prompts: {path: a.csv, id: sku, format: csv, delimiter: ";", encoding: utf-8,
+  bad_rows: fail, files: pictures}
 matrix: {language: [German, French], sample: 5, on: [true, 0.5]}
 request: {model: "{{ model }}", temperature: 0.4}
 conversation: {id: thread}
@@ -101,7 +102,8 @@ limits: {requests_per_minute: 500, tokens_per_minute: 2e5, images_per_minute: 20
   max_cost: 5.00, max_time: 1h30m, max_failures: 0.5%}
 retry:  {attempts: 6, max_wait: 60, timeout: 30.5, give_up: 900}
 pricing: {my-model: {input: 0.5, output: 2, cached_input: 0.1, image: 0.04}}
-provider: {base_url: "https://api.openai.com/v1", name: openai, api_key_env: null, api_key_file: key.txt,
+provider: {base_url: "https://api.openai.com/v1", name: openai, api_key_env: null,
+  api_key_file: key.txt,
   organization: null, project: p, headers: {X-Team: a b}, allow_http: false}
 output: {dir: ../out/x, tables: [csv, jsonl, parquet], columns: {first: "{{ output }}"}, prefix: b_,
   accept: [length], csv: {safe: true}}

@@ -100,7 +100,7 @@ def test_what_stands_for_an_id_is_nobodys_id(lab: Lab, monkeypatch: pytest.Monke
 
 
 def test_every_problem_is_reported_at_once_and_nothing_is_staged(lab: Lab, api: Simulator) -> None:
-    """P30 Ragged rows, empty ids and templates that fail are reported together, in the file's order,
+    """P30 Ragged rows, empty ids and templates that fail are reported together, in file order,
     before any call; the journal is left as it was."""
     job = lab.job(api.url)
     lab.go(job)

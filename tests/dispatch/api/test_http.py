@@ -97,7 +97,7 @@ def words(raw_request: bytes) -> tuple[bytes, list[bytes], bytes]:
 async def on_both_ways(
     url: str, server: Hostile, *, key: str | None = KEY, **parts: Any
 ) -> list[Any]:
-    """What a server request_bytes: two requests on the route, then two through the client."""
+    """What a server receives: two requests on the route, then two through the client."""
     for way in ("route", "client"):
         async with Client(connection(url, **parts), key, connections=1, direct=True) as client:
             for _ in range(2):

@@ -142,7 +142,7 @@ def test_throttling_spends_no_attempts() -> None:
     assert (run.why, run.answered) == (None, {"r0"})
 
 
-# -- a limit that nobody named ----------------------------------------------------------------------------
+# -- a limit that nobody named ---------------------------------------------------------------------
 
 
 class Limited:
@@ -313,7 +313,7 @@ def test_a_job_starts_modestly() -> None:
     assert sum(at - run.began < 0.2 for at, _, _ in run.calls) <= FIRST_RATE * 0.3
 
 
-# -- the limiter: what headers name ------------------------------------------------------------------------------------
+# -- the limiter: what headers name ----------------------------------------------------------------
 
 
 def test_a_limit_that_headers_name_is_kept_to() -> None:
@@ -407,7 +407,7 @@ def test_headers_are_read(headers: dict[str, str], said: RateLimits) -> None:
     assert rate_limits(headers) == said
 
 
-# -- the limiter: what was learned -------------------------------------------------------------------------------------
+# -- the limiter: what was learned -----------------------------------------------------------------
 
 
 def test_what_was_learned_is_told() -> None:
