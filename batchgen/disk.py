@@ -118,6 +118,14 @@ def refuse_link(path: Path) -> None:
             raise OutputError(f"{path}: is a link or not a regular file; remove it and run again")
 
 
+def is_same_file(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file, by links, hard links or letters of another case."""
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them does not exist
+        return False
+
+
 def file_system(path: Path) -> str:
     """The type of the file system that holds `path`; "" where the machine has no list of them."""
     try:

@@ -10,10 +10,10 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
-from batchgen.disk import make_folder, refuse_link, sweep, translating_errors
+from batchgen.disk import is_same_file, make_folder, refuse_link, sweep, translating_errors
 from batchgen.errors import BusyError, InputError
 from batchgen.images import is_intact
-from batchgen.job import Connection, Job, connection
+from batchgen.job import Connection, Job, KeyPath, connection
 from batchgen.journal import Journal, all_files
 from batchgen.pricing import Prices
 from batchgen.requests import Renderer
@@ -25,10 +25,13 @@ from batchgen.staging import (
     signature_of,
     staged,
 )
-from batchgen.tables import TableLayout, Tables, conflicts, layout_of
+from batchgen.tables import TableLayout, Tables, conflicts, layout_of, table_paths
 
 # The provider in the fingerprint of a simulated request: nothing simulated may pass for an answer.
 SIMULATED_PROVIDER = "simulate"
+
+# What a run writes into the output folder beside the tables and the pictures.
+_OWN_FILES = (".lock", "journal.db", "journal.db-shm", "journal.db-wal", "report.json", "run.log")
 
 
 def _say_nothing(message: str) -> None:
@@ -57,8 +60,12 @@ class Workspace:
 
     @classmethod
     def of(cls, job: Job, *, simulate: bool = False, output: Path | None = None) -> Workspace:
-        """The workspace of a job; `output` replaces its outputs folder. Raises InputError."""
+        """The workspace of a job; `output` replaces its outputs folder.
+
+        Raises InputError, also when the job would write over a file that it is made of.
+        """
         server = connection(job)
+        _refuse_to_replace_inputs(job, job.output_dir(output, simulate))
         return cls(
             job=job,
             simulate=simulate,
@@ -210,3 +217,29 @@ class Workspace:
     def tables(self, journal: Journal) -> Tables:
         """What makes the job's tables. Raises InputError as `layout` does."""
         return Tables(self.job, journal, self.renderer, self.layout(journal))
+
+
+def _refuse_to_replace_inputs(job: Job, folder: Path) -> None:
+    """Raise InputError when a file that the job writes is its prompts file or the job file.
+
+    Only files that exist are compared: by what they are, because links and a file system that
+    takes `A` for `a` give one file many names.
+    """
+    own = [folder / name for name in _OWN_FILES]
+    written = [path for table in ("results", "errors") for path in table_paths(job, folder, table)]
+    inputs: list[tuple[KeyPath, str, Path]] = []
+    if job.output_file is None:
+        inputs.append(((), "the job file", job.path))
+    if job.prompts_path is not None:
+        inputs.append((("prompts", "path"), "prompts.path", job.prompts_path))
+    if problems := [
+        job.problem(
+            where,
+            f"{name}: a run would write {target} over this file; "
+            "choose another output.dir, or copy the file and name the copy",
+        )
+        for where, name, path in inputs
+        for target in (*written, *own)
+        if is_same_file(path, target)
+    ]:
+        raise InputError(problems)

@@ -104,7 +104,7 @@ def run_batch(
 
 def _check_target(source: str, target: Path) -> None:
     """Raise click.UsageError if the results cannot go to `target`."""
-    from batchgen.disk import file_stamp
+    from batchgen.disk import file_stamp, is_same_file
 
     if str(target) == "-":
         raise click.UsageError(
@@ -112,5 +112,5 @@ def _check_target(source: str, target: Path) -> None:
         )
     if os.path.lexists(target) and file_stamp(target) is None:
         raise click.UsageError(f"-o {target} is a link or not a regular file; name another.")
-    if source != "-" and os.path.realpath(source) == os.path.realpath(target):
+    if source != "-" and is_same_file(Path(source), target):
         raise click.UsageError("-o would replace the requests; name another file.")

@@ -20,7 +20,7 @@ from batchgen.tables.layout import (
     conflicts,
     layout_of,
 )
-from batchgen.tables.write import Tables
+from batchgen.tables.write import Tables, table_paths
 
 __all__ = [
     "LEADING",
@@ -32,4 +32,5 @@ __all__ = [
     "frame",
     "layout_of",
     "reason_of",
+    "table_paths",
 ]

@@ -84,9 +84,7 @@ class Tables:
 
     def paths(self, folder: Path, table: str = "results") -> list[Path]:
         """The files of the results table, or of the errors table."""
-        if self._job.output_file is not None:
-            return [self._job.output_file] if table == "results" else []
-        return [folder / _file_name(table, form) for form in self._job.output.tables]
+        return table_paths(self._job, folder, table)
 
     def write(self, folder: Path) -> list[Path]:
         """Write every table of the job; returns the paths of the results tables.
@@ -223,6 +221,13 @@ class Tables:
             return cell
         self.disarmed += 1
         return f"'{cell}"
+
+
+def table_paths(job: Job, folder: Path, table: str) -> list[Path]:
+    """The files of a job's table "results" or "errors"."""
+    if job.output_file is not None:
+        return [job.output_file] if table == "results" else []
+    return [folder / _file_name(table, form) for form in job.output.tables]
 
 
 def _file_name(table: str, form: str) -> str:
