@@ -84,17 +84,6 @@ DISPATCH: dict[str, set[str]] = {
 }
 
 
-# Files that do not keep the rules on size and names yet. Take a file off when it does.
-NOT_YET: set[str] = {
-    "batchgen/dispatch/online/backend.py",
-    "tests/dispatch/limits/adaptive/test_adaptive.py",
-    "tests/job/test_job_file.py",
-    "tests/requests/test_requests.py",
-    "tests/simulator/test_simulated_answers.py",
-    "tests/test_init.py",
-}
-
-
 def words_of(name: str) -> list[str]:
     """`_BatchLedger2`, `batch_ledger` and `BATCH_LEDGER` are batch, ledger (and 2)."""
     return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)]

@@ -146,7 +146,7 @@ def test_an_old_encoding_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "place"),
+    ("content", "position"),
     [
         (b"id,text\n1,a\n2,b,c\n", ":3: "),
         (b"id,id\n1,2\n", ":1: "),
@@ -154,12 +154,12 @@ def test_an_old_encoding_is_named(tmp_path: Path) -> None:
         (b"PK\x03\x04", "spreadsheet"),
     ],
 )
-def test_a_broken_file_is_refused(tmp_path: Path, content: bytes, place: str) -> None:
+def test_a_broken_file_is_refused(tmp_path: Path, content: bytes, position: str) -> None:
     """P30 A file that could not be run is refused as file:line, and no job is written for it."""
     (tmp_path / "p.csv").write_bytes(content)
     with pytest.raises(InputError, match=r"p\.csv") as caught:
         write_job(tmp_path / "p.csv")
-    assert place in str(caught.value)
+    assert position in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["p.csv"]
 
 

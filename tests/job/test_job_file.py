@@ -270,7 +270,7 @@ def test_path_is_shown_as_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("mode: 3", "4:7: mode: must be online"),
         ("name: .hidden", "4:7: name: must be 1 to 100"),
@@ -332,17 +332,17 @@ def test_path_is_shown_as_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("x: {{ y }}", '4:4: quote a value that begins with {{ or {%, like "{{ name }}"'),
     ],
 )
-def test_refused_line(tmp_path: Path, line: str, said: str) -> None:
+def test_refused_line(tmp_path: Path, line: str, message: str) -> None:
     """P30 A wrong line is refused at the wrong value, or at the unknown key, in words of the job
     file.
     """
-    assert any(found.startswith(said) for found in refusals(tmp_path, f"{HEAD}{line}\n")), refusals(
-        tmp_path, f"{HEAD}{line}\n"
+    assert any(found.startswith(message) for found in refusals(tmp_path, f"{HEAD}{line}\n")), (
+        refusals(tmp_path, f"{HEAD}{line}\n")
     )
 
 
 @pytest.mark.parametrize(
-    ("prompts", "said"),
+    ("prompts", "message"),
     [
         ("rows.csv", "prompts: must be a mapping, such as {path: rows.csv}"),
         ("{path: ''}", "prompts.path: must be a path"),
@@ -358,9 +358,9 @@ def test_refused_line(tmp_path: Path, line: str, said: str) -> None:
         ("{path: a, bad_rows: skip}", "prompts.bad_rows: must be refuse or fail"),
     ],
 )
-def test_refused_prompts(tmp_path: Path, prompts: str, said: str) -> None:
+def test_refused_prompts(tmp_path: Path, prompts: str, message: str) -> None:
     """What stands under prompts is checked before the file is opened."""
-    assert said in refusal(tmp_path, HEAD.replace("{path: rows.csv}", prompts))
+    assert message in refusal(tmp_path, HEAD.replace("{path: rows.csv}", prompts))
 
 
 def test_refused_request(tmp_path: Path) -> None:
@@ -433,7 +433,7 @@ def test_file_name_that_is_no_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "the job file is empty"),
         ("# only a comment\n", "the job file is empty"),
@@ -468,19 +468,19 @@ def test_file_name_that_is_no_name(tmp_path: Path) -> None:
         ("- " * 1000, "1:101: nested deeper than 50 levels"),
     ],
 )
-def test_broken_yaml(tmp_path: Path, text: str | bytes, said: str) -> None:
+def test_broken_yaml(tmp_path: Path, text: str | bytes, message: str) -> None:
     """P42 Broken YAML is one plain sentence at its line and column, and nothing of PyYAML's own
     words.
     """
     found = refusal(tmp_path, text)
-    assert found.startswith(said)
+    assert found.startswith(message)
     assert not any(
         jargon in found for jargon in ("token", "scalar", "block", "stream", "simple key")
     )
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("name: !!str x", "4:7: tags (!name) are not allowed"),
         ("name: !x y", "4:7: tags"),
@@ -494,11 +494,11 @@ def test_broken_yaml(tmp_path: Path, text: str | bytes, said: str) -> None:
         ('pricing: {"\\ud800": {input: 1}}', "4:11: half a surrogate pair"),
     ],
 )
-def test_refused_yaml(tmp_path: Path, line: str, said: str) -> None:
+def test_refused_yaml(tmp_path: Path, line: str, message: str) -> None:
     """P42 Tags, anchors, aliases, merge keys, duplicate keys and half characters are refused, each
     as one problem.
     """
-    assert refusal(tmp_path, f"{HEAD}{line}\n").startswith(said)
+    assert refusal(tmp_path, f"{HEAD}{line}\n").startswith(message)
 
 
 @pytest.mark.parametrize("number", ["9" * 5000, "1e999", "-1e999"])
@@ -567,14 +567,14 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     blocks.
     """
     os.mkfifo(tmp_path / "pipe")
-    for path, said in (
+    for path, message in (
         (tmp_path / "none.yaml", "there is no such file"),
         (tmp_path, "this is a folder"),
         (tmp_path / "pipe", "this is not a regular file"),
         (Path(f"{tmp_path}/a\0b"), "cannot be read"),
         (tmp_path / ("x" * 300), "cannot be read"),
     ):
-        with pytest.raises(InputError, match=said) as caught:
+        with pytest.raises(InputError, match=message) as caught:
             load_job(path, environ={})
         assert len(str(caught.value).splitlines()) == 1
 
@@ -730,7 +730,7 @@ def test_connection_from_environment(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("provider", "said"),
+    ("provider", "message"),
     [
         ("api_key: abc", "4:12: provider.api_key: a key does not belong in a job file"),
         ("api_key_env: A B", "4:25: provider.api_key_env: must be the NAME"),
@@ -762,12 +762,12 @@ def test_connection_from_environment(tmp_path: Path) -> None:
         ("name: simulate", "4:18: provider.name: must not be simulate"),
     ],
 )
-def test_provider_refused(tmp_path: Path, provider: str, said: str) -> None:
+def test_provider_refused(tmp_path: Path, provider: str, message: str) -> None:
     """P39 Keys and secret headers are refused with a word about where they belong, and not
     repeated.
     """
     found = refusal(tmp_path, f"{HEAD}provider: {{{provider}}}\n")
-    assert found.startswith(said)
+    assert found.startswith(message)
     assert "abc" not in found
 
 

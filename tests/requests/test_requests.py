@@ -111,7 +111,7 @@ def test_a_jsonl_list_passes_through(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_", "row", "place", "words"),
+    ("request_", "row", "position", "words"),
     [
         ({**CHAT, "model": "{{ none }}"}, None, "request.model", "came out as none"),
         ({**CHAT, "messages": "{{ text }}"}, None, "request.messages", "list of messages"),
@@ -138,11 +138,11 @@ def test_a_jsonl_list_passes_through(tmp_path: Path) -> None:
     ],
 )
 def test_rows_without_a_request(
-    tmp_path: Path, request_: Any, row: Any, place: str, words: str
+    tmp_path: Path, request_: Any, row: Any, position: str, words: str
 ) -> None:
     """P30 A row of which no request can be made says why, and where in the job file."""
     found = fault(tmp_path, request_, row, "chat" if "messages" in request_ else "completion")
-    assert str(found).startswith(f"{place}: ")
+    assert str(found).startswith(f"{position}: ")
     assert words in found.message
 
 
@@ -759,7 +759,7 @@ def test_problems_of_the_job(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "told"),
+    ("field", "value", "message"),
     [
         ("model", None, "must be the name of a model"),
         ("model", " ", "must be the name of a model"),
@@ -769,13 +769,13 @@ def test_problems_of_the_job(tmp_path: Path) -> None:
     ],
 )
 def test_what_no_row_can_mend_is_told_once(
-    tmp_path: Path, field: str, value: Any, told: str
+    tmp_path: Path, field: str, value: Any, message: str
 ) -> None:
     """P30 A field that is wrong whatever the row is a problem of the job, at its place, and not one
     of every row.
     """
     (problem,) = problems(tmp_path, ["text"], request={**CHAT, field: value})
-    assert problem.split(": ", 1)[1] == f"request.{field}: {told}"
+    assert problem.split(": ", 1)[1] == f"request.{field}: {message}"
 
 
 def test_unknown_columns_in_includes_and_turns(tmp_path: Path) -> None:

@@ -264,10 +264,10 @@ def test_a_cut_ends_at_a_whole_character(text: str, most: int) -> None:
     assert was_cut == (tokens(text) > most)
 
 
-@pytest.mark.parametrize("place", ["chat", "responses"])
-def test_json_answers_are_json(place: str) -> None:
+@pytest.mark.parametrize("kind", ["chat", "responses"])
+def test_json_answers_are_json(kind: str) -> None:
     """json_object gives an object that is marked as simulated, in chat and responses."""
-    if place == "chat":
+    if kind == "chat":
         body = once(CHAT, chat_body(response_format={"type": "json_object"})).json
         text = body["choices"][0]["message"]["content"]
     else:

@@ -37,7 +37,20 @@ from batchgen.requests import Request
 
 
 class OnlineBackend:
-    """Sends requests one by one, as fast as the limits and the server allow."""
+    """Sends requests one by one, as fast as the limits and the server allow.
+
+    transport: sends one request, once.
+    recorder: makes attempts and outcomes durable.
+    job: its limits, its retries, the finish reasons it accepts, and what its rows choose.
+    concurrency: the most calls in flight; not more than the open files that the system allows.
+    failures_left: how many more rows may fail before the run stops; None for any number.
+    prices: what requests and answers cost.
+    budgets: each call must fit into all of them.
+    progress: updated in place.
+    host: the server's name in messages.
+    limiters: makes what enforces a limit per minute; by default for this run alone.
+    clock: seconds that never go back.
+    """
 
     def __init__(
         self,
@@ -54,20 +67,6 @@ class OnlineBackend:
         limiters: LimiterFactory = own_limiter,
         clock: Clock = time.monotonic,
     ) -> None:
-        """Prepare one run; nothing is sent.
-
-        transport: sends one request, once.
-        recorder: makes attempts and outcomes durable.
-        job: its limits, its retries, the finish reasons it accepts, and what its rows choose.
-        concurrency: the most calls in flight; not more than the open files that the system allows.
-        failures_left: how many more rows may fail before the run stops; None for any number.
-        prices: what requests and answers cost.
-        budgets: each call must fit into all of them.
-        progress: updated in place.
-        host: the server's name in messages.
-        limiters: makes what enforces a limit per minute; by default for this run alone.
-        clock: seconds that never go back.
-        """
         self._recorder, self._job, self._concurrency = recorder, job, concurrency
         self._progress, self._host, self._clock = progress, host, clock
         limits, retry = job.limits, job.retry

@@ -364,7 +364,7 @@ def test_tokens_that_headers_name_pace_requests() -> None:
 
 
 @pytest.mark.parametrize(
-    ("headers", "said"),
+    ("headers", "limits"),
     [
         ({}, RateLimits()),
         (
@@ -402,9 +402,9 @@ def test_tokens_that_headers_name_pace_requests() -> None:
         ),
     ],
 )
-def test_headers_are_read(headers: dict[str, str], said: RateLimits) -> None:
+def test_headers_are_read(headers: dict[str, str], limits: RateLimits) -> None:
     """P22 Numbers, durations, nonsense, negative ones: what is no limit is none."""
-    assert rate_limits(headers) == said
+    assert rate_limits(headers) == limits
 
 
 # -- the limiter: what was learned -----------------------------------------------------------------
