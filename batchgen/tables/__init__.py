@@ -5,6 +5,7 @@
 - `write`       Tables: one pass over the journal writes every table, whole
 - `freshness`   whether the tables in a folder are those that would be written
 - `formats`     records -> CSV, JSONL, Parquet or a DataFrame
+- `formulas`    cells that a spreadsheet would run
 - `batchfiles`  outcomes -> the lines of the Batch API's output and error files
 
 The network is not needed, so every table can be deleted and written again.

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,9 @@ def cell(value: Any) -> str:
     if type(value) is int:
         return str(value)
     if isinstance(value, float) and not value.is_integer():
-        return f"{value:.9f}".rstrip("0") if 0 < abs(value) < 1e-3 else repr(value)
+        # Money has at most nine decimals, and people read it. Every other number stays as short as
+        # it can be; each reads back as the same one.
+        return f"{Decimal(repr(value)):f}" if 1e-9 <= abs(value) < 1e-4 else repr(value)
     return json.dumps(value, ensure_ascii=False)
 
 

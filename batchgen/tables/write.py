@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
@@ -24,15 +23,12 @@ from batchgen.tables.formats import (
     jsonl_writer,
     parquet_writer,
 )
+from batchgen.tables.formulas import disarmed
 from batchgen.tables.freshness import are_unchanged, recipe_of
 from batchgen.tables.layout import TableLayout
 
 # The ending of a table's file, where that is not the name of its format.
 _ENDINGS = {OPENAI_BATCH: "batch.jsonl"}
-
-# A spreadsheet takes a cell that begins with one of these for a formula, unless it is a number.
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-_NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?\Z")
 
 
 class Tables:
@@ -216,11 +212,10 @@ class Tables:
         self._files[os.path.relpath(path, folder)] = stamp
 
     def _disarm(self, texts: Collection[str], name: str, cell: str) -> str:
-        """Put an apostrophe before a cell of these columns that a spreadsheet would run."""
-        if name not in texts or not cell.startswith(_FORMULA_STARTS) or _NUMBER.match(cell):
-            return cell
-        self.disarmed += 1
-        return f"'{cell}"
+        """Keep a spreadsheet from running a cell of these columns."""
+        safe = disarmed(cell) if name in texts else cell
+        self.disarmed += safe != cell
+        return safe
 
 
 def table_paths(job: Job, folder: Path, table: str) -> list[Path]:

@@ -765,6 +765,11 @@ def test_written_cells_are_read_again(tmp_path: Path, cells: list[str]) -> None:
         (0, "0"),
         (1.0, "1.0"),
         (0.00000125, "0.00000125"),
+        (-0.000000001, "-0.000000001"),
+        (0.00012345678901234567, "0.00012345678901234567"),
+        (0.000012345678901234567, "0.000012345678901234568"),
+        (1e-10, "1e-10"),
+        (3.1234567890123e-12, "3.1234567890123e-12"),
         (["ä"], '["ä"]'),
         ("", ""),
     ],
@@ -774,6 +779,12 @@ def test_cells_are_written_plainly(value: Any, text: str) -> None:
     amounts of money.
     """
     assert cell(value) == text
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_numbers_lose_no_digit(number: float) -> None:
+    """P29 Every number of a cell reads back as the same number."""
+    assert float(cell(number)) == number
 
 
 def test_a_formula_that_begins_like_a_number_is_none(lab: Lab, api: Simulator) -> None:
