@@ -321,7 +321,7 @@ def test_a_job_that_became_one_of_requests(lab: Lab, api: Simulator) -> None:
     assert (rows(lab)[0]["output"], rows(lab)[0]["asked"]) == ("answer 1", "{}")
     assert list(results_of(lab)) == ["r1"]
     shown = queries.show(lab.load(path), "r1")[0]
-    assert "was read before rows were requests; run again" in shown["request"]["error"]
+    assert "was staged before the job's rows were requests; run again" in shown["request"]["error"]
     lab.go(path)
     assert list(results_of(lab)) == ["a"]
     maintenance.export(lab.load(lab.job(api.url, output=output)))
