@@ -9,10 +9,15 @@ from typing import Any
 
 import pytest
 from fast import FAST, SLOW
+from hypothesis import settings
 from lab import Lab, serving
 
 from batchgen.requests import Renderer, Request
 from batchgen.simulator import Simulator
+
+# No test is timed: machines are shared, and a slow one proves nothing.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def is_fast(path: Path) -> bool:

@@ -23,6 +23,7 @@ from batchgen.journal.records import encodable
 from batchgen.kinds import KINDS
 from batchgen.replies import UnreadableReplyError
 from batchgen.simulator import Simulator
+from batchgen.simulator.texts import POLICY
 from batchgen.tables.formats import cell, csv_writer, jsonl_writer
 
 HOSTILE = [
@@ -81,14 +82,21 @@ def jsonl(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().decode().removesuffix("\n").split("\n")]
 
 
+# The simulator refuses a prompt that holds its word for a policy, and hypothesis reads that word in
+# its source.
+CELLS = st.lists(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=30).filter(
+        lambda text: POLICY not in text
+    ),
+    min_size=40,
+    max_size=80,
+)
+
+
 @settings(
     max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(
-    cells=st.lists(
-        st.text(st.characters(exclude_categories=["Cs"]), max_size=30), min_size=40, max_size=80
-    )
-)
+@given(cells=CELLS)
 def test_any_text_of_a_csv_comes_back_unchanged(
     tmp_path_factory: pytest.TempPathFactory, cells: list[str]
 ) -> None:
@@ -109,11 +117,7 @@ def test_any_text_of_a_csv_comes_back_unchanged(
 @settings(
     max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(
-    cells=st.lists(
-        st.text(st.characters(exclude_categories=["Cs"]), max_size=30), min_size=40, max_size=80
-    )
-)
+@given(cells=CELLS)
 def test_any_text_of_a_jsonl_comes_back_unchanged(
     tmp_path_factory: pytest.TempPathFactory, cells: list[str]
 ) -> None:
