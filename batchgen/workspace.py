@@ -20,7 +20,7 @@ from batchgen.requests import Renderer
 from batchgen.staging import (
     StagedPrompts,
     Stager,
-    has_more,
+    has_prompts,
     is_current,
     signature_of,
     staged,
@@ -192,7 +192,7 @@ class Workspace:
         return signature_of(self.job, self.renderer, self.connection.base_url)
 
     def _reads(self, stdin: BinaryIO | None) -> bool:
-        return self.job.prompts.path == "-" and stdin is not None and has_more(stdin)
+        return self.job.prompts.path == "-" and stdin is not None and has_prompts(stdin)
 
     # -- answers -> files --------------------------------------------------------------------------
 

@@ -41,10 +41,10 @@ class Row:
     id: as it is shown.
     axes: its combination of the matrix.
     conversation, turn: its thread and number from 1, or None and 0.
-    outcome_id, fingerprint: under which its outcome is recorded.
+    outcome_id, fingerprint: its outcome is recorded under these two.
     error: why it cannot be sent, or None.
     columns: its prompt's cells.
-    text: the same as the JSON that is kept.
+    text: the same cells as JSON, as the journal keeps them.
     status: as a table shows it.
     to_send: whether a run sends it.
     """
@@ -66,7 +66,7 @@ class Row:
 
     @property
     def columns_digest(self) -> bytes:
-        """Shows whether the prompt's cells are still those that an outcome was asked with."""
+        """The digest of the prompt's cells: it shows whether they changed since an outcome."""
         return digest_of(self.text)
 
 
@@ -79,7 +79,7 @@ def thread_heads(journal: Journal, after: int, scope: int | None) -> list[Row]:
     """The next page of threads with something to send: single rows and first turns.
 
     after: the seq of the last row of the page before, or 0.
-    scope: only the prompts' first so many (None: all).
+    scope: only rows of the first `scope` prompts (None: all).
 
     Only the page after the last one is empty. Raises DamagedError.
     """

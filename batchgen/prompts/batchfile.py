@@ -1,15 +1,13 @@
-"""Lines -> rows that are requests: an input file of the Batch API, each line of which says itself
-what is sent.
+"""Lines -> rows that are themselves requests: an input file of the Batch API.
 
-Here a line is checked as far as every request is alike; what its body must hold is known where
-requests are made.
+This module checks what all requests have in common; `batchgen.requests` checks the body.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from json import JSONDecoder
-from json.decoder import WHITESPACE  # type: ignore[attr-defined]  # as the decoder has it, and the stubs have not
+from json.decoder import WHITESPACE  # type: ignore[attr-defined]  # the decoder has it, the stubs lack it
 from typing import Any
 
 from batchgen.batch_format import URL_PREFIX
@@ -72,7 +70,5 @@ def _column(line: str, wanted: str) -> int:
 
 
 def _past(line: str, at: int, *, blank: int = 1) -> int:
-    """Where the next word begins, `blank` characters and then the white space after `at`
-    left out.
-    """
+    """Where the next token begins: `at`, plus `blank` characters, plus the white space there."""
     return int(WHITESPACE.match(line, at + blank).end())

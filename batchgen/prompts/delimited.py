@@ -19,8 +19,9 @@ _Record = tuple[int, list[str] | RowError]
 
 
 def read_csv(lines: Lines, delimiter: str | None) -> RawTable:
-    """CSV as Python's csv module reads it, strictly; a first line `sep=;` is Excel's way to name
-    the delimiter.
+    """CSV as Python's csv module reads it, strictly.
+
+    A first line such as `sep=;` names the delimiter, as Excel does.
     """
     csv.field_size_limit(max(LIMIT, csv.field_size_limit()))
     texts = lines.read(newline="")
@@ -35,14 +36,15 @@ def read_csv(lines: Lines, delimiter: str | None) -> RawTable:
 
 
 def read_tsv(lines: Lines, delimiter: str | None) -> RawTable:
-    """Lines cut at every TAB; a double quote is a character like any other."""
+    """Lines cut at every TAB; a double quote has no special meaning."""
     records: Iterator[_Record] = ((number, line.split("\t")) for number, line in lines.plain())
     return _table(records, "\t", "a cell cannot hold a TAB")
 
 
 def _find_delimiter(head: list[str], texts: Iterator[str]) -> str:
-    """Whichever of , ; TAB cuts the header into most cells, the first at a tie; `head` grows by the
-    lines it takes.
+    """The delimiter that cuts the header into the most cells: a comma, a semicolon or a TAB.
+
+    At a tie it is the first of these. The lines that this takes from `texts` are added to `head`.
     """
 
     def taken() -> Iterator[str]:
@@ -61,8 +63,9 @@ def _find_delimiter(head: list[str], texts: Iterator[str]) -> str:
 
 
 def _csv_records(reader: Any, lines: Lines, skipped: int) -> Iterator[_Record]:
-    """Numbered records of a csv.reader, which goes on after an error; `skipped` lines came before
-    its first.
+    """The records of a csv.reader, each with its line number; an error does not end them.
+
+    `skipped` is how many lines were read before the reader's first one.
     """
     line = skipped + 1
     while True:
@@ -70,17 +73,18 @@ def _csv_records(reader: Any, lines: Lines, skipped: int) -> Iterator[_Record]:
             for cells in reader:
                 yield line, cells
                 line = reader.line_num + skipped + 1
-                lines.record = 0
+                lines.row_size = 0
             return
         except csv.Error as error:
             yield line, _quote_fault(error, line, reader.line_num + skipped)
             line = reader.line_num + skipped + 1
-            lines.record = 0
+            lines.row_size = 0
 
 
 def _quote_fault(error: csv.Error, line: int, last: int) -> RowError:
-    """The fault of one row; raises FileError when the quote swallowed lines that may be rows of
-    their own.
+    """The fault of one row.
+
+    Raises FileError when the quote ran across lines that may be rows of their own.
     """
     if "unexpected end" in str(error):
         message = "a double quote is opened in this row and never closed"
@@ -127,9 +131,7 @@ def _check_header(names: Sequence[str], line: int) -> None:
 
 
 def _rows(records: Iterator[_Record], names: Sequence[str], hint: str) -> Iterator[RawRow]:
-    """Rows by column name; a record whose cells are all empty (`;;;` at the end of a spreadsheet)
-    is no row.
-    """
+    """Rows by column name; records of empty cells (`;;;` at a spreadsheet's end) are skipped."""
     width = len(names) if all(names) else -1  # -1 matches no row, so each is checked
     for line, cells in records:
         if isinstance(cells, RowError):
@@ -144,7 +146,7 @@ def _rows(records: Iterator[_Record], names: Sequence[str], hint: str) -> Iterat
 def _uneven(
     cells: Sequence[str], names: Sequence[str], hint: str
 ) -> tuple[dict[str, Any], RowError | None]:
-    """A row that has not one cell per name: spare cells must be empty, named ones all there."""
+    """A row with more or fewer cells than names: extra cells must be empty, none missing."""
     expected = max(position for position, name in enumerate(names, start=1) if name)
     columns = {name: cell for name, cell in zip(names, cells, strict=False) if name}
     if len(cells) < expected:

@@ -1,5 +1,5 @@
-"""Bytes -> lines of text: the encoding found, each line checked and bounded, its number known in
-every error.
+"""Bytes -> lines of text: finds the encoding, checks and bounds each line, and numbers it for
+errors.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from batchgen.prompts.rows import FileError
 from batchgen.prompts.sources import READ_ERRORS, unreadable
 
-# Characters in one row at the most, so that a file without line ends cannot fill the memory.
+# The most characters in one row, so that a file without line ends cannot fill the memory.
 LIMIT = 64 * 1024 * 1024
 
 _EXCERPT = 80
@@ -28,8 +28,8 @@ class Lines:
     """The lines of a file, to be read once, by `read` or `plain`.
 
     `encoding` is Python's name of it; `bom` says that a table made from the file should carry a
-    BOM. `record` counts the characters handed out since a format last set it to 0, which it does at
-    the end of each row.
+    BOM. `row_size` counts the characters of the current row: the format that reads the lines sets
+    it to 0 at the end of each row.
     """
 
     def __init__(self, binary: io.BufferedReader[Any], encoding: str | None) -> None:
@@ -40,7 +40,7 @@ class Lines:
             raise unreadable(error, 0) from None
         _check_magic(head)
         self.encoding, self.bom = _encoding(head, encoding)
-        self.record = 0
+        self.row_size = 0
         self._binary = binary
 
     def read(self, newline: str) -> Iterator[str]:
@@ -56,8 +56,8 @@ class Lines:
         number = 0
         try:
             for number, line in enumerate(iter(partial(text.readline, LIMIT + 1), ""), start=1):
-                self.record += len(line)
-                if self.record > LIMIT:
+                self.row_size += len(line)
+                if self.row_size > LIMIT:
                     raise FileError(
                         number,
                         f"the row is longer than {LIMIT:,} characters; is a quote or line end "
@@ -74,11 +74,12 @@ class Lines:
             raise unreadable(error, number + 1) from None
 
     def plain(self) -> Iterator[tuple[int, str]]:
-        """Numbered lines without their LF or CRLF, no other character taken for a line end; each is
-        a row.
+        """Yield each line as one row: its number, and its text without the LF or CRLF.
+
+        No other character ends a line.
         """
         for number, line in enumerate(self.read("\n"), start=1):
-            self.record = 0
+            self.row_size = 0
             yield number, line.removesuffix("\n").removesuffix("\r")
 
 

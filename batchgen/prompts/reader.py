@@ -82,7 +82,15 @@ class PromptsFile:
         forgive: bool,
         closing: ExitStack,
     ) -> None:
-        """Made by `open_prompts`; `closing` is what `close` closes."""
+        """Use `open_prompts`.
+
+        dialect: how the file is written.
+        rows: its raw rows; iterated once.
+        hashed: the stream that they are read from.
+        display_name: the file's name in messages.
+        forgive: whether a broken row becomes a Prompt with an `error`, and not a problem.
+        closing: closes the file.
+        """
         self.dialect = dialect
         self._hashed = hashed
         self._display_name = display_name
@@ -93,7 +101,7 @@ class PromptsFile:
         self._prompts = self._read(rows)
 
     def __iter__(self) -> Iterator[Prompt]:
-        """The prompts not yet read. Raises InputError at the end, or where reading cannot go on."""
+        """The prompts not read yet. Raises InputError at the end, or where reading must stop."""
         return self._prompts
 
     def __enter__(self) -> Self:

@@ -51,7 +51,7 @@ def read_jsonl(lines: Lines, delimiter: str | None) -> RawTable:
 
 
 def json_row(number: int, line: str) -> RawRow:
-    """The row that a line of JSON is."""
+    """The row of a line of JSON."""
     try:
         return number, _object(line), None
     except RowError as fault:
@@ -59,7 +59,7 @@ def json_row(number: int, line: str) -> RawRow:
 
 
 def _object(line: str) -> dict[str, Any]:
-    """The object on the line, its own names in NFC. Raises RowError."""
+    """The object on the line, with the names at its top level in NFC. Raises RowError."""
     try:
         value = _DECODER.decode(line)
         if not isinstance(value, dict):
@@ -69,7 +69,7 @@ def _object(line: str) -> dict[str, Any]:
         if "\\ud" in line or "\\uD" in line:
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
-        # What begins as an array and goes on over the lines is one JSON document, not one a line.
+        # A line with only `[` begins one JSON document over many lines, not one object a line.
         array = (
             "; a .jsonl has one object a line, not one array of them" if line.strip() == "[" else ""
         )

@@ -1,4 +1,4 @@
-"""A path or a stream -> bytes: opened, hashed before they are unzipped, unzipped."""
+"""A path or a stream -> bytes: opens the file, hashes its bytes, then unzips them."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def open_file(path: Path, display_name: str) -> io.FileIO:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of the file's raw bytes (of a .gz as it lies there), as hex: what
-    `PromptsFile.digest` ends with.
+    """SHA-256 of the file's raw bytes, as hex; a .gz is hashed without unzipping it.
 
-    Raises InputError when the file cannot be read.
+    `PromptsFile.digest` has the same value at its end. Raises InputError when the file cannot be
+    read.
     """
     with open_file(path, str(path)) as file:
         try:

@@ -1,9 +1,17 @@
 """Pass 1: prompts -> requests -> the journal's rows.
 
-While the files and the job are unchanged, it is skipped.
+It is skipped while the files and the job are unchanged.
+
+- `stager`         one pass: opens the prompts, stages each, keeps what the pass read
+- `prompt_stager`  one prompt -> its rows: one for each combination and each turn
+- `rows`           writes the journal's tables `prompts` and `rows`
+- `adoption`       rows take over outcomes of equal requests whose rows are gone
+- `forecast`       what one call is expected to take
+- `problems`       collects what is wrong
+- `result`         what a pass left in the journal, and whether it still holds
 """
 
 from batchgen.staging.result import StagedPrompts, is_current, signature_of, staged
-from batchgen.staging.stager import Stager, has_more
+from batchgen.staging.stager import Stager, has_prompts
 
-__all__ = ["StagedPrompts", "Stager", "has_more", "is_current", "signature_of", "staged"]
+__all__ = ["StagedPrompts", "Stager", "has_prompts", "is_current", "signature_of", "staged"]

@@ -1,8 +1,8 @@
-"""Rows take over outcomes of the same request that no row has any more.
+"""Rows take over outcomes of equal requests whose own rows are gone.
 
 When only the id of a row has changed, or its position among equal rows, its request is the same and
-is answered already. The row then takes the outcome id under which the answer is recorded, so that
-nothing is paid twice and nothing recorded is touched.
+is answered already. The row then takes the outcome id under which the answer is recorded. So
+nothing is paid twice, and nothing that is recorded changes.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import sqlite3
 
 from batchgen.journal.records import update
 
-# Outcomes that no row has, and requests in batches that none has, although some row has their
-# fingerprint; numbered for each fingerprint. Not by time: the order must be the same in every run.
+# Orphans are outcomes, and requests in batches, that no row has, although some row has their
+# fingerprint. The orphans of one fingerprint are numbered by outcome id, not by time, so that the
+# order is the same in every run.
 _ORPHANS = (
     """CREATE TEMP TABLE orphans(key BLOB, number INTEGER, ident TEXT, PRIMARY KEY(key, number))
         WITHOUT ROWID""",
@@ -23,9 +24,10 @@ _ORPHANS = (
         WHERE EXISTS (SELECT 1 FROM rows r WHERE r.key = o.key)""",
 )
 
-# The first row without an outcome takes the first of them, the second the second. The turns of a
-# conversation do so only if its first request is staged once and recorded once: equal ones have
-# replies of their own, and the later turns follow from them.
+# The first row of a fingerprint without an outcome takes the first orphan, the second row the
+# second, and so on. A turn of a conversation takes one only if the conversation's first request is
+# staged once and recorded once: equal first requests have different replies, and later turns depend
+# on these.
 _ADOPTED = """CREATE TEMP TABLE adopted AS
     WITH needy AS (
         SELECT r.seq, r.key, row_number() OVER (PARTITION BY r.key ORDER BY r.seq) AS number

@@ -8,7 +8,7 @@ from batchgen.errors import SHOWN, InputError, Problem
 
 
 class Problems:
-    """Collects problems. The prompts file is named `path` in those of its rows."""
+    """Collects problems. `path` is the prompts file's name in the problems of its rows."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -19,20 +19,20 @@ class Problems:
         return bool(self._kept)
 
     def add(self, message: str, line: int) -> None:
-        """A problem in a line of the prompts file."""
+        """Add a problem in a line of the prompts file."""
         self._count += 1
         # A file with a million broken rows must not fill the memory.
         if len(self._kept) < SHOWN:
             self._kept.append(Problem(path=self._path, line=line, message=message))
 
     def add_all(self, problems: Iterable[Problem], count: int = 0) -> None:
-        """Problems found elsewhere; `count`, if it is larger, is how many there are in all."""
+        """Add problems found elsewhere; `count` is their number where only some are given."""
         problems = list(problems)
         self._kept += problems
         self._count += max(count, len(problems))
 
     def raise_any(self) -> None:
-        """Raise InputError with what was found, in the order of the files, if anything was."""
+        """Raise InputError if there are problems; it lists them by file and line."""
         if self._kept:
             ordered = sorted(self._kept, key=lambda problem: (problem.path, problem.line))
             raise InputError(ordered, found=max(self._count, len(ordered)))

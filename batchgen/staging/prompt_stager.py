@@ -36,8 +36,8 @@ class PromptStager:
             job: the job.
             renderer: makes its requests.
             prices: what they cost.
-            tables: take the rows.
-            problems: take what is wrong.
+            tables: receive the prompts and their rows.
+            problems: receive what is wrong.
             capped: whether a request without a bound on its cost is a problem.
         """
         self._job, self._renderer, self._prices = job, renderer, prices
@@ -78,7 +78,7 @@ class PromptStager:
     def _thread_of_broken(self, of: Combination) -> tuple[str, int] | None:
         """The conversation and turn of a broken row, if they can be read.
 
-        It takes its turn so that it blocks those after it.
+        A broken row counts as a turn, so that it blocks the turns after it.
         """
         column = self._job.conversation.id if self._job.conversation else None
         thread = of.prompt.columns.get(column) if column else None
@@ -128,7 +128,7 @@ class PromptStager:
         """Make a request and add its row; returns its fingerprint, or None when it failed.
 
         Args:
-            of: what it is made of.
+            of: the prompt and the combination that it is made of.
             thread: its conversation and turn number.
             turn: its element of the turns column.
             previous: the fingerprint of the turn before.
@@ -155,7 +155,7 @@ class PromptStager:
         return request.fingerprint
 
     def _report_unbounded(self, request: Request) -> None:
-        """Say, once for each field, what a cap on cost lacks."""
+        """Add the problem that the request's cost has no bound, once for each cause."""
         message = self._prices.missing_for_bound(request)
         if message not in self._unbounded:
             self._unbounded.add(message)

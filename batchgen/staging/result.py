@@ -12,8 +12,8 @@ from batchgen.journal.records import digest_of
 from batchgen.prompts import file_digest
 from batchgen.requests import PictureStamp, Renderer, canonical, unchanged
 
-# Pictures whose marks are kept under one name in the journal, so that no number of them fills the
-# memory.
+# Picture stamps that are kept under one name in the journal: a bound on memory, however many
+# pictures the prompts name.
 PICTURES = 1000
 
 
@@ -28,7 +28,7 @@ class StagedPrompts:
         format, delimiter, bom: the dialect of the prompts file.
         header: the prompts' columns in order.
         capped: whether every request was found to have a bound on its cost.
-        pictures: how many pages of PICTURES marks are kept beside this.
+        pictures: how many pages of PICTURES picture stamps are kept beside this.
         job: the job file's path.
         draws: whether any request asks for pictures.
     """
@@ -51,7 +51,7 @@ def staged(journal: Journal) -> StagedPrompts | None:
     kept = journal.meta("staged")
     if not kept:
         return None
-    # Another version may have kept more, or less.
+    # Another version of batchgen may have kept more fields, or fewer.
     names = [each.name for each in fields(StagedPrompts) if each.name in kept]
     return StagedPrompts(**{name: kept[name] for name in names})
 
@@ -60,7 +60,7 @@ def is_current(job: Job, journal: Journal, signature: str, *, capped: bool) -> b
     """Whether pass 1 would make the rows that the journal has already.
 
     Args:
-        job: the job as it is now. If its prompts come from stdin, those that came last count.
+        job: the job as it is now. If its prompts come from stdin, the last ones that came count.
         journal: holds the rows.
         signature: the job's, from `signature_of`.
         capped: whether every request needs a bound on its cost.
@@ -89,22 +89,25 @@ def signature_of(job: Job, renderer: Renderer, base_url: str) -> str:
     ).hex()
 
 
-class PictureMarks:
-    """Keeps the marks of the pictures that prompts name, page by page, during pass 1."""
+class PictureStamps:
+    """Keeps the stamps of the pictures that prompts name, page by page, during pass 1.
 
-    def __init__(self, journal: Journal, marks: list[PictureStamp]) -> None:
-        self._journal, self._marks = journal, marks
+    `stamps` is the list that grows as pictures are read; what is kept is taken out of it.
+    """
+
+    def __init__(self, journal: Journal, stamps: list[PictureStamp]) -> None:
+        self._journal, self._stamps = journal, stamps
         self.pages = 0
 
     def keep_full_page(self) -> None:
-        """Keep a page if there are marks enough for one."""
-        if len(self._marks) >= PICTURES:
+        """Keep a page if there are enough stamps for one."""
+        if len(self._stamps) >= PICTURES:
             self.keep_rest()
 
     def keep_rest(self) -> None:
-        """Keep the marks that are left, if any."""
-        if self._marks:
+        """Keep the stamps that are left, if any."""
+        if self._stamps:
             if not self._journal.shadowed:
-                self._journal.keep(f"pictures {self.pages}", self._marks)
-            self._marks.clear()
+                self._journal.keep(f"pictures {self.pages}", self._stamps)
+            self._stamps.clear()
             self.pages += 1

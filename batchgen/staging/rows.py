@@ -1,4 +1,4 @@
-"""The rows of the job as they are staged: which to send, and what the tables show of them."""
+"""Writes the journal's tables `prompts` and `rows`, as pass 1 fills them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ GROUP = 250
 GROUP_SIZE = 4 * 1024 * 1024
 GROUP_ROWS = 2500
 
-# Rows whose id is only shown, because none could be read, do not have it.
+# The line on which each id comes first. A row whose id could not be read is shown under an id that
+# it does not have, so it does not count.
 _FIRST_LINES = """SELECT r.id, min(p.line) FROM rows r JOIN prompts p USING(n)
     WHERE r.id IN ({}) AND substr(r.ident, 1, 1) = '=' GROUP BY r.id"""
 _LAST_OCCURRENCES = "SELECT key, max(occurrence) FROM rows WHERE key IN ({}) GROUP BY key"
 
 
 def kept_prompts(connection: sqlite3.Connection) -> Iterator[Prompt]:
-    """The prompts that are staged at the moment of the call, also while they are being replaced."""
+    """The prompts that are staged when this is called; others may replace them meanwhile."""
     connection.execute("DROP TABLE IF EXISTS temp.kept")
     connection.execute(
         "CREATE TEMP TABLE kept AS SELECT n, line, columns, error FROM main.prompts ORDER BY n"
@@ -65,10 +66,10 @@ class _PendingRow(NamedTuple):
         axes: as JSON.
         thread: its conversation and turn, or None and 0.
         shown_id: its id; None: the fingerprint is shown.
-        outcome_id: from its id; None: it follows from its occurrence.
+        outcome_id: made of its id; None: it is made of its occurrence.
         fingerprint: the request's.
         error: why there is no request, or None.
-        forecast: what it takes to send it.
+        forecast: what sending it is expected to take.
     """
 
     n: int
@@ -82,9 +83,9 @@ class _PendingRow(NamedTuple):
 
 
 class StagingTables:
-    """Fills the tables in the caller's transaction, many records at once.
+    """Fills the tables `prompts` and `rows` in the caller's transaction, many records at once.
 
-    `flush` writes the rest.
+    `flush` writes the records that are still in memory.
     """
 
     def __init__(
@@ -129,10 +130,10 @@ class StagingTables:
         """Add a row.
 
         Args:
-            of: what its request was made of.
+            of: the prompt and the combination that its request was made of.
             request: its request.
-            conversation: its thread, or None.
-            forecast: what it takes to send it.
+            conversation: the name of its conversation, or None.
+            forecast: what sending it is expected to take.
         """
         self._rows.append(
             _PendingRow(
@@ -152,9 +153,9 @@ class StagingTables:
         self._break(of, thread, error, of.row_id, _outcome_id(of, thread[1] if thread else 0))
 
     def nameless_row(self, of: Combination, thread: tuple[str, int] | None, error: str) -> None:
-        """Add a broken row whose id cannot be read, where the others have one.
+        """Add a broken row whose id cannot be read, in a job with an id column.
 
-        It is shown as `row N`, which can never match a real id.
+        It is shown as `row N` but has no id: its outcome id can never match that of a real one.
         """
         self._break(of, thread, error, f"row {of.prompt.n}", None)
 
@@ -196,7 +197,7 @@ class StagingTables:
                 self._on_duplicate(row_id, line, first)
 
     def _occurrences(self) -> list[int]:
-        """Of each pending row, which of the rows with its fingerprint it is, from 1."""
+        """The number of each pending row among the rows with the same fingerprint, from 1."""
         fingerprints = [row.fingerprint for row in self._rows]
         last = self._pairs(_LAST_OCCURRENCES, fingerprints)
         occurrences = []
@@ -226,7 +227,7 @@ class StagingTables:
             update(self._connection, "rows", seq, {"id": turns[-1][1]})
 
     def adopt_outcomes(self) -> None:
-        """Let rows take over outcomes that no row has any more; see batchgen.staging.adoption."""
+        """Let rows take over outcomes of equal requests; see batchgen.staging.adoption."""
         self.flush()
         adopt_outcomes(self._connection)
 

@@ -18,14 +18,14 @@ from batchgen.prompts import Dialect, Prompt, open_prompts
 from batchgen.requests import Renderer, unknown_column
 from batchgen.staging.problems import Problems
 from batchgen.staging.prompt_stager import PromptStager
-from batchgen.staging.result import PictureMarks, StagedPrompts, staged
+from batchgen.staging.result import PictureStamps, StagedPrompts, staged
 from batchgen.staging.rows import StagingTables, kept_prompts
 
 HeaderCheck = Callable[[Sequence[str]], list[Problem]]
 
 
-def has_more(stream: BinaryIO) -> bool:
-    """Whether a stream brings any prompts; a terminal, or an empty pipe as under cron, does not."""
+def has_prompts(stream: BinaryIO) -> bool:
+    """Whether a stream holds any prompts. A terminal does not, nor an empty pipe as under cron."""
     if stream.isatty():
         return False
     peek = getattr(stream, "peek", None)
@@ -118,9 +118,9 @@ class Stager:
         Args:
             prompts: in order.
             dialect: of their file. A JSONL file has no header before its end.
-            digest: of the file; known when it was read to its end.
+            digest: returns the file's digest, once the file is read to its end.
             connection: inside the transaction.
-            journal: the same connection's.
+            journal: the journal of that connection.
 
         Raises InputError, which rolls the transaction back.
         """
@@ -132,16 +132,16 @@ class Stager:
         )
         header: dict[str, None] = dict.fromkeys(dialect.header or ())
         with self._renderer.recording_pictures() as noted:
-            marks = PictureMarks(journal, noted)
+            stamps = PictureStamps(journal, noted)
             try:
                 for prompt in prompts:
                     header.update(dict.fromkeys(prompt.columns))
                     stager.stage(prompt)
-                    marks.keep_full_page()
+                    stamps.keep_full_page()
             except InputError as error:
-                # The file ends early; what came before may have problems too.
+                # Reading stopped early; the rows before may have problems too.
                 self._problems.add_all(error.problems, error.found)
-            marks.keep_rest()
+            stamps.keep_rest()
         tables.flush()
         if dialect.header is None and not self._problems:
             self._problems.add_all(self._header_problems(tuple(header)))
@@ -157,7 +157,7 @@ class Stager:
             header=list(header),
             job=str(self._job.path),
             capped=self._capped,
-            pictures=marks.pages,
+            pictures=stamps.pages,
             draws=stager.draws,
         )
         if not journal.shadowed:

@@ -48,7 +48,7 @@ def custom_id(job: Job, row: Row) -> str:
 def answer_of(
     name: str, row: Row, recorded: RecordedOutcome, renderer: Renderer, folder: Path
 ) -> Result | None:
-    """A recorded answer as the API would have given it to somebody else.
+    """A recorded answer as the API gives it to other clients.
 
     Args:
         name: the `custom_id`.
@@ -88,7 +88,7 @@ def _as_the_api_gives_it(
     if "encoding_format" in kind.defaults and not renderer.sets_field(
         row.columns, "encoding_format"
     ):
-        # batchgen asked for base64 of its own accord; whoever reads the file expects numbers.
+        # Only batchgen asked for base64; programs that read the file expect numbers.
         with suppress(UnreadableReplyError):
             return decode_embeddings(body)
     return body

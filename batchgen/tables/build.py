@@ -28,14 +28,14 @@ from batchgen.requests import Renderer, RequestError, without_system_messages
 from batchgen.tables.formats import Record
 from batchgen.tables.layout import TableLayout
 
-# What one line of the results table is made of: a request and its outcome, or all turns of a row,
-# each with its outcome.
+# What belongs together in the results table: a request and its outcome, or all turns of a row, each
+# with its outcome. It becomes one record, or one record for each choice of its answer.
 Turns = list[tuple[Row, RecordedOutcome | None]]
 
 # Amounts that count once for all choices of an answer, so only the first choice shows them.
 _USAGE = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "cost")
 
-# Amounts of a line that is all turns of a row: the sum over the turns.
+# Amounts that are added up where a record stands for all turns of a row.
 _SUMMED = (*_USAGE, "attempts", "elapsed")
 
 
@@ -46,8 +46,8 @@ class Records:
         self._job, self._journal, self._renderer, self._layout = job, journal, renderer, layout
         self._by_turns = job.conversation is not None and job.conversation.turns is not None
 
-    def lines(self) -> Iterator[Turns]:
-        """What each line of the results table is made of, in the prompts file's order."""
+    def groups(self) -> Iterator[Turns]:
+        """The requests and outcomes that belong together, in the prompts file's order."""
         requests = rows_with_outcomes(self._journal)
         if not self._by_turns:
             return ([request] for request in requests)
@@ -59,11 +59,11 @@ class Records:
 
     def results(self) -> Iterator[Record]:
         """The records of the results table."""
-        for turns in self.lines():
+        for turns in self.groups():
             yield from self.result(turns)
 
     def result(self, turns: Turns) -> Iterator[Record]:
-        """The records of a line: one, or one for each choice of its answer."""
+        """The records of a group: one, or one for each choice of its answer."""
         shown = [(row, shown_outcome(self._journal, row, recorded)) for row, recorded in turns]
         row, status = turns[-1][0], _worst([each.status for each, _ in turns])
         last = next((outcome for _, outcome in reversed(shown) if outcome is not None), None)
@@ -110,10 +110,11 @@ class Records:
         prefix = self._layout.prefix
         if prefix:
             own = {prefix + name: value for name, value in own.items()}
-        # `layout_of` and `conflicts` let only an axis `model` have a name of ours: then it stands.
+        # `layout_of` and `conflicts` allow only the axis `model` a name of ours; its cell is kept.
         return {**own, **inputs}
 
     def _own(self, shown: Turns, last: RecordedOutcome | None, status: str) -> Record:
+        """The cells of batchgen's own columns, except those of the answer."""
         own: Record = {"status": status, "error": _error_text(shown)}
         if self._by_turns:
             own["messages"] = self._messages(shown)
@@ -139,7 +140,7 @@ class Records:
     def _answer(self, row: Row, response: Mapping[str, Any]) -> Answer | None:
         """What a recorded response means; None when no kind can read it.
 
-        It may be of another kind than its row is now: the job may have changed since.
+        The job may have changed since, so the response may be of another kind than the row.
         """
         data = response.get("data")
         # A recorded response was checked against its request: it has an item for every input.
@@ -184,7 +185,7 @@ def reason_of(recorded: RecordedOutcome) -> str:
 
 
 def _error_text(shown: Turns) -> str | None:
-    """Why a line has no answer or an incomplete one: the first reason of its turns, or None."""
+    """Why a group has no answer or an incomplete one: the first reason of its turns, or None."""
     for row, outcome in shown:
         if row.error is not None:
             return f"input: {row.error}"
@@ -210,7 +211,7 @@ def _total(outcomes: list[RecordedOutcome]) -> RecordedOutcome:
 
 
 def _sum(values: Iterator[Any]) -> Any:
-    """The sum of the values that are known; None when none is."""
+    """The sum of the known values; None when there are none."""
     known = [value for value in values if value is not None]
     return sum(known) if known else None
 

@@ -25,7 +25,7 @@ Write = Callable[[Record], None]
 WriteResult = Callable[[int, Result], None]
 # Receives the path of a file that was written, and its stamp.
 OnWritten = Callable[[Path, FileStamp], None]
-# Receives a column and a cell of it; returns the cell as it is to be written.
+# Receives a column's name and a cell of it; returns the cell to write.
 Disarm = Callable[[str, str], str]
 
 

@@ -17,8 +17,8 @@ from batchgen.journal.records import digest_of
 from batchgen.requests import Renderer, canonical
 from batchgen.tables.layout import TableLayout
 
-# Raise it with every change of the code that makes other tables from the same journal: tables of
-# an older version are then written again.
+# Raise this number whenever the code makes other tables from the same journal: tables of an older
+# version are then written again.
 TABLES_VERSION = 2
 
 

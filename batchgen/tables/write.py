@@ -92,7 +92,7 @@ class Tables:
             results = self._open(folder, "results", layout.inputs, layout.own, stack)
             errors = self._open(folder, "errors", layout.named, layout.errors, stack)
             answers, failures = self._open_batch_files(folder, stack)
-            for turns in records.lines():
+            for turns in records.groups():
                 for record in records.result(turns) if results else ():
                     for write in results:
                         write(record)
@@ -212,7 +212,7 @@ class Tables:
         self._files[os.path.relpath(path, folder)] = stamp
 
     def _disarm(self, texts: Collection[str], name: str, cell: str) -> str:
-        """Keep a spreadsheet from running a cell of these columns."""
+        """Keep a spreadsheet from running a cell, in the columns `texts`."""
         safe = disarmed(cell) if name in texts else cell
         self.disarmed += safe != cell
         return safe
