@@ -12,7 +12,7 @@ output, errors  {"id": "batch_req_1", "custom_id": "7", "error": null,
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,10 +84,13 @@ def encoded(value: Any) -> bytes:
         return _encode_ascii(value).encode()
 
 
-def parse_result(line: bytes) -> Result:
-    """Parse a line of an output or error file. Raises ValueError for any other line."""
+def parse_result(line: bytes, parse: Callable[[bytes], Any] = json.loads) -> Result:
+    """Parse a line of an output or error file, as JSON with `parse`.
+
+    Raises ValueError for any other line.
+    """
     try:
-        record = json.loads(line)
+        record = parse(line)
     except RecursionError:
         raise ValueError("is nested too deep") from None
     if not isinstance(record, dict) or not isinstance(record.get("custom_id"), str):

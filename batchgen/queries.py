@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -23,6 +22,7 @@ from batchgen.journal import (
 from batchgen.journal.batches import batch_of, open_batches
 from batchgen.pricing import dollars
 from batchgen.recorder import render_row
+from batchgen.replies import parse
 from batchgen.report import batch_json, run_totals
 from batchgen.requests import RequestError
 from batchgen.tables import frame
@@ -97,7 +97,7 @@ def _row_json(
             for name, value in recorded._asdict().items()
             if name not in _PRIVATE_OUTCOME
         }
-        outcome["response"] = json.loads(recorded.response or b"null")
+        outcome["response"] = parse(recorded.response or b"null").value
         outcome["cost"] = dollars(recorded.cost)
     return {
         "id": row.id,

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from batchgen.dispatch import Attempt, Failure, Outcome, Progress, Received
 from batchgen.dispatch.api.http import Reply
+from batchgen.dispatch.api.redaction import Redaction
 from batchgen.dispatch.limits.admission import LimiterFactory, own_limiter
 from batchgen.dispatch.limits.budgets import CostBudget
 from batchgen.dispatch.limits.window import Limiter
@@ -155,7 +156,8 @@ class Scripted:
         run.most = max(run.most, run.in_flight)
         try:
             result = self._answering(request, count)
-            return await result if isinstance(result, Awaitable) else result
+            reply = await result if isinstance(result, Awaitable) else result
+            return Redaction(None).reply(reply) if isinstance(reply, Reply) else reply
         finally:
             run.in_flight -= 1
 

@@ -21,7 +21,7 @@ from batchgen.journal import (
     turns_of,
 )
 from batchgen.journal.records import encodable
-from batchgen.replies import audio_transcript, first_message
+from batchgen.replies import audio_transcript, first_message, parse
 from batchgen.requests import Renderer, Request, RequestError, with_history, without_system_messages
 
 Messages = Sequence[Mapping[str, Any]]
@@ -157,7 +157,7 @@ class RequestSource:
         outcome = outcome_of(self._journal, row.outcome_id, row.fingerprint)
         assert outcome is not None  # a turn is sent only after the turns before it have succeeded
         own = messages if first else without_system_messages(messages)
-        return [*own, _reply_message(json.loads(outcome.response))]
+        return [*own, _reply_message(parse(outcome.response).value)]
 
 
 class _Head(NamedTuple):

@@ -1,5 +1,6 @@
 """A reply's JSON -> Answer, for each kind of request.
 
+- `parsing` bytes -> JSON, with only such numbers as JSON has
 - `answer`  `Answer` and its parts, token counts, and what all readers share
 - `texts`   the readers of chat, completion and text
 - `data`    the readers of image, embedding and moderation
@@ -27,6 +28,7 @@ from batchgen.replies.data import (
     read_moderation,
     sniff,
 )
+from batchgen.replies.parsing import decoded, parse
 from batchgen.replies.texts import (
     audio_transcript,
     first_message,
@@ -46,8 +48,10 @@ __all__ = [
     "audio_transcript",
     "count_inputs",
     "decode_embeddings",
+    "decoded",
     "first_message",
     "outline",
+    "parse",
     "read_chat",
     "read_completion",
     "read_embedding",

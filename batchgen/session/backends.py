@@ -119,6 +119,7 @@ class Backends:
     ) -> AsyncIterator[tuple[RequestSource, JournalRecorder, Client, BatchBackend]]:
         # openai takes a second to import, and plan and status do not need it.
         from batchgen.dispatch.api.client import Client
+        from batchgen.dispatch.api.redaction import SHORTEST_KEY
         from batchgen.dispatch.batches.backend import BatchBackend
         from batchgen.journal import Writer
 
@@ -158,6 +159,11 @@ class Backends:
                     say=self._warn,
                 )
                 self.signals.set_stop(batches.stop)
+                if not client.redacts_key:
+                    self._warn(
+                        f"the API key has fewer than {SHORTEST_KEY} characters, so it cannot be"
+                        " told from the text of an answer; answers are kept as they come"
+                    )
                 async with reporting(self.options, self.progress, self.before.requests):
                     with frozen_objects():
                         yield source, recorder, client, batches

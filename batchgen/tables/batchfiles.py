@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +13,7 @@ from batchgen.images import restored
 from batchgen.job import Job
 from batchgen.journal import RecordedOutcome, Row
 from batchgen.kinds import Kind
-from batchgen.replies import UnreadableReplyError, decode_embeddings
+from batchgen.replies import UnreadableReplyError, decode_embeddings, parse
 from batchgen.requests import Renderer, canonical
 from batchgen.tables.formats import OnWritten, WriteResult
 
@@ -60,7 +59,7 @@ def answer_of(
     Returns None when one of its pictures is gone or was changed.
     """
     kind = renderer.kind_of(row.columns)
-    body: dict[str, Any] | None = json.loads(recorded.response)
+    body: dict[str, Any] | None = parse(recorded.response).value
     if kind is not None and body is not None:
         body = _as_the_api_gives_it(kind, body, renderer, row, folder)
     if body is None:

@@ -23,7 +23,7 @@ from batchgen.journal.status import LAST_RUN, WORST_FIRST
 from batchgen.kinds import KINDS
 from batchgen.pricing import dollars
 from batchgen.recorder import render_row
-from batchgen.replies import Answer, UnreadableReplyError
+from batchgen.replies import Answer, UnreadableReplyError, parse
 from batchgen.requests import Renderer, RequestError, without_system_messages
 from batchgen.tables.formats import Record
 from batchgen.tables.layout import TableLayout
@@ -72,7 +72,7 @@ class Records:
         if last is None or last.status == "failed" or status in ("failed", "blocked"):
             yield self._joined(inputs, own)
             return
-        response = json.loads(last.response)
+        response = parse(last.response).value
         answer = self._answer(row, response)
         if answer is None:
             yield self._joined(inputs, own)
@@ -171,7 +171,7 @@ class Records:
                 sent = render_row(self._job, self._renderer, row).body["messages"]
             except RequestError:
                 break
-            answer = self._answer(row, json.loads(outcome.response))
+            answer = self._answer(row, parse(outcome.response).value)
             if answer is None:
                 break
             reply = {"role": "assistant", "content": answer.choices[0].text}

@@ -229,7 +229,7 @@ def test_a_bug_tells_nothing(lab: Lab) -> None:
     (lab.folder / "sitecustomize.py").write_text(
         "import batchgen.dispatch.api.client as transport\n"
         "async def broken(self, request):\n"
-        "    raise ZeroDivisionError(self._key + str(request.body))\n"
+        "    raise ZeroDivisionError(self._redaction._key + str(request.body))\n"
         "transport.Client.post = broken\n",
         encoding="utf-8",
     )

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -21,16 +19,15 @@ import httpx2
 import openai
 
 from batchgen.disk import translating_errors
-from batchgen.dispatch import Failure
+from batchgen.dispatch import LARGE_REPLY, Failure
 from batchgen.dispatch.api.causes import failure_of
 from batchgen.dispatch.api.errors import classify
 from batchgen.dispatch.api.files import Multipart, UploadFile, multipart, write_pieces
 from batchgen.dispatch.api.http import HttpTransport, Reply, Route
+from batchgen.dispatch.api.redaction import Redaction
 from batchgen.errors import OutputError
 from batchgen.job import Connection
 from batchgen.requests import Request, RequestError
-
-_KEY_LIKE = re.compile(r"\b(sk-|Bearer\s+)[A-Za-z0-9_\-.*]{8,}")
 
 
 class Client:
@@ -51,7 +48,7 @@ class Client:
 
         Raises InputError when the environment's proxy or certificates cannot be used.
         """
-        self._key = key
+        self._redaction = Redaction(key)
         self._http = HttpTransport(connection.base_url, connections=connections, direct=direct)
         headers = {
             **_suppressed_headers(connection),
@@ -87,6 +84,11 @@ class Client:
     ) -> None:
         await self._openai.close()
 
+    @property
+    def redacts_key(self) -> bool:
+        """Whether replies come without the key; a short key is left in them, as it is a word."""
+        return self._redaction.is_complete
+
     async def post(self, request: Request) -> Reply | Failure:
         """Send one request, once. Raises only CancelledError."""
         try:
@@ -101,7 +103,7 @@ class Client:
         except Exception as error:
             return self.redact_failure(failure_of(error))
         if 200 <= reply.status < 300:
-            return self._without_key(reply)
+            return await self._received(reply)
         if reply.status == 401:
             # The openai client may send other headers from now on, so the route is prepared anew.
             self._routes.pop(request.endpoint, None)
@@ -118,7 +120,7 @@ class Client:
             sdk_call = (
                 self._sdk_get(endpoint) if method == "GET" else self._sdk_post(endpoint, body)
             )
-            return self._without_key(_reply(await sdk_call))
+            return await self._received(_reply(await sdk_call))
         except Exception as error:
             return self.redact_failure(failure_of(error))
 
@@ -152,13 +154,13 @@ class Client:
                 )
             except Exception as error:
                 return self.redact_failure(failure_of(error))
-        return self._without_key(reply)
+        return await self._received(reply)
 
     async def download(self, endpoint: str, path: Path, *, idle: float) -> Failure | None:
         """Write a file such as /files/{id}/content to `path`: whole, or not at all.
 
         The file may be of any size, and memory stays flat; it may contain the key (see
-        `without_key`). `idle` seconds without a byte end the download.
+        `parse`). `idle` seconds without a byte end the download.
 
         Raises CancelledError, and OutputError for a full disk or a folder that cannot be written.
         """
@@ -218,36 +220,21 @@ class Client:
             endpoint, cast_to=httpx2.Response, body=body, files=files, options=options
         )
 
-    def _without_key(self, reply: Reply) -> Reply:
-        """The reply with `[key]` in place of the key, in case the server sends it back."""
-        if not self._key:
-            return reply
-        headers, body = reply.headers, self.without_key(reply.body)
-        if body is not reply.body:
-            reply = replace(reply, body=body)
-        if self._key in " ".join(headers.values()):
-            redacted = {name.lower(): self.redact(value) for name, value in headers.items()}
-            reply = replace(reply, headers=redacted)
-        return reply
+    async def _received(self, reply: Reply) -> Reply:
+        """The reply without the key, and parsed; in a thread when it is large, as both take long
+        and would block the event loop.
+        """
+        if len(reply.body) > LARGE_REPLY:
+            return await asyncio.to_thread(self._redaction.reply, reply)
+        return self._redaction.reply(reply)
 
-    def without_key(self, data: bytes) -> bytes:
-        """Bytes from the server, with `[key]` in place of the key."""
-        key = self._key.encode() if self._key else b""
-        return data.replace(key, b"[key]") if key and key in data else data
+    def parse(self, data: bytes) -> Any:
+        """The JSON of bytes from the server, without the key. Raises ValueError, RecursionError."""
+        return self._redaction.json(data)
 
     def redact_failure(self, failure: Failure) -> Failure:
-        """Redact every text of the server, then cut it: the message to 500 characters."""
-        code, request_id = (
-            self.redact(text)[:200] if text else text for text in (failure.code, failure.request_id)
-        )
-        message = self.redact(failure.message)[:500]
-        return replace(failure, message=message, code=code, request_id=request_id)
-
-    def redact(self, text: str) -> str:
-        """The text without the key, and without anything that looks like a key."""
-        if self._key:
-            text = text.replace(self._key, "[key]")
-        return _KEY_LIKE.sub("[key]", text)
+        """The failure with its texts redacted and cut."""
+        return self._redaction.failure(failure)
 
 
 def _reply(response: httpx2.Response) -> Reply:

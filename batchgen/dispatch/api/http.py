@@ -39,11 +39,17 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """An HTTP reply: status, headers (looked up in lower case) and decoded body."""
+    """An HTTP reply.
+
+    headers: looked up in lower case.
+    body: decoded.
+    parsed: the body's JSON, alone in a tuple; empty if it is not JSON or was not parsed.
+    """
 
     status: int = 200
     headers: Mapping[str, str]
     body: bytes
+    parsed: tuple[Any, ...] = ()
 
 
 class HttpTransport(httpx2.AsyncBaseTransport):

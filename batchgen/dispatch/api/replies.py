@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from batchgen.dispatch import LARGE_REPLY, Failure, Received, ReplyReader
+from batchgen.dispatch import Failure, Received, ReplyReader
 from batchgen.dispatch.api.errors import QUOTED, classify, error_in
 from batchgen.dispatch.api.http import Reply
 from batchgen.replies import UnreadableReplyError
@@ -18,7 +16,7 @@ class Transport(Protocol):
     """What sends one request; dispatch.api.client.Client does."""
 
     async def post(self, request: Request) -> Reply | Failure:
-        """Send one request, once. Raises only CancelledError."""
+        """Send one request, once; a reply comes parsed. Raises only CancelledError."""
 
     def redact_failure(self, failure: Failure) -> Failure:
         """The failure with its texts redacted and cut."""
@@ -27,14 +25,10 @@ class Transport(Protocol):
 async def read_reply(
     reader: ReplyReader, transport: Transport, request: Request, reply: Reply
 ) -> Received | Failure:
-    """Parse a reply and interpret it."""
-    try:
-        # In a thread when it is large, because parsing would block the event loop.
-        large = len(reply.body) > LARGE_REPLY
-        body = await asyncio.to_thread(json.loads, reply.body) if large else json.loads(reply.body)
-    except (ValueError, RecursionError):
+    """Interpret a reply that the transport has parsed."""
+    if not reply.parsed:
         return _unreadable(transport, reply, "the reply is not JSON")
-    return await interpret(reader, transport, request, body, reply)
+    return await interpret(reader, transport, request, reply.parsed[0], reply)
 
 
 async def interpret(

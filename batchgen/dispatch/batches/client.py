@@ -181,7 +181,7 @@ class BatchClient(RetryingClient):
             failure = await self._transport.download(
                 f"/files/{_quoted(file)}/content", path, idle=IDLE
             )
-            return failure or Reply(headers={}, body=b"{}")
+            return failure or Reply(headers={}, body=b"{}", parsed=({},))
 
         await self.until_done(fetch, None, _is_anything)
 

@@ -150,7 +150,7 @@ class Collector:
         )
         try:
             await self._server.download(file, path)
-            groups = read_results(path, batch.requests, longest, self._transport.without_key)
+            groups = read_results(path, batch.requests, longest, self._transport.parse)
             while (group := await asyncio.to_thread(next, groups, None)) is not None:
                 self._server.raise_if_stopped()
                 self._answered.update(

@@ -34,14 +34,14 @@ class LineResult(NamedTuple):
 
 
 def read_results(
-    path: Path, requests: int, longest: int, without_key: Callable[[bytes], bytes]
+    path: Path, requests: int, longest: int, parse: Callable[[bytes], Any]
 ) -> Iterator[dict[int, LineResult]]:
     """Read a result file in groups that are recorded together, each by line of the input file.
 
     path: the file
     requests: how many the batch has
     longest: bytes of a line; a longer one is skipped
-    without_key: removes the API key from bytes
+    parse: parses a line, without the API key
     """
     with translating_errors(path), path.open("rb") as file:
         while lines := _next_lines(file, longest):
@@ -49,7 +49,7 @@ def read_results(
             for line in lines:
                 # RecursionError: a body may be nested too deep to be written again.
                 with suppress(ValueError, RecursionError):
-                    result = parse_result(without_key(line))
+                    result = parse_result(line, parse)
                     number = _line_number(result.custom_id)
                     if number is not None and number <= requests:
                         group.setdefault(number, _line_result(result))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
@@ -43,8 +42,8 @@ class BatchTransport(Transport, Protocol):
     async def download(self, endpoint: str, path: Path, *, idle: float) -> Failure | None:
         """Fetch a file into one at `path`; `idle`: seconds without a byte that end it."""
 
-    def without_key(self, data: bytes) -> bytes:
-        """The server's bytes without the API key."""
+    def parse(self, data: bytes) -> Any:
+        """The JSON of the server's bytes, without the key. Raises ValueError, RecursionError."""
 
 
 class RequestRejectedError(Exception):
@@ -131,10 +130,7 @@ class RetryingClient:
             self._has_answered = self._has_answered or reply.status is not None
             return reply
         self._has_answered = True
-        try:
-            body = json.loads(reply.body)
-        except (ValueError, RecursionError):
-            body = None
+        body = reply.parsed[0] if reply.parsed else None
         if isinstance(body, Mapping) and check(body):
             return body
         return Failure(

@@ -543,6 +543,27 @@ def test_an_answer_that_is_none(lab: Lab, name: str) -> None:
         ]
 
 
+@pytest.mark.parametrize("number", [b"NaN", b"-Infinity", b"1e400"])
+def test_an_answer_with_a_number_that_json_has_not(lab: Lab, number: bytes) -> None:
+    """P18 P28 Such a number beside an answer keeps no batch open: it is null in the record."""
+
+    def spoil(line: dict[str, Any]) -> Any:
+        line["response"]["body"]["score"] = "NUMBER"
+        return line
+
+    with lying() as api:
+        job = written(lab, api, output={"tables": ["csv", "jsonl"]})
+        assert lab.go(job).exit_code == 6
+        spoiled = each_line(spoil)
+        api.lie = lambda asked, reply: (
+            lied.replace(b'"NUMBER"', number)
+            if isinstance(lied := spoiled(asked, reply), bytes)
+            else lied
+        )
+        assert lab.go(job).exit_code == 0
+        assert_done(lab, api)
+
+
 def test_an_answer_with_half_a_character(lab: Lab) -> None:
     """P28 P18 Half of a surrogate pair in an answer ends no run: the table shows U+FFFD."""
 
