@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -110,6 +111,22 @@ def test_packages_have_doors(name: str, path: Path) -> None:
 
 
 TESTS = Path(__file__).parent
+# Where a package is imported under another name than the one it is installed by.
+DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "dotenv": "python-dotenv"}
+
+
+def test_every_import_is_declared() -> None:
+    """What the package imports is a dependency of its own, and not one that another happens to
+    bring.
+    """
+    text = (HOUSE.parent / "pyproject.toml").read_text(encoding="utf-8")
+    project = tomllib.loads(text)["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["parquet"]]
+    declared = {re.split(r"[\[>=<]", requirement)[0].replace("-", "_") for requirement in wanted}
+    packages = {
+        source.split(".")[0] for name, path in MODULES for source, _ in imported(name, path)
+    } - {*sys.stdlib_module_names, "batchgen"}
+    assert {DISTRIBUTIONS.get(each, each).replace("-", "_") for each in packages} <= declared
 
 
 def sources(*folders: Path) -> list[tuple[Path, str]]:
