@@ -130,7 +130,7 @@ def read_text(response: Json, body: Json) -> Answer:
     parts = [part for item in output for part in _parts(item)]
     text = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
     refusal = "".join(part["refusal"] for part in parts if isinstance(part.get("refusal"), str))
-    calls = [item for item in output if item.get("type") in _CALLS]
+    calls = [item for item in output if str(item.get("type")) in _CALLS]
     if calls and not text:
         text = json.dumps(calls, ensure_ascii=False)
     refused = bool(refusal) and not text

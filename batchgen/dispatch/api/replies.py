@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from batchgen.dispatch import Failure, Received, ReplyReader
 from batchgen.dispatch.api.errors import QUOTED, classify, error_in
 from batchgen.dispatch.api.http import Reply
+from batchgen.errors import BatchgenError
 from batchgen.replies import UnreadableReplyError
 from batchgen.requests import Request
 
@@ -41,6 +42,8 @@ async def interpret(
     request: what the reply answers.
     body: the reply's parsed JSON.
     reply: the reply as it was sent.
+
+    Raises OutputError when a picture cannot be stored.
     """
     try:
         if error_in(body) is not None:
@@ -50,8 +53,14 @@ async def interpret(
         return await reader.receive(request, body, reply.body)
     except UnreadableReplyError as error:
         return _unreadable(transport, reply, str(error), final=error.final)
-    except (ValueError, RecursionError):
-        return _unreadable(transport, reply, "the reply is not JSON")
+    except BatchgenError:
+        raise
+    except Exception as error:
+        # Whatever a reply makes the readers raise is its row's failure. Raised, it would end the
+        # run and lose the calls in flight, in every run anew.
+        return _unreadable(
+            transport, reply, f"the reply cannot be read ({type(error).__name__}: {error})"
+        )
 
 
 def _unreadable(
