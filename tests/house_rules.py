@@ -10,6 +10,7 @@ from pathlib import Path
 LONGEST_FILE = 300
 LONGEST_INIT = 150
 LONGEST_FUNCTION = 60
+MANY_PARAMETERS = 5
 WIDEST_LINE = 100
 # The `__init__` files that may be longer, because they only list types.
 TYPE_LISTS = {"batchgen/dispatch/__init__.py"}
@@ -120,3 +121,29 @@ def long_functions(path: Path) -> Iterator[tuple[str, int]]:
             length = (node.end_lineno or node.lineno) - node.lineno + 1
             if length > LONGEST_FUNCTION:
                 yield node.name, length
+
+
+def unnamed_parameters(path: Path) -> Iterator[str]:
+    """The callables of a file with five or more parameters, some of which no docstring names.
+
+    Those of a class may be named in its own docstring, and those that are another callable's may
+    be left to it.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    owners = {
+        id(inner): node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        for inner in node.body
+    }
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        arguments = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+        names = [each.arg for each in arguments if each.arg not in ("self", "cls")]
+        text = ast.get_docstring(node) or ""
+        if node.name == "__init__":
+            text += ast.get_docstring(owners[id(node)]) or ""
+        missing = [name for name in names if not re.search(rf"\b{name}\b", text)]
+        if len(names) >= MANY_PARAMETERS and missing and "parameters are those of" not in text:
+            yield f"{node.name}: {', '.join(missing)}"

@@ -21,6 +21,7 @@ from house_rules import (
     WIDEST_LINE,
     forbidden_names,
     long_functions,
+    unnamed_parameters,
 )
 from rooms import HOUSE, MODULES, ROOMS
 
@@ -158,6 +159,19 @@ def test_functions_are_short() -> None:
         f"{shown}: {name} has {length} lines"
         for path, shown in sources(HOUSE)
         for name, length in long_functions(path)
+    ]
+
+
+def test_many_parameters_are_named() -> None:
+    """The docstring of a callable with five or more parameters names each of them.
+
+    Those of a command are options, which its --help explains.
+    """
+    assert not [
+        f"{shown}: {missing}"
+        for path, shown in sources(HOUSE)
+        if not shown.startswith("batchgen/cli/")
+        for missing in unnamed_parameters(path)
     ]
 
 

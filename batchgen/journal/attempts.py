@@ -84,7 +84,13 @@ def unpriced_attempts(journal: Journal) -> list[sqlite3.Row]:
 def record_attempt(
     outcome_id: str, fingerprint: bytes, attempt: Attempt, *, run: int, reserved: bool = False
 ) -> Change:
-    """A call has ended; one that was `reserved` is no longer."""
+    """A call has ended.
+
+    outcome_id, fingerprint: of the request that it was made for.
+    attempt: the call.
+    run: the number of the run that made it.
+    reserved: whether its cost was reserved; it no longer is.
+    """
     record = partial(_audit, outcome_id, fingerprint, run, attempt)
     release = partial(_release, outcome_id, fingerprint) if reserved else None
     return Change(records=(("attempts", record),), also=release)
@@ -95,6 +101,8 @@ def reserve_cost(
 ) -> Change:
     """A call is about to be sent under a cap on money.
 
+    outcome_id, fingerprint: of the request that it is made for.
+    run: the number of the run that makes it.
     number: of the attempt, within the run.
     at: seconds since 1970.
     cost: its highest, in nano-dollars.

@@ -141,6 +141,7 @@ def _page(
 ) -> list[tuple[Row, RecordedOutcome | None]]:
     """Rows in order, with their prompts and, if asked for, their outcomes; each record is checked.
 
+    journal: where they are.
     which: a SELECT of few seq, with its `which_values`.
     condition: in SQL, on the state `s` of these rows, with its `values`.
     outcomes: whether to read outcomes.

@@ -167,6 +167,14 @@ class StagingTables:
         shown_id: str | None,
         outcome_id: str | None,
     ) -> None:
+        """Add a row that has no request.
+
+        of: the prompt and its axes.
+        thread: the conversation and the turn's number in it; None for a row on its own.
+        error: why there is no request.
+        shown_id: the row's id; None without an id column.
+        outcome_id: None where the row is numbered by its occurrence.
+        """
         fingerprint = digest_of(f"{of.prompt.n}\n{error}")
         self._rows.append(
             _PendingRow(

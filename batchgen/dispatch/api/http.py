@@ -95,7 +95,9 @@ class HttpTransport(httpx2.AsyncBaseTransport):
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """Send a request as aiohttp does, through the proxy; never follows a redirect.
 
+        method, url, headers: sent as they are.
         data: bytes, or an async iterable of them.
+        timeout: of the connection and of each read; see `_TIMEOUT`.
         read_bufsize: bytes of the body that aiohttp buffers; None for its default.
         """
         return self._open_session().request(
