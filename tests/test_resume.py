@@ -546,14 +546,87 @@ def test_a_failed_redo_keeps_the_old_answer(lab: Lab, fault: str) -> None:
         before = lab.table()[0]
         maintenance.redo(lab.load(job), ["r1"])
         faulty.append(fault)
-        lab.go(job)
+        assert lab.go(job).exit_code == 3
         row = lab.table()[0]
-        assert row["output"] == before["output"]
-        # A failure that says nothing of the row leaves the wish to ask again.
-        assert row["status"] == ("succeeded" if fault == "400_policy" else "outdated")
+        assert {**row, "status": "", "error": ""} == {**before, "status": "", "error": ""}
         faulty.clear()
-        assert lab.go(job).run.calls == (0 if fault == "400_policy" else 1)
+        again = lab.go(job)
+        if fault == "500":
+            # A failure that says nothing of the row leaves the wish to ask again.
+            assert (row["status"], again.run.calls) == ("outdated", 1)
+        else:
+            assert (row["status"], again.run.calls, again.exit_code) == ("failed", 0, 3)
+            assert (again.rows, again.job.failures) == (
+                {"failed": 1, "succeeded": 1},
+                {"policy": 1},
+            )
+            (error,) = lab.table(which="errors")
+            assert (error["id"], error["reason"], error["http_status"]) == ("r1", "policy", "400")
+            assert row["error"] == f"policy: {error['message']}"
+            assert maintenance.redo(lab.load(job), statuses=["failed"]) == 1
+            assert lab.go(job).run.calls == 1
         assert lab.table()[0]["status"] == "succeeded"
+        assert lab.table(which="errors") == []
+
+
+def test_a_run_that_all_rows_are_refused_in_leaves_every_redo_mark(lab: Lab) -> None:
+    """P07 When the first answers are all the same refusal, it says nothing of the rows: each that
+    was marked is asked again later, and until then it is outdated with its answer.
+    """
+    refused: list[bool] = []
+    with serving(script=lambda request: "400_policy" if refused else None) as api:
+        job = lab.job(api.url, rows=40)
+        lab.go(job)
+        maintenance.redo(lab.load(job), statuses=["succeeded"])
+        refused.append(True)
+        report = lab.go(job)
+        assert (report.exit_code, report.rows) == (4, {"outdated": 40})
+        assert lab.table(which="errors") == []
+        refused.clear()
+        again = lab.go(job)
+        assert (again.run.calls, again.rows) == (40, {"succeeded": 40})
+
+
+def test_a_redo_that_gave_up_says_so(lab: Lab) -> None:
+    """P07 A redo that failed in three runs is no success: the row has failed, with its answer."""
+    faulty: list[str] = []
+    with serving(script=lambda request: faulty[0] if faulty else None) as api:
+        job = lab.job(api.url, rows=1, retry={"attempts": 1})
+        lab.go(job)
+        maintenance.redo(lab.load(job), ["r1"])
+        faulty.append("500")
+        assert [lab.go(job).run.calls for _ in range(4)] == [1, 1, 1, 0]
+    row = lab.table()[0]
+    assert (row["status"], row["output"]) == ("failed", "answer 1")
+    assert row["error"].startswith("gave_up: ")
+    assert lab.table(which="errors")[0]["reason"] == "gave_up"
+
+
+@pytest.mark.parametrize("fault", ["400_policy", "500"])
+def test_an_edited_row_that_fails_shows_its_old_answer(lab: Lab, fault: str) -> None:
+    """P08 A paid answer is never blanked: when an edited row fails, the table has its old answer
+    beside the error, and reverting the edit costs nothing; so it is for a row that a failed turn
+    blocks.
+    """
+    with serving(script=lambda request: fault if "poison" in str(request.body) else None) as api:
+        rows = [("a", "ECHO:one", "x"), ("b", "ECHO:two", "x"), ("c", "ECHO:three", "y")]
+        write(lab, rows, ("id", "text", "thread"))
+        job = lab.job(api.url, rows=None, retry={"attempts": 1}, conversation={"id": "thread"})
+        lab.go(job)
+        before = lab.table()
+        write(lab, [("a", "ECHO:poison", "x"), *rows[1:]], ("id", "text", "thread"))
+        report = lab.go(job)
+        assert (report.exit_code, report.rows) == (3, {"failed": 1, "blocked": 1, "succeeded": 1})
+        table = lab.table()
+        assert [row["output"] for row in table] == ["one", "two", "three"]
+        assert [row["status"] for row in table] == ["failed", "blocked", "succeeded"]
+        assert [row["request_id"] for row in table] == [row["request_id"] for row in before]
+        (error,) = lab.table(which="errors")
+        assert error["id"] == "a"
+        assert table[0]["error"] == f"{error['reason']}: {error['message']}"
+        write(lab, rows, ("id", "text", "thread"))
+        assert lab.go(job).run.calls == 0
+    assert lab.table() == before
 
 
 def test_redo_of_failed_rows_asks_them_again(lab: Lab) -> None:

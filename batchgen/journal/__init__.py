@@ -22,9 +22,10 @@ rows      One record for each request of the job as it is now, in the file's ord
 outcomes  One record for each (ident, key): the outcome recorded for it. status: succeeded,
           incomplete or failed. passing: the failure says nothing about the row. tries: runs that
           ended in one; after 3 the row has failed for good. redo: to be asked again; this answer
-          stays until then. lost: a picture of it is missing. response: one byte, `r` (raw) or
-          `z` (zlib), then the API's JSON as it came, pictures replaced by path, sha256 and size.
-          columns_digest: of the prompt's `columns` when it was asked.
+          stays until then. reason of an answer: it was asked again, and that failed. lost: a
+          picture of it is missing. response: one byte, `r` (raw) or `z` (zlib), then the API's
+          JSON as it came, pictures replaced by path, sha256 and size. columns_digest: of the
+          prompt's `columns` when it was asked.
 files     Pictures that answers own: path below the output folder, sha256, size in bytes, mtime
           in ns.
 attempts  One record for each call: run, its number in that run, http_status, code, reason (NULL:

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import sqlite3
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from batchgen.dispatch import Outcome
-from batchgen.errors import DamagedError
 from batchgen.journal.change import INSERTIONS, Change
 from batchgen.journal.journal import Journal
-from batchgen.journal.records import fitting, insert, sealed, update
+from batchgen.journal.records import fitting, insert, packed, sealed, unpacked, update
 from batchgen.journal.status import LAST_RUN, state
 from batchgen.requests import canonical
 
 if TYPE_CHECKING:
     from batchgen.journal.rows import Row
 
-# Bytes of a response up to which it is kept as it came: compressing costs more time than writing
-# what it would save.
-SMALL = 1000
+# What an outcome has of a failure. An answer has it, too, when `redo` asked for another and failed.
+_FAILURE = ("reason", "http_status", "code", "message", "passing")
 
 
 class RecordedOutcome(NamedTuple):
@@ -68,20 +65,6 @@ class RecordedOutcome(NamedTuple):
         return unpacked(self.packed)
 
 
-def packed(response: bytes) -> bytes:
-    """A response as it is stored: compressed where that pays."""
-    small = zlib.compress(response, 6) if len(response) > SMALL else response
-    return b"z" + small if len(small) < len(response) else b"r" + response
-
-
-def unpacked(stored: bytes) -> bytes:
-    """A response as it came. Raises DamagedError."""
-    try:
-        return zlib.decompress(stored[1:]) if stored[:1] == b"z" else stored[1:]
-    except zlib.error:
-        raise DamagedError("a stored response cannot be unpacked") from None
-
-
 # -- reading ---------------------------------------------------------------------------------------
 
 
@@ -103,12 +86,16 @@ def last_answer(journal: Journal, outcome_id: str) -> RecordedOutcome | None:
 def shown_outcome(
     journal: Journal, row: Row, recorded: RecordedOutcome | None
 ) -> RecordedOutcome | None:
-    """What a table shows of a row: its outcome, or the last answer of an outdated row.
+    """What a table shows of a row: its answer, else the last one under its id, else its failure.
 
-    Raises DamagedError.
+    So no answer that was paid for is blanked because its row was edited, whatever became of the
+    new request. Raises DamagedError.
     """
-    if recorded is None and row.status == "outdated":
-        return last_answer(journal, row.outcome_id)
+    if recorded is None and row.status == "pending":
+        # With an answer to show it would be outdated, and pending rows are many.
+        return None
+    if recorded is None or recorded.status == "failed":
+        return last_answer(journal, row.outcome_id) or recorded
     return recorded
 
 
@@ -207,8 +194,10 @@ def _fail(record: Callable[[], RecordedOutcome], connection: sqlite3.Connection)
     tries = (old["tries"] if counts else 0) + 1 if failed.passing else 0
     if old and old["status"] != "failed" and not old["lost"]:
         # It was asked again by `redo`, which stays in force while the failure is a passing one.
-        redo = int(failed.passing and tries < LAST_RUN)
-        update(connection, "outcomes", old["rowid"], {"redo": redo, "tries": tries})
+        # The answer stays, and beside it why there is no other.
+        changes = {name: getattr(failed, name) for name in _FAILURE}
+        changes |= {"redo": int(failed.passing and tries < LAST_RUN), "tries": tries}
+        update(connection, "outcomes", old["rowid"], changes)
         return
     connection.execute(INSERTIONS["outcomes"], sealed(failed._replace(tries=tries)))
     _own(failed.outcome_id, failed.fingerprint, (), connection)
@@ -231,6 +220,11 @@ def _withdraw(
 ) -> None:
     sql = "DELETE FROM outcomes WHERE ident = ? AND key = ? AND run = ? AND status = 'failed'"
     connection.execute(sql, (outcome_id, fingerprint, run))
+    # An answer that was asked again is to be asked again as before.
+    sql = "SELECT rowid FROM outcomes WHERE ident = ? AND key = ? AND reason IS NOT NULL"
+    for (rowid,) in connection.execute(sql, (outcome_id, fingerprint)).fetchall():
+        again = {**dict.fromkeys(_FAILURE), "http_status": 200, "passing": 0, "redo": 1}
+        update(connection, "outcomes", rowid, again)
 
 
 # -- writing, outside a dispatch -------------------------------------------------------------------

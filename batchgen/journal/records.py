@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -132,3 +133,22 @@ def update(
     connection.execute(
         f"UPDATE {table} SET {marks} WHERE rowid = ?", (*sealed(list(cells.values())), rowid)
     )
+
+
+# Bytes of a response up to which it is kept as it came: compressing costs more time than writing
+# what it would save.
+SMALL = 1000
+
+
+def packed(response: bytes) -> bytes:
+    """A response as it is stored: compressed where that pays."""
+    small = zlib.compress(response, 6) if len(response) > SMALL else response
+    return b"z" + small if len(small) < len(response) else b"r" + response
+
+
+def unpacked(stored: bytes) -> bytes:
+    """A response as it came. Raises DamagedError."""
+    try:
+        return zlib.decompress(stored[1:]) if stored[:1] == b"z" else stored[1:]
+    except zlib.error:
+        raise DamagedError("a stored response cannot be unpacked") from None

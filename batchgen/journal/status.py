@@ -41,6 +41,7 @@ SELECT r.*, o.status AS recorded, o.finish_reason, o.reason, o.passing, o.tries,
         WHEN r.error IS NOT NULL THEN 'failed'
         WHEN o.status IS NULL OR o.lost OR m.ident IS NOT NULL THEN 'pending'
         WHEN o.redo THEN iif(o.status = 'failed', 'pending', 'outdated')
+        WHEN o.reason IS NOT NULL THEN 'failed'
         WHEN o.status = 'incomplete' AND o.finish_reason IN (SELECT finish_reason FROM accepted)
             THEN 'succeeded'
         ELSE o.status END AS verdict,

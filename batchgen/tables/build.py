@@ -68,8 +68,8 @@ class Records:
         row, status = turns[-1][0], _worst([each.status for each, _ in turns])
         last = next((outcome for _, outcome in reversed(shown) if outcome is not None), None)
         inputs = {**{name: row.columns.get(name) for name in self._layout.inputs}, **row.axes}
-        own = self._own(shown, last, status)
-        if last is None or last.status == "failed" or status in ("failed", "blocked"):
+        own = {"status": status, "error": _error_text(turns), **self._own(shown, last)}
+        if last is None or last.status == "failed":
             yield self._joined(inputs, own)
             return
         response = parse(last.response).value
@@ -98,10 +98,14 @@ class Records:
                 "http_status": recorded.http_status,
                 "code": recorded.code,
                 "message": recorded.message,
-                "request_id": recorded.request_id,
-                "attempts": recorded.attempts,
-                "when": _iso_time(int(recorded.answered_at)),
             }
+            # Where `redo` asked for another answer and failed, these are those of the old one.
+            if not failed or recorded.status == "failed":
+                cells |= {
+                    "request_id": recorded.request_id,
+                    "attempts": recorded.attempts,
+                    "when": _iso_time(int(recorded.answered_at)),
+                }
         return {**row.axes, **{self._layout.prefix + name: cell for name, cell in cells.items()}}
 
     # -- cells -------------------------------------------------------------------------------------
@@ -113,9 +117,9 @@ class Records:
         # `layout_of` and `conflicts` allow only the axis `model` a name of ours; its cell is kept.
         return {**own, **inputs}
 
-    def _own(self, shown: Turns, last: RecordedOutcome | None, status: str) -> Record:
-        """The cells of batchgen's own columns, except those of the answer."""
-        own: Record = {"status": status, "error": _error_text(shown)}
+    def _own(self, shown: Turns, last: RecordedOutcome | None) -> Record:
+        """The cells that say where the answer that is shown came from."""
+        own: Record = {}
         if self._by_turns:
             own["messages"] = self._messages(shown)
         if last is None:
@@ -184,9 +188,9 @@ def reason_of(recorded: RecordedOutcome) -> str:
     return "gave_up" if recorded.passing and recorded.tries >= LAST_RUN else str(recorded.reason)
 
 
-def _error_text(shown: Turns) -> str | None:
-    """Why a group has no answer or an incomplete one: the first reason of its turns, or None."""
-    for row, outcome in shown:
+def _error_text(turns: Turns) -> str | None:
+    """Why a group's requests have no answer, or an incomplete one: the first reason, or None."""
+    for row, outcome in turns:
         if row.error is not None:
             return f"input: {row.error}"
         if outcome is not None and row.status == "failed":

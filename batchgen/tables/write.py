@@ -200,11 +200,13 @@ class Tables:
             failures: writes a line of the error file.
         """
         name = custom_id(self._job, row)
-        if row.status == "failed":
+        # With an answer, another one was asked for by `redo` and failed: one file tells both.
+        answered = recorded if recorded is not None and recorded.status != "failed" else None
+        if row.status == "failed" and not (answered and answers is failures):
             reason = reason_of(recorded) if recorded else "input"
             failures(row.seq, failure_of(name, row, recorded, reason))
-        elif row.status in ("succeeded", "incomplete") and recorded is not None:
-            answer = answer_of(name, row, recorded, self._renderer, folder)
+        if row.status in ("succeeded", "incomplete", "failed") and answered:
+            answer = answer_of(name, row, answered, self._renderer, folder)
             if answer is not None:
                 answers(row.seq, answer)
 

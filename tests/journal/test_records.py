@@ -25,8 +25,7 @@ from batchgen.journal import (
     record_attempt,
     record_outcome,
 )
-from batchgen.journal.outcomes import packed, unpacked
-from batchgen.journal.records import insert, is_sound, seal_of, update
+from batchgen.journal.records import insert, is_sound, packed, seal_of, unpacked, update
 from batchgen.kinds import KINDS
 from batchgen.requests import Request
 
