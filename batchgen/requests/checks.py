@@ -55,6 +55,12 @@ def column_problems(
     for key_path, text in _templates_of(job):
         names = row_names if key_path[0] == "request" else _ANSWER_NAMES
         yield from _unknown_names(job, key_path, templates.names(text), columns, names)
+        if key_path[0] == "request" and "row" in columns and templates.uses_alone(text, "row"):
+            yield job.problem(
+                key_path,
+                f"{dotted(key_path)}: row is the whole row here, and the prompts have a column "
+                "'row'; write row[\"row\"] for the column, or rename it",
+            )
 
 
 def _unknown_names(

@@ -157,6 +157,22 @@ class Templates:
                     of_row |= _of_row(item)
         return bare, of_row
 
+    def uses_alone(self, source: str, name: str) -> bool:
+        """Whether a string, or a file that it includes, has a name without a key after it."""
+        for text in (source, *self.included(source).values()):
+            tree = self._environment.parse(_in_nfc(text))
+            if name not in meta.find_undeclared_variables(tree):
+                continue
+            used = sum(each.name == name for each in tree.find_all(nodes.Name))
+            owners = (
+                each.node  # type: ignore[attr-defined]
+                for each in tree.find_all((nodes.Getitem, nodes.Getattr))
+            )
+            keyed = sum(isinstance(each, nodes.Name) and each.name == name for each in owners)
+            if used > keyed:
+                return True
+        return False
+
     def included(self, source: str) -> dict[str, str]:
         """The texts of the files that a string includes, however deep, by name.
 

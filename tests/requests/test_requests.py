@@ -190,6 +190,38 @@ def test_any_row_is_a_request_or_a_fault(
     assert found.input_bound >= len(canonical(row).encode())
 
 
+@pytest.mark.parametrize(
+    ("template", "refused"),
+    [
+        ("{{ row }}", True),
+        ("say {{ row }}", True),
+        ("{{ row | upper }}", True),
+        ("{{ row['text'] }}{{ row }}", True),
+        ("{{ row['row'] }}", False),
+        ("{{ row.row }} {{ text }}", False),
+        ("{% for row in [1] %}{{ row }}{% endfor %}", False),
+    ],
+)
+def test_a_column_called_row_is_not_taken_for_the_whole_row(
+    tmp_path: Path, template: str, refused: bool
+) -> None:
+    """P30 Where a template says `row` and means the whole row or the column of that name, nobody
+    can tell which: it is refused before any call, with the way to write the column.
+    """
+    of = renderer(tmp_path, "text", {"model": "m", "input": template})
+    found = of.problems(("text", "row"))
+    assert [each.message for each in found] == (
+        [
+            "request.input: row is the whole row here, and the prompts have a column 'row'; "
+            'write row["row"] for the column, or rename it'
+        ]
+        if refused
+        else []
+    )
+    if "text" not in template and refused:
+        assert of.problems(("text",)) == []
+
+
 def test_columns_named_like_the_language_s_own_words(tmp_path: Path) -> None:
     """A column named turn is a column, unless the job's turns are; one named row is reached by
     row["row"].
