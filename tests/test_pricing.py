@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from genai_prices.data_snapshot import get_snapshot
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from batchgen.job import Price
 from batchgen.pricing import NANO, Prices, dollars
-from batchgen.replies import Usage
+from batchgen.replies import Answer, Choice, Usage
 from batchgen.requests import Request
 
 OPENAI = "https://api.openai.com/v1"
@@ -28,6 +29,7 @@ def request(
     answer_bound: int | None = 50,
     pictures: int = 0,
     unbounded_by: str | None = None,
+    **body: Any,
 ) -> Request:
     bounds: dict[str, Any] = {
         "input_bound": input_bound,
@@ -35,7 +37,7 @@ def request(
         "pictures": pictures,
         "unbounded_by": unbounded_by,
     }
-    return Request(fingerprint=b"k", endpoint="/x", body={"model": model}, **bounds)
+    return Request(fingerprint=b"k", endpoint="/x", body={"model": model, **body}, **bounds)
 
 
 def usage(inside: int | None = 1000, outside: int | None = 100, **more: int) -> Usage:
@@ -248,4 +250,137 @@ def test_lacking_names_the_field() -> None:
     assert OPENAI in prices.missing_for_bound(request("nope"))
     assert "pricing.gpt-image-2.image" in prices.missing_for_bound(
         request("gpt-image-2", pictures=1)
+    )
+
+
+PERPLEXITY = "https://api.perplexity.ai"
+XAI = "https://api.x.ai/v1"
+DEEPSEEK = "https://api.deepseek.com"
+
+
+def at(year: int, month: int, day: int, hour: int = 12) -> Any:
+    return lambda: datetime(year, month, day, hour, tzinfo=UTC)
+
+
+def test_a_price_per_request_is_in_the_bound() -> None:
+    """P25 A model that costs something per request, besides its tokens, has a bound with it."""
+    prices = Prices({}, PERPLEXITY)
+    cost = prices.cost("sonar", usage(10, 5))
+    assert cost == 12_000_000 + 15_000
+    assert prices.bound(request("sonar", 10, 5)) == cost
+    own = Prices({"sonar": Price(input=1, output=1, request=0.005)}, PERPLEXITY)
+    assert own.bound(request("sonar", 10, 5)) == own.cost("sonar", usage(10, 5)) == 5_015_000
+
+
+def test_a_unit_that_no_bill_counts_leaves_no_bound() -> None:
+    """P25 Citations, searches that nobody counts and prices by the hour: no bound, no cost."""
+    for model in ("sonar-deep-research", "perplexity/sonar", "sonar-pro-search"):
+        prices = Prices({}, PERPLEXITY)
+        assert prices.bound(request(model)) is None
+        assert prices.cost(model, usage()) is None
+        assert f"pricing.{model}" in prices.missing_for_bound(request(model))
+    own = Prices({"perplexity/sonar": Price(input=1, output=1)}, "https://openrouter.ai/api/v1")
+    assert own.bound(request("perplexity/sonar")) is None
+    assert "request" in own.missing_for_bound(request("perplexity/sonar"))
+
+
+def test_every_unit_of_every_provider_is_within_its_bound() -> None:
+    """P25 For every model of every provider: tokens of every sort cost no more than the bound."""
+    for provider in get_snapshot().providers:
+        url = {"openai": OPENAI, "perplexity": PERPLEXITY, "x-ai": XAI, "deepseek": DEEPSEEK}
+        if provider.id not in url:
+            continue
+        prices = Prices({}, url[provider.id])
+        for model in provider.models:
+            for batch in (False, True):
+                bound = prices.bound(request(model.id, 300_000, 1000), batch=batch)
+                for cached in (0, 300_000):
+                    counted = usage(300_000, 1000, cached_tokens=cached)
+                    cost = prices.cost(model.id, counted, batch=batch)
+                    if bound is not None:
+                        assert cost is not None
+                        assert cost <= bound, (provider.id, model.id, batch)
+
+
+def test_prices_are_those_of_the_day() -> None:
+    """A price that is over does not count, nor one that begins later; one that begins before the
+    call is billed does.
+    """
+
+    def bound(now: Any) -> int | None:
+        prices = Prices({}, OPENAI, now=now)
+        return prices.bound(request("gpt-5.6-sol", 0, 10**6, service_tier="default"))
+
+    early, late = bound(at(2026, 8, 1)), bound(at(2026, 9, 1))
+    assert early is not None
+    assert late is not None
+    assert early > late
+    assert bound(at(2026, 8, 20)) == early
+    argon = "https://generativelanguage.googleapis.com/v1beta/openai/"
+    now = Prices({}, argon, now=at(2026, 11, 20)).bound(request("gemini-4-argon", 10**6, 0))
+    soon = Prices({}, argon, now=at(2026, 11, 30)).bound(request("gemini-4-argon", 10**6, 0))
+    assert now is not None
+    assert soon is not None
+    assert soon == 2 * now
+
+
+def test_prices_by_the_hour_of_the_day() -> None:
+    """P25 A cheap hour may end before the call is billed, so the bound is that of the dear one."""
+    for hour in range(24):
+        prices = Prices({}, DEEPSEEK, now=at(2026, 11, 29, hour))
+        cost = prices.cost("deepseek-v4-flash", usage(10**6, 0))
+        bound = prices.bound(request("deepseek-v4-flash", 10**6, 0))
+        assert (cost, bound) == (
+            300_000_000 if 1 <= hour < 4 or 6 <= hour < 10 else 150_000_000,
+            300_000_000,
+        )
+
+
+def test_the_tier_of_the_request() -> None:
+    """The tier that a request names is that of its forecast and its bound, and of its bill where
+    the reply names none.
+    """
+    prices = Prices({}, OPENAI)
+    plain, flex = request("gpt-5", 1000, 100), request("gpt-5", 1000, 100, service_tier="flex")
+    answer = Answer(
+        choices=(Choice(text="a", finish_reason="stop"),),
+        ended=True,
+        finish_reason="stop",
+        usage=usage(),
+    )
+    bill, forecast = prices.answer_cost(flex, answer), prices.forecast(flex, usage())
+    assert bill == forecast == prices.cost("gpt-5", usage(), tier="flex")
+    bound, open_bound = prices.bound(flex), prices.bound(plain)
+    assert bound is not None
+    assert open_bound is not None
+    assert bound < open_bound
+
+
+def test_a_batch_costs_what_the_provider_says() -> None:
+    """P25 A batch is half the price, except where its provider gives another discount."""
+    for url, model, share in ((OPENAI, "gpt-4o", 0.5), (XAI, "grok-4.3", 0.8)):
+        prices = Prices({}, url)
+        online, batch = (prices.cost(model, usage(), batch=each) for each in (False, True))
+        assert online is not None
+        assert batch == online * share
+        bound = prices.bound(request(model, 1000, 100), batch=True)
+        assert bound is not None
+        assert bound >= batch
+
+
+def test_the_bill_of_the_server_comes_first() -> None:
+    """What a server says that a call cost is what it cost, and a batch does not halve it."""
+    prices = Prices({"m": Price(input=1, output=1)}, OPENAI)
+    assert prices.cost("m", usage(cost=5)) == 5
+    assert prices.cost("unknown", usage(None, None, cost=5), batch=True) == 5
+
+
+def test_text_beside_a_drawn_picture_has_the_price_of_text() -> None:
+    """What a model wrote beside a picture is not charged as if it were drawn."""
+    prices = Prices({}, OPENAI)
+    drawn = usage(0, 110, output_text_tokens=10, output_image_tokens=100)
+    assert prices.cost("gpt-image-1.5", drawn, pictures=1) == 100 * 32_000 + 10 * 10_000
+    assert (
+        prices.cost("gpt-image-1.5", usage(0, 110, output_text_tokens=10), pictures=1)
+        == 100 * 32_000 + 10 * 10_000
     )

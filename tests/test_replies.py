@@ -452,7 +452,7 @@ def test_usage() -> None:
         {
             "usage": {
                 "prompt_tokens": 10,
-                "completion_tokens": 0,
+                "completion_tokens": 9,
                 "prompt_tokens_details": {
                     "cached_tokens": 4,
                     "cache_write_tokens": 2,
@@ -464,7 +464,7 @@ def test_usage() -> None:
         }
     ) == Usage(
         input_tokens=10,
-        output_tokens=0,
+        output_tokens=9,
         cached_tokens=4,
         cache_write_tokens=2,
         image_tokens=1,
@@ -503,3 +503,137 @@ def test_sniff() -> None:
             b"",
         )
     ] == [*("png", "jpeg", "webp", "gif"), None, None]
+
+
+@pytest.mark.parametrize(
+    ("usage", "read"),
+    [
+        # Cache hits beside the other counts: DeepSeek, Moonshot.
+        (
+            {"prompt_tokens": 100, "completion_tokens": 1, "prompt_cache_hit_tokens": 90},
+            {"input_tokens": 100, "cached_tokens": 90, "output_tokens": 1},
+        ),
+        (
+            {"prompt_tokens": 100, "completion_tokens": 1, "cached_tokens": 90},
+            {"input_tokens": 100, "cached_tokens": 90, "output_tokens": 1},
+        ),
+        # Anthropic counts the cached part apart from the input.
+        (
+            {
+                "input_tokens": 5,
+                "output_tokens": 1,
+                "cache_read_input_tokens": 90,
+                "cache_creation_input_tokens": 10,
+            },
+            {
+                "input_tokens": 105,
+                "cached_tokens": 90,
+                "cache_write_tokens": 10,
+                "output_tokens": 1,
+            },
+        ),
+        # Hidden reasoning: xAI counts it apart, Gemini only in the total.
+        (
+            {
+                "prompt_tokens": 10_120,
+                "completion_tokens": 1_499,
+                "total_tokens": 14_428,
+                "completion_tokens_details": {"reasoning_tokens": 2_809},
+            },
+            {"input_tokens": 10_120, "output_tokens": 4_308, "reasoning_tokens": 2_809},
+        ),
+        (
+            {"prompt_tokens": 20, "completion_tokens": 198, "total_tokens": 623},
+            {"input_tokens": 20, "output_tokens": 603},
+        ),
+        (
+            {
+                "prompt_tokens": 20,
+                "completion_tokens": 100,
+                "completion_tokens_details": {"reasoning_tokens": 5_000},
+            },
+            {"input_tokens": 20, "output_tokens": 5_100, "reasoning_tokens": 5_000},
+        ),
+        ({"prompt_tokens": 5, "total_tokens": 5}, {"input_tokens": 5}),
+        # Pictures: text has another price than what was drawn.
+        (
+            {
+                "input_tokens": 5,
+                "output_tokens": 110,
+                "output_tokens_details": {"text_tokens": 10, "image_tokens": 100},
+            },
+            {
+                "input_tokens": 5,
+                "output_tokens": 110,
+                "output_text_tokens": 10,
+                "output_image_tokens": 100,
+            },
+        ),
+        # The server's own bill: OpenRouter, xAI, Perplexity, DeepInfra.
+        ({"cost": 0.00001}, {"cost": 10_000}),
+        ({"cost": 0}, {"cost": 0}),
+        ({"cost_in_usd_ticks": 2_709_000, "cost": 9}, {"cost": 270_900}),
+        ({"cost": {"request_cost": 0.005, "total_cost": 0.0051}}, {"cost": 5_100_000}),
+        ({"estimated_cost": 0.5}, {"cost": 500_000_000}),
+        (
+            {
+                "cost": 0.01,
+                "is_byok": True,
+                "cost_details": {"upstream_inference_cost": 0.2},
+            },
+            {"cost": 210_000_000},
+        ),
+        ({"cost": 0, "is_byok": True}, {}),
+        ({"cost": -1, "prompt_tokens": 1}, {"input_tokens": 1}),
+        ({"cost": True, "prompt_tokens": 1}, {"input_tokens": 1}),
+        ({"cost": "1", "prompt_tokens": 1}, {"input_tokens": 1}),
+        ({"cost": 1e300, "prompt_tokens": 1}, {"input_tokens": 1}),
+    ],
+)
+def test_usage_of_other_providers(usage: dict[str, Any], read: dict[str, int]) -> None:
+    """Cached, hidden and billed parts are found wherever a provider puts them."""
+    assert read_usage({"usage": usage}) == Usage(**read)
+
+
+COUNTS = st.none() | st.integers(-1, 2_000) | st.sampled_from([True, 1.5, "7", MAX_TOKENS + 1])
+NAMES = (
+    "prompt_tokens",
+    "completion_tokens",
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "cached_tokens",
+    "prompt_cache_hit_tokens",
+    "cache_creation_input_tokens",
+    "reasoning_tokens",
+    "cost",
+    "cost_in_usd_ticks",
+)
+DETAILS = st.none() | st.dictionaries(
+    st.sampled_from(
+        ["cached_tokens", "cache_write_tokens", "reasoning_tokens", "image_tokens", "text_tokens"]
+    ),
+    COUNTS,
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(NAMES), COUNTS),
+    DETAILS,
+    DETAILS,
+)
+@settings(deadline=None)
+def test_made_up_usage_never_contradicts_itself(
+    counts: dict[str, Any], inside: Any, outside: Any
+) -> None:
+    """P25 Parts are within their whole, nothing of the total is lost, and no count is negative."""
+    details = {"prompt_tokens_details": inside, "completion_tokens_details": outside}
+    usage = read_usage({"usage": {**counts, **details}})
+    if usage.input_tokens is not None:
+        assert (usage.cached_tokens or 0) + (usage.cache_write_tokens or 0) <= usage.input_tokens
+    if usage.output_tokens is not None and "total_tokens" not in counts:
+        assert (usage.reasoning_tokens or 0) <= usage.output_tokens
+    total = counts.get("total_tokens")
+    if type(total) is int and 0 <= total <= MAX_TOKENS and usage.input_tokens is not None:
+        assert usage.input_tokens + (usage.output_tokens or 0) >= total
+    assert usage.cost is None or usage.cost >= 0

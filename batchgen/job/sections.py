@@ -194,6 +194,10 @@ class Price(Section):
         description="USD per million output tokens; without it, only kinds that have no output "
         "tokens have a price",
     )
+    request: Rate | None = Field(
+        default=None,
+        description="USD per request, beside its tokens; goes with input and output",
+    )
     image: Rate | None = Field(
         default=None,
         description="The highest price of one picture in USD; max_cost reserves it for image kinds",

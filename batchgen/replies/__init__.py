@@ -1,7 +1,8 @@
 """A reply's JSON -> Answer, for each kind of request.
 
 - `parsing` bytes -> JSON, with only such numbers as JSON has
-- `answer`  `Answer` and its parts, token counts, and what all readers share
+- `usage`   token counts, and the server's own bill
+- `answer`  `Answer` and its parts, and what all readers share
 - `texts`   the readers of chat, completion and text
 - `data`    the readers of image, embedding and moderation
 
@@ -11,15 +12,11 @@ choices with status 200. Anything that is not a real answer raises `UnreadableRe
 
 from batchgen.replies.answer import (
     INCOMPLETE_REASONS,
-    MAX_TOKENS,
     Answer,
     Choice,
-    Json,
     UnreadableReplyError,
-    Usage,
     count_inputs,
     outline,
-    read_usage,
 )
 from batchgen.replies.data import (
     decode_embeddings,
@@ -36,6 +33,7 @@ from batchgen.replies.texts import (
     read_completion,
     read_text,
 )
+from batchgen.replies.usage import MAX_TOKENS, Json, Usage, read_usage
 
 __all__ = [
     "INCOMPLETE_REASONS",

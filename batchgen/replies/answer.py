@@ -1,16 +1,11 @@
-"""What a reply means: `Answer`, its choices and its token counts; and what all readers share."""
+"""What a reply means: `Answer`, its choices; and what all readers share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-Json = Mapping[str, Any]
-
-
-# A larger count of tokens is not believed, so that sums of costs stay within SQLite's integers.
-MAX_TOKENS = 1_000_000_000
+from batchgen.replies.usage import Json, Usage, read_usage
 
 
 class UnreadableReplyError(Exception):
@@ -19,24 +14,6 @@ class UnreadableReplyError(Exception):
     def __init__(self, message: str, *, final: bool = False) -> None:
         super().__init__(message)
         self.final = final
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """Token counts from the server. A count that it did not send is None, never 0.
-
-    `input_tokens` includes `cached_tokens`, `cache_write_tokens`, `image_tokens` and
-    `audio_tokens`; `output_tokens` includes `reasoning_tokens` and `output_audio_tokens`.
-    """
-
-    input_tokens: int | None = None
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
-    image_tokens: int | None = None
-    audio_tokens: int | None = None
-    output_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    output_audio_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,41 +49,6 @@ class Answer:
     service_tier: str | None = None
     usage: Usage = field(default_factory=Usage)
     pictures: tuple[str, ...] = ()
-
-
-_UNCOUNTED = Usage()
-
-
-def read_usage(response: Json) -> Usage:
-    """The reply's token counts, in either spelling: prompt and completion, or input and output."""
-    usage = mapping(response.get("usage"))
-    if not usage:
-        return _UNCOUNTED
-    inside = mapping(usage.get("prompt_tokens_details") or usage.get("input_tokens_details"))
-    outside = mapping(usage.get("completion_tokens_details") or usage.get("output_tokens_details"))
-    return Usage(
-        input_tokens=_count(usage, "prompt_tokens", "input_tokens"),
-        cached_tokens=_count(inside, "cached_tokens"),
-        cache_write_tokens=_count(inside, "cache_write_tokens"),
-        image_tokens=_count(inside, "image_tokens"),
-        audio_tokens=_count(inside, "audio_tokens"),
-        output_tokens=_count(usage, "completion_tokens", "output_tokens"),
-        reasoning_tokens=_count(outside, "reasoning_tokens"),
-        output_audio_tokens=_count(outside, "audio_tokens"),
-    )
-
-
-def mapping(value: object) -> Json:
-    return value if isinstance(value, dict) else {}
-
-
-def _count(source: Json, *names: str) -> int | None:
-    for name in names:
-        value = source.get(name)
-        # True is an int too, but not a count.
-        if type(value) is int and 0 <= value <= MAX_TOKENS:
-            return value
-    return None
 
 
 def count_inputs(value: object) -> int:

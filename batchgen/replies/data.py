@@ -13,14 +13,13 @@ from typing import Any
 from batchgen.replies.answer import (
     Answer,
     Choice,
-    Json,
     UnreadableReplyError,
     answer_of,
     count_inputs,
     has_fewer_answers,
     items_of,
-    mapping,
 )
+from batchgen.replies.usage import Json, mapping
 
 # The first bytes of the picture formats that image endpoints use; for WebP also bytes at an offset.
 _MAGIC: tuple[tuple[bytes, int, bytes, str], ...] = (

@@ -9,13 +9,12 @@ from batchgen.replies.answer import (
     INCOMPLETE_REASONS,
     Answer,
     Choice,
-    Json,
     UnreadableReplyError,
     answer_of,
     has_fewer_answers,
     items_of,
-    mapping,
 )
+from batchgen.replies.usage import Json, mapping
 
 
 def first_message(response: Json) -> Json:

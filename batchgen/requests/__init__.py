@@ -14,7 +14,7 @@ not change the answer (limits, retries, time-outs, output) and defaults that bat
 are left out of it.
 """
 
-from batchgen.requests.bounds import MAX_PICTURE_TOKENS, TYPICAL_PICTURE_TOKENS
+from batchgen.requests.bounds import MAX_PICTURE_TOKENS, TYPICAL_PICTURE_TOKENS, searches
 from batchgen.requests.checks import unknown_column
 from batchgen.requests.faults import RequestError
 from batchgen.requests.render import Renderer
@@ -42,6 +42,7 @@ __all__ = [
     "canonical",
     "combinations",
     "read_upload",
+    "searches",
     "unchanged",
     "unknown_column",
     "with_history",

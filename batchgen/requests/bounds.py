@@ -29,7 +29,32 @@ _DATA_URL = re.compile(r'"(?:image_)?url":"data:image/[a-z]+;base64,[A-Za-z0-9+/
 # What makes the server read more than the body: fields of the body, and parts of messages at any
 # depth.
 _STORED = ("previous_response_id", "conversation", "web_search_options")
+# The same of other providers, unless they are switched off: searches, documents, and other models
+# that the server may choose.
+_SWITCHED = (
+    "plugins",  # OpenRouter
+    "models",
+    "preset",
+    "search_parameters",  # xAI
+    "enable_search",  # Alibaba
+    "search_options",
+    "data_sources",  # Azure
+    "dataSources",
+    "connectors",  # Cohere
+    "web_search",
+    "search_settings",  # Groq
+    "compound_custom",
+    "cached_content",  # Gemini
+    "extra_body",
+    "mcp_servers",  # Anthropic
+    "container",
+    "context_management",
+)
 _STORED_PART = re.compile(r'"type":"(input_file|file|input_audio|item_reference)"|"(file_id)":"')
+# Models that search the web by themselves, by their names.
+_SEARCHING = re.compile(r":online\b|-online$|(?<![a-z])search|deep-research|(?:^|/)compound")
+# The same, priced by the request; what they find is no input.
+_PRICED_SEARCHING = re.compile(r"(?:^|/)(?:[\w.-]*-)?sonar")
 # Types of tools that run at the caller; all others run at the server, which feeds their results
 # back to the model.
 _CALLER_TOOLS = frozenset({"function", "custom"})
@@ -62,7 +87,8 @@ def answer_bound(kind: Kind, body: Mapping[str, Any]) -> int | None:
 def unbounded_by(body: Mapping[str, Any], text: str) -> str | None:
     """The first field that adds input which nobody can count beforehand; None if there is none.
 
-    Such fields are stored turns and prompts, files, sound, and tools that run at the server.
+    Such fields are stored turns and prompts, files, sound, searches, models that search by
+    themselves, and tools that run at the server.
     """
     tools = body.get("tools")
     if isinstance(tools, list) and any(
@@ -71,9 +97,24 @@ def unbounded_by(body: Mapping[str, Any], text: str) -> str | None:
         return "tools"
     if isinstance(body.get("prompt"), Mapping):
         return "prompt"
+    model = body.get("model")
+    if isinstance(model, str) and (_SEARCHING.search(model.lower()) or model.startswith("@")):
+        return f"model: {model}"
     field = next((name for name in _STORED if body.get(name) is not None), None)
+    field = field or next((name for name in _SWITCHED if _is_on(body.get(name))), None)
     part = _STORED_PART.search(text)
     return field or (part and (part[1] or part[2])) or None
+
+
+def searches(model: str) -> bool:
+    """Whether a model searches the web by itself, which costs more than its tokens."""
+    name = model.lower()
+    return bool(_SEARCHING.search(name) or _PRICED_SEARCHING.search(name))
+
+
+def _is_on(value: Any) -> bool:
+    """Whether the value of a field asks for something: not empty, false, or a mode that is off."""
+    return bool(value) and not (isinstance(value, Mapping) and value.get("mode") == "off")
 
 
 def is_count(value: Any) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from batchgen.job import Job
 from batchgen.journal import Journal, RowCounts, spent, unpriced_attempts
 from batchgen.journal.batches import committed, set_aside
-from batchgen.pricing import NANO, Prices, batch_cost
+from batchgen.pricing import NANO, Prices
 from batchgen.replies import Usage
 from batchgen.session.options import Options
 
@@ -54,9 +54,10 @@ def _spent(journal: Journal, prices: Prices) -> int:
     total = set_aside(journal)
     for call in unpriced_attempts(journal):
         usage = Usage(input_tokens=call["input_tokens"], output_tokens=call["output_tokens"])
-        cost = prices.cost(call["model"] or "", usage, tier=call["service_tier"])
-        cost = (call["cost_bound"] or 0) if cost is None else cost
-        total += cost if call["batch"] is None else batch_cost(cost)
+        batch = call["batch"] is not None
+        cost = prices.cost(call["model"] or "", usage, tier=call["service_tier"], batch=batch)
+        # The bound of a row is that of a call outside a batch, which costs more.
+        total += (call["cost_bound"] or 0) if cost is None else cost
     return total + spent(journal)
 
 

@@ -45,5 +45,5 @@ def forecast(request: Request, prices: Prices) -> Forecast:
         cost = bound
     else:
         usage = Usage(input_tokens=tokens_in, output_tokens=tokens_out)
-        cost = prices.cost(str(request.body.get("model", "")), usage)
+        cost = prices.forecast(request, usage)
     return Forecast(tokens=tokens_in + tokens_out, cost=cost, cost_bound=bound)

@@ -25,7 +25,7 @@ from batchgen.dispatch.batches.registry import BatchRegistry
 from batchgen.dispatch.batches.result_file import GROUP, LineResult, error_reply, read_results
 from batchgen.job import Job
 from batchgen.kinds import KIND_BY_ENDPOINT
-from batchgen.pricing import Prices, batch_cost
+from batchgen.pricing import Prices
 
 # How often the result files are fetched while they hold fewer answers than they should, and the
 # seconds between.
@@ -181,7 +181,7 @@ class Collector:
         )
         if isinstance(received, Failure):
             return self._failed(batch, member, received)
-        cost = batch_cost(self._prices.answer_cost(member.request, received.answer))
+        cost = self._prices.answer_cost(member.request, received.answer, batch=True)
         if cost is None and self._capped:
             cost = member.cost
         return _ended(batch, member, received, reply, cost)

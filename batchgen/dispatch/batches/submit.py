@@ -24,7 +24,7 @@ from batchgen.dispatch.failure_limit import FailureLimit
 from batchgen.dispatch.limits.budgets import CostBudget
 from batchgen.errors import AccountError, LimitError, OutputError
 from batchgen.job import Job
-from batchgen.pricing import Prices, batch_cost
+from batchgen.pricing import Prices
 from batchgen.requests import Request, RequestError
 
 # Members that are recorded together.
@@ -128,7 +128,7 @@ class Submitter:
             await self._send(file)
             file = await self._begin(request.endpoint, model)
             line = file.line(request, body)
-        cost = batch_cost(self._prices.bound(request))
+        cost = self._prices.bound(request, batch=True)
         if not await self._reserve(cost):
             self._defer(request)
             return False

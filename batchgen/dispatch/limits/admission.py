@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from batchgen.dispatch import Failure, Learned
 from batchgen.dispatch.api.headers import RateLimits, rate_limits
 from batchgen.dispatch.limits.adaptive.limiter import AdaptiveLimiter
-from batchgen.dispatch.limits.budgets import CostBudget
+from batchgen.dispatch.limits.budgets import CostBudget, ObservedCosts
 from batchgen.dispatch.limits.gcra import SPAN, WINDOW
 from batchgen.dispatch.limits.tokens import TokenEstimate
 from batchgen.dispatch.limits.window import Clock, Limiter, LocalLimit
@@ -41,12 +41,14 @@ class Permit:
     """What one call was admitted with.
 
     money: nano-dollars that are reserved for it.
+    surcharge: the part of `money` beyond the bound of the call.
     amounts: units of each limit that count as sent.
     counted_until: until when the call may leave so that they count rightly, for each limit.
     is_probe: whether the call probes an outage.
     """
 
     money: int
+    surcharge: int
     amounts: Mapping[str, float]
     counted_until: Mapping[str, float]
     is_probe: bool
@@ -90,6 +92,7 @@ class Admission:
         # Answers so far, and the tokens that they used.
         self._answers = self._used = 0
         self._tokens = TokenEstimate()
+        self._costs = ObservedCosts()
         # Tokens charged beyond the estimates, less those estimated in excess.
         self._excess = 0.0
         limits = {
@@ -107,7 +110,11 @@ class Admission:
         will never be enough or the cost of the call has no bound.
         """
         amounts = self._amounts(request)
+        if self.capped:
+            self._waiting_for = "the first answer, which shows what a call costs"
+            await self._costs.first(request)
         money = self._money(request)
+        surcharge = self._costs.surcharge if self.capped else 0
         reserved = []
         try:
             for budget in self._budgets:
@@ -122,11 +129,18 @@ class Admission:
                     self._limiters[name].give_back(amount)
                 await self._take(amounts)
         except BaseException:
+            self._costs.seen()
             for budget in reserved:
                 budget.settle(money, 0)
             raise
         counted = {name: self._limiters[name].sent(amount) for name, amount in amounts.items()}
-        return Permit(money=money, amounts=amounts, counted_until=counted, is_probe=is_probe)
+        return Permit(
+            money=money,
+            surcharge=surcharge,
+            amounts=amounts,
+            counted_until=counted,
+            is_probe=is_probe,
+        )
 
     async def _take(self, amounts: Mapping[str, float]) -> None:
         """Take units of every limit, again where another limit made them wait for too long."""
@@ -151,7 +165,7 @@ class Admission:
                 f"a cap on cost needs {self._prices.missing_for_bound(request)};"
                 " fix it and run again"
             )
-        return bound
+        return bound + self._costs.surcharge
 
     def record_sent(self, permit: Permit) -> None:
         """Note that a call is sent now.
@@ -186,6 +200,9 @@ class Admission:
 
     def settle(self, permit: Permit, cost: int | None) -> None:
         """Note that a call ended and cost so many nano-dollars (None: nobody knows)."""
+        if cost is not None:
+            self._costs.learn(permit.money - permit.surcharge, cost)
+        self._costs.seen()
         for budget in self._budgets:
             budget.settle(permit.money, cost)
 

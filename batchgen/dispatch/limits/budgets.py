@@ -6,6 +6,7 @@ import asyncio
 
 from batchgen.dispatch.limits.window import Clock
 from batchgen.errors import LimitError
+from batchgen.requests import Request
 
 # Retries that each first attempt and each second pay for, those that a run begins with, and the
 # most that are saved up.
@@ -47,6 +48,40 @@ class CostBudget:
         self._reserved -= reserved
         self._left -= reserved if cost is None else cost
         self._settled.set()
+
+
+class ObservedCosts:
+    """What calls cost beyond their bounds.
+
+    Some servers charge for more than a request asks for, such as reasoning beyond the cap on the
+    answer. So the first call of a run with a cap on money goes alone, and what one call cost beyond
+    its bound is set aside for each of the later ones.
+
+    Attributes:
+        surcharge: the most that a call cost beyond its bound, in nano-dollars.
+    """
+
+    def __init__(self) -> None:
+        self.surcharge = 0
+        self._models: set[str] = set()
+        self._seen = asyncio.Event()
+        self._seen.set()
+
+    async def first(self, request: Request) -> None:
+        """Wait for the first call to each model before this one to end."""
+        await self._seen.wait()
+        model = str(request.body.get("model"))
+        if model not in self._models:
+            self._models.add(model)
+            self._seen.clear()
+
+    def learn(self, bound: int, cost: int) -> None:
+        """Note that a call that was to cost at most `bound` nano-dollars cost `cost`."""
+        self.surcharge = max(self.surcharge, cost - bound)
+
+    def seen(self) -> None:
+        """Note that a call has ended, or was not sent."""
+        self._seen.set()
 
 
 class RetryBudget:

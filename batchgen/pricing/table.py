@@ -1,0 +1,153 @@
+"""The prices of genai-prices: what a model charges at most, and what an answer cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from batchgen.pricing.money import NANO, batch_cost
+from batchgen.pricing.rates import Rates, highest
+from batchgen.replies import Usage
+
+# A call that is priced now is billed within this time, so a price that begins within it counts.
+_AHEAD = timedelta(days=2)
+_BATCH = {"processing": "batch"}
+# A server calls the fast tier priority in its reply.
+_SAME_TIER = {"fast": ("fast", "priority")}
+
+
+def rates_of(
+    model: str, base_url: str, *, tier: str | None, batch: bool, at: datetime
+) -> Rates | None:
+    """The highest prices that a call may be billed by; None if there are none.
+
+    model: as the request names it.
+    base_url: identifies the provider.
+    tier: the service tier that the request names; None leaves the choice to the server.
+    batch: whether the call is made in a batch.
+    at: when it is made.
+    """
+    known = _known(model, base_url)
+    if known is None:
+        return None
+    sets = [_units(prices) for prices in _in_force(known, at)]
+    if not batch:
+        return highest([*sets, *_variants(known, tier)])
+    discounts = _batch_units(known)
+    if discounts:
+        return highest([{**units, **each} for units in sets for each in discounts])
+    rates = highest(sets)
+    if rates is None or rates.output is None:
+        return None
+    return Rates(request=rates.request / 2, input=rates.input / 2, output=rates.output / 2)
+
+
+def cost_of(
+    model: str,
+    base_url: str,
+    usage: Usage,
+    *,
+    context: Mapping[str, str],
+    drawn: bool,
+    at: datetime,
+) -> int | None:
+    """What one answer cost, in nano-dollars; None if it is unknown.
+
+    model: as the request or the reply names it.
+    base_url: identifies the provider.
+    usage: the reply's token counts, of which input and output are known.
+    context: what else decides the price, such as the tier.
+    drawn: whether the answer is pictures.
+    at: when the call was made.
+    """
+    from genai_prices import Usage as Counted
+    from genai_prices import calc_price
+
+    counted = Counted(
+        input_tokens=usage.input_tokens,
+        cache_read_tokens=usage.cached_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        input_image_tokens=usage.image_tokens,
+        input_audio_tokens=usage.audio_tokens,
+        output_tokens=usage.output_tokens or 0,
+        output_image_tokens=_drawn_tokens(usage) if drawn else usage.output_image_tokens or 0,
+        output_audio_tokens=usage.output_audio_tokens,
+    )
+    try:
+        price = calc_price(
+            counted,
+            model,
+            provider_api_url=base_url,
+            price_context=dict(context) or None,
+            genai_request_timestamp=at,
+        )
+    except (LookupError, ValueError):
+        return None
+    return math.ceil(price.total_price * NANO)
+
+
+def batch_cost_of(
+    model: str, base_url: str, usage: Usage, *, drawn: bool, at: datetime
+) -> int | None:
+    """What an answer in a batch cost: by the provider's own price of batches, else half."""
+    known = _known(model, base_url)
+    own = known is not None and bool(_batch_units(known))
+    cost = cost_of(model, base_url, usage, context=_BATCH if own else {}, drawn=drawn, at=at)
+    return cost if own else batch_cost(cost)
+
+
+def _drawn_tokens(usage: Usage) -> int:
+    """The tokens of drawn pictures; what the model wrote beside them has the price of text."""
+    if usage.output_image_tokens is not None:
+        return usage.output_image_tokens
+    return max(0, (usage.output_tokens or 0) - (usage.output_text_tokens or 0))
+
+
+def _known(model: str, base_url: str) -> Any:
+    from genai_prices.data_snapshot import get_snapshot
+
+    try:
+        return get_snapshot().find_provider_model(model.lower(), None, None, base_url)[1]
+    except LookupError:
+        return None
+
+
+def _units(prices: Any) -> dict[str, Any]:
+    return {
+        unit: price
+        for unit, price in prices.__dict__.items()
+        if price is not None and not unit.startswith("_")
+    }
+
+
+def _in_force(known: Any, at: datetime) -> Iterator[Any]:
+    """The prices that apply at a time, or soon after; later ones in the list come first."""
+    if not isinstance(known.prices, list):
+        yield known.prices
+        return
+    for each in reversed(known.prices):
+        starts = getattr(each.constraint, "start_date", None)
+        if each.constraint is None or (starts is not None and starts <= at.date()):
+            yield each.prices
+            return
+        # Prices by the hour of the day may all apply before the call is billed.
+        if starts is None or starts <= (at + _AHEAD).date():
+            yield each.prices
+    yield known.prices[0].prices
+
+
+def _variants(known: Any, tier: str | None) -> Iterator[dict[str, Any]]:
+    """The prices of other tiers, routes and speeds that a call outside a batch may get."""
+    for variant in known.price_variants or ():
+        of_tier = variant.when.get("service_tier")
+        is_asked = tier is None or of_tier is None or of_tier in _SAME_TIER.get(tier, (tier,))
+        if "processing" not in variant.when and is_asked:
+            yield _units(variant.prices)
+
+
+def _batch_units(known: Any) -> list[dict[str, Any]]:
+    return [
+        _units(variant.prices) for variant in known.price_variants or () if variant.when == _BATCH
+    ]
