@@ -91,7 +91,10 @@ def cost_of(
 def batch_cost_of(
     model: str, base_url: str, usage: Usage, *, drawn: bool, at: datetime
 ) -> int | None:
-    """What an answer in a batch cost: by the provider's own price of batches, else half."""
+    """What an answer in a batch cost: by the provider's own price of batches, else half.
+
+    model, base_url, usage, drawn, at: those of `cost_of`.
+    """
     known = _known(model, base_url)
     own = known is not None and bool(_batch_units(known))
     cost = cost_of(model, base_url, usage, context=_BATCH if own else {}, drawn=drawn, at=at)
