@@ -129,7 +129,7 @@ class Thread(Protocol):
 
 
 class ReplyReader(Protocol):
-    """Reads replies."""
+    """Reads a reply: its answer, and its pictures, which become files."""
 
     async def receive(self, request: Request, body: Mapping[str, Any], reply: bytes) -> Received:
         """Read a reply (`body` is its parsed JSON) and store its pictures.
@@ -142,22 +142,22 @@ class Recorder(ReplyReader, Protocol):
     """Records what happened; a method returns when the record is durable."""
 
     async def reserve(self, request: Request, number: int, at: float, cost: int) -> None:
-        """Attempt `number` is about to be sent and may cost up to `cost` nano-dollars."""
+        """Record that attempt `number` may cost up to `cost` nano-dollars, before it is sent."""
 
     async def attempt(self, request: Request, attempt: Attempt) -> None:
-        """An attempt failed, and another one follows in this run or a later one."""
+        """Record a failed attempt, after which this run or a later one makes another."""
 
     def abandoned(self, request: Request, attempt: Attempt) -> None:
-        """A call in flight was cancelled. Returns at once; durable when the run has ended."""
+        """Record a call that was cancelled in flight. Returns at once; durable at the run's end."""
 
     async def outcome(self, outcome: Outcome, attempt: Attempt) -> None:
-        """The last attempt of a request in this run: the commit point."""
+        """Record how a request ended, with its last attempt: the commit point."""
 
     async def withdraw(self, request: Request) -> None:
-        """A failure recorded in this run was not the row's: the row is pending again."""
+        """Take back a failure recorded in this run that was not the row's: it is pending again."""
 
     async def unsent(self, outcome: Outcome) -> None:
-        """A request ended without another call."""
+        """Record a request that ended without another call."""
 
 
 class Backend(Protocol):
@@ -172,10 +172,10 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learned:
-    """Limits of the server that a run found out, per minute; None where it did not.
+    """What a run learned about the server's limits, per minute; None for what it did not learn.
 
-    requests: that got through while the server throttled.
-    named_requests, named_tokens: what its headers name.
+    requests: how many got through while the server throttled.
+    named_requests, named_tokens: the limits that its headers name.
     """
 
     requests: float | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from batchgen.dispatch import Failure
 from batchgen.errors import AccountError, BatchgenError, LimitError
 
-# When so many first answers are the same refusal, the job is wrong and not its rows.
+# How many first answers must be the same refusal to show that the job is wrong, not its rows.
 SAME_REFUSALS = 20
 
 
@@ -24,12 +24,12 @@ class FailureLimit:
 
     @property
     def is_undecided(self) -> bool:
-        """Whether the first answers may still turn out to be all the same refusal."""
+        """Whether all first answers may still turn out to be the same refusal."""
         return self._answers < SAME_REFUSALS
 
     def record_answer(self, *, complete: bool) -> BatchgenError | None:
         """Count a row that was answered. Returns what stops the run."""
-        # One answer is enough: from now on the refusals are not all the same.
+        # One answer shows that not every first answer is a refusal.
         self._answers = SAME_REFUSALS
         return self._count(0 if complete else 1)
 
@@ -54,7 +54,7 @@ class FailureLimit:
         return self.exceeded()
 
     def _all_refused(self, failure: Failure) -> BatchgenError | None:
-        # A page that is no answer at all, such as a proxy's login, is a refusal too.
+        # A page in place of an answer, such as a proxy's login, is a refusal too.
         is_refusal = failure.meaning == "row" or failure.reason == "invalid_response"
         if self._answers != SAME_REFUSALS or len(self._refusals) != 1 or not is_refusal:
             return None

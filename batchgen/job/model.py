@@ -154,7 +154,7 @@ class Job(Section):
 
     @property
     def env_note(self) -> str:
-        """In brackets, why a `.env` could not be read; else empty."""
+        """Why a `.env` could not be read, in brackets; else empty."""
         return self._origin.env_note
 
     @property

@@ -1,8 +1,11 @@
 """What dispatch needs of the journal and the picture folder.
 
-The source makes requests of rows, the reader makes answers and pictures of replies, and the
-recorders make outcomes durable. For each request it happens in that order: pictures are whole
-before the outcome that names them is committed.
+- `source`    rows -> the threads of requests to send
+- `reader`    a reply -> an answer, with its pictures stored as files
+- `recorder`  attempts and outcomes -> the journal
+- `batches`   batches and their members -> the journal, and back
+
+A picture's file is whole before the outcome that names it is committed.
 """
 
 from batchgen.recorder.batches import JournalBatchRecorder

@@ -52,7 +52,7 @@ class JournalBatchRecorder:
         await self._writer.commit(batches.record_members(batch, members))
 
     def take(self, request: Request) -> bytes:
-        """Take a request out of this run, batched or deferred; returns the digest of its cells."""
+        """Take a request that is batched or deferred out of this run; returns its cells' digest."""
         return self._recorder.take_columns_digest(request)
 
     async def update(self, batch: Batch) -> None:
@@ -72,7 +72,7 @@ class JournalBatchRecorder:
     async def receive(self, request: Request, body: Mapping[str, Any], reply: bytes) -> Received:
         """Read a reply and store its pictures.
 
-        Raises UnreadableReplyError if it is no answer, OutputError if the disk is full.
+        Raises UnreadableReplyError if it is not an answer, OutputError if the disk is full.
         """
         return await self._recorder.receive(request, body, reply)
 

@@ -34,7 +34,7 @@ class FolderReplyReader:
         """
         kind = KIND_BY_ENDPOINT[request.endpoint]
         read = partial(kind.read, body, request.body)
-        # Reading megabytes takes seconds, in which the event loop would serve nobody else.
+        # Reading megabytes takes seconds; on the event loop all other requests would wait.
         answer = await asyncio.to_thread(read) if len(reply) > LARGE_REPLY else read()
         if kind.makes_images and len(answer.pictures) != len(answer.choices):
             # Otherwise a reply could claim any file of the folder as its picture.

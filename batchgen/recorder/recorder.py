@@ -1,4 +1,4 @@
-"""Where a backend leaves what happened: attempts and outcomes, made durable in the journal."""
+"""Records attempts and outcomes in the journal: a backend's dispatch.Recorder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from batchgen.requests import Request
 
 
 class JournalRecorder:
-    """A dispatch.Recorder for one run of one job; each method returns when all is durable."""
+    """A dispatch.Recorder for one run of one job; an async method returns when all is durable."""
 
     def __init__(
         self, source: RequestSource, reader: FolderReplyReader, writer: Writer, run: int
@@ -38,58 +38,58 @@ class JournalRecorder:
         return await self._reader.receive(request, body, reply)
 
     async def reserve(self, request: Request, number: int, at: float, cost: int) -> None:
-        """A call is about to be sent under a cap on money.
+        """Record a call that is about to be sent under a cap on money.
 
         Args:
             request: what is sent.
             number: of the attempt, within the run.
             at: seconds since 1970.
-            cost: its highest, in nano-dollars.
+            cost: the most it may cost, in nano-dollars.
         """
-        which = (request.outcome_id, request.fingerprint)
-        self._reserved.add(which)
+        identity = (request.outcome_id, request.fingerprint)
+        self._reserved.add(identity)
         await self._writer.commit(
-            reserve_cost(*which, run=self._run, number=number, at=at, cost=cost)
+            reserve_cost(*identity, run=self._run, number=number, at=at, cost=cost)
         )
 
     async def attempt(self, request: Request, attempt: Attempt) -> None:
-        """A call failed, and its request has not ended."""
+        """Record a call that failed and did not end its request."""
         await self._writer.commit(self._attempt(request, attempt))
 
     def abandoned(self, request: Request, attempt: Attempt) -> None:
-        """A call was given up in flight.
+        """Record a call that was cancelled in flight.
 
         Returns at once; the writer commits it before it closes.
         """
         self._writer.put(self._attempt(request, attempt))
 
     async def outcome(self, outcome: Outcome, attempt: Attempt) -> None:
-        """A request has ended with this call: the commit point."""
-        audit = self._attempt(outcome.request, attempt)
-        await self._writer.commit(together(audit, self._outcome(outcome)))
+        """Record how a request ended, with its last call: the commit point."""
+        call = self._attempt(outcome.request, attempt)
+        await self._writer.commit(together(call, self._outcome(outcome)))
 
     async def withdraw(self, request: Request) -> None:
-        """A failure recorded in this run says nothing about its row, which is pending again."""
+        """Take back a failure recorded in this run that was not the row's: it is pending again."""
         await self._writer.commit(
             withdraw_failure(request.outcome_id, request.fingerprint, run=self._run)
         )
 
     async def unsent(self, outcome: Outcome) -> None:
-        """A request has ended without another call."""
+        """Record a request that ended without another call."""
         await self._writer.commit(self._outcome(outcome))
 
     def take_columns_digest(self, request: Request) -> bytes:
-        """The digest of the cells that a request was made of.
+        """Return the digest of the cells that a request was made of, and forget it.
 
-        It is given once: the request ends.
+        Call it once, when the request ends or leaves the run.
         """
         return self._source.take_columns_digest(request)
 
     def _attempt(self, request: Request, attempt: Attempt) -> Change:
-        which = (request.outcome_id, request.fingerprint)
-        reserved = which in self._reserved
-        self._reserved.discard(which)
-        return record_attempt(*which, attempt, run=self._run, reserved=reserved)
+        identity = (request.outcome_id, request.fingerprint)
+        reserved = identity in self._reserved
+        self._reserved.discard(identity)
+        return record_attempt(*identity, attempt, run=self._run, reserved=reserved)
 
     def _outcome(self, outcome: Outcome) -> Change:
         digest = self._source.take_columns_digest(outcome.request)

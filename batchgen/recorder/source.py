@@ -48,7 +48,7 @@ class RequestSource:
             journal: holds its rows.
             writer: records rows that cannot be made into requests any more.
             run: the number of the run.
-            scope: only rows of the prompts' first so many are sent (None: all).
+            scope: only rows of the first `scope` prompts are sent (None: all).
         """
         self._job, self._renderer, self._journal, self._writer = job, renderer, journal, writer
         self._run, self._scope = run, scope
@@ -70,17 +70,17 @@ class RequestSource:
                 following.cancel()
 
     def take_columns_digest(self, request: Request) -> bytes:
-        """The digest of the cells that a request was made of.
+        """Return the digest of the cells that a request was made of, and forget it.
 
-        It is given once: the request ends.
+        Call it once, when the request ends or leaves the run.
         """
         return self._columns_digests.pop((request.outcome_id, request.fingerprint))
 
     def _page(self, after: int) -> list[_Head]:
         """The next page of threads, after the row with the seq `after`."""
         rows = thread_heads(self._journal, after, self._scope)
-        # Making many requests in one thread is cheaper than one thread each. Those with files may
-        # hold pictures, and are made when they are sent.
+        # One call in a thread makes many requests, which is cheaper than a call for each. Requests
+        # with files may hold pictures, so they are made when they are sent.
         return [
             _Head(row, None if row.turn or self._renderer.reads_files else self._made(row))
             for row in rows
@@ -110,18 +110,21 @@ class RequestSource:
     async def request(
         self, row: Row, history: Messages = (), previous: bytes = b""
     ) -> Request | None:
-        """The request of a row; None, which is recorded, when it cannot be made any more.
+        """The request of a row. If it can no longer be made, record that and return None.
 
         `history` holds the messages of the conversation so far, `previous` the fingerprint of the
         turn before.
         """
         make = partial(self._made, row, previous)
         made = await asyncio.to_thread(make) if self._renderer.reads_files else make()
-        request = await self.checked(row, made)
+        request = await self.register(row, made)
         return with_history(request, history) if request and history else request
 
-    async def checked(self, row: Row, made: Request | RequestError) -> Request | None:
-        """A row's request on its way out; None, which is recorded, for one that was not made."""
+    async def register(self, row: Row, made: Request | RequestError) -> Request | None:
+        """Note that a row's request is about to be sent, and return it.
+
+        If it could not be made, record that and return None.
+        """
         if isinstance(made, RequestError):
             await self._record_unmade(row, str(made))
             return None
@@ -161,7 +164,10 @@ class RequestSource:
 
 
 class _Head(NamedTuple):
-    """The first row of a thread and its request, or why there is none; None: it is made later."""
+    """The first row of a thread.
+
+    made: its request, or why it cannot be made; None: it is made when it is sent.
+    """
 
     row: Row
     made: Request | RequestError | None
@@ -180,18 +186,18 @@ class _Single:
             return None
         if head.made is None:
             return await self._source.request(head.row)
-        return await self._source.checked(head.row, head.made)
+        return await self._source.register(head.row, head.made)
 
 
 class _Conversation:
-    """A conversation. A turn is asked for when the outcome of the turn before it is recorded."""
+    """A conversation. Call `next` again when the outcome of the turn before is recorded."""
 
     def __init__(self, source: RequestSource, head: Row) -> None:
         self._source = source
         self._head = head
         # The turns that are not answered yet; None until they are read.
         self._turns: list[Row] | None = None
-        # The messages of those that are, and the fingerprint of the last of them.
+        # The messages of the answered turns, and the fingerprint of the last of these turns.
         self._history: list[Mapping[str, Any]] = []
         self._previous = b""
 

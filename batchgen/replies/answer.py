@@ -1,4 +1,4 @@
-"""What a reply means: `Answer`, its choices; and what all readers share."""
+"""What a reply means: `Answer` and its choices; and what all readers share."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ class UnreadableReplyError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """One answer of possibly several (`n`): its text (for a picture its stored path) and why it
-    ended.
+    """One answer; a request with `n` gets several.
+
+    `text` of a picture is the path of its file.
 
     `finish_reason` has the values of chat completions for every kind: stop, length, content_filter,
     tool_calls; and batchgen's own refusal, empty, incomplete, fewer_choices and fewer_images. Any
@@ -36,7 +37,7 @@ class Answer:
 
     choices: the answers, at least one.
     ended: False when an answer was cut, filtered, refused or empty, or one is missing.
-    finish_reason: the reason why it has not ended, else that of the first choice.
+    finish_reason: why it has not ended, else the finish reason of the first choice.
     model, service_tier: the server's, if it names them.
     usage: the token counts.
     pictures: pictures in base64, to be stored.
@@ -76,6 +77,13 @@ def items_of(response: Json, name: str) -> list[Json]:
 def answer_of(
     response: Json, choices: list[Choice], *, pictures: tuple[str, ...] = (), lacking: str = ""
 ) -> Answer:
+    """The answer that these choices make.
+
+    response: the reply's JSON; its model, tier and token counts are read here.
+    choices: at least one.
+    pictures: in base64, to be stored.
+    lacking: why the answer has not ended although each choice has; empty for no reason.
+    """
     cut = next(
         (choice.finish_reason for choice in choices if choice.finish_reason in INCOMPLETE_REASONS),
         lacking,
@@ -107,8 +115,9 @@ def has_fewer_answers(choices: list[Choice], body: Json) -> bool:
 
 
 def outline(body: Json) -> dict[str, Any]:
-    """The part of a body that its reply is read with: how many answers it asks for, and to how many
-    inputs.
+    """The part of a body that is needed to read its reply.
+
+    It says how many answers the body asks for, and for how many inputs.
     """
     fields: dict[str, Any] = {"n": body["n"]} if isinstance(body.get("n"), int) else {}
     for name in ("prompt", "input"):

@@ -21,7 +21,7 @@ from batchgen.replies.answer import (
 )
 from batchgen.replies.usage import Json, mapping
 
-# The first bytes of the picture formats that image endpoints use; for WebP also bytes at an offset.
+# The picture formats that image endpoints use: first bytes, an offset, the bytes there, the name.
 _MAGIC: tuple[tuple[bytes, int, bytes, str], ...] = (
     (b"\x89PNG\r\n\x1a\n", 0, b"", "png"),
     (b"\xff\xd8\xff", 0, b"", "jpeg"),
@@ -68,7 +68,7 @@ def read_embedding(response: Json, body: Json) -> Answer:
     asked = count_inputs(body.get("input"))
     if len(vectors) != asked:
         raise UnreadableReplyError(f"the reply has {len(vectors)} embeddings for {asked} inputs")
-    # One by one, because json holds the GIL for the whole of one value, and other threads wait.
+    # Encoded one by one: json holds the GIL for a whole value, and other threads must wait.
     texts = [json.dumps(vector, separators=(",", ":")) for vector in vectors]
     text = texts[0] if asked == 1 else f"[{','.join(texts)}]"
     return answer_of(response, [Choice(text=text, finish_reason="stop")])

@@ -36,7 +36,7 @@ def audio_transcript(message: Json) -> str:
 
 
 def _choices(response: Json) -> list[Json]:
-    """The reply's choices. Raises UnreadableReplyError, also when one broke off with an error."""
+    """The reply's choices. Raises UnreadableReplyError, also if one of them holds an error."""
     # Some servers put an error into a choice of a reply with status 200.
     choices = items_of(response, "choices")
     if any(item.get("error") or item.get("finish_reason") == "error" for item in choices):
@@ -47,7 +47,7 @@ def _choices(response: Json) -> list[Json]:
 def _choice(text: str, reason: object, *, refused: bool = False) -> Choice:
     """A text choice.
 
-    An empty or refused text gets that as its reason, whatever the server calls it.
+    The finish reason of an empty or refused text is `empty` or `refusal`, whatever the server says.
     """
     if refused:
         return Choice(text=text, finish_reason="refusal")
@@ -71,9 +71,7 @@ def read_chat(response: Json, body: Json) -> Answer:
 
 
 def _tool_calls(message: Json) -> str:
-    """The tool calls of a message as JSON, also in the old form of one function; empty
-    without any.
-    """
+    """The tool calls of a message as JSON, or its one call in the old form; empty without any."""
     for calls in (message.get("tool_calls"), message.get("function_call")):
         if isinstance(calls, list | Mapping) and calls:
             return json.dumps(calls, ensure_ascii=False)
@@ -122,7 +120,7 @@ def read_text(response: Json, body: Json) -> Answer:
     status = response.get("status")
     if status not in ("completed", "incomplete"):
         raise UnreadableReplyError(f"the reply's status is {status!r}")
-    # A model that was cut before its first word sends an empty list, or none; one that ended by
+    # A model that is cut before its first word sends an empty list, or none. One that ends by
     # itself sends at least its reasoning.
     has_no_output = status == "incomplete" and not response.get("output")
     output = [] if has_no_output else items_of(response, "output")

@@ -1,7 +1,7 @@
-"""What an exception means that came in place of a reply: decided by its cause, in data.
+"""What an exception in place of a reply means: a table decides, by the exception's cause.
 
-The openai client wraps every exception into one of its own, and reports refused connections, DNS,
-TLS and resets alike; the cause that it wrapped is one of aiohttp's.
+The openai client wraps every exception in one of its own, the same for refused connections, DNS,
+TLS and resets. The wrapped cause is one of aiohttp's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _Cause(NamedTuple):
     may_be_billed: bool
 
 
-# The first that matches decides, so that a subclass stands before its base class.
+# The first match decides, so a subclass stands before its base class.
 _CAUSES = (
     _Cause((ReplyTooLargeError, zlib.error, httpx2.DecodingError), "invalid_response", True),
     _Cause((aiohttp.ClientConnectorDNSError,), "dns", False),
@@ -54,8 +54,8 @@ _CAUSES = (
 )
 _MEANINGS: dict[str, Meaning] = {"invalid_response": "transient", "timeout": "timeout"}
 
-# A status that is no success. httpx2's own error remains when the openai client could not read the
-# body to word one.
+# The errors for a status without success. httpx2's error remains where the openai client cannot
+# read the body to make its own.
 _STATUS_ERRORS = (openai.APIStatusError, httpx2.HTTPStatusError)
 
 

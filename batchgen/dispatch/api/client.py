@@ -181,15 +181,15 @@ class Client:
         return route
 
     async def _route(self, sdk_call: Callable[..., Awaitable[object]]) -> Route:
-        """The route of a call: the request that the openai client makes of it is not sent."""
+        """The route of a call: the openai client makes its request, which is not sent."""
         requests: list[httpx2.Request] = []
 
         def record(request: httpx2.Request) -> httpx2.Response:
             requests.append(request)
             return httpx2.Response(200, json={})
 
-        async with httpx2.AsyncClient(transport=httpx2.MockTransport(record)) as recorder:
-            await sdk_call(sdk=self._openai.copy(http_client=recorder))
+        async with httpx2.AsyncClient(transport=httpx2.MockTransport(record)) as unsent:
+            await sdk_call(sdk=self._openai.copy(http_client=unsent))
         return Route(self._http, requests[0])
 
     async def _sdk_get(

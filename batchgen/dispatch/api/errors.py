@@ -1,4 +1,4 @@
-"""What a failure means, decided in data: the error code before the HTTP status, never the message.
+"""What a failure means: tables decide, by the error code, then the HTTP status, not the message.
 
 Sources: https://platform.openai.com/docs/guides/error-codes, the error codes of the Responses API
 (https://platform.openai.com/docs/api-reference/responses/object) and RFC 9110, 15 for statuses.
@@ -22,8 +22,8 @@ from batchgen.dispatch import Failure, Meaning
 from batchgen.dispatch.api.headers import rate_limits
 from batchgen.errors import AccountError
 
-# Bytes of a reply without JSON that are kept for its message. Far more than are shown, so that a
-# key is redacted before the message is cut: a cut could leave half of it.
+# Bytes of a reply without JSON that are kept for its message. That is far more than is shown: a key
+# must be redacted before the message is cut, because a cut could leave half of the key.
 QUOTED = 65_536
 
 # What a failure means, and the reason that reports show.

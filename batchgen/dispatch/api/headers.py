@@ -31,7 +31,7 @@ class RateLimits:
 def rate_limits(headers: Mapping[str, str]) -> RateLimits:
     """Read x-ratelimit-(limit|remaining)-(requests|tokens|...); header names in any case.
 
-    Values that are no number are ignored. `reset` is not read: it says when the whole limit is
+    Values other than numbers are ignored. `reset` is not read: it says when the whole limit is
     available again, not when the next request may be sent.
     """
     values: dict[str, dict[str, float]] = {"limit": {}, "remaining": {}}

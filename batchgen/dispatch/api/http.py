@@ -73,7 +73,7 @@ class HttpTransport(httpx2.AsyncBaseTransport):
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
         self._proxy: dict[str, Any] = {}
-        # For a tunnel, the CONNECT request carries the password; without one, each request does.
+        # With a tunnel, only the CONNECT request has the password; without one, each request has.
         self._authorization: dict[str, str] = {}
         proxy = None if direct else environment_proxy(url)
         if proxy is not None:
@@ -120,7 +120,7 @@ class HttpTransport(httpx2.AsyncBaseTransport):
         return headers
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send a request of the openai client. Raises what aiohttp raises, and as read_body."""
+        """Send a request of the openai client. Raises what aiohttp and `read_body` raise."""
         headers, url = self.headers_of(request), URL(str(request.url))
         data: Any
         try:
@@ -164,7 +164,7 @@ class Route:
         self._limit = body_limit(self.url.path)
 
     async def post(self, body: Mapping[str, Any]) -> Reply:
-        """Send one request as JSON. Raises what aiohttp raises, and as read_body."""
+        """Send one request as JSON. Raises what aiohttp and `read_body` raise."""
         data = _encode(body).encode()
         async with self._http.request(
             "POST", self.url, headers=self.headers, data=data
@@ -180,7 +180,7 @@ class Route:
         keep: receives the decoded body in pieces; their number is not limited.
         idle: seconds without a byte after which the request fails.
 
-        Raises what aiohttp raises, as body_pieces, and what `keep` raises.
+        Raises what aiohttp, `body_pieces` and `keep` raise.
         """
         # `connect` limits how long a proxy may take to make a tunnel.
         timeout = aiohttp.ClientTimeout(

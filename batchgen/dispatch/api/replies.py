@@ -1,4 +1,8 @@
-"""Read a reply with a success status: its answer, or the failure it stands for."""
+"""Reads a reply with a success status: as an answer, or as the failure it stands for.
+
+The path of a reply's bytes: `Client.post`, then `read_reply`, then the recorder's `receive`, which
+calls the reader of the request's kind (`batchgen.replies`) and stores pictures.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from batchgen.requests import Request
 
 
 class Transport(Protocol):
-    """What sends one request; dispatch.api.client.Client does."""
+    """Sends one request: a dispatch.api.client.Client."""
 
     async def post(self, request: Request) -> Reply | Failure:
         """Send one request, once; a reply comes parsed. Raises only CancelledError."""
@@ -80,7 +84,7 @@ def _unreadable(
 
 
 def attempt_fields(result: Received | Failure, reply: Reply | Failure) -> dict[str, Any]:
-    """The fields of an Attempt that its result decides."""
+    """The fields of an Attempt that follow from its result."""
     if isinstance(result, Failure):
         return {
             "status": result.status,

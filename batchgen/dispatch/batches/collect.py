@@ -1,7 +1,7 @@
-"""An ended batch -> outcomes: its result files are fetched to disk, read and recorded.
+"""An ended batch -> outcomes: fetches its result files to disk, reads and records them.
 
-A collection that was interrupted is repeated from the start: a request that has its outcome is a
-member no more, and its line is skipped.
+A collection that was interrupted starts again from the beginning. A request with an outcome is no
+longer a member of the batch, so its line is skipped.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from batchgen.job import Job
 from batchgen.kinds import KIND_BY_ENDPOINT
 from batchgen.pricing import Prices
 
-# How often the result files are fetched while they hold fewer answers than they should, and the
-# seconds between.
+# How often the result files are fetched while they hold too few answers, and the seconds between
+# two fetches.
 FETCHES = 3
 BETWEEN_FETCHES = 2.0
 
@@ -43,13 +43,13 @@ class Collector:
     transport: redacts what is quoted from the server
     server: the Batch API
     recorder: makes outcomes durable
-    registry: is told of a failure that means the account, and stops the run
-    job: whose finish reasons count as success, and whose rows may choose their model
-    prices: of answers
-    progress: counts
-    folder: where result files are while they are read
-    capped: whether there is a cap on money; then an attempt of unknown cost counts as much as it
-        may cost
+    registry: receives the error that stops the run, for a failure of the account
+    job: says which finish reasons count as success, and whether rows choose their model
+    prices: price the answers
+    progress: updated in place
+    folder: holds the result files while they are read
+    capped: whether there is a cap on money; then an attempt of unknown cost counts as the most that
+        it may cost
     """
 
     def __init__(
@@ -69,8 +69,8 @@ class Collector:
         self._registry, self._job, self._prices = registry, job, prices
         self._progress, self._folder, self._capped = progress, folder, capped
         self._accept = frozenset(job.output.accept)
-        # Whether some members of the batch failed because of the account, and stay in it until it
-        # is closed.
+        # Whether some members failed because of the account. They stay in the batch until it is
+        # closed.
         self._has_account_failure = False
         # The lines of the input file that the result files answer.
         self._answered: set[int] = set()
@@ -135,8 +135,8 @@ class Collector:
                     problem = problem or rejected
         expected, answered = _expected(batch), len(self._answered)
         if problem is None and answered < expected:
-            # The missing answers are paid for and may still come. Sent again, they would be paid
-            # for twice.
+            # The missing answers are paid for and may still come. If their requests were sent
+            # again, they would be paid for twice.
             message = f"its files have {answered:,} of {expected:,}"
             problem = RequestRejectedError(
                 Failure(meaning="transient", reason="invalid_response", message=message)
@@ -199,7 +199,7 @@ class Collector:
         return _ended(batch, member, judged, judged, unknown_cost if judged.may_be_billed else 0)
 
     def _judged(self, failure: Failure, batch: Batch) -> Failure | None:
-        """What a failure means for its row; None if it means the account, which stops the run."""
+        """The failure of a row; None for a failure of the account, which stops the run."""
         if failure.meaning != "account":
             return failure
         if failure.reason in ("model", "service_tier") and self._job.rows_choose(failure.reason):
@@ -224,7 +224,7 @@ class Collector:
 
 
 def _expected(batch: Batch) -> int:
-    """How many answers an ended batch must have; all, if a completed one comes without a count."""
+    """How many answers an ended batch must have; all, if it is completed and has no count."""
     count: int | None = batch.seen.get("request_counts", {}).get("completed")
     if count is None:
         count = batch.requests if batch.status == "completed" else 0
@@ -232,7 +232,7 @@ def _expected(batch: Batch) -> int:
 
 
 def _ended_at(seen: Mapping[str, Any]) -> float:
-    """When a batch ended, in seconds since 1970; now, if the server names no time, or a later."""
+    """When a batch ended, in seconds since 1970; now, if the server names no past time."""
     times = [float(seen[name]) for name in _ENDS if name in seen]
     return min([*times[:1], time.time()])
 

@@ -84,8 +84,8 @@ class Member:
     """One request of a batch.
 
     line: its line in the batch's input file, from 1
-    request: what is sent; one that the journal gives back has only the part of the body that its
-        reply is read by
+    request: what is sent; read back from the journal, it has only the part of the body that is
+        needed to read its reply
     cost: the most that it may cost, in nano-dollars; None for a model without a price
     columns_digest: of the cells that the request was made of
     """
@@ -118,7 +118,7 @@ class BatchRecorder(ReplyReader, Protocol):
         """Record that requests are in a batch. No other batch or call sends them from now on."""
 
     def take(self, request: Request) -> bytes:
-        """Take a request out of this run, batched or deferred; returns the digest of its cells."""
+        """Take a request that is batched or deferred out of this run; returns its cells' digest."""
 
     async def update(self, batch: Batch) -> None:
         """Record a batch as it is now."""

@@ -1,8 +1,8 @@
 """A result file of an ended batch (its output or error file) -> what it says of each request.
 
 The custom_id of a line is the number of its request in the input file. A line that cannot be read,
-or that belongs to no request of the batch, is skipped: the server may add whatever it likes, and it
-changes no outcome.
+or that does not belong to a request of the batch, is skipped, so lines that a server adds do no
+harm.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class LineResult(NamedTuple):
 def read_results(
     path: Path, requests: int, longest: int, parse: Callable[[bytes], Any]
 ) -> Iterator[dict[int, LineResult]]:
-    """Read a result file in groups that are recorded together, each by line of the input file.
+    """Read a result file in groups that are recorded together: input file line -> its result.
 
     path: the file
     requests: how many the batch has
@@ -62,7 +62,7 @@ def error_reply(error: Json) -> Reply:
 
 
 def _next_lines(file: IO[bytes], longest: int) -> list[bytes]:
-    """The next lines, none at the end; one longer than `longest` bytes becomes empty."""
+    """The next lines; none at the end. A line of more than `longest` bytes becomes empty."""
     lines: list[bytes] = []
     size = 0
     while len(lines) < GROUP and size < GROUP_BYTES and (line := file.readline(longest)):

@@ -1,7 +1,7 @@
 """Admission: a call is sent when money, the limits a minute and the adaptive limiter all permit it.
 
-Money comes first and the adaptive limiter last: however long a call waits in between, it leaves
-only when the server may be asked at that moment.
+Money comes first and the adaptive limiter last. So however long a call waits for the others, it
+leaves only when the server can take it at that moment.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from batchgen.pricing import Prices
 from batchgen.replies import Usage
 from batchgen.requests import Request
 
-# Seconds for which taken units are kept. A call that waits longer takes them again: limiters count
-# on calls that leave soon (see Limiter.sent).
+# Seconds for which taken units are kept. A call that waits longer takes them again, because
+# limiters rely on calls that leave soon (see Limiter.sent).
 KEPT = WINDOW / 2
 
 # Seconds between two readings of the replies' headers: what they say changes slowly.
 HEADERS_INTERVAL = 0.5
 
-# Makes the limiter of a limit, from its name and its units a minute.
+# Makes the limiter that keeps a limit, from the limit's name and its units a minute.
 LimiterFactory = Callable[[str, float], Limiter]
 
 
@@ -42,8 +42,8 @@ class Permit:
 
     money: nano-dollars that are reserved for it.
     surcharge: the part of `money` beyond the bound of the call.
-    amounts: units of each limit that count as sent.
-    counted_until: until when the call may leave so that they count rightly, for each limit.
+    amounts: the units of each limit that it takes.
+    counted_until: for each limit, the time until which the call may leave and is counted right.
     is_probe: whether the call probes an outage.
     """
 
@@ -77,11 +77,11 @@ class Admission:
         limiters: LimiterFactory = own_limiter,
     ) -> None:
         """Args:
-        requests, tokens, pictures: ceilings in units a minute; None for none.
-        budgets: what each call's cost is reserved in.
+        requests, tokens, pictures: the job's limits in units a minute; None for no limit.
+        budgets: each of them reserves the cost of a call.
         prices: bound the cost of a call.
         clock: monotonic seconds.
-        limiters: makes the limiter of a ceiling; by default for this run alone.
+        limiters: makes the limiter of a limit; by default one for this run alone.
         """
         self.capped = bool(budgets)
         self._budgets, self._prices, self._clock = budgets, prices, clock
@@ -89,7 +89,7 @@ class Admission:
         # What the server's headers said last, and when they are read again.
         self._headers = RateLimits()
         self._read_headers_at = float("-inf")
-        # Answers so far, and the tokens that they used.
+        # How many answers came so far, and the tokens that they used.
         self._answers = self._used = 0
         self._tokens = TokenEstimate()
         self._costs = ObservedCosts()
@@ -143,7 +143,7 @@ class Admission:
         )
 
     async def _take(self, amounts: Mapping[str, float]) -> None:
-        """Take units of every limit, again where another limit made them wait for too long."""
+        """Take units of every limit. Units that get too old meanwhile are taken anew."""
         taken: dict[str, float] = {}
         while late := [
             name for name in amounts if taken.get(name, float("-inf")) < self._clock() - KEPT
@@ -176,6 +176,7 @@ class Admission:
             self._limiters[name].sent(amount, permit.counted_until[name])
 
     def _amounts(self, request: Request) -> dict[str, float]:
+        """The units that a request takes of each limit. Raises NeverFitsError."""
         if not self._limiters:
             return {}
         wanted: dict[str, float] = {"requests_per_minute": 1, "images_per_minute": request.pictures}
@@ -192,14 +193,14 @@ class Admission:
                 )
         return amounts
 
-    def hindrance(self) -> str:
+    def describe_wait(self) -> str:
         """What the next call waits for, in the words of the progress line; empty for nothing."""
         if self.adaptive.state == "tripped":
             return "the server (outage)"
         return "the server's rate limit" if self.adaptive.is_limiting else self._waiting_for
 
     def settle(self, permit: Permit, cost: int | None) -> None:
-        """Note that a call ended and cost so many nano-dollars (None: nobody knows)."""
+        """Note that a call ended and what it cost, in nano-dollars (None: unknown)."""
         if cost is not None:
             self._costs.learn(permit.money - permit.surcharge, cost)
         self._costs.seen()
@@ -273,8 +274,8 @@ class Admission:
         failure: how.
         permit: what the call was admitted with.
         sent_at: seconds on the clock.
-        own: the fault follows the row. It shows neither an outage nor a rate that is too high for
-            other rows.
+        own: the row itself is the cause. The failure shows neither an outage nor a rate that is too
+            high for other rows.
         """
         adaptive = self.adaptive
         if failure.reason == "input":

@@ -8,8 +8,8 @@ from batchgen.dispatch.limits.window import Clock
 from batchgen.errors import LimitError
 from batchgen.requests import Request
 
-# Retries that each first attempt and each second pay for, those that a run begins with, and the
-# most that are saved up.
+# Retries that each first attempt pays for, that each second pays for, that a run begins with, and
+# the most that are saved up.
 RETRIES_PER_REQUEST = 0.2
 RETRIES_PER_SECOND = 1.0
 INITIAL_RETRIES = 10.0
@@ -29,7 +29,7 @@ class CostBudget:
         self._settled = asyncio.Event()
 
     async def reserve(self, amount: int) -> None:
-        """Set `amount` aside; wait for calls in flight to settle where it is not there yet.
+        """Set `amount` aside. If too little is left, wait until calls in flight have settled.
 
         Raises LimitError when there will never be enough.
         """
@@ -85,9 +85,9 @@ class ObservedCosts:
 
 
 class RetryBudget:
-    """Retries are paid from a token bucket.
+    """A token bucket that pays for retries.
 
-    When it is empty they wait; no row fails because of it.
+    Retries wait while it is empty; no row fails because of it.
     """
 
     def __init__(self, clock: Clock) -> None:

@@ -5,13 +5,13 @@ B-ISDN"; this is its virtual scheduling form). It keeps one number, the theoreti
 (`tat`) of the next unit. Each unit moves it on by the emission interval (60 s / limit), and units
 may go up to one `burst` before it.
 
-The GCRA alone lets a burst more than the limit through in its first minute. So all units are also
-counted, in slots of 1/8 s, until 60 s after the last moment at which they may be sent: no window of
-60 s passes the limit, whoever sends.
+The GCRA alone lets one burst more than the limit through in its first minute. So all units are also
+counted, in slots of 1/8 s, until 60 s after the last moment at which they may be sent. No window of
+60 s then holds more than the limit, all jobs together.
 
-Units are not admitted one by one but leased for the next quarter of a second. A lease that nobody
-uses any more is forgotten after a minute, as any other count: nobody has to clean up after a job
-that was killed.
+Units are not admitted one by one but leased for the next quarter of a second. A lease that is not
+used any more is forgotten after a minute, like every count, so a job that was killed leaves nothing
+to clean up.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from math import ceil, isfinite
 # Seconds: the window of every limit.
 WINDOW = 60.0
 
-# Seconds: how finely counts are remembered, how long a lease is meant to last, and by how much
-# leased units may be taken, and then sent, later than planned.
+# Seconds: the length of a slot, the time that a lease is meant to last, and the delay with which
+# leased units may be taken, and again the delay with which they may be sent.
 SLOT = 1 / 8
 SPAN = 0.25
 SLACK = 0.05
 
-# Bursts that one lease may hold where other jobs need large leases.
+# The most bursts in one lease; it holds more than one only where other jobs need large leases.
 MAX_LEASE_BURSTS = 4
 
-# Seconds: nobody waits longer for a limit (more where a unit takes more than a minute). A state
-# that says so is damaged.
+# Seconds: the longest wait for a limit (longer where one unit takes more than a minute). A state
+# with a longer wait is damaged.
 MAX_WAIT = 3600.0
 
-# The error that sums of some thousand fractions may have, as a share of the limit.
+# The rounding error of a sum of some thousand fractions, as a share of the limit.
 _ROUNDING = 1e-12
 
 
@@ -48,9 +48,9 @@ class Lease:
 
     units: how many.
     tat: the theoretical arrival time of the first one, from which the job paces them.
-    opens_at: none may be sent before.
-    take_by: what is not taken by then is given back.
-    send_by: what was taken may be sent until then; it is counted until 60 s later.
+    opens_at: no unit may be sent before this time.
+    take_by: units that are not taken by this time are given back.
+    send_by: units that were taken may be sent until this time; they are counted for 60 s more.
     """
 
     units: float
@@ -64,7 +64,7 @@ class Lease:
 class Corrections:
     """What happened outside a lease and is not counted yet.
 
-    slots: units to count, by the end of their slot (below 0: not to count there after all).
+    slots: units to count, by the end of their slot (below 0: to count no longer).
     paced: units by which the next ones are delayed (below 0: advanced).
     """
 
@@ -91,7 +91,7 @@ class GcraLimit:
     limit: units a minute.
     tat: the theoretical arrival time of the next unit.
     active_until: until when some job that has exactly this limit may send.
-    largest: units of the largest request of late.
+    largest: units of the largest recent request.
     ends: the ends of the slots, ascending.
     units: what is counted in each slot.
     """
@@ -125,7 +125,7 @@ class GcraLimit:
         return max(0.0, amount - self.burst) * self.emission_interval
 
     def forget(self, now: float) -> None:
-        """Drop the slots that no window from `now` on holds."""
+        """Drop the slots that are in no window that ends at `now` or later."""
         gone = bisect_right(self.ends, now - WINDOW)
         if gone:
             del self.ends[:gone], self.units[:gone]
@@ -133,7 +133,7 @@ class GcraLimit:
     def opens_at(self, amount: float, now: float) -> float:
         """The first moment from `now` on at which `amount` units may go.
 
-        More than the limit goes alone, when the window is empty.
+        An amount larger than the limit goes alone, when the window is empty.
         """
         at = max(now, max(self.tat, now) + (amount - self.burst) * self.emission_interval)
         most, total = max(self.limit, amount) * (1 + _ROUNDING), sum(self.units) + amount
@@ -183,7 +183,7 @@ class GcraLimit:
         self.units.frombytes(slots[half:])
 
     def is_plausible(self, now: float) -> bool:
-        """Whether jobs can have left this state."""
+        """Whether this is a state that jobs can leave; a damaged one is not."""
         if not self.limit > 0:
             return False
         latest = now + MAX_WAIT * max(1.0, self.emission_interval / WINDOW)
@@ -222,7 +222,7 @@ def lease(limits: Sequence[GcraLimit], amount: float, wanted: float, now: float)
     opens = [limit.opens_at(amount, now) for limit in limits]
     at = max(opens)
     units = max(amount, min([wanted, own.max_lease(), *(limit.room(at) for limit in limits)]))
-    # Where this lease waits for one limit only, the others are not held up.
+    # If this lease waits for one limit only, it does not delay the others.
     starts = [
         max(limit.tat, opened - limit.gathering_time(amount))
         for limit, opened in zip(limits, opens, strict=True)
@@ -232,8 +232,8 @@ def lease(limits: Sequence[GcraLimit], amount: float, wanted: float, now: float)
     send_by = slot_end(take_by + SLACK)
     for limit, start in zip(limits, starts, strict=True):
         limit.tat = start + units * limit.emission_interval
-        # The largest request fades: one large request a while ago must not make leases large for
-        # ever.
+        # The largest request is forgotten bit by bit: one large request must not make leases large
+        # for ever.
         limit.largest = max(amount, 0.9 * limit.largest)
         limit.count(send_by, units)
     own.active_until = max(own.active_until, send_by)

@@ -1,8 +1,8 @@
-"""Limits that all jobs of a user share which have the same server and the same key.
+"""Limits that a user's jobs share when they have the same server and the same key.
 
 The state of each limit is in a small file (limits.store). A job leases what it needs for the next
-quarter of a second in one short transaction, and hands that out by itself (limits.window). There is
-no server, nobody registers, and a job that is killed loses no more than its lease. Times are the
+quarter of a second in one short transaction, and hands it out without the file (limits.window). The
+jobs need no server and do not register; a job that is killed loses only its lease. Times are the
 event loop's: monotonic, and the same for all processes since the machine started. The key itself is
 not in the file.
 """
@@ -42,8 +42,8 @@ class SharedLimits:
     ) -> None:
         """Args:
         base_url: the server's address.
-        key: the API key; None for none.
-        say: called once when limits cannot be shared. Each then holds for this job alone.
+        key: the API key; None for a server without keys.
+        say: called once if limits cannot be shared. Each limit then holds for this job alone.
         folder: where the file is; by default the user's state folder.
         """
         self._identity = f"{_machine()}\0{base_url}\0{key or ''}"
@@ -88,7 +88,7 @@ class SharedLimits:
 
 
 def _machine() -> str:
-    """Which start of which machine this is: the zero of the clock depends on it."""
+    """An id of this machine since its last start: its monotonic clock began then."""
     try:
         return BOOT.read_text(encoding="ascii").strip()
     except OSError:
@@ -96,10 +96,10 @@ def _machine() -> str:
 
 
 class SharedLimit(LocalLimit):
-    """A limit whose state is in the file, under the key `pool`.
+    """A limit whose state is in the file, under the id `pool`.
 
-    Where the file fails, `warn` receives the reason, and the limit goes on in memory, from what it
-    read last.
+    If the file fails, `warn` receives the reason, and the limit continues in memory from the state
+    that it read last.
     """
 
     is_shared = True

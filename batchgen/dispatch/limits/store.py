@@ -1,7 +1,7 @@
 """The SQLite file with the states of all limits, in the user's state folder.
 
-It is read and written in short transactions. Nothing waits for a lock and nothing is synced: what a
-power failure loses is one minute's count.
+It is read and written in short transactions, which do not wait for a lock and are not synced. A
+power failure loses one minute's count.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ INSERT OR REPLACE INTO line (pool, units, wrote, arrival, named, largest, slots,
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 
-# Seconds of wall time after which a state that nobody used is dropped.
+# Seconds of wall time after which an unused state is dropped.
 MAX_AGE = 86_400.0
 
-# SQLite's error names: another process has the file for a moment; the disk fails, so a new file
-# would not help.
+# SQLite's names of errors: another process has the file for a moment; or the disk fails, where a
+# new file would not help.
 _BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
 _DISK = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_NOMEM")
 
@@ -89,16 +89,16 @@ class LimitStore:
         clock: Clock,
         work: Callable[[Sequence[GcraLimit], float], T],
     ) -> T:
-        """Run `work` on the states of a limit in one transaction, and write what it makes of them.
+        """Run `work` on the states of a limit in one transaction, and write the changed states.
 
-        A file that is not ours is moved out of the way: it holds nothing of value. Raises
-        StoreBusyError, and OutputError for a file that cannot be used.
+        A file that is not ours is renamed: it holds nothing of value. Raises StoreBusyError, and
+        OutputError for a file that cannot be used.
 
-        pool: which limit; jobs with the same one share it.
-        limit: the job's own ceiling, in units a minute.
+        pool: the id of what is limited; jobs with the same id share it.
+        limit: the job's own limit, in units a minute.
         clock: seconds; read when the transaction has begun.
-        work: receives the states (the own limit first, then larger ones that it must keep, too) and
-            the time.
+        work: receives the time and the states: that of the job's limit first, then those of the
+            larger limits of other jobs, which it must keep too.
         """
         for last in (False, True):
             try:

@@ -33,7 +33,7 @@ class TokenEstimate:
     weighted least squares), over exponentially weighted means. With these weights the misses of
     large and of small prompts even out among themselves.
 
-    The mean answer stands for requests without a cap.
+    For a request without a cap, the answer counts as long as the mean answer.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class TokenEstimate:
     def of(self, request: Request) -> float:
         """The tokens that a request will be charged.
 
-        Rather too many than too few: the server enforces the limit, too.
+        The estimate is rather too high than too low: the server enforces the limit too.
         """
         answer = self._mean_answer if request.answer_bound is None else request.answer_bound
         text = self._fitted(request.text_bytes)
@@ -61,7 +61,7 @@ class TokenEstimate:
     def learn(self, request: Request, usage: Usage) -> None:
         """Learn from the usage of an answer."""
         if usage.input_tokens is not None and request.text_bytes and not request.input_pictures:
-            # More tokens than bytes are a server's mistake, unless it read more than it was sent.
+            # More tokens than bytes are the server's mistake, unless it reads more than the body.
             most = usage.input_tokens if request.unbounded_by else request.text_bytes
             self._fit(request.text_bytes, min(usage.input_tokens, most))
         if usage.output_tokens is not None:
@@ -73,7 +73,7 @@ class TokenEstimate:
     def _fit(self, size: int, tokens: int) -> None:
         self._answers += 1
         weight = max(FORGETTING, 1 / self._answers)
-        # The first answer says nothing of how well the line fits: it was not fitted to any.
+        # The first answer does not show how well the line fits: the line was not fitted yet.
         if self._answers > 1:
             fitted = self._fitted(size)
             self._missed += weight * (abs(tokens - fitted) / max(1.0, fitted) - self._missed)
@@ -81,7 +81,7 @@ class TokenEstimate:
         self._inverse += weight * (1 / size - self._inverse)
         self._tokens += weight * (tokens - self._tokens)
         self._ratio += weight * (tokens / size - self._ratio)
-        # 0 when all sizes are equal: then answers say nothing of an intercept.
+        # 0 when all sizes are equal: then answers do not show an intercept.
         spread = self._bytes * self._inverse - 1 + RIDGE
         self._intercept = min((self._ratio * self._bytes - self._tokens) / spread, self._tokens)
         self._slope = (self._tokens - self._intercept) / self._bytes

@@ -1,8 +1,8 @@
-"""One limiter, for a job alone and for jobs that share a limit: even spacing and the 60 s window.
+"""The limiter of one limit: it spaces requests evenly, and keeps the limit in every 60 s.
 
-It leases units for the next quarter of a second (limits.gcra) and hands them out by itself. Where
-the lease comes from makes the only difference between a job alone and jobs that share a limit: from
-this process's memory (`LocalLimit`), or from a file (`limits.shared`).
+It leases units for the next quarter of a second (limits.gcra) and hands them out by itself. The
+state that it leases them from is in memory for a job alone (`LocalLimit`), and in a file for jobs
+that share a limit (`limits.shared.SharedLimit`).
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ T = TypeVar("T")
 # Seconds on a clock that never goes back.
 Clock = Callable[[], float]
 
-# Seconds: the longest pause before a busy file is tried again, and how long before the limit is no
-# longer shared.
+# Seconds: the longest pause before a busy file is tried again, and how long it may be busy before
+# the limit is no longer shared.
 MAX_PAUSE = 0.005
 MAX_BUSY = 10.0
 
-# Seconds: after a longer wait, the states are read again. A call that left later than planned in
-# the meantime keeps its units in the window for longer.
+# Seconds: after a longer wait, the states are read again. Calls that left later than planned in the
+# meantime stay in the window for longer.
 REREAD = 1.0
 
 
@@ -63,13 +63,13 @@ class LocalLimit:
 
 
 class Limiter:
-    """A ceiling in any window of 60 s.
+    """Keeps one limit in every window of 60 s.
 
     Call `take` before a request and `sent` when it leaves; it is safe to wait for something else in
     between. A request larger than the limit goes alone, when the window is empty.
 
-    Callers must take turns: `take` and the `sent` that belongs to it, then the next one. So nothing
-    overtakes, and large requests do not starve.
+    Only one caller at a time may be between `take` and its `sent`. So no request overtakes another,
+    and large requests do not starve.
     """
 
     def __init__(self, source: LocalLimit) -> None:
@@ -97,20 +97,21 @@ class Limiter:
             seconds = max(self._lease.opens_at, self._tat - self._tolerance) - loop.time()
             if seconds > 0:
                 await self._wait(seconds, amount)
-            # While this process was stopped, others may have used its turn: queue again.
+            # If this process was stopped meanwhile, the lease is too old: take units again.
             if loop.time() <= self._lease.send_by + WINDOW / 2:
                 return
 
     def sent(self, amount: float, counted_until: float | None = None) -> float:
         """Note that `amount` units, which were taken, are sent now.
 
-        Returns until when they may leave and still count rightly. A call that leaves later (by less
-        than 59 s) is noted again with that time as `counted_until`: it then counts where it leaves.
+        Returns the time until which they may leave and are counted right. If a call leaves later
+        (by less than 59 s), call this again with that time as `counted_until`: the units then count
+        where the call leaves.
         """
         now = asyncio.get_running_loop().time()
         until = self._lease.send_by if counted_until is None else counted_until
-        # A count that is a little late costs a shared limit less than it would to correct it. In
-        # memory a correction is cheap, and the limit is used to 99.8 % instead of 99.3 %.
+        # For a shared limit, a count that is a little late costs less than its correction. In
+        # memory a correction is cheap, and 99.8 % of the limit is used instead of 99.3 %.
         if now <= until and (self._source.is_shared or until - now < SLOT):
             return until
         end = slot_end(now)
@@ -120,7 +121,7 @@ class Limiter:
         return end
 
     def owe(self, amount: float) -> None:
-        """Note that `amount` units were used beyond those taken: they delay the next ones."""
+        """Note that `amount` units were used besides those taken; they delay the next ones."""
         now = asyncio.get_running_loop().time()
         self._corrections.add(slot_end(now), amount, paced=amount)
         self._publish_at(now + SPAN)
@@ -142,8 +143,8 @@ class Limiter:
         """Lease at least `amount` units."""
         loop = asyncio.get_running_loop()
         self._return_rest()
-        # Twice as many where the last lease was used up in time. Units that are left over only make
-        # other jobs wait.
+        # Lease twice as many if the last lease was used up in time. Units that are left over only
+        # make other jobs wait.
         wanted = self._lease.units * (2 if loop.time() <= self._lease.take_by else 1)
         give_up_at = loop.time() + MAX_BUSY
         while (
@@ -177,7 +178,7 @@ class Limiter:
         return 0.0 if reopens_at is None else reopens_at - asyncio.get_running_loop().time()
 
     def _return_rest(self) -> None:
-        """Correct the count by what is left of the lease."""
+        """Give back what is left of the lease, as a correction of the count."""
         if self._left > 0:
             self._corrections.add(self._lease.send_by, -self._left, paced=-self._left)
             self._lease = replace(self._lease, units=self._lease.units - self._left)

@@ -1,4 +1,4 @@
-"""One attempt: its money on record, sent, read, priced, and described as an Attempt."""
+"""Makes one attempt: records its highest cost, sends the request, reads the reply, prices it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class AttemptRunner:
     ) -> AttemptResult:
         """Send a request once, as the row's attempt `number`, and settle its permit.
 
-        `ready_at` is when the request began to wait. Every failure is returned, none is raised.
+        `ready_at` is when the request began to wait. Failures are returned, not raised.
         """
         if self._admission.capped:
             await self._recorder.reserve(request, number, time.time(), permit.money)
@@ -103,5 +103,5 @@ class AttemptRunner:
         return self._worst_cost(permit) if cost is None else cost
 
     def _worst_cost(self, permit: Permit) -> int | None:
-        """What counts where the cost is unknown: with a cap the most it can be, else nothing."""
+        """What an unknown cost counts as: the highest possible if there is a cap, else None."""
         return permit.money if self._admission.capped else None

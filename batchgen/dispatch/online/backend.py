@@ -1,8 +1,8 @@
 """The online API: a fixed number of workers take from one bounded stream of threads.
 
-A worker holds the only turn while it picks a request and waits for its admission; then it sends the
-request and waits until its outcome is durable. A retry queues like any other request and holds
-nothing while it waits.
+One worker at a time picks a request and waits for its admission. Then it lets the next worker pick,
+sends the request, and waits until the outcome is durable. A retry waits in the queue, not in a
+worker.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class OnlineBackend:
     budgets: each call must fit into all of them.
     progress: updated in place.
     host: the server's name in messages.
-    limiters: makes what enforces a limit per minute; by default for this run alone.
+    limiters: makes the limiter of a limit per minute; by default one for this run alone.
     clock: seconds that never go back.
     """
 
@@ -103,14 +103,14 @@ class OnlineBackend:
             watchdog=self._watchdog,
             clock=clock,
         )
-        self._turn = asyncio.Lock()
+        self._picking = asyncio.Lock()
         # Workers that have no call in flight, and may be cancelled at once.
         self._idle: set[asyncio.Task[None]] = set()
         self._workers: list[asyncio.Task[None]] = []
         self._stopped_by: BatchgenError | None = None
-        # What ends a run that has nothing else left: a row that no limit lets through.
+        # The error of a run that only has rows left that never fit into a limit.
         self._never_fits: BatchgenError | None = None
-        # Rows that failed while the first answers may still be all the same refusal.
+        # Rows that failed while all first answers may still turn out to be the same refusal.
         self._refused: list[Request] = []
 
     async def run(self, threads: AsyncIterator[Thread]) -> BatchgenError | None:
@@ -162,9 +162,9 @@ class OnlineBackend:
             worker.cancel()
 
     async def _fail_waiting(self) -> None:
-        """Record that waiting rows have failed, if the server itself had failed them.
+        """Record the failure of rows that wait for a retry after an error of the server itself.
 
-        Three such runs end a row; the other rows stay pending.
+        After three such runs a row is not retried any more. The other rows stay pending.
         """
         for work in self._queue.waiting():
             failure = work.failure
@@ -180,7 +180,7 @@ class OnlineBackend:
             while self._stopped_by is None:
                 self._idle.add(worker)
                 try:
-                    async with self._turn:
+                    async with self._picking:
                         work = await self._queue.pick()
                         permit = await self._admit(work) if work else None
                         self._progress.in_flight += permit is not None
@@ -190,7 +190,7 @@ class OnlineBackend:
                     return
                 if permit is not None:
                     await self._send(work, permit)
-        # `stop` cancels idle workers, which then end quietly. Any other cancellation goes on.
+        # `stop` cancels idle workers, which then end quietly. Other cancellations are passed on.
         if self._stopped_by is None:
             raise asyncio.CancelledError
 
@@ -278,7 +278,7 @@ class OnlineBackend:
     def _show(self) -> None:
         stopping = self._stopped_by is not None
         self._progress.waiting_for = (
-            "in-flight calls to end" if stopping else self._admission.hindrance()
+            "in-flight calls to end" if stopping else self._admission.describe_wait()
         )
 
 

@@ -19,7 +19,7 @@ class Blame:
         self._answering_models: set[str] = set()
 
     def record_answer(self, work: Work) -> None:
-        """A request was answered, so its model works."""
+        """Note that a request was answered, so its model works."""
         self._answering_models.add(work.model)
 
     def is_own_fault(self, work: Work, failure: Failure) -> bool:
@@ -30,7 +30,7 @@ class Blame:
         if failure.meaning != "throttled":
             return work.own_fault
         work.spent.throttles += repeated or work.spent.throttles > 0
-        # Each model has limits of its own: one that answers nobody must not slow the others.
+        # Each model has its own limits: one that never answers must not slow the others.
         silent = bool(self._answering_models) and work.model not in self._answering_models
         return silent or work.spent.throttles >= FEW_THROTTLES
 

@@ -1,7 +1,7 @@
 """The times of a run: deadlines of calls, and the reasons to stop by itself.
 
-A process may be suspended and continued (SIGSTOP, a closed laptop). Nobody is to blame for that
-time, so everything that is timed here moves by as much.
+A process may be suspended and continued (SIGSTOP, a closed laptop). That time must not count, so
+every deadline here moves by as much.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Watchdog:
         timeout: for one call.
         give_up: without any success, after which the run stops.
         max_time: for the whole run; None for no limit.
-        limiter: knows since when there has been trouble, and which.
+        limiter: knows since when nothing has got through, and why.
         host: the server's name in messages.
         in_flight: how many calls are in flight.
         stop: called with the reason to stop the run.
@@ -102,7 +102,7 @@ class Watchdog:
 
     def _set_alarm(self) -> None:
         """Set one timer for the next deadline: timers per call would cost CPU."""
-        # All calls have the same time, so the one that began first ends first.
+        # All calls have the same time-out, so the deadline of the first to begin comes first.
         first = next(iter(self._deadlines.values()), None)
         if first is None:
             self._alarm = None

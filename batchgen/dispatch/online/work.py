@@ -27,7 +27,7 @@ class Work:
 
     ready_at, failed_at: by the run's clock, in seconds; 0 if it has not failed.
     calls: how often it was sent in this run.
-    own_fault: it failed again while the server answered others, so the fault follows the row.
+    own_fault: it failed again while the server answered others, so the row itself is the cause.
     """
 
     thread: Thread
@@ -59,7 +59,7 @@ class Work:
         )
 
     def failed(self, failure: Failure, attempt: Attempt | None) -> Outcome:
-        """The outcome when it failed; without an attempt, no call of it is the last."""
+        """The outcome when it failed: in its last `attempt`, or (None) while it waited to retry."""
         return Outcome(
             request=self.request,
             attempts=self.calls,
@@ -141,7 +141,7 @@ class WorkQueue:
             self._next_turns.append(work)
 
     def notify(self) -> None:
-        """A call has ended: there may be something to pick, or nothing left."""
+        """Wake `pick` after a call has ended: there may be something to pick, or nothing left."""
         self._changed.set()
 
     def _retry_in(self) -> float | None:

@@ -16,8 +16,8 @@ LAST_INTERVAL = 30.0
 
 
 class Circuit:
-    """Outages of one server. `answered` says whether it has ever answered; `changed` wakes those
-    who wait.
+    """Outages of one server. `answered`: whether it has ever answered. `changed` is set to wake
+    tasks that wait for the circuit.
 
     While it `is_open`, the next probe may be sent at `probe_at` (seconds on the run's clock), and
     none while `probing`.
@@ -33,7 +33,7 @@ class Circuit:
         self._interval = FIRST_INTERVAL
 
     def record_response(self) -> bool:
-        """The server answered, and not with an error of its own. Returns whether that closed the
+        """Note a reply that is not an error of the server itself. Returns whether it closed the
         circuit.
         """
         self.answered = True
@@ -49,7 +49,7 @@ class Circuit:
     def record_failure(
         self, now: float, retry_after: float | None, *, probe: bool, answered: bool
     ) -> None:
-        """A request failed as in an outage.
+        """Note that a request failed as in an outage.
 
         now: seconds on the run's clock
         retry_after: seconds that the server asks to wait, None where it names none
@@ -73,6 +73,6 @@ class Circuit:
         self.probe_at = max(self.probe_at, now + max(self._interval, retry_after or 0.0))
 
     def release_probe(self) -> None:
-        """The probe was never sent: the next request may be one."""
+        """Note that the probe was not sent after all: the next request may be one."""
         self.probing = False
         self.changed.set()

@@ -1,4 +1,4 @@
-"""How fast the server lets the job go, and whether it is there at all: see `AdaptiveLimiter`."""
+"""Learns how fast the server lets the job go, and notices outages: see `AdaptiveLimiter`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from batchgen.dispatch.limits.window import Clock
 
 State = Literal["ramping", "unlimited", "limited", "tripped"]
 
-# A job begins with so many requests a second. While nothing is throttled the rate doubles in
-# DOUBLE_IN_ANSWERS times the time of an answer, between these bounds in seconds: slowly enough for
-# a throttle to arrive before much more is sent.
+# FIRST_RATE is a job's first rate, in requests a second. While nothing is throttled, the rate
+# doubles in DOUBLE_IN_ANSWERS times the time of an answer, but within the two bounds (seconds). So
+# a throttle arrives before much more is sent.
 FIRST_RATE = 100.0
 DOUBLE_IN_ANSWERS = 5
 DOUBLE_AT_LEAST = 0.02
@@ -24,8 +24,8 @@ DOUBLE_AT_MOST = 0.5
 # Requests a second at which the rate no longer holds anything back.
 UNLIMITED = 10_000.0
 
-# Seconds by which requests may be early: one timer for each of a thousand requests a second would
-# cost more than these.
+# Seconds by which requests may be early: a timer for each of a thousand requests a second would
+# cost too much.
 EARLY = 0.005
 
 # Seconds without growth after a throttle that is not believed yet, or while little is left of a
@@ -38,8 +38,8 @@ FEW = 10
 # The largest cut: to this share of the rate.
 DEEPEST_CUT = 0.2
 
-# Of a limit that headers name this share is used; one that differs by no more than SAME_NAMED is
-# the same.
+# The share that is used of a limit which headers name; and the share by which such a limit may
+# differ and still be the same.
 NAMED_SHARE = 0.98
 SAME_NAMED = 0.1
 
@@ -64,7 +64,7 @@ class AdaptiveLimiter:
         self._meter, self._curve, self._noise = Meter(now), CubicCurve(), NoiseFilter()
         self._circuit = Circuit()
         self.last_success = float("-inf")
-        # Since when, and why, nothing has got through; None while all is well.
+        # Since when nothing has got through (None while all is well), and why.
         self.trouble_since: float | None = None
         self.trouble = ""
         # The rate that is kept, when the next request is due, when the rate last grew, and how fast
@@ -77,8 +77,8 @@ class AdaptiveLimiter:
         self._not_before = 0.0
         # The rate does not grow before this time.
         self._steady_until = float("-inf")
-        # The rate that headers name, the one that throttles name, and the ceiling that a throttle
-        # confirmed.
+        # The rate that headers name, the rate that throttles name, and the highest rate: a named
+        # one that a throttle confirmed.
         self._named = self._named_by_throttle = 0.0
         self._ceiling = float("inf")
         # When the rate was last cut, and what got through then.
@@ -118,7 +118,7 @@ class AdaptiveLimiter:
                 await self._pause(None)
             elif now < wait_until:
                 await self._pause(wait_until - now)
-                # Nobody knows what the server would have let through meanwhile.
+                # What the server would have let through meanwhile is unknown.
                 if self._clock() - now > STORE / 2:
                     self._meter.restart(self._clock())
             elif self._is_pacing and now < self._next - EARLY:
@@ -147,12 +147,12 @@ class AdaptiveLimiter:
             return
 
     def record_response(self) -> None:
-        """The server answered, and not with an error of its own: there is no outage."""
+        """Note a reply that is not an error of the server itself: there is no outage."""
         if self._circuit.record_response():
             self._not_before = 0.0
 
     def record_success(self, sent_at: float) -> None:
-        """A request sent at `sent_at` was answered."""
+        """Note that a request which was sent at `sent_at` was answered."""
         self.last_success = self._clock()
         if self.state == "ramping":
             doubling = DOUBLE_IN_ANSWERS * (self.last_success - sent_at)
@@ -161,36 +161,36 @@ class AdaptiveLimiter:
         self.clear_trouble()
 
     def record_trouble(self, message: str) -> None:
-        """A request did not get through, for a reason that may pass."""
+        """Note that a request did not get through, for a reason that may pass."""
         if self.trouble_since is None:
             self.trouble_since = self._clock()
         self.trouble = message
 
     def clear_trouble(self) -> None:
-        """A request got through, to an answer or to a refusal of its own."""
+        """Note that a request got through: it was answered, or refused for its own fault."""
         self.trouble_since = None
 
     def shift_clock(self, seconds: float) -> None:
-        """The process was stopped for `seconds`: that time counts for nothing."""
+        """Leave out the `seconds` for which the process was stopped."""
         self.last_success += seconds
         if self.trouble_since is not None:
             self.trouble_since += seconds
 
     def release_probe(self) -> None:
-        """The probe was never sent: the next request may be one."""
+        """Note that the probe was not sent after all: the next request may be one."""
         self._circuit.release_probe()
 
     def record_failure(self, retry_after: float | None, *, probe: bool, answered: bool) -> None:
-        """A request failed as in an outage: no connection, no answer in time, or (`answered`) the
-        server's own error, which may name a `retry_after` in seconds.
+        """Note that a request failed as in an outage: no connection, no answer in time, or
+        (`answered`) the server's own error, which may name a `retry_after` in seconds.
         """
         self._circuit.record_failure(self._clock(), retry_after, probe=probe, answered=answered)
 
     def record_throttle(
         self, sent_at: float, retry_after: float | None, named_per_minute: float | None
     ) -> None:
-        """A request sent at `sent_at` was throttled; `retry_after` in seconds and the limit in
-        requests a minute are what the reply names.
+        """Note that a request which was sent at `sent_at` was throttled. The reply may name a
+        `retry_after` in seconds, and the limit in requests a minute.
         """
         now, limited = self._clock(), self.state == "limited"
         self._meter.record_throttle(sent_at)
@@ -200,7 +200,7 @@ class AdaptiveLimiter:
         believed = self._noise.is_believed(self._rate, limited=limited)
         if believed or self._noise.is_usual:
             self._not_before = max(self._not_before, now + (retry_after or 0.0))
-        # The cut was made for all that had been sent before it.
+        # The last cut was made for all requests that were sent before it.
         if sent_at < self._cut_at:
             return
         if believed:
@@ -209,8 +209,9 @@ class AdaptiveLimiter:
             self._steady_until = now + STEADY
 
     def set_named_limit(self, per_minute: float, *, explicit: bool) -> None:
-        """Replies name a limit of `per_minute` requests. It is kept from then on, and later tried
-        whether it is true; unless the job has an `explicit` limit, which only a throttle lowers.
+        """Note that replies name a limit of `per_minute` requests. The rate keeps to it, and later
+        probes whether more gets through. If the job has an `explicit` limit, only a throttle lowers
+        the rate.
         """
         rate = per_minute / 60 * NAMED_SHARE
         if abs(rate - self._named) <= SAME_NAMED * rate:
@@ -228,7 +229,7 @@ class AdaptiveLimiter:
             self._grown_at = self._clock()
 
     def hold_growth(self) -> None:
-        """Replies say that little is left of a limit: the rate does not grow for now."""
+        """Keep the rate from growing for now: replies say that little is left of a limit."""
         self._steady_until = self._clock() + STEADY
 
     def _cut(self, now: float, sent_at: float) -> None:
@@ -265,7 +266,7 @@ class AdaptiveLimiter:
         seconds = max(sent_at - self._meter.since, 0.01)
         w_min, w_max = self._curve.w_min, self._curve.w_max
         if limited and passed < FEW and seconds * w_min < FEW:
-            # Too early to measure, except for what could have got through and did not.
+            # It is too early to measure a rate, except an upper bound.
             at_most = (passed + 1) / seconds
             w_min = min(rate * (1 if passed >= 1 else 0.7), at_most) * BETA
             return w_min, min(w_max, 2 * at_most) if passed >= 1 else w_max * 0.8
@@ -283,7 +284,7 @@ class AdaptiveLimiter:
         return min(throughput, rate) * BETA, too_much
 
     def _grow(self, now: float) -> None:
-        """A ramping job doubles its rate, a limited one follows the curve."""
+        """Let the rate grow: while ramping it doubles, while limited it follows the curve."""
         if now < self._steady_until:
             self._grown_at = now
             return

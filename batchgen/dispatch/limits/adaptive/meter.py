@@ -1,4 +1,4 @@
-"""What was sent and throttled, and the rates that follow from it. Times in seconds, rates per
+"""Counts what was sent and throttled, and computes rates from it. Times are in seconds, rates per
 second.
 """
 
@@ -31,14 +31,14 @@ class Meter:
         self._sample_at = now + SAMPLE
 
     def record_sent(self, now: float) -> None:
-        """A request is sent."""
+        """Note that a request is sent."""
         self.sent += 1
         if now >= self._sample_at:
             self._samples.append((now, self.sent - self.throttled))
             self._sample_at = now + SAMPLE
 
     def record_throttle(self, sent_at: float) -> None:
-        """A request that was sent at `sent_at` was throttled."""
+        """Note that a request which was sent at `sent_at` was throttled."""
         self.throttled += 1
         self._throttled_since += sent_at >= self.since
 
@@ -57,11 +57,11 @@ class Meter:
         return max(0.0, self.sent - self._sent_before - self._throttled_since - unknown)
 
     def throughput(self, until: float, unknown: float, measured: float) -> float:
-        """The rate that got through until `until`: `measured`, or more where some sample since
-        `since` proves more.
+        """The rate that got through until `until`: `measured`, or more if a sample since `since`
+        proves more.
 
-        What the server may have had in store at a sample's time is subtracted: it does not flow in
-        every second.
+        The units that the server may have saved up before a sample are subtracted: it does not give
+        these every second.
         """
         passed = self.sent - self.throttled - unknown
         samples = (each for each in self._samples if self.since <= each[0] <= until)

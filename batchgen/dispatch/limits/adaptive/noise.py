@@ -1,21 +1,21 @@
 """Which throttles say something about a rate, and which are noise.
 
 Some servers throttle a share of all calls whatever the rate (an overloaded backend, a faulty
-proxy). Slowing down for those costs time and gains nothing. A throttle is believed when there were
-more than noise explains; and where cut after cut changes nothing, throttles are noise until the
-rate proves otherwise.
+proxy). Slowing down for those costs time and gains nothing. Throttles are believed when there are
+more of them than noise explains. When several cuts in a row change nothing, throttles count as
+noise until the rate proves otherwise.
 """
 
 from __future__ import annotations
 
 from batchgen.dispatch.limits.adaptive.meter import Meter
 
-# The share of calls that may be throttled without a reason, and the factor by which a share that
-# was found to be noise is taken to vary.
+# The share of calls that may be throttled without a reason; and the factor by which such a share,
+# once measured, may vary.
 NOISE_RATE = 0.01
 NOISE_FACTOR = 2
 
-# Throttles beyond the noise that are believed where no limit is known.
+# As many throttles in excess of the noise are believed while no limit is known.
 THRESHOLD = 4
 
 # Cuts in a row without an effect, seconds that they must span, and the largest share of throttles
@@ -52,12 +52,12 @@ class NoiseFilter:
         return self.rate <= NOISE_RATE
 
     def record_success(self) -> None:
-        """A request was answered."""
+        """Note that a request was answered."""
         if self.suspicion:
             self.suspicion = max(0.0, self.suspicion - self.rate)
 
     def record_throttle(self) -> None:
-        """A request was throttled."""
+        """Note that a request was throttled."""
         self.suspicion += 1
 
     def is_believed(self, rate: float, *, limited: bool) -> bool:
@@ -65,8 +65,10 @@ class NoiseFilter:
         return self.suspicion >= self._threshold(rate, limited=limited)
 
     def _threshold(self, rate: float, *, limited: bool) -> int:
-        """One throttle is enough where a limit is known, two below a rate that got through (another
-        job may have caused it), more where nothing is known.
+        """The suspicion from which throttles are believed.
+
+        One throttle is enough if a limit is known, two below a rate that got through (another job
+        may have caused one); more are needed if nothing is known.
         """
         if not self.is_usual:
             return 2 * THRESHOLD
@@ -75,13 +77,13 @@ class NoiseFilter:
         return 1 if rate >= self.best * SAME_RATE else 2
 
     def note_measured(self, now: float, meter: Meter, rate: float, throughput: float) -> None:
-        """A cut from `rate` to a measured `throughput` is being made."""
+        """Note a cut from `rate` to a measured `throughput`."""
         if not self.ineffective_cuts:
             self.best, self._fastest = throughput, max(rate, 0.9 * self._fastest)
             self._before = (now, meter.sent, meter.throttled)
 
     def note_cut(self, sent: int) -> None:
-        """The rate was cut after `sent` requests: the throttles before are dealt with."""
+        """Note that the rate was cut after `sent` requests: earlier throttles no longer count."""
         self.suspicion = 0.0
         self.rate = NOISE_RATE
         self._sent_at_cut = sent
@@ -89,9 +91,9 @@ class NoiseFilter:
     def restored_rate(
         self, now: float, meter: Meter, rate: float, *, limited: bool
     ) -> float | None:
-        """The rate to go back to where throttles prove to be noise, else None.
+        """The rate to go back to if throttles prove to be noise, else None.
 
-        They do when they go on as before although the job sends at a `rate` below one that got
+        They do if they go on as before although the job sends at a `rate` below one that got
         through.
         """
         calm = meter.sent - self._sent_at_cut > 3 / NOISE_RATE
