@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from batchgen.disk import is_same_file, make_folder, refuse_link, sweep, translating_errors
 from batchgen.errors import BusyError, InputError
-from batchgen.images import is_intact
+from batchgen.images import intact_mtime
 from batchgen.job import Connection, Job, KeyPath, connection
 from batchgen.journal import Journal, all_files
 from batchgen.pricing import Prices
@@ -196,13 +196,22 @@ class Workspace:
 
     # -- answers -> files --------------------------------------------------------------------------
 
-    def missing_pictures(self, journal: Journal) -> list[tuple[str, bytes]]:
-        """The (outcome id, fingerprint) of answers whose pictures are gone or were changed."""
-        return [
-            (file["ident"], file["key"])
-            for file in all_files(journal)
-            if not is_intact(self.folder, file)
-        ]
+    def missing_pictures(
+        self, journal: Journal, touched: list[tuple[str, int]] | None = None
+    ) -> list[tuple[str, bytes]]:
+        """The (outcome id, fingerprint) of answers whose pictures are gone or were changed.
+
+        `touched` gets the path and the mtime (ns) of each picture that only has another mtime than
+        it had, as in a restored backup: it was read to find that out.
+        """
+        missing = []
+        for file in all_files(journal):
+            mtime = intact_mtime(self.folder, file)
+            if mtime is None:
+                missing.append((file["ident"], file["key"]))
+            elif touched is not None and mtime != file["mtime"]:
+                touched.append((file["path"], mtime))
+        return missing
 
     def layout(self, journal: Journal) -> TableLayout:
         """The layout of the job's tables.

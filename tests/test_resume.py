@@ -725,6 +725,31 @@ def test_a_picture_that_is_gone_or_altered_is_drawn_again(lab: Lab, api: Simulat
     assert lab.go(job).run.calls == 0
 
 
+def test_pictures_that_were_copied_are_read_once(
+    lab: Lab, api: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P08 Pictures with other times, as from a backup, are intact; they are read to find that out
+    in one run, and not in every run after it.
+    """
+    write(lab, ROWS)
+    job = lab.job(
+        api.url, rows=None, kind="image", request={"model": "gpt-image-2", "prompt": "{{ text }}"}
+    )
+    lab.go(job)
+    for path in (lab.output() / "images").iterdir():
+        os.utime(path, ns=(1_000_000_000, 1_000_000_000))
+    read: list[str] = []
+    read_bytes = Path.read_bytes
+
+    def reading(path: Path) -> bytes:
+        read.append(path.suffix)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", reading)
+    assert [(lab.go(job).run.calls, read.count(".png")) for _ in range(3)] == [(0, 3)] * 3
+    assert maintenance.verify(lab.load(job)) == []
+
+
 def test_two_equal_rows_without_ids_get_two_pictures(lab: Lab, api: Simulator) -> None:
     """P33 Equal rows without an id are told apart by their number, in the table and in the
     pictures' names."""

@@ -8,7 +8,14 @@
 Everything here blocks, so it is called off the event loop.
 """
 
-from batchgen.images.folder import Picture, PictureFolder, is_intact, restored, stored
+from batchgen.images.folder import (
+    Picture,
+    PictureFolder,
+    intact_mtime,
+    is_intact,
+    restored,
+    stored,
+)
 from batchgen.images.names import file_stem, slug
 from batchgen.images.verification import MAX_ALL_PIXELS, MAX_PIXELS, decode, verify
 
@@ -19,6 +26,7 @@ __all__ = [
     "PictureFolder",
     "decode",
     "file_stem",
+    "intact_mtime",
     "is_intact",
     "restored",
     "slug",

@@ -96,7 +96,12 @@ class PictureFolder:
 
 
 def is_intact(output: Path, file: Mapping[str, Any], *, rehash: bool = False) -> bool:
-    """Whether a stored picture is still what was written.
+    """Whether a stored picture is still what was written, as `intact_mtime` finds out."""
+    return intact_mtime(output, file, rehash=rehash) is not None
+
+
+def intact_mtime(output: Path, file: Mapping[str, Any], *, rehash: bool = False) -> int | None:
+    """The mtime (ns) of a stored picture that is still what was written; None for any other.
 
     Size and mtime decide; where the mtime differs, or with `rehash`, the SHA-256 does.
     """
@@ -104,12 +109,13 @@ def is_intact(output: Path, file: Mapping[str, Any], *, rehash: bool = False) ->
     try:
         status = path.lstat()
         if status.st_size != file["size"]:
-            return False
-        if not rehash and status.st_mtime_ns == file["mtime"]:
-            return True
-        return bool(hashlib.sha256(path.read_bytes()).hexdigest() == file["sha256"])
+            return None
+        unchanged = not rehash and status.st_mtime_ns == file["mtime"]
+        if unchanged or hashlib.sha256(path.read_bytes()).hexdigest() == file["sha256"]:
+            return int(status.st_mtime_ns)
+        return None
     except OSError:
-        return False
+        return None
 
 
 def stored(item: Mapping[str, Any], picture: Picture) -> dict[str, Any]:

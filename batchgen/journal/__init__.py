@@ -67,18 +67,16 @@ from batchgen.journal.attempts import (
 from batchgen.journal.change import Change, together
 from batchgen.journal.counts import RowCounts, count_rows
 from batchgen.journal.damage import find_damage
+from batchgen.journal.files import all_files, files_of, owns_file, restamp_files
 from batchgen.journal.journal import Journal
 from batchgen.journal.outcomes import (
     RecordedOutcome,
-    all_files,
     answering_models,
     assume_lost,
-    files_of,
     last_answer,
     mark_lost,
     mark_redo,
     outcome_of,
-    owns_file,
     record_outcome,
     shown_outcome,
     withdraw_failure,
@@ -128,6 +126,7 @@ __all__ = [
     "record_outcome",
     "reread",
     "reserve_cost",
+    "restamp_files",
     "rows_with_id",
     "rows_with_outcomes",
     "shown_outcome",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
@@ -109,26 +109,6 @@ def answering_models(journal: Journal, run: int | None = None) -> tuple[str, ...
     where, value = ("run = ?", run) if run is not None else ("1 = ?", 1)
     sql = f"SELECT DISTINCT model FROM outcomes WHERE model IS NOT NULL AND {where} ORDER BY 1"
     return tuple(row["model"] for row in journal.query(sql, value))
-
-
-def all_files(journal: Journal) -> Iterator[dict[str, Any]]:
-    """Every picture that an answer owns, also an answer that no row shows any more.
-
-    Raises DamagedError.
-    """
-    return (journal.named("files", record) for record in journal.all_records("files"))
-
-
-def files_of(journal: Journal, outcome: RecordedOutcome) -> list[dict[str, Any]]:
-    """The pictures of one answer. Raises DamagedError."""
-    return journal.records(
-        "files", "ident = ? AND key = ?", outcome.outcome_id, outcome.fingerprint
-    )
-
-
-def owns_file(journal: Journal, path: str) -> bool:
-    """Whether a recorded answer owns the picture at a path."""
-    return bool(journal.query("SELECT 1 FROM files WHERE path = ?", path))
 
 
 # -- writing, in a run -----------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from batchgen.journal import (
     end_run,
     mark_lost,
     owns_file,
+    restamp_files,
 )
 from batchgen.journal.batches import committed, open_batches, stale_requests
 from batchgen.pricing import NANO, batch_cost, dollars
@@ -195,7 +196,10 @@ class Session:
         self._pictures = PictureFolder(self.workspace.folder, partial(owns_file, self._journal))
         if self.workspace.staged(self._journal).draws:
             self._pictures.prepare()
-            mark_lost(self._journal, self.workspace.missing_pictures(self._journal))
+            touched: list[tuple[str, int]] = []
+            missing = self.workspace.missing_pictures(self._journal, touched)
+            mark_lost(self._journal, missing)
+            restamp_files(self._journal, touched)
         self._before = self._counts(self._options.limit)
         todo = self._before.to_send if self._sends else 0
         self._busy = bool(todo or open_batches(self._journal))
