@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 # The error codes of requests that were never executed.
-UNANSWERED = ("batch_expired", "batch_cancelled")
+UNEXECUTED = ("batch_expired", "batch_cancelled")
 
 # The statuses of HTTP (RFC 9110, 15).
 _STATUSES = range(100, 600)
@@ -31,7 +31,7 @@ _encode_ascii = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """The result of one request: an HTTP response, or an error.
+    """The result of one request: an HTTP response, an error, or neither (a line without an answer).
 
     custom_id: of the request
     status, request_id, body: of the response; status is None without one
@@ -45,9 +45,9 @@ class Result:
     error: Mapping[str, Any] | None = None
 
     @property
-    def answered(self) -> bool:
-        """Whether the request was executed, successfully or not."""
-        return self.error is None or self.error.get("code") not in UNANSWERED
+    def executed(self) -> bool:
+        """Whether the request may have been executed, successfully or not."""
+        return self.error is None or self.error.get("code") not in UNEXECUTED
 
 
 def request_line(custom_id: str, endpoint: str, body: Mapping[str, Any]) -> bytes:
@@ -88,6 +88,9 @@ def parse_result(line: bytes, parse: Callable[[bytes], Any] = json.loads) -> Res
     """Parse a line of an output or error file, as JSON with `parse`.
 
     Raises ValueError for any other line.
+
+    A line that names its request, and has neither an HTTP response nor an error, is a result too:
+    servers write such lines, with status 0, for requests that they lost.
     """
     try:
         record = parse(line)
@@ -108,6 +111,4 @@ def parse_result(line: bytes, parse: Callable[[bytes], Any] = json.loads) -> Res
             request_id=request_id if isinstance(request_id, str) and request_id else None,
             body=response.get("body"),
         )
-    if isinstance(error, dict):
-        return Result(custom_id=record["custom_id"], error=error)
-    raise ValueError("has neither a response nor an error")
+    return Result(custom_id=record["custom_id"], error=error if isinstance(error, dict) else None)

@@ -69,11 +69,6 @@ def test_half_a_character_stays_half() -> None:
         b"[]",
         b"{}",
         b'{"custom_id": 7, "response": {"status_code": 200, "body": {}}}',
-        b'{"custom_id": "7"}',
-        b'{"custom_id": "7", "response": null, "error": null}',
-        b'{"custom_id": "7", "response": {"status_code": true, "body": {}}}',
-        b'{"custom_id": "7", "response": {"status_code": "200", "body": {}}}',
-        b'{"custom_id": "7", "response": {"body": {}}, "error": "text"}',
         b'{"custom_id": "7", "response": {"status_code": 200, "bo',
         b'{"custom_id": ' + b"[" * 100_000,
     ],
@@ -82,3 +77,20 @@ def test_what_is_no_result(line: bytes) -> None:
     """P18 A line that is not a result raises ValueError."""
     with pytest.raises(ValueError, match=r"\S"):
         parse_result(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"custom_id": "7"}',
+        b'{"custom_id": "7", "response": null, "error": null}',
+        b'{"custom_id": "7", "response": {"status_code": true, "body": {}}}',
+        b'{"custom_id": "7", "response": {"status_code": "200", "body": {}}}',
+        b'{"custom_id": "7", "response": {"body": {}}, "error": "text"}',
+        b'{"custom_id": "7", "response": {"status_code": 0, "body": {}}, "error": null}',
+        b'{"custom_id": "7", "response": {"status_code": 600, "body": {}}}',
+    ],
+)
+def test_a_line_without_an_answer(line: bytes) -> None:
+    """P18 A line with neither an HTTP response nor an error names its request all the same."""
+    assert parse_result(line) == Result(custom_id="7")

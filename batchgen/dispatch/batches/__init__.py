@@ -16,8 +16,11 @@ poll     fetches the status; validating, in_progress,     the batch id
          finalizing or an unknown one is polled again
 collect  fetches the result files of a completed, failed, the last status, and the ids of
          expired or cancelled batch; records the answers  the result files
-close    makes members without an answer pending again    every answer that the server counts
+close    makes members without an answer pending again    every answer that the files have
 ```
+
+If the files have fewer answers than the server counts, the batch stays open for a while, and each
+poll fetches them again. A line without an answer is a request without one, and is not waited for.
 
 Nothing costs money before `create`. If a run dies before the file id is on record, the next run
 forgets the batch, and its requests are pending again. If a run dies between the file id and the
@@ -30,6 +33,7 @@ retrying.py     RetryingClient: a call is retried until it works or certainly ca
 client.py       BatchClient: the calls of the Batch API
 input_file.py   BatchInputFile: requests -> the file of a batch
 result_file.py  a result file -> what it says of each request
+file_counts.py  FileCounts: the result files, compared with what the server counts
 registry.py     BatchRegistry: the batches of a job, and what the server last said of them
 queue_limit.py  how much the queue of a model takes
 submit.py       Submitter: requests -> batches at the server

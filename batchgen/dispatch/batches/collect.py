@@ -20,6 +20,7 @@ from batchgen.dispatch.api.errors import account_error, classify
 from batchgen.dispatch.api.http import Reply
 from batchgen.dispatch.api.replies import attempt_fields, interpret
 from batchgen.dispatch.batches.client import BatchClient, BatchTransport, Json, RequestRejectedError
+from batchgen.dispatch.batches.file_counts import FileCounts
 from batchgen.dispatch.batches.records import Batch, BatchRecorder, Member, MemberResult
 from batchgen.dispatch.batches.registry import BatchRegistry
 from batchgen.dispatch.batches.result_file import GROUP, LineResult, error_reply, read_results
@@ -27,8 +28,7 @@ from batchgen.job import Job
 from batchgen.kinds import KIND_BY_ENDPOINT
 from batchgen.pricing import Prices
 
-# How often the result files are fetched while they hold too few answers, and the seconds between
-# two fetches.
+# How often the result files are fetched at first while they lack answers, and the seconds between.
 FETCHES = 3
 BETWEEN_FETCHES = 2.0
 
@@ -69,42 +69,45 @@ class Collector:
         self._registry, self._job, self._prices = registry, job, prices
         self._progress, self._folder, self._capped = progress, folder, capped
         self._accept = frozenset(job.output.accept)
-        # Whether some members failed because of the account. They stay in the batch until it is
-        # closed.
-        self._has_account_failure = False
-        # The lines of the input file that the result files answer.
-        self._answered: set[int] = set()
 
-    async def collect(self, batch: Batch) -> None:
-        """Record every answer of an ended batch.
+    async def collect(self, batch: Batch) -> FileCounts:
+        """Record every answer in the result files of an ended batch; returns what they hold.
 
-        Raises RequestRejectedError if a result file is missing or has fewer answers than the server
-        counts, and OutputError.
+        Raises RequestRejectedError if a result file is missing, and OutputError.
         """
-        self._has_account_failure, self._answered = False, set()
-        problem = await self._read_files(batch)
-        for _ in range(FETCHES - 1):
-            if problem is not None and problem.failure.is_passing:
+        found, problem = await self._read_files(batch)
+        for _ in range(0 if batch.lacking_since else FETCHES - 1):
+            # A torn line may have been torn on the way.
+            lacks = found.lacking(batch) or found.torn
+            if problem.failure.is_passing if problem else lacks:
                 await self._server.sleep(BETWEEN_FETCHES)
-                problem = await self._read_files(batch)
+                found, problem = await self._read_files(batch)
         if problem is not None:
             raise problem
-        if batch.status == "completed" and not self._has_account_failure:
-            # A completed batch has a line for each request. A request without one has an unknown
-            # outcome.
-            await self.give_up(batch, "the batch completed without a result for this request")
+        return found
 
-    async def give_up(self, batch: Batch, why: str) -> None:
-        """Fail the members that are left. They may have been executed; another run retries them."""
+    async def fail_unanswered(self, batch: Batch, lines: Sequence[int]) -> None:
+        """Fail the members of these lines, of which no answer comes any more."""
+        for start in range(0, len(lines), GROUP):
+            members = await self._recorder.members(batch, lines[start : start + GROUP])
+            await self._record_lost(batch, members, "the batch has no answer for this request")
+
+    async def give_up(self, batch: Batch) -> None:
+        """Fail the members that are left: nobody knows whether they were executed."""
+        while members := await self._recorder.members(batch):
+            await self._record_lost(
+                batch, members, "the batch was given up, and may have been executed"
+            )
+
+    async def _record_lost(self, batch: Batch, members: Mapping[int, Member], why: str) -> None:
+        """Fail members that may have been executed, and paid for. Another run retries them."""
         failure = Failure(
             meaning="transient", reason="invalid_response", message=why, may_be_billed=True
         )
-        while members := await self._recorder.members(batch):
-            await self._record(self._failed(batch, member, failure) for member in members.values())
+        await self._record(self._failed(batch, member, failure) for member in members.values())
 
     async def record_line_errors(self, batch: Batch, errors: Sequence[Json]) -> int:
         """Record the errors of a failed batch that name a line; returns how many there are."""
-        self._has_account_failure = False
         by_line = {
             line: error
             for error in errors
@@ -124,26 +127,18 @@ class Collector:
         """The message of an error, without anything that looks like a key."""
         return self._classified(error_reply(error)).message
 
-    async def _read_files(self, batch: Batch) -> RequestRejectedError | None:
-        """Record what the result files hold; returns why that is not everything, or None."""
-        problem: RequestRejectedError | None = None
+    async def _read_files(self, batch: Batch) -> tuple[FileCounts, RequestRejectedError | None]:
+        """Record what the result files hold; returns what that is, and why one is missing."""
+        found, problem = FileCounts(), None
         for name in _FILES:
             if file := batch.seen.get(name):
                 try:
-                    await self._read_file(batch, file)
+                    await self._read_file(batch, file, found)
                 except RequestRejectedError as rejected:
                     problem = problem or rejected
-        expected, answered = _expected(batch), len(self._answered)
-        if problem is None and answered < expected:
-            # The missing answers are paid for and may still come. If their requests were sent
-            # again, they would be paid for twice.
-            message = f"its files have {answered:,} of {expected:,}"
-            problem = RequestRejectedError(
-                Failure(meaning="transient", reason="invalid_response", message=message)
-            )
-        return problem
+        return found, problem
 
-    async def _read_file(self, batch: Batch, file: str) -> None:
+    async def _read_file(self, batch: Batch, file: str, found: FileCounts) -> None:
         path = temporary_path(self._folder, "answers")
         longest = (
             MAX_PICTURE_REPLY if KIND_BY_ENDPOINT[batch.endpoint].makes_images else MAX_TEXT_REPLY
@@ -151,15 +146,13 @@ class Collector:
         try:
             await self._server.download(file, path)
             groups = read_results(path, batch.requests, longest, self._transport.parse)
-            while (group := await asyncio.to_thread(next, groups, None)) is not None:
+            while (results := await asyncio.to_thread(next, groups, None)) is not None:
                 self._server.raise_if_stopped()
-                self._answered.update(
-                    line for line, result in group.items() if result.reply is not None
-                )
-                members = await self._recorder.members(batch, group)
+                found.add(results)
+                members = await self._recorder.members(batch, results.by_line.keys())
                 await self._record(
                     [
-                        await self._member_result(batch, member, group[line])
+                        await self._member_result(batch, member, results.by_line[line])
                         for line, member in members.items()
                     ]
                 )
@@ -193,7 +186,6 @@ class Collector:
         judged = self._judged(failure, batch)
         if judged is None:
             # The member is pending again when the batch is closed.
-            self._has_account_failure = True
             return None
         unknown_cost = member.cost if self._capped else None
         return _ended(batch, member, judged, judged, unknown_cost if judged.may_be_billed else 0)
@@ -221,14 +213,6 @@ class Collector:
             self._progress.failed += failure is not None and not failure.is_passing
             # The cost of a failure is only an upper bound.
             self._progress.cost += (result.outcome.cost or 0) if answer is not None else 0
-
-
-def _expected(batch: Batch) -> int:
-    """How many answers an ended batch must have; all, if it is completed and has no count."""
-    count: int | None = batch.seen.get("request_counts", {}).get("completed")
-    if count is None:
-        count = batch.requests if batch.status == "completed" else 0
-    return min(count, batch.requests)
 
 
 def _ended_at(seen: Mapping[str, Any]) -> float:

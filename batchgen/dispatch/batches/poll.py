@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,7 +16,8 @@ from batchgen.dispatch.batches.client import (
     ServerUnresponsiveError,
 )
 from batchgen.dispatch.batches.collect import Collector
-from batchgen.dispatch.batches.records import Batch, counts_of
+from batchgen.dispatch.batches.file_counts import FileCounts
+from batchgen.dispatch.batches.records import Batch
 from batchgen.dispatch.batches.registry import GIVEN_UP, BatchRegistry, errors_of
 from batchgen.errors import AccountError, LimitError
 
@@ -31,6 +33,12 @@ LONGEST_POLL = 60.0
 FULL_AT_ONCE = 3
 FULL_AT_FIRST = 60.0
 FULL_AT_LAST = 1800.0
+
+# Seconds for which the result files of an ended batch are fetched again while they lack answers
+# that the server counts: those are paid for, and may still come. Files with nothing of the batch in
+# them are most likely not its files, and a user has longer to see to it.
+SOME_LACKING = 600.0
+ALL_LACKING = 24 * 3600.0
 
 
 class Poller:
@@ -57,6 +65,8 @@ class Poller:
         # How many polls in a row found that a queue was full, and whether the current one did.
         self._full_polls = 0
         self._queue_is_full = False
+        # The numbers of the batches of which was shown that their files lack answers.
+        self._shown_lacking: set[int] = set()
 
     async def poll_all(self) -> None:
         """Poll every open batch once.
@@ -146,19 +156,46 @@ class Poller:
             return
         self._registry.show_progress()
         try:
-            await self._collector.collect(batch)
+            found = await self._collector.collect(batch)
         except RequestRejectedError as rejected:
             what = f"does not have all answers of the batch {batch.id} ({rejected})"
             await self._missing(batch, what, give_up)
             return
+        if not give_up and await self._may_still_come(batch, found):
+            return
+        lost = found.without_answer(batch)
+        await self._collector.fail_unanswered(batch, lost)
         if batch.status == "failed":
             batch = await self._record_failure(batch, errors_of(batch_object))
         await self._registry.close(batch)
-        self._report_end(batch)
+        self._report_end(batch, len(found.answered), len(lost))
+
+    async def _may_still_come(self, batch: Batch, found: FileCounts) -> bool:
+        """Whether the result files lack answers that a later poll may find; then it stays open."""
+        if not found.lacking(batch):
+            return False
+        # After a clock was set back, the time begins anew.
+        if batch.lacking_since is None or batch.lacking_since > time.time():
+            batch = await self._registry.record_lack(batch)
+        since, nothing = batch.lacking_since or 0.0, found.has_nothing(batch)
+        if time.time() - since >= (ALL_LACKING if nothing else SOME_LACKING):
+            return False
+        have = f"{len(found.answered):,} of {len(found.answered) + found.lacking(batch):,}"
+        if nothing:
+            what = f"does not have all answers of the batch {batch.id} (its files have {have})"
+            await self._missing(batch, what, give_up=False)
+        elif batch.number not in self._shown_lacking:
+            self._shown_lacking.add(batch.number)
+            left = math.ceil((since + SOME_LACKING - time.time()) / 60)
+            self._say(
+                f"batch {batch.id}: {batch.status}: its files have {have} answers;"
+                f" they are fetched again for {left} min before the rest is sent again"
+            )
+        return True
 
     async def give_up(self, batch: Batch) -> None:
         """Close a batch whose answers cannot be fetched; its members fail, and may have cost."""
-        await self._collector.give_up(batch, "the batch was given up, and may have been executed")
+        await self._collector.give_up(batch)
         await self._registry.close(replace(batch, status=GIVEN_UP))
         self._say(f"batch {batch.id or batch.tag}: given up")
 
@@ -197,16 +234,17 @@ class Poller:
             self._registry.stop_with(AccountError(f"{host} refused the batch {batch.id}: {why}"))
         return batch
 
-    def _report_end(self, batch: Batch) -> None:
-        """Say how a batch ended; stop the run if a user must decide whether to send the rest."""
-        answered, _ = counts_of(batch)
-        full = (
-            "; the queue of its model is full: a later batch sends the rest"
-            if batch.room is not None
-            else ""
-        )
+    def _report_end(self, batch: Batch, answered: int, lost: int) -> None:
+        """Say how a batch ended; stop the run if a user must decide whether to send the rest.
+
+        answered: how many of its requests have a reply in its files
+        lost: how many others may have been executed
+        """
+        note = f"; {lost:,} without an answer, which a later batch sends again" if lost else ""
+        if batch.room is not None:
+            note = "; the queue of its model is full: a later batch sends the rest"
         self._say(
-            f"batch {batch.id}: {batch.status}: {answered:,} of {batch.requests:,} answered{full}"
+            f"batch {batch.id}: {batch.status}: {answered:,} of {batch.requests:,} answered{note}"
         )
         if answered:
             self._full_polls = 0

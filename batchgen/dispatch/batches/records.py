@@ -26,8 +26,10 @@ KEPT_FIELDS = (
     "error_file_id",
 )
 
-# The key in `Batch.seen` that batchgen adds itself: a user asked for the batch to be cancelled.
+# The keys in `Batch.seen` that batchgen adds itself: a user asked for the batch to be cancelled;
+# when its result files first lacked answers, in seconds since 1970.
 CANCEL_REQUESTED = "asked_to_cancel"
+LACKING_SINCE = "lacking_since"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +73,21 @@ class Batch:
         """Whether a user asked for it to be cancelled."""
         return CANCEL_REQUESTED in self.seen
 
+    @property
+    def lacking_since(self) -> float | None:
+        """When its result files first lacked answers; None if they never did."""
+        since: float | None = self.seen.get(LACKING_SINCE)
+        return since
+
 
 def counts_of(batch: Batch) -> tuple[int, int]:
-    """How many requests of a batch the server has answered, and how many of these failed."""
+    """How many requests of a batch the server has answered, and how many of these failed.
+
+    Some servers count the failed ones as completed, too: never more than there are.
+    """
     counts = batch.seen.get("request_counts", {})
-    failed: int = counts.get("failed", 0)
-    return counts.get("completed", 0) + failed, failed
+    failed: int = min(counts.get("failed", 0), batch.requests)
+    return min(counts.get("completed", 0) + failed, batch.requests), failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from batchgen.dispatch import Progress
 from batchgen.dispatch.batches.records import (
     CANCEL_REQUESTED,
     KEPT_FIELDS,
+    LACKING_SINCE,
     Batch,
     BatchRecorder,
     counts_of,
@@ -64,8 +65,9 @@ class BatchRegistry:
             for name in KEPT_FIELDS
             if (value := _READ[name](batch_object.get(name))) is not None
         }
-        if batch.cancel_requested:
-            seen[CANCEL_REQUESTED] = True
+        for name in (CANCEL_REQUESTED, LACKING_SINCE):
+            if name in batch.seen:
+                seen[name] = batch.seen[name]
         updated = replace(
             batch,
             id=batch.id or batch_object["id"],
@@ -79,7 +81,14 @@ class BatchRegistry:
 
     async def record_cancel_request(self, batch: Batch) -> Batch:
         """Record that a user asked for a batch to be cancelled, before the server is told."""
-        updated = replace(batch, seen={**batch.seen, CANCEL_REQUESTED: True})
+        return await self._record_seen(batch, CANCEL_REQUESTED, True)
+
+    async def record_lack(self, batch: Batch) -> Batch:
+        """Record that the result files of an ended batch lack answers, from now on."""
+        return await self._record_seen(batch, LACKING_SINCE, time.time())
+
+    async def _record_seen(self, batch: Batch, name: str, value: Any) -> Batch:
+        updated = replace(batch, seen={**batch.seen, name: value})
         await self._recorder.update(updated)
         self._batches[batch.number] = updated
         return updated
@@ -97,7 +106,7 @@ class BatchRegistry:
 
     def show_progress(self) -> None:
         """Show on the progress line the batches that have not ended."""
-        running = [batch for batch in self.open if not batch.has_ended]
+        running = [batch for batch in self.open if not batch.has_ended or batch.lacking_since]
         answered = sum(counts_of(batch)[0] for batch in running)
         total = sum(batch.requests for batch in running)
         self._progress.answered_remotely = answered

@@ -1,14 +1,15 @@
 """A result file of an ended batch (its output or error file) -> what it says of each request.
 
-The custom_id of a line is the number of its request in the input file. A line that cannot be read,
-or that does not belong to a request of the batch, is skipped, so lines that a server adds do no
-harm.
+The custom_id of a line is the number of its request in the input file. A line that belongs to no
+request of the batch is skipped: the server may add whatever it likes, and it changes no outcome. A
+line that begins like an object and cannot be read is counted: it was the line of some request.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -25,18 +26,28 @@ GROUP_BYTES = 4 * 1024 * 1024
 class LineResult(NamedTuple):
     """What a line says of its request.
 
-    reply: as the online API would have sent it; None for a request that was never executed
+    reply: as the online API would have sent it; None for a request without one
     body: the JSON of the reply
+    executed: whether the server may have executed the request
     """
 
     reply: Reply | None
     body: Any
+    executed: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """What some lines say, by line of the input file; `torn` is how many cannot be read."""
+
+    by_line: Mapping[int, LineResult]
+    torn: int = 0
 
 
 def read_results(
     path: Path, requests: int, longest: int, parse: Callable[[bytes], Any]
-) -> Iterator[dict[int, LineResult]]:
-    """Read a result file in groups that are recorded together: input file line -> its result.
+) -> Iterator[Results]:
+    """Read a result file in groups that are recorded together.
 
     path: the file
     requests: how many the batch has
@@ -46,14 +57,17 @@ def read_results(
     with translating_errors(path), path.open("rb") as file:
         while lines := _next_lines(file, longest):
             group: dict[int, LineResult] = {}
+            torn = 0
             for line in lines:
-                # RecursionError: a body may be nested too deep to be written again.
-                with suppress(ValueError, RecursionError):
+                try:
                     result = parse_result(line, parse)
                     number = _line_number(result.custom_id)
                     if number is not None and number <= requests:
                         group.setdefault(number, _line_result(result))
-            yield group
+                # RecursionError: a body may be nested too deep to be written again.
+                except (ValueError, RecursionError):
+                    torn += _is_torn(line)
+            yield Results(by_line=group, torn=torn)
 
 
 def error_reply(error: Json) -> Reply:
@@ -75,6 +89,20 @@ def _next_lines(file: IO[bytes], longest: int) -> list[bytes]:
     return lines
 
 
+def _is_torn(line: bytes) -> bool:
+    """Whether a line began as an object, and is no JSON or no UTF-8.
+
+    The last line of a file that was cut off is not counted: the file lacks it, and others.
+    """
+    if not (line.startswith(b"{") and line.endswith(b"\n")):
+        return False
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return True
+    return False
+
+
 def _line_number(custom_id: str) -> int | None:
     """The number in a custom_id, written exactly as batchgen writes it; None for any other text."""
     number = int(custom_id) if custom_id.isdecimal() and len(custom_id) < 10 else 0
@@ -84,8 +112,8 @@ def _line_number(custom_id: str) -> int | None:
 def _line_result(result: Result) -> LineResult:
     if result.status is not None:
         return LineResult(_reply(result.status, result.body, result.request_id), result.body)
-    if not result.answered:
-        return LineResult(None, None)
+    if result.error is None or not result.executed:
+        return LineResult(None, None, result.executed)
     body = {"error": result.error}
     return LineResult(_reply(200, body, None), body)
 
