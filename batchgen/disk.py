@@ -2,7 +2,7 @@
 
 A file is written under a temporary name in the same folder, synced and renamed into place, and the
 folder is synced. So neither a crash nor a full disk leaves half a file, and no reader sees one.
-Modes follow the umask; links are not followed, because somebody else may have planted them.
+Modes follow the umask. Links are not followed, because another user may have made them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NETWORK_TYPES = """
 NETWORK = frozenset(_NETWORK_TYPES.split())
 MOUNTS = Path("/proc/self/mounts")
 
-# The size (bytes) and mtime (ns) of a file, by which a later change of it is noticed.
+# The size (bytes) and mtime (ns) of a file; they show whether the file was changed later.
 FileStamp = tuple[int, int]
 
 _numbers = itertools.count()

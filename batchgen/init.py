@@ -68,7 +68,7 @@ def _refuse_existing(*paths: Path) -> None:
 
 
 def _stem(prompts: Path) -> str:
-    """A job's name for the prompts: theirs, as far as it can name a folder."""
+    """A job's name, from the prompts file's: as much of it as can name a folder."""
     stem = re.sub(r"(\.gz)?$", "", prompts.name, count=1, flags=re.IGNORECASE).rsplit(".", 1)[0]
     letters = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
     name = re.sub(r"\.simulated$", "", re.sub(r"[^\w.-]+", "-", letters), flags=re.IGNORECASE)

@@ -40,7 +40,7 @@ class Signals:
         # Python allows only the main thread to set handlers.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                # nohup, and a shell for its background jobs, ignore a signal for us: it stays so.
+                # nohup, and a shell for its background jobs, make us ignore a signal; that stays.
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._previous[number] = signal.signal(number, self._handle)
         return self
@@ -77,7 +77,7 @@ class Signals:
         is_second = self._interruption is not None
         self._interruption = self._interruption or RunInterruptedError(number)
         if self._loop is not None and self._stop is not None:
-            # Who presses Ctrl-C is there to press it again, so those calls have all their time.
+            # A user can press Ctrl-C again to end calls in flight, so they get all their time.
             drain = 0.0 if is_second else None if number == signal.SIGINT else DRAIN
             self._loop.call_soon_threadsafe(partial(self._stop, self._interruption, drain=drain))
         elif is_second or not self._in_order:

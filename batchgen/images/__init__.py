@@ -1,8 +1,8 @@
 """Image bytes -> images/<id>.<ext>: decoded strictly, verified whole, written once, named safely.
 
 - `names`         a row's id -> a file name that is safe on every file system
-- `verification`  base64 -> bytes -> the extension that they deserve
-- `svg`           that an SVG draws, and does nothing else
+- `verification`  base64 -> bytes -> the extension for their format
+- `svg`           checks that an SVG draws, and does nothing else
 - `folder`        the images/ folder of a job
 
 Everything here blocks, so it is called off the event loop.

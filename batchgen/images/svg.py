@@ -1,4 +1,4 @@
-"""That an SVG draws, and does nothing else.
+"""Checks that an SVG draws, and does nothing else.
 
 An SVG is a program and a web page as well as a picture. Elements that draw are let through.
 Scripts, links to elsewhere, entities and animations are refused: an animation may set any

@@ -19,10 +19,10 @@ MAX_FRAMES = 64
 
 _EXTENSIONS = {"png": "png", "jpeg": "jpg", "webp": "webp", "gif": "gif"}
 
-# The last bytes of the formats that Pillow decodes without them.
+# The last bytes of each format whose files Pillow decodes even if these bytes are missing.
 _ENDS = {"png": b"IEND\xaeB`\x82", "gif": b";"}
 
-# One picture is unpacked at a time: for the memory that it takes, and because Python's filter of
+# One picture is unpacked at a time, because of its memory, and because Python's filter of
 # warnings belongs to the whole process.
 _unpacking = threading.Lock()
 

@@ -138,7 +138,7 @@ def _input_error(problems: Sequence[Problem]) -> InputError:
 def _validated(
     document: Document, stem: str, display_name: str, reported: Set[Position]
 ) -> tuple[Job | None, list[Problem]]:
-    """The job of a document, or the reasons why it is none.
+    """The job of a document, or (None) the problems why it is not one.
 
     Args:
         document: the job file.

@@ -182,9 +182,7 @@ class MaxFailures:
     percent: bool
 
     def allows(self, failures: int, rows: int) -> bool:
-        """Whether this many failed and incomplete rows, out of `rows` in scope, are within the
-        limit.
-        """
+        """Whether this many failed and incomplete rows of `rows` in scope are allowed."""
         return failures <= self.most(rows)
 
     def most(self, rows: int) -> int:

@@ -84,7 +84,7 @@ def unpriced_attempts(journal: Journal) -> list[sqlite3.Row]:
 def record_attempt(
     outcome_id: str, fingerprint: bytes, attempt: Attempt, *, run: int, reserved: bool = False
 ) -> Change:
-    """A call has ended.
+    """The change that records a call which has ended.
 
     outcome_id, fingerprint: of the request that it was made for.
     attempt: the call.
@@ -99,13 +99,13 @@ def record_attempt(
 def reserve_cost(
     outcome_id: str, fingerprint: bytes, *, run: int, number: int, at: float, cost: int
 ) -> Change:
-    """A call is about to be sent under a cap on money.
+    """The change that records a call which is about to be sent under a cap on money.
 
     outcome_id, fingerprint: of the request that it is made for.
     run: the number of the run that makes it.
     number: of the attempt, within the run.
     at: seconds since 1970.
-    cost: its highest, in nano-dollars.
+    cost: the most that it may cost, in nano-dollars.
     """
     cells = {"ident": outcome_id, "key": fingerprint, "run": run, "number": number, "at": at}
     return Change(also=partial(_reserve, {**cells, "cost": cost}))

@@ -1,4 +1,4 @@
-"""The tables `batches` and `members`: reads, and the changes to both.
+"""The tables `batches` and `members`.
 
 Functions that read take the journal and raise DamagedError. Functions that write return a Change
 for the writer.
@@ -102,13 +102,13 @@ def stale_requests(journal: Journal) -> int:
 
 
 def record_batch(batch: Batch, run: int) -> Change:
-    """A new batch of a run; nothing of it is sent."""
+    """The change that adds a new batch of a run, of which nothing is sent yet."""
     columns = {**_columns(batch), "batch": batch.number, "run": run}
     return Change(also=partial(_record_batch, columns), changes_tables=False)
 
 
 def record_members(batch: Batch, members: Sequence[Member]) -> Change:
-    """Requests are in a batch from now on."""
+    """The change that puts requests into a batch."""
     return Change(
         records=tuple(("members", partial(_member_cells, batch.number, each)) for each in members),
         changes_tables=False,
@@ -116,23 +116,23 @@ def record_members(batch: Batch, members: Sequence[Member]) -> Change:
 
 
 def update_batch(batch: Batch) -> Change:
-    """A batch is as it is now."""
+    """The change that records a batch as it is now."""
     return Change(also=partial(_update_batch, batch), changes_tables=False)
 
 
 def remove_members(requests: Sequence[Request]) -> Change:
-    """Requests have their outcomes, and are in no batch any more."""
+    """The change that takes requests, which have their outcomes, out of their batch."""
     identities = [(request.outcome_id, request.fingerprint) for request in requests]
     return Change(also=partial(_remove_members, identities), changes_tables=False)
 
 
 def close_batch(batch: Batch) -> Change:
-    """A batch is closed: its last members are pending again."""
+    """The change that closes a batch: members without an outcome are pending again."""
     return Change(also=partial(_close_batch, batch), changes_tables=False)
 
 
 def forget_batch(batch: Batch) -> Change:
-    """A batch does not exist at the server: its members are pending again."""
+    """The change that deletes a batch which the server does not have: its members are pending."""
     return Change(also=partial(_forget_batch, batch.number), changes_tables=False)
 
 
@@ -195,8 +195,7 @@ def _member_cells(number: int, member: Member) -> tuple[Any, ...]:
 
 
 def _member(batch: Batch, record: dict[str, Any]) -> Member:
-    # The journal keeps the parts of the body that the reply is read by; the rest was in the input
-    # file.
+    # The journal keeps the part of the body that is needed to read the reply.
     body = {"model": batch.model, **json.loads(record["outline"])}
     pictures = body.get("n", 1) if KIND_BY_ENDPOINT[batch.endpoint].makes_images else 0
     request = Request(

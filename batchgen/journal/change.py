@@ -23,10 +23,9 @@ INSERTIONS = {
 class Change(NamedTuple):
     """What one caller wants on record.
 
-    records: a table of INSERTIONS, and a function that makes the cells of a record. It is called in
-        the writer's thread, because compressing a response takes time that the event loop does not
-        have.
-    also: what else is to be done inside the transaction.
+    records: pairs of a table of INSERTIONS and a function that makes the cells of a record. The
+        writer's thread calls it, because compressing a response would hold up the event loop.
+    also: does anything else inside the transaction.
     changes_tables: whether the results and errors tables may look different after it.
     """
 
@@ -54,8 +53,8 @@ def apply(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
     """Make changes inside the caller's transaction.
 
     Records come first, whichever change they belong to, because inserting many at once is cheaper.
-    No order is lost: a caller that makes a second change of a row has waited for the first to be
-    durable.
+    The order of changes to one row stays: a caller waits until its first change is durable before
+    it makes a second.
     """
     for table, statement in INSERTIONS.items():
         made = [make for change in changes for name, make in change.records if name == table]

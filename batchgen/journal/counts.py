@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from batchgen.journal.journal import Journal
 from batchgen.journal.rows import up_to
 from batchgen.journal.schema import total_of
-from batchgen.journal.status import IN_BATCH, LAST_RUN, TO_SEND, WORST_FIRST, state
+from batchgen.journal.status import IN_BATCH, MAX_TRIES, TO_SEND, WORST_FIRST, state
 
 # All rows in scope. Without a scope SQLite counts them in an index.
 _ALL = """iif(? IS NULL, (SELECT count(*) FROM rows WHERE {0}),
@@ -28,7 +28,7 @@ _GROUPS = f"""{state()}
             AND e.columns_digest = (SELECT digest(p.columns) FROM prompts p WHERE p.n = open.n)
         ), 0) AS changed_cells,
         iif(status IN ('failed', 'incomplete'), iif(error IS NOT NULL, 'input',
-            iif(passing AND tries >= {LAST_RUN}, 'gave_up', coalesce(reason, finish_reason))
+            iif(passing AND tries >= {MAX_TRIES}, 'gave_up', coalesce(reason, finish_reason))
         ), NULL) AS why,
         count(*) AS count, {total_of("tokens")} AS tokens,
         count(cost) AS costs, {total_of("cost")} AS cost,

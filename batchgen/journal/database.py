@@ -17,8 +17,8 @@ from batchgen.requests import SCHEME
 
 NAME = "journal.db"
 
-# Bytes of disk that the write-ahead log keeps once its content is in the file. Pass 1 writes a
-# whole job at once, and would leave a log of that size.
+# The largest write-ahead log, in bytes, that stays on disk once its content is in the file. Pass 1
+# writes a whole job at once, and would leave a log as large as the job.
 LARGEST_LOG = 64 * 1024 * 1024
 
 

@@ -11,7 +11,7 @@ from batchgen.dispatch import Outcome
 from batchgen.journal.change import INSERTIONS, Change
 from batchgen.journal.journal import Journal
 from batchgen.journal.records import fitting, insert, packed, sealed, unpacked, update
-from batchgen.journal.status import LAST_RUN, state
+from batchgen.journal.status import MAX_TRIES, state
 from batchgen.requests import canonical
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _first(journal: Journal, condition: str, *values: Any) -> RecordedOutcome | 
 
 
 def answering_models(journal: Journal, run: int | None = None) -> tuple[str, ...]:
-    """The models that answered in one run, or (None) in all, by the names that they gave."""
+    """The models that answered in one run, or (None) in all, as the replies name them."""
     where, value = ("run = ?", run) if run is not None else ("1 = ?", 1)
     sql = f"SELECT DISTINCT model FROM outcomes WHERE model IS NOT NULL AND {where} ORDER BY 1"
     return tuple(row["model"] for row in journal.query(sql, value))
@@ -115,7 +115,7 @@ def answering_models(journal: Journal, run: int | None = None) -> tuple[str, ...
 
 
 def record_outcome(outcome_id: str, columns_digest: bytes, outcome: Outcome, *, run: int) -> Change:
-    """A request has ended in a run. A failure never replaces an answer that is still whole."""
+    """The change that records how a request ended. A failure never replaces a whole answer."""
     record = partial(_recorded, outcome_id, columns_digest, outcome, run)
     if outcome.failure is not None:
         return Change(also=partial(_fail, record))
@@ -126,7 +126,7 @@ def record_outcome(outcome_id: str, columns_digest: bytes, outcome: Outcome, *, 
 
 
 def withdraw_failure(outcome_id: str, fingerprint: bytes, *, run: int) -> Change:
-    """A failure recorded in a run says nothing about its row after all, which is pending again."""
+    """The change that takes back a failure recorded in a run: its row is pending again."""
     return Change(also=partial(_withdraw, outcome_id, fingerprint, run))
 
 
@@ -176,7 +176,7 @@ def _fail(record: Callable[[], RecordedOutcome], connection: sqlite3.Connection)
         # It was asked again by `redo`, which stays in force while the failure is a passing one.
         # The answer stays, and beside it why there is no other.
         changes = {name: getattr(failed, name) for name in _FAILURE}
-        changes |= {"redo": int(failed.passing and tries < LAST_RUN), "tries": tries}
+        changes |= {"redo": int(failed.passing and tries < MAX_TRIES), "tries": tries}
         update(connection, "outcomes", old["rowid"], changes)
         return
     connection.execute(INSERTIONS["outcomes"], sealed(failed._replace(tries=tries)))
@@ -189,7 +189,7 @@ def _own(
     files: Sequence[Mapping[str, Any]],
     connection: sqlite3.Connection,
 ) -> None:
-    """The pictures of an answer replace those of the one before it."""
+    """Give an answer its pictures, in place of those of the answer before it."""
     connection.execute("DELETE FROM files WHERE ident = ? AND key = ?", (outcome_id, fingerprint))
     for file in files:
         insert(connection, "files", {**file, "ident": outcome_id, "key": fingerprint}, replace=True)

@@ -16,10 +16,10 @@ from batchgen.journal.schema import COLUMNS, FIRST, REAL, SEALED
 # What SQLite's INTEGER holds.
 LARGEST = 2**63 - 1
 
-# Bytes stand in the array as their number, and follow it.
+# In the array, bytes are written as their length; the bytes themselves follow the array.
 _encode = json.JSONEncoder(separators=(",", ":"), default=len).encode
 
-# Half of a surrogate pair in JSON's ASCII begins like this, and so does a whole one.
+# Half of a surrogate pair begins like this in JSON's ASCII, and so does a whole pair.
 _SURROGATE = "\\ud"
 
 
@@ -31,8 +31,8 @@ def digest_of(text: str) -> bytes:
 def seal_of(cells: Sequence[Any]) -> bytes:
     """BLAKE2b, 16 bytes, of a record's other cells in order.
 
-    They are written as a JSON array in ASCII. Bytes stand in the array as their number, and follow
-    it as they are.
+    They are written as a JSON array in ASCII. In the array, bytes are written as their length; the
+    bytes themselves follow the array.
     """
     return _seal(_encode(cells), cells)
 
@@ -43,7 +43,7 @@ def _seal(text: str, cells: Sequence[Any]) -> bytes:
 
 
 def is_sound(table: str, record: Sequence[Any]) -> bool:
-    """Whether a record, with all its cells, is what was written."""
+    """Whether a record (all of its cells) is still what was written."""
     return bool(seal_of(record[FIRST[table] : -1]) == record[-1])
 
 
@@ -82,9 +82,9 @@ def storable(name: str, value: Any) -> Any:
 
 
 def fitting(number: int | None) -> int | None:
-    """A whole number, or None (unknown) beyond 64 bits.
+    """A whole number, or None (unknown) for one beyond 64 bits.
 
-    A row may ask for as many tokens, and a price may be any.
+    A row may ask for that many tokens, and a price may be that high.
     """
     return number if number is None or -LARGEST <= number <= LARGEST else None
 
@@ -99,7 +99,7 @@ def encodable(text: str) -> str:
 
 
 def insertion(table: str, *, replace: bool = False) -> str:
-    """The statement that inserts a sealed record; with `replace` it may replace one of its key."""
+    """The statement that inserts a sealed record; `replace`: in place of one with the same key."""
     names = (*SEALED[table], "seal")
     verb = "INSERT OR REPLACE" if replace else "INSERT"
     return f"{verb} INTO {table}({', '.join(names)}) VALUES({', '.join('?' * len(names))})"

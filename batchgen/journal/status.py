@@ -24,13 +24,13 @@ WORST_FIRST: tuple[Status, ...] = (
     "succeeded",
 )
 
-# Runs in which a row may end in a passing failure under one fingerprint; after the last of them it
-# has failed for good.
-LAST_RUN = 3
+# How many runs may end in a passing failure of a row under one fingerprint. After the last of them
+# the row has failed for good.
+MAX_TRIES = 3
 
-# Each row as its own outcome says, whatever happened to the turns before it. Finish reasons in
-# `accepted` count as success here, and not in what is recorded: the job may change `output.accept`
-# without paying for anything again.
+# The state of each row by its own outcome alone, without the turns before it. Finish reasons in
+# `accepted` count as success here but not in what is recorded, so the job may change
+# `output.accept` without paying for anything again.
 ROW_STATE = f"""
 CREATE TEMP TABLE accepted(finish_reason TEXT PRIMARY KEY);
 CREATE TEMP TABLE missing(ident TEXT, key BLOB, PRIMARY KEY(ident, key));
@@ -45,7 +45,7 @@ SELECT r.*, o.status AS recorded, o.finish_reason, o.reason, o.passing, o.tries,
         WHEN o.status = 'incomplete' AND o.finish_reason IN (SELECT finish_reason FROM accepted)
             THEN 'succeeded'
         ELSE o.status END AS verdict,
-    r.error IS NULL AND o.status = 'failed' AND NOT o.redo AND o.passing AND o.tries < {LAST_RUN}
+    r.error IS NULL AND o.status = 'failed' AND NOT o.redo AND o.passing AND o.tries < {MAX_TRIES}
         AS retried
 FROM rows r LEFT JOIN outcomes o ON o.ident = r.ident AND o.key = r.key
     LEFT JOIN missing m ON m.ident = r.ident AND m.key = r.key;
@@ -59,9 +59,9 @@ def state(page: str | None = None) -> str:
         conversations of its rows are read.
 
     It also says how far each conversation has come: `failed_turn` is the first turn that failed or
-    is incomplete (those after it are blocked), `last_turn` the first of these that no run tries
-    again, and `next_turn` (of the prompt `next_n`) the first turn that has not succeeded; each is
-    NULL where there is none.
+    is incomplete (later turns are blocked), `last_turn` the first such turn that no run retries (no
+    later turn is sent), and `next_turn` (of the prompt `next_n`) the first turn that has not
+    succeeded. Each is NULL if there is no such turn.
     """
     # Worked out once for each conversation, not for each turn: a conversation may be thousands of
     # turns long.

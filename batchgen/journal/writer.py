@@ -50,10 +50,10 @@ class Writer:
         await self.put(change)
 
     def put(self, change: Change) -> asyncio.Future[None]:
-        """A future that is done when the change is durable; nobody has to wait for it."""
+        """A future that is done when the change is durable; the caller need not wait for it."""
         if not self._arrived:
-            # All changes of one turn of the loop are handed over at once: waking a thread costs
-            # more than a change.
+            # All changes of one iteration of the loop are handed over at once: waking a thread
+            # costs more than a change.
             self._loop.call_soon(self._hand_over)
         done = self._loop.create_future()
         self._arrived.append((change, done))
@@ -86,7 +86,7 @@ class Writer:
             connection.close()
 
     def _next_group(self) -> tuple[list[_Waiting], bool]:
-        """What has arrived, and whether it is the last."""
+        """The changes that have arrived, and whether they are the last."""
         group: list[_Waiting] = []
         arrived = self._queue.get()
         while arrived is not None:
@@ -115,7 +115,7 @@ class Writer:
         return None
 
     def _resolve(self, waiting: Sequence[asyncio.Future[None]]) -> None:
-        """Pass the result of a commit on to those who wait for it."""
+        """Pass the result of a commit on to the callers that wait for it."""
         failure = self._failure
 
         def resolve() -> None:
@@ -125,13 +125,13 @@ class Writer:
                 if failure is None:
                     done.set_result(None)
                 else:
-                    # Each caller raises an exception of its own: tracebacks of one would add up.
+                    # Each caller raises its own exception: one for all would collect tracebacks.
                     own = OutputError(str(failure)) if isinstance(failure, OutputError) else failure
                     done.set_exception(own)
-                    # Mark it as retrieved: nobody may be waiting, and asyncio would log it.
+                    # Mark it as retrieved: if no caller waits, asyncio would log it.
                     done.exception()
 
         if waiting:
-            # In a closed loop nobody waits; the rest is committed all the same.
+            # After the loop has closed, no caller waits; the rest is still committed.
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(resolve)

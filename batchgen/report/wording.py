@@ -17,7 +17,7 @@ def describe_batches(requests: int, batches: int) -> str:
 
 
 def describe_stale_requests(requests: int) -> str:
-    """That this many requests in batches will be paid for nothing."""
+    """A sentence: this many requests in batches will be paid for nothing."""
     return (
         f"{pluralize(requests, 'stale request')} in batches, of rows that have changed since; "
         "each costs all the same"

@@ -4,7 +4,7 @@
 - `sandbox`    the Jinja2 that runs them, with `metering` (its bounds) and `filters`
 - `uploads`    the picture files that rows name
 - `checks`     what is wrong with a request, in the job file or in one row
-- `bounds`     the tokens that a request can use at the most
+- `bounds`     the most tokens that a request can use
 - `request`    `Request`, and canonical JSON
 - `render`     `Renderer`, which makes requests out of rows
 

@@ -14,9 +14,9 @@ from typing import Any
 from batchgen.kinds import Kind
 from batchgen.replies import count_inputs
 
-# Tokens that a chat message costs beyond its text (role, separators), at the most.
+# The most tokens that a chat message costs besides its text (role, separators).
 MAX_MESSAGE_TOKENS = 16
-# Tokens that a picture shown to a model costs at the most: the highest known count is 2,833, and
+# The most tokens that a picture shown to a model costs: the highest known count is 2,833, and
 # 5,667 for each of up to eight tiles.
 # https://platform.openai.com/docs/guides/images-vision#calculating-costs
 MAX_PICTURE_TOKENS = 50_000
@@ -85,7 +85,7 @@ def answer_bound(kind: Kind, body: Mapping[str, Any]) -> int | None:
 
 
 def unbounded_by(body: Mapping[str, Any], text: str) -> str | None:
-    """The first field that adds input which nobody can count beforehand; None if there is none.
+    """The first field that adds input whose tokens have no bound; None if there is none.
 
     Such fields are stored turns and prompts, files, sound, searches, models that search by
     themselves, and tools that run at the server.

@@ -111,8 +111,8 @@ class Instrumentation(NodeTransformer):
         return node
 
     def visit_TemplateData(self, node: nodes.TemplateData) -> nodes.Node:  # noqa: N802
-        # As a constant it goes through the output filter, so that literal text in a loop is weighed
-        # too.
+        # Literal text becomes a constant, which goes through the output filter: so literal text in
+        # a loop is weighed too.
         return nodes.Const(node.data).set_lineno(node.lineno)
 
     def visit_Include(self, node: nodes.Include) -> list[nodes.Node]:  # noqa: N802

@@ -1,6 +1,6 @@
 """The pictures that rows name: only regular picture files below one folder are ever read.
 
-A row is data, perhaps from somebody else, so its path must not be absolute, contain `..`, follow a
+A row is data, perhaps another person's, so its path must not be absolute, contain `..`, follow a
 link out of the folder, or name a device or a pipe.
 """
 

@@ -6,6 +6,7 @@
 - `budgets`     how much a run may still spend, and how many rows may still fail
 - `progress`    tells the caller how far a run is
 - `memory`      keeps the garbage collector off the objects that outlive a run
+- `event_loop`  runs a coroutine to its end
 - `provenance`  what the journal keeps about how a run's answers came to be
 """
 

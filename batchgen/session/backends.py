@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from batchgen.dispatch.batches.backend import BatchBackend
     from batchgen.dispatch.limits.budgets import CostBudget
 
-# Seconds that a batch takes at the simulated API of a run: nobody should wait for a rehearsal.
+# Seconds that a batch takes at the simulated API of a run, so that a rehearsal is short.
 SIMULATED_BATCH = 1.0
 
 
@@ -51,7 +51,7 @@ class Backends:
         options: what the caller set.
         run: the number of the run.
         key: the API key; None for a server that needs none.
-        signals: get the function that stops the backend at work.
+        signals: receive the function that stops the active backend.
         before: the row counts from before the run.
         progress: updated in place by the backend at work.
     """
@@ -71,7 +71,7 @@ class Backends:
         from batchgen.dispatch.batches.client import ServerUnresponsiveError
 
         async with self._open() as (source, recorder, client, batches):
-            stopped = await self._settle(batches)
+            stopped = await self._collect_earlier(batches)
             if stopped is None and self.workspace.job.mode == "online":
                 return await self._send_online(client, source, recorder)
             # A simulated API ends with the run, and its batches with it.
@@ -101,8 +101,8 @@ class Backends:
                 stopped = await batches.wait()
             return stopped
 
-    async def _settle(self, batches: BatchBackend) -> BatchgenError | None:
-        """Collect what was sent in batches before; with `wait` in mode online, all of it."""
+    async def _collect_earlier(self, batches: BatchBackend) -> BatchgenError | None:
+        """Collect what earlier runs sent in batches; with `wait` in mode online, all of it."""
         if self.workspace.simulate:
             # They were at the simulated API of an earlier run, which is gone.
             stopped = await batches.forget()
@@ -214,7 +214,7 @@ class Backends:
 
     @cached_property
     def _concurrency(self) -> int:
-        """The workers that the job asks for, as far as the limit on open files allows."""
+        """How many workers the run has: as the job asks, within the limit on open files."""
         from batchgen.dispatch.api.file_descriptors import available_connections
 
         return available_connections(self.workspace.job.limits.concurrency)

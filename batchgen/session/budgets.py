@@ -23,7 +23,7 @@ def is_capped(job: Job, options: Options) -> bool:
 def cost_budgets(
     job: Job, options: Options, journal: Journal, prices: Prices, run: int
 ) -> list[CostBudget]:
-    """The budgets of a run, each with what is left of it now.
+    """The budgets of a run; each holds the money that is left now.
 
     Args:
         job: its `limits.max_cost` counts over all runs.
@@ -49,7 +49,7 @@ def _spent(journal: Journal, prices: Prices) -> int:
 
     A call that had no price when it was made counts at today's price, or else at its worst case.
     """
-    # In this order: a call that moves from the open batches to the spent ones while we read counts
+    # Open batches are read first: a call that moves from them to the spent ones meanwhile counts
     # twice, which is safe, and is never missed.
     total = set_aside(journal)
     for call in unpriced_attempts(journal):

@@ -48,8 +48,8 @@ from batchgen.signals import Signals
 from batchgen.tables import Tables, check_formats
 from batchgen.workspace import Workspace
 
-# The key for the simulated API, which takes any. Keys are cut out of every answer, so it must be
-# one that no answer holds by chance.
+# The key for the simulated API, which takes any key. Keys are cut out of every answer, so it must
+# be a text that no answer holds by chance.
 SIMULATED_KEY = "sk-the-simulated-api-takes-any"
 
 
@@ -233,7 +233,7 @@ class Session:
         try:
             self._stopped = run_to_end(work(backends))
         except OutputError as error:
-            # What was recorded before may still become tables.
+            # What was recorded before can still become tables.
             self._stopped = error
         return self._stopped
 
@@ -247,7 +247,7 @@ class Session:
         whole = now if self._options.limit is None else self._counts(None)
         batches = open_batches(journal)
         held = now.to_send if self._progress.deferred else 0
-        # As late as can be: a signal that comes after this is not in the report.
+        # Asked as late as possible: a signal that comes after this is not in the report.
         stopped = self._signals.reason_to_stop(stopped)
         if stopped is not None:
             code = stopped.exit_code

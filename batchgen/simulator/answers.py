@@ -44,7 +44,7 @@ _CATEGORIES = (
 
 
 def models() -> Body:
-    """The list of models; others are answered just as well."""
+    """The list of models; requests for other models are answered too."""
     data = [
         {"id": name, "object": "model", "created": 1_700_000_000, "owned_by": "simulated"}
         for name in MODELS

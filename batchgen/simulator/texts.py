@@ -131,8 +131,8 @@ def _fill(schema: Any, root: dict[str, Any], words: str, depth: int) -> Any:
         return schema["enum"][0]
     for union in ("anyOf", "oneOf"):
         if isinstance(schema.get(union), list) and schema[union]:
-            # Past the deepest level the last branch is taken: where a schema holds itself, that is
-            # null by custom.
+            # Beyond the deepest level the last branch is taken. In a schema that contains itself,
+            # the last branch is usually null.
             return _fill(schema[union][0 if depth < _DEEPEST else -1], root, words, depth + 1)
     return _plainest(schema, root, words, depth)
 

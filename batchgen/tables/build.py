@@ -19,7 +19,7 @@ from batchgen.journal import (
     rows_with_outcomes,
     shown_outcome,
 )
-from batchgen.journal.status import LAST_RUN, WORST_FIRST
+from batchgen.journal.status import MAX_TRIES, WORST_FIRST
 from batchgen.kinds import KINDS
 from batchgen.pricing import dollars
 from batchgen.recorder import render_row
@@ -185,7 +185,7 @@ class Records:
 
 def reason_of(recorded: RecordedOutcome) -> str:
     """Why a row failed: `gave_up` after the last run that retried it, else its own reason."""
-    return "gave_up" if recorded.passing and recorded.tries >= LAST_RUN else str(recorded.reason)
+    return "gave_up" if recorded.passing and recorded.tries >= MAX_TRIES else str(recorded.reason)
 
 
 def _error_text(turns: Turns) -> str | None:

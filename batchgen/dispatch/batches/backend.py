@@ -31,9 +31,9 @@ class BatchBackend:
 
     transport: makes the single calls
     recorder: makes every step durable
-    job: whose requests are sent
-    failures_left: how many more rows may fail (None: any)
-    prices: of requests and answers
+    job: the job whose requests are sent
+    failures_left: how many more rows may fail (None: any number)
+    prices: price requests and answers
     budgets: returns what may be spent, as it is when a submission begins
     capped: whether there is a cap on money
     progress: counts, and what the run waits for
@@ -161,7 +161,7 @@ class BatchBackend:
             try:
                 await self._cancel_one(batch)
             except ServerUnresponsiveError as error:
-                # A user who names a batch wants to be rid of it, also when it cannot be polled.
+                # A user who names a batch wants it gone, even if it cannot be polled.
                 if ids:
                     await self._poller.give_up(batch)
                 else:

@@ -104,7 +104,7 @@ class BatchClient(RetryingClient):
                 return existing
 
     def unknown_batch_error(self, rejected: RequestRejectedError) -> AccountError:
-        """The error for a create of unknown outcome if the server does not tell what came of it."""
+        """The error for a create of unknown outcome whose outcome the server does not tell."""
         why = f"{self.host} does not say whether a batch was made ({rejected})"
         remedy = (
             "run again later, or with the key and project that its file was sent with,"

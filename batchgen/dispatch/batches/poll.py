@@ -21,15 +21,15 @@ from batchgen.dispatch.batches.records import Batch
 from batchgen.dispatch.batches.registry import GIVEN_UP, BatchRegistry, errors_of
 from batchgen.errors import AccountError, LimitError
 
-# Seconds between two polls at first, by how much they grow, and at most. The first also follows a
-# cancel request.
+# Seconds between two polls: at first (also after a cancel request), the factor by which they grow,
+# and the most.
 FIRST_POLL = 2.0
 GROWTH = 1.5
 LONGEST_POLL = 60.0
 
 # How often in a row a batch that exceeds the queue is cut smaller and sent at once. After that the
-# run waits before it sends again: so many seconds at first, twice as long each time, and at most so
-# many.
+# run waits before it sends again. The wait begins with FULL_AT_FIRST seconds, and doubles up to
+# FULL_AT_LAST.
 FULL_AT_ONCE = 3
 FULL_AT_FIRST = 60.0
 FULL_AT_LAST = 1800.0
@@ -98,7 +98,7 @@ class Poller:
                 await self.poll_all()
                 replied_at = time.monotonic()
             except ServerUnresponsiveError:
-                # A wait may last a day, and outlasts an hour without a network.
+                # A wait may last a day, and goes on for an hour without a network.
                 if time.monotonic() - replied_at > self._give_up_after:
                     raise
             if len(self._registry.open) < open_before:

@@ -22,8 +22,8 @@ from batchgen.errors import BatchgenError
 # The status of a batch that a user gave up: its answers are never fetched.
 GIVEN_UP = "given up"
 
-# The bounds on what is kept of a batch object: characters of a text, which counts, and the largest
-# number, which exceeds every such count and is the time at the end of the year 9999.
+# The bounds on what is kept of a batch object: the characters of a text, the names of the counts,
+# and the largest number (the time at the end of the year 9999; no count is as large).
 LONGEST = 1000
 COUNTS = ("total", "completed", "failed")
 LARGEST = 253_402_300_800
@@ -80,7 +80,7 @@ class BatchRegistry:
         return updated
 
     async def record_cancel_request(self, batch: Batch) -> Batch:
-        """Record that a user asked for a batch to be cancelled, before the server is told."""
+        """Record that a user asked to cancel a batch, before the server is asked."""
         return await self._record_seen(batch, CANCEL_REQUESTED, True)
 
     async def record_lack(self, batch: Batch) -> Batch:

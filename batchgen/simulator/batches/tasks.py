@@ -70,7 +70,7 @@ async def read_tasks(path: Path, endpoint: str) -> Tasks:
         tasks.add_error("empty_file", "The input file has no requests.")
     if tasks.inputs > MOST_TASKS:
         tasks.add_error("too_many_tasks", f"The batch has more than {MOST_TASKS} embedding inputs.")
-    # Only the check needs them, and a batch may stay for long.
+    # Only the check needs these, and a batch may stay in memory for long.
     tasks.seen.clear()
     return tasks
 
