@@ -29,6 +29,7 @@ The words, in the order of the flow:
 
 The house is the flow; imports point up this list only:
 
+    escapes       foreign texts that control no terminal
     errors        everything that can go wrong, drawn as a tree
     job           job.yaml              -> Job
     batch_format  the lines of the Batch API's files

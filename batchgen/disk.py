@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from batchgen.errors import OutputError
+from batchgen.escapes import one_line
 
 # File systems on which SQLite's locks and shared memory cannot be trusted: sqlite.org/wal.html,
 # "network filesystem".
@@ -218,9 +219,12 @@ def sync_folder(path: Path) -> None:
 
 
 def append_line(path: Path, text: str) -> None:
-    """Add a line with the time (UTC) to a log. Raises OutputError, also when `path` is a link."""
+    """Add one line with the time (UTC) to a log, whatever the text holds.
+
+    Raises OutputError, also when `path` is a link.
+    """
     refuse_link(path)
     with translating_errors(path):
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
         with os.fdopen(os.open(path, flags, 0o666), "a", encoding="utf-8") as file:
-            file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
+            file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {one_line(text)}\n")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from batchgen.cli.options import piped_prompts
 from batchgen.cli.progress import watching
-from batchgen.cli.terminal import escape_controls, print_message, print_result
+from batchgen.cli.terminal import print_message, print_result
 from batchgen.errors import BatchgenError
+from batchgen.escapes import escape_controls
 
 if TYPE_CHECKING:
     from batchgen.job import Job

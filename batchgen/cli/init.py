@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from batchgen.cli.terminal import escape_controls, print_result
+from batchgen.cli.terminal import print_result
+from batchgen.escapes import escape_controls
 
 
 @click.command()

@@ -17,7 +17,8 @@ from batchgen.cli.options import (
     one_job,
     piped_prompts,
 )
-from batchgen.cli.terminal import as_json, escape_controls, print_result
+from batchgen.cli.terminal import as_json, print_result
+from batchgen.escapes import escape_controls
 
 if TYPE_CHECKING:
     from batchgen.job import Job

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from batchgen.cli.terminal import escape_controls, print_message
+from batchgen.cli.terminal import print_message
+from batchgen.escapes import escape_controls
 
 if TYPE_CHECKING:
     from batchgen.dispatch import Progress

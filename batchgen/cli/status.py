@@ -9,7 +9,8 @@ import click
 
 from batchgen.cli.messages import status_lines
 from batchgen.cli.options import json_option, one_job
-from batchgen.cli.terminal import as_json, escape_controls, print_result
+from batchgen.cli.terminal import as_json, print_result
+from batchgen.escapes import escape_controls
 
 if TYPE_CHECKING:
     from batchgen.job import Job

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from contextlib import suppress
 from typing import Any
@@ -15,10 +14,7 @@ from typing import Any
 import click
 
 from batchgen.errors import OutputError
-
-# C0 without tab and newline, DEL, C1, Unicode separators and bidirectional controls: they move the
-# terminal's cursor, change its colours or reorder its text.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+from batchgen.escapes import escape_controls, escape_in_json
 
 
 def prepare_streams() -> None:
@@ -44,20 +40,10 @@ def _open_null(number: int, name: str) -> None:
     setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
-def escape_controls(text: str) -> str:
-    """The text with visible escapes for control characters, as a reply may hold them."""
-    return _CONTROL.sub(_escape, text)
-
-
-def _escape(match: re.Match[str]) -> str:
-    number = ord(match[0])
-    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
-
-
 def as_json(value: Any) -> str:
     """A value as indented JSON, with JSON's own escapes for control characters."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
-    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    return escape_in_json(text)
 
 
 def print_message(text: str) -> None:

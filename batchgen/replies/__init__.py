@@ -17,6 +17,7 @@ from batchgen.replies.answer import (
     UnreadableReplyError,
     count_inputs,
     outline,
+    word_of,
 )
 from batchgen.replies.data import (
     decode_embeddings,
@@ -58,4 +59,5 @@ __all__ = [
     "read_text",
     "read_usage",
     "sniff",
+    "word_of",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from batchgen.escapes import one_line
 from batchgen.replies.usage import Json, Usage, read_usage
 
 
@@ -52,6 +53,11 @@ class Answer:
     pictures: tuple[str, ...] = ()
 
 
+def word_of(value: object) -> str | None:
+    """A server's word for something, such as a model: one line of at most 200 characters."""
+    return one_line(value)[:200] if isinstance(value, str) else None
+
+
 def count_inputs(value: object) -> int:
     """How many prompts or inputs a field holds. A list of numbers is one input, given as tokens."""
     return len(value) if isinstance(value, list) and value and not isinstance(value[0], int) else 1
@@ -88,13 +94,12 @@ def answer_of(
         (choice.finish_reason for choice in choices if choice.finish_reason in INCOMPLETE_REASONS),
         lacking,
     )
-    model, tier = response.get("model"), response.get("service_tier")
     return Answer(
         choices=tuple(choices),
         ended=not cut,
         finish_reason=cut or choices[0].finish_reason,
-        model=model if isinstance(model, str) else None,
-        service_tier=tier if isinstance(tier, str) else None,
+        model=word_of(response.get("model")),
+        service_tier=word_of(response.get("service_tier")),
         usage=read_usage(response),
         pictures=pictures,
     )

@@ -13,6 +13,7 @@ from batchgen.replies.answer import (
     answer_of,
     has_fewer_answers,
     items_of,
+    word_of,
 )
 from batchgen.replies.usage import Json, mapping
 
@@ -51,7 +52,7 @@ def _choice(text: str, reason: object, *, refused: bool = False) -> Choice:
     """
     if refused:
         return Choice(text=text, finish_reason="refusal")
-    word = reason if isinstance(reason, str) and reason else "stop"
+    word = word_of(reason) or "stop"
     return Choice(text=text, finish_reason=word if text or word in INCOMPLETE_REASONS else "empty")
 
 
@@ -151,4 +152,4 @@ def _why_incomplete(response: Json) -> str:
     reason = mapping(response.get("incomplete_details")).get("reason")
     if reason == "max_output_tokens":
         return "length"
-    return reason if isinstance(reason, str) and reason else "incomplete"
+    return word_of(reason) or "incomplete"

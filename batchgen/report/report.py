@@ -10,6 +10,7 @@ from typing import Any
 
 from batchgen.disk import atomic_write
 from batchgen.dispatch import Learned
+from batchgen.escapes import escape_in_json
 from batchgen.journal import STATUSES
 from batchgen.report.totals import JobTotals, RunTotals
 from batchgen.report.wording import describe_batches, describe_cost, pluralize
@@ -148,5 +149,5 @@ def as_json(
 def write_report(folder: Path, content: Mapping[str, Any]) -> None:
     """Write report.json into a job's output folder."""
     with atomic_write(folder / "report.json") as file:
-        json.dump(content, file, indent=2, ensure_ascii=False)
-        file.write("\n")
+        text = json.dumps(content, indent=2, ensure_ascii=False)
+        file.write(f"{escape_in_json(text)}\n")

@@ -21,6 +21,7 @@ from lab import KEY, Lab, serving
 
 from batchgen.cli import main, progress, terminal
 from batchgen.dispatch import Progress
+from batchgen.escapes import escape_controls
 from batchgen.simulator import Settings, Simulator
 
 
@@ -272,7 +273,7 @@ def test_replies_do_not_steer_the_terminal(lab: Lab, api: Simulator) -> None:
 )
 def test_plain(text: str, shown: str) -> None:
     """P44 What steers is spelled out; what is text stays."""
-    assert terminal.escape_controls(text) == shown
+    assert escape_controls(text) == shown
     assert json.loads(terminal.as_json({"a": text})) == {"a": text}
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from batchgen.batch_format import encoded
 from batchgen.dispatch import Failure
 from batchgen.dispatch.api.http import Reply
+from batchgen.escapes import one_line
 from batchgen.replies import decoded, parse
 
 # A shorter key, such as `test` or `EMPTY`, is a word that answers contain; no secret is so short.
@@ -48,12 +49,12 @@ class Redaction:
         return _KEY_LIKE.sub("[key]", self.text(text))
 
     def failure(self, failure: Failure) -> Failure:
-        """Redact every text of the server, then cut it: the message to 500 characters."""
+        """Redact every text of the server and cut it to one line of 500 characters at most."""
         code, request_id = (
-            self.message(text)[:200] if text else text
+            one_line(self.message(text))[:200] if text else text
             for text in (failure.code, failure.request_id)
         )
-        message = self.message(failure.message)[:500]
+        message = one_line(self.message(failure.message))[:500]
         return replace(failure, message=message, code=code, request_id=request_id)
 
     def reply(self, reply: Reply) -> Reply:

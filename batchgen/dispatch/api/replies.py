@@ -13,7 +13,7 @@ from batchgen.dispatch import Failure, Received, ReplyReader
 from batchgen.dispatch.api.errors import QUOTED, classify, error_in
 from batchgen.dispatch.api.http import Reply
 from batchgen.errors import BatchgenError
-from batchgen.replies import UnreadableReplyError
+from batchgen.replies import UnreadableReplyError, word_of
 from batchgen.requests import Request
 
 
@@ -96,7 +96,7 @@ def attempt_fields(result: Received | Failure, reply: Reply | Failure) -> dict[s
     usage = result.answer.usage
     return {
         "status": 200,
-        "request_id": reply.headers.get("x-request-id"),
+        "request_id": word_of(reply.headers.get("x-request-id")),
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
     }
