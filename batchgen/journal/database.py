@@ -21,6 +21,10 @@ NAME = "journal.db"
 # writes a whole job at once, and would leave a log as large as the job.
 LARGEST_LOG = 64 * 1024 * 1024
 
+# The first bytes of a rollback journal that is complete. The 4 bytes from the 17th on are the pages
+# that the database had.
+_ROLLBACK_MAGIC = bytes.fromhex("d9d505f920a163d7")
+
 
 @contextmanager
 def translating_errors(path: Path) -> Iterator[None]:
@@ -83,13 +87,27 @@ def reading(path: Path) -> sqlite3.Connection:
     """
     refuse_link(path)
     with translating_errors(path):
-        if path.exists():
+        if path.exists() and not _was_never_made(path):
             connection = _connection(f"{path.absolute().as_uri()}?mode=ro")
             if _schema(connection):
                 _check(connection, path)
                 return connection
             connection.close()
         return _empty()
+
+
+def _was_never_made(path: Path) -> bool:
+    """Whether a process died while it made this file, before anything was committed to it.
+
+    It left a rollback journal, which says that the file was empty before; only a connection that
+    writes can roll back. https://sqlite.org/fileformat.html#the_rollback_journal
+    """
+    try:
+        with open(path.with_name(path.name + "-journal"), "rb") as file:
+            header = file.read(20)
+    except OSError:
+        return False
+    return header[:8] == _ROLLBACK_MAGIC and header[16:20] == bytes(4)
 
 
 def _connection(uri: str) -> sqlite3.Connection:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from lab import Lab, serving
@@ -144,3 +147,51 @@ def test_the_log_gives_its_room_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) 
         assert log.stat().st_size > 4_000_000
         begin_run(journal, {}, "")
         assert log.stat().st_size <= 50_000
+
+
+def dead_in_a_transaction(journal: Path, folder: Path, statement: str) -> None:
+    """Leave in `folder` what a process leaves of `journal` that is killed within a transaction,
+    with its first pages in the file already.
+    """
+    with closing(sqlite3.connect(journal, isolation_level=None)) as connection:
+        assert connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0] == "delete"
+        connection.execute("PRAGMA cache_size = 1")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(statement)
+        connection.execute("INSERT INTO other VALUES (zeroblob(100000))")
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("journal.db", "journal.db-journal"):
+            shutil.copy(journal.with_name(name), folder / name)
+
+
+def test_a_job_whose_journal_was_never_made_has_not_been_run(
+    lab: Lab, api: Simulator, tmp_path: Path
+) -> None:
+    """P01 Killed while its journal is made, a job answers as one that never ran, and runs."""
+    path = lab.job(api.url, rows=1)
+    (tmp_path / "made").mkdir()
+    dead_in_a_transaction(
+        tmp_path / "made" / "journal.db", lab.output(), "CREATE TABLE other(value)"
+    )
+    for ask in (queries.status, maintenance.verify, maintenance.export, maintenance.redo):
+        with pytest.raises(batchgen.InputError, match="has not been run yet"):
+            ask(lab.load(path))
+    assert batchgen.plan(lab.load(path)).rows == {"pending": 1}
+    assert lab.go(path).rows == {"succeeded": 1}
+    assert maintenance.verify(lab.load(path)) == []
+
+
+def test_a_journal_that_somebody_else_was_writing_is_not_taken_for_an_empty_one(
+    lab: Lab, api: Simulator, tmp_path: Path
+) -> None:
+    """P02 A rollback journal beside a journal that has been made hides nothing: the commands do not
+    call the job new.
+    """
+    path = lab.job(api.url, rows=1)
+    lab.go(path)
+    shutil.copytree(lab.output(), tmp_path / "other")
+    dead_in_a_transaction(
+        tmp_path / "other" / "journal.db", lab.output(), "CREATE TABLE other(value)"
+    )
+    with pytest.raises(batchgen.OutputError, match="cannot be written"):
+        queries.status(lab.load(path))
