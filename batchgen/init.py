@@ -143,7 +143,7 @@ def _common_columns(prompts: Path, encoding: str | None) -> list[str]:
 
 
 def _column(prompts: Path, encoding: str | None, names: Iterable[str], kind: type) -> str | None:
-    """The first of these columns that holds a list of the kind in every row."""
+    """The first of these columns that holds a list of `kind` in every row."""
     return next(
         (
             name
@@ -159,7 +159,7 @@ def _holds(value: Any, kind: type) -> bool:
 
 
 def _identity(prompts: Path, encoding: str | None, columns: Sequence[str]) -> list[str]:
-    """The id column: named like one, filled and different in every row."""
+    """The lines for the id column: one with a usual name and another value in every row."""
     names = [name for name in columns if name.lower() in _IDS]
     names += [name for name in columns if name.lower().endswith(("_id", " id", "-id"))]
     id_column = next(

@@ -26,7 +26,7 @@ class Kind:
 
     name: the kind in a job file.
     endpoint: the API's path.
-    required: fields of the body that the API refuses to do without.
+    required: fields of the body that the API requires.
     read: makes an `Answer` of a reply and the request's body. Raises UnreadableReplyError.
     token_caps: fields that limit the answer's tokens; the first is today's name.
     defaults: fields that batchgen adds; they are not in the fingerprint.

@@ -27,7 +27,8 @@ from batchgen.staging import (
 )
 from batchgen.tables import TableLayout, Tables, conflicts, layout_of, table_paths
 
-# The provider in the fingerprint of a simulated request: nothing simulated may pass for an answer.
+# The provider in the fingerprint of a simulated request, so that its answer never counts as a real
+# one.
 SIMULATED_PROVIDER = "simulate"
 
 # What a run writes into the output folder beside the tables and the pictures.

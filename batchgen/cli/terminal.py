@@ -47,7 +47,7 @@ def as_json(value: Any) -> str:
 
 
 def print_message(text: str) -> None:
-    """Print a message to stderr; if nobody can read it there, the command goes on."""
+    """Print a message to stderr; if stderr cannot be written, the command goes on."""
     with suppress(OSError):
         click.echo(escape_controls(text), err=True)
 

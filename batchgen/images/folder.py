@@ -15,7 +15,8 @@ from batchgen.disk import atomic_write, make_folder, sweep
 from batchgen.errors import OutputError
 from batchgen.images.verification import decode, verify
 
-# Names that were taken and may not be in the journal yet; never are more pictures in flight.
+# How many taken names are remembered, because they may not be in the journal yet. This is more than
+# there are pictures in flight.
 REMEMBERED = 20_000
 
 

@@ -44,5 +44,5 @@ def file_stem(identity: str, axes: Mapping[str, Any]) -> str:
 
 
 def _short_hash(text: str) -> str:
-    """64 bits of SHA-256: enough to tell a million rows apart whose names are otherwise alike."""
+    """64 bits of SHA-256: enough to tell apart a million rows with otherwise equal names."""
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]

@@ -21,8 +21,8 @@ rows      One record for each request of the job as it is now, in the file's ord
           expected to take, and its highest cost (NULL: unknown).
 outcomes  One record for each (ident, key): the outcome recorded for it. status: succeeded,
           incomplete or failed. passing: the failure says nothing about the row. tries: runs that
-          ended in one; after 3 the row has failed for good. redo: to be asked again; this answer
-          stays until then. reason of an answer: it was asked again, and that failed. lost: a
+          ended in one; after 3 the row has failed for good. redo: to be sent again; this answer
+          stays until then. reason of an answer: it was sent again, and that failed. lost: a
           picture of it is missing. response: one byte, `r` (raw) or `z` (zlib), then the API's
           JSON as it came, pictures replaced by path, sha256 and size. columns_digest: of the
           prompt's `columns` when it was asked.

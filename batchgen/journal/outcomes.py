@@ -173,8 +173,8 @@ def _fail(record: Callable[[], RecordedOutcome], connection: sqlite3.Connection)
     counts = old is not None and (old["passing"] or old["status"] != "failed")
     tries = (old["tries"] if counts else 0) + 1 if failed.passing else 0
     if old and old["status"] != "failed" and not old["lost"]:
-        # It was asked again by `redo`, which stays in force while the failure is a passing one.
-        # The answer stays, and beside it why there is no other.
+        # `redo` had the row sent again; its mark stays while the failure is a passing one. The
+        # answer stays too, with the reason why there is no new one.
         changes = {name: getattr(failed, name) for name in _FAILURE}
         changes |= {"redo": int(failed.passing and tries < MAX_TRIES), "tries": tries}
         update(connection, "outcomes", old["rowid"], changes)
@@ -200,7 +200,7 @@ def _withdraw(
 ) -> None:
     sql = "DELETE FROM outcomes WHERE ident = ? AND key = ? AND run = ? AND status = 'failed'"
     connection.execute(sql, (outcome_id, fingerprint, run))
-    # An answer that was asked again is to be asked again as before.
+    # An answer whose row was sent again gets its mark of `redo` back: the row is sent once more.
     sql = "SELECT rowid FROM outcomes WHERE ident = ? AND key = ? AND reason IS NOT NULL"
     for (rowid,) in connection.execute(sql, (outcome_id, fingerprint)).fetchall():
         again = {**dict.fromkeys(_FAILURE), "http_status": 200, "passing": 0, "redo": 1}
@@ -211,15 +211,15 @@ def _withdraw(
 
 
 def assume_lost(journal: Journal, outcomes: Iterable[tuple[str, bytes]]) -> None:
-    """Pictures of these (outcome id, fingerprint) are missing, for this connection only.
+    """Treat pictures of these (outcome id, fingerprint) as missing, for this connection only.
 
-    A plan sees so what a run would mark.
+    So a plan counts what a run would mark as lost.
     """
     journal.connection.executemany("INSERT OR IGNORE INTO missing VALUES(?, ?)", outcomes)
 
 
 def mark_lost(journal: Journal, lost: Iterable[tuple[str, bytes]]) -> None:
-    """Pictures of exactly these (outcome id, fingerprint) are missing or not what was written."""
+    """Mark exactly these (outcome id, fingerprint) as lost: their pictures are gone or changed."""
     wanted = set(lost)
     marked = {
         (record["ident"], record["key"])
@@ -233,13 +233,13 @@ def mark_lost(journal: Journal, lost: Iterable[tuple[str, bytes]]) -> None:
 
 
 def mark_redo(journal: Journal, rows: Iterable[Row], statuses: Iterable[str] = ()) -> int:
-    """Have rows asked again by the next run; the old answers stay until the new ones are recorded.
+    """Mark rows that the next run sends again; old answers stay until new ones are recorded.
 
-    rows: those that were named.
-    statuses: and all in these.
+    rows: the rows to mark.
+    statuses: rows in one of these statuses are marked too.
 
-    The later turns of their conversations follow from them and are asked again too. Returns how
-    many of all these had an outcome.
+    The later turns of their conversations depend on them, so they are marked too. Returns how many
+    of all these had an outcome.
     """
     with journal.transaction() as connection:
         marked = {

@@ -13,8 +13,8 @@ Status = Literal["succeeded", "incomplete", "failed", "blocked", "pending", "out
 # The order in which people read them: what is done, what went wrong, what is still to do.
 STATUSES: tuple[Status, ...] = get_args(Status)
 
-# Where one table line is all turns of a row, it has the status of the turn that comes first here. A
-# failed turn comes before those that it blocks, because it is the one to fix.
+# If one table line stands for all turns of a row, it has the status that comes first here. A failed
+# turn comes before the turns that it blocks, because it is the one to fix.
 WORST_FIRST: tuple[Status, ...] = (
     "failed",
     "incomplete",

@@ -17,7 +17,7 @@ def batch_cost(nano: int) -> int: ...
 @overload
 def batch_cost(nano: int | None) -> int | None: ...
 def batch_cost(nano: int | None) -> int | None:
-    """The cost in a batch of what costs `nano` nano-dollars otherwise: half, rounded up.
+    """What a call of `nano` nano-dollars costs in a batch: half, rounded up.
 
     OpenAI, Azure, Groq and others all have this discount:
         https://platform.openai.com/docs/guides/batch

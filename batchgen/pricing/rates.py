@@ -19,7 +19,7 @@ _UNCOUNTED = frozenset({"output_citation_mtok"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """USD at the most: per request, and per million input and output tokens.
+    """The highest prices, in USD: per request, and per million input and output tokens.
 
     The output's price is None where the job's pricing leaves it out.
     """
@@ -30,11 +30,11 @@ class Rates:
 
     @property
     def are_free(self) -> bool:
-        """Whether nothing costs anything."""
+        """Whether all prices are 0."""
         return not (self.request or self.input or self.output)
 
     def most(self, inputs: int, outputs: int) -> int | None:
-        """The most that so many tokens of one request cost, in nano-dollars; None if unknown."""
+        """The most that one request with these tokens costs, in nano-dollars; None if unknown."""
         if self.output is None and outputs:
             return None
         tokens = self.input * inputs + (self.output or 0) * outputs
@@ -44,7 +44,7 @@ class Rates:
 def highest(sets: Iterable[Mapping[str, Any]]) -> Rates | None:
     """The highest price of every unit over some sets of prices.
 
-    None where a set has a price by a unit that no bill of ours counts, such as the hour.
+    None if a set has a price by a unit that batchgen does not count, such as the hour.
     """
     most: dict[str, Decimal] = {}
     for prices in sets:

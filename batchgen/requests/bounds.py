@@ -1,4 +1,4 @@
-"""What one request can cost at the most, known before it is sent: bounds of its input and of its
+"""The most tokens that one request can use, before it is sent: bounds of its input and of its
 answers.
 
 A token is at least one byte of text, so a body's bytes bound its tokens, whatever the model's
@@ -53,7 +53,7 @@ _SWITCHED = (
 _STORED_PART = re.compile(r'"type":"(input_file|file|input_audio|item_reference)"|"(file_id)":"')
 # Models that search the web by themselves, by their names.
 _SEARCHING = re.compile(r":online\b|-online$|(?<![a-z])search|deep-research|(?:^|/)compound")
-# The same, priced by the request; what they find is no input.
+# The same, priced by the request: what they find does not count as input.
 _PRICED_SEARCHING = re.compile(r"(?:^|/)(?:[\w.-]*-)?sonar")
 # Types of tools that run at the caller; all others run at the server, which feeds their results
 # back to the model.

@@ -184,8 +184,8 @@ class Environment(ImmutableSandboxedEnvironment):
 
 @pass_context
 def _output(context: Context, value: Any) -> Any:
-    """What `{{ }}` and `~` put into a text, weighed: text as it is, none as nothing, any other
-    value as JSON.
+    """The text of a value in `{{ }}` or `~`, weighed: text unchanged, none as an empty text, any
+    other value as JSON.
     """
     assert isinstance(context.environment, Environment)
     if value is None:

@@ -28,8 +28,8 @@ class Cost:
 class Bucket:
     """One limit of one key: units flow in evenly, and those of one second (at least 1) may burst.
 
-    A request larger than that burst is let through once enough has flowed in since the last one
-    was, so a caller who paces itself passes; one above the whole minute's limit never passes.
+    A request larger than that burst passes once enough has flowed in since the last request, so a
+    client that paces itself passes. A request above the whole minute's limit never passes.
     """
 
     __slots__ = ("_at", "_depth", "_level", "_used", "per_minute", "rate")

@@ -188,7 +188,7 @@ class Stager:
         return [*missing, *hidden, *self._renderer.problems(header), *self._check(header)]
 
     def _report_duplicate(self, row_id: str, line: int, first: int) -> None:
-        # Also with `bad_rows: fail`: nobody can say which of the two rows is the wrong one.
+        # A problem also with `bad_rows: fail`, because either of the two rows may be the wrong one.
         self._problems.add(
             f"{self._job.prompts.id} {row_id!r} is the id of line {first} already", line
         )

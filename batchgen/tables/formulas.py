@@ -14,7 +14,7 @@ import re
 # and the minus of typography.
 _EQUALS = "=＝﹦"
 _SIGNS = f"[{_EQUALS}+＋﹢\\-－﹣−@＠﹫]"
-# What an import may trim: white space, also that of typography, and characters that nobody sees.
+# What an import may trim: white space, also that of typography, and invisible characters.
 _INVISIBLE = "\\x00-\\x08\\x0e-\\x1f\\x7f\\xad\\u200b-\\u200f\\u2060\\ufeff"
 _BLANK = f"(?:[{_INVISIBLE}]|[^\\S\\t\\r\\n\\x1c-\\x1f])"
 # After one of these another cell may begin.

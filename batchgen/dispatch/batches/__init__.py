@@ -24,8 +24,8 @@ poll fetches them again. A line without an answer is a request without one, and 
 
 Nothing costs money before `create`. If a run dies before the file id is on record, the next run
 forgets the batch, and its requests are pending again. If a run dies between the file id and the
-batch id, the next run searches the server's list for the tag: it adopts the batch that it finds,
-and forgets the one on record if there certainly is none. If that cannot be known, the run stops.
+batch id, the next run searches the server's list for the tag. It adopts the batch that it finds. If
+the server certainly has none, it forgets the one on record; if that cannot be known, it stops.
 
 ```text
 records.py      Batch, Member, MemberResult; BatchRecorder, which makes them durable

@@ -93,7 +93,7 @@ class Collector:
             await self._record_lost(batch, members, "the batch has no answer for this request")
 
     async def give_up(self, batch: Batch) -> None:
-        """Fail the members that are left: nobody knows whether they were executed."""
+        """Fail the members that are left: it is unknown whether they were executed."""
         while members := await self._recorder.members(batch):
             await self._record_lost(
                 batch, members, "the batch was given up, and may have been executed"

@@ -20,7 +20,7 @@ class FileCounts:
     succeeded, failed: have a reply
     unexecuted: the server says that it did not execute them
     unanswered: have a line without a reply, such as one of status 0
-    torn: how many lines of the files are no JSON; each was a request's, nobody knows whose
+    torn: how many lines are not JSON; each belonged to a request, which is unknown
     """
 
     succeeded: set[int] = field(default_factory=set)
@@ -66,12 +66,12 @@ class FileCounts:
         every = set(range(1, batch.requests + 1))
         if batch.status == "completed":
             return sorted(every - self.answered)
-        # Of a batch that ended early nobody knows which requests the lost lines were of.
+        # For a batch that ended early, it is unknown to which requests the lost lines belonged.
         lost = every - self.named if self._absent(batch) else set()
         return sorted((lost | self.unanswered) - self.answered)
 
     def _absent(self, batch: Batch) -> int:
-        """How many requests should have a whole line in the files, and have none."""
+        """How many requests lack a whole line in the files that they should have."""
         named, requests = len(self.named), batch.requests
         if named == requests:
             return 0

@@ -90,9 +90,9 @@ def _next_lines(file: IO[bytes], longest: int) -> list[bytes]:
 
 
 def _is_torn(line: bytes) -> bool:
-    """Whether a line began as an object, and is no JSON or no UTF-8.
+    """Whether a line begins as an object but is not JSON in UTF-8.
 
-    The last line of a file that was cut off is not counted: the file lacks it, and others.
+    The last line of a file that was cut off does not count: it is missing, like the lines after it.
     """
     if not (line.startswith(b"{") and line.endswith(b"\n")):
         return False

@@ -155,10 +155,10 @@ class Submitter:
         self._progress.failed += 1
 
     async def _reserve(self, cost: int | None) -> bool:
-        """Reserve what a request may cost while its batch is open; returns whether it was enough.
+        """Reserve what a request may cost while its batch is open; returns whether enough was left.
 
-        If there was not, the run goes on while batches are open: their answers may cost less than
-            is reserved.
+        If not, the run goes on while batches are open: their answers may cost less than is
+        reserved.
         """
         try:
             for budget in self._budgets:
