@@ -12,6 +12,8 @@ import itertools
 import os
 import re
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -24,11 +26,16 @@ from batchgen.escapes import one_line
 # File systems on which SQLite's locks and shared memory cannot be trusted: sqlite.org/wal.html,
 # "network filesystem".
 _NETWORK_TYPES = """
-    9p afs ceph cifs davfs fuse.sshfs fuse.s3fs fuse.rclone
-    glusterfs lustre ncpfs nfs nfs4 smb3 smbfs
+    9p afs beegfs ceph cifs davfs drvfs fhgfs glusterfs gpfs lustre ncpfs nfs nfs4 orangefs panfs
+    prl_fs pvfs2 smb3 smbfs vboxsf vmhgfs wekafs
+    fuse.blobfuse fuse.blobfuse2 fuse.ceph fuse.ceph-fuse fuse.curlftpfs fuse.davfs
+    fuse.gcsfuse fuse.glusterfs fuse.goofys fuse.juicefs fuse.lizardfs fuse.mfs fuse.rclone
+    fuse.s3fs fuse.seaweedfs fuse.sshfs fuse.vmhgfs-fuse
 """
 NETWORK = frozenset(_NETWORK_TYPES.split())
 MOUNTS = Path("/proc/self/mounts")
+# A line of what `mount` lists on macOS: what, where, and flags that begin with the type.
+_MAC_MOUNT = re.compile(r".* on (/.*) \((.*)\)")
 
 # The size (bytes) and mtime (ns) of a file; they show whether the file was changed later.
 FileStamp = tuple[int, int]
@@ -76,8 +83,7 @@ def make_folder(path: Path) -> None:
         file.write(b"batchgen")
     with translating_errors(path):
         probe.unlink()
-    kind = file_system(path)
-    if kind in NETWORK:
+    if kind := network_type(path):
         raise OutputError(
             f"{path}: is on a network file system ({kind}), where a journal is not safe; "
             "use a local disk"
@@ -142,6 +148,29 @@ def file_system(path: Path) -> str:
         if holds and len(mount) >= len(longest):
             longest, kind = mount, fstype
     return kind
+
+
+def network_type(path: Path) -> str:
+    """The type of the file system that holds `path` if it is a network file system, else ""."""
+    kind = file_system(path)
+    if kind or sys.platform != "darwin":
+        return kind if kind in NETWORK else ""
+    try:
+        done = subprocess.run(["/sbin/mount"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return mac_network_type(path.resolve(), done.stdout)
+
+
+def mac_network_type(path: Path, listing: str) -> str:
+    """The same by what `mount` lists on macOS, which calls every other file system `local`."""
+    longest, network = "", ""
+    for line in listing.splitlines():
+        if match := _MAC_MOUNT.fullmatch(line):
+            mount, flags = match[1], match[2].split(", ")
+            if path.is_relative_to(mount) and len(mount) >= len(longest):
+                longest, network = mount, "" if "local" in flags else flags[0]
+    return network
 
 
 def temporary_path(folder: Path, name: str) -> Path:

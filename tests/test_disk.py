@@ -15,7 +15,15 @@ import pytest
 from lab import Lab
 
 from batchgen import disk
-from batchgen.disk import append_line, atomic_write, file_system, make_folder, refuse_link, sweep
+from batchgen.disk import (
+    append_line,
+    atomic_write,
+    file_system,
+    mac_network_type,
+    make_folder,
+    refuse_link,
+    sweep,
+)
 from batchgen.errors import OutputError
 from batchgen.simulator import Simulator
 
@@ -218,6 +226,43 @@ def test_network_file_systems_are_refused(tmp_path: Path, monkeypatch: pytest.Mo
     make_folder(share / "local" / "job")
     mounts.unlink()
     assert file_system(share) == ""
+
+
+@pytest.mark.parametrize(
+    "kind", ["fuse.glusterfs", "gpfs", "beegfs", "fuse.gcsfuse", "fuse.juicefs", "vboxsf", "drvfs"]
+)
+def test_many_file_systems_are_known_as_network_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """P02 Clusters, buckets and folders of a virtual machine's host are refused too."""
+    monkeypatch.setattr(disk, "MOUNTS", tmp_path / "mounts")
+    (tmp_path / "mounts").write_text(f"what {tmp_path} {kind} rw 0 0\n", encoding="utf-8")
+    with pytest.raises(OutputError, match=rf"network file system \({kind}\)"):
+        make_folder(tmp_path / "job")
+
+
+MAC = """/dev/disk3s1s1 on / (apfs, sealed, local, read-only, journaled)
+devfs on /dev (devfs, local, nobrowse)
+map auto_home on /System/Volumes/Data/home (autofs, automounted, nobrowse)
+//me@nas/a (b) on /Volumes/a (b) (smbfs, nodev, nosuid, mounted by me)
+/dev/disk4s1 on /Volumes/a (b)/usb (msdos, local, nodev)
+nas:/x on /Volumes/x (nfs)
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/Users/me", ""),
+        ("/Volumes/a (b)/jobs", "smbfs"),
+        ("/Volumes/a (b)/usb/jobs", ""),
+        ("/Volumes/xy", ""),
+        ("/Volumes/x", "nfs"),
+    ],
+)
+def test_what_macos_does_not_call_local_is_a_network_file_system(path: str, kind: str) -> None:
+    """P02 On macOS, which has no /proc, what `mount` lists decides."""
+    assert mac_network_type(Path(path), MAC) == kind
 
 
 def test_modes_follow_the_umask(lab: Lab, api: Simulator) -> None:

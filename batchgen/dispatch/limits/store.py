@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from batchgen.disk import NETWORK, file_system, refuse_link
+from batchgen.disk import network_type, refuse_link
 from batchgen.dispatch.limits.gcra import WINDOW, GcraLimit
 from batchgen.dispatch.limits.window import Clock
 from batchgen.errors import OutputError
@@ -170,7 +170,7 @@ class LimitStore:
             raise OutputError(f"{self.path}: {error.strerror or error}") from None
         if not os.access(self.path, os.R_OK | os.W_OK) or not os.access(folder, os.W_OK | os.X_OK):
             raise OutputError(f"{self.path}: may not be written")
-        if (kind := file_system(folder)) in NETWORK:
+        if kind := network_type(folder):
             raise OutputError(
                 f"{folder}: is on a network file system ({kind});"
                 " set XDG_STATE_HOME to a local folder"
