@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import secrets
 import time
@@ -24,6 +23,7 @@ from batchgen.simulator.draws import FaultDraws, Script
 from batchgen.simulator.endpoints import ENDPOINTS, MODELS, checked_key, route
 from batchgen.simulator.faults import SPOILING, canned, misbehave
 from batchgen.simulator.limits import Limits
+from batchgen.simulator.loopback import check_loopback, refuse_other_hosts
 from batchgen.simulator.refusals import RefusalError
 from batchgen.simulator.settings import Settings
 from batchgen.simulator.stats import Received, Stats
@@ -99,7 +99,7 @@ class Simulator:
 
         Raises InputError if that is impossible.
         """
-        _check_loopback(host)
+        check_loopback(host)
         app = web.Application(client_max_size=LARGEST_BODY)
         app.router.add_route("*", "/{path:.*}", self._handle)
         # A request whose client is gone must not count as in flight.
@@ -143,6 +143,7 @@ class Simulator:
         self.requests.arrive(request.path)
         headers = {"x-request-id": f"{self._request_prefix}{self.requests.received:08x}"}
         try:
+            refuse_other_hosts(request.headers.get("Host"))
             response = await self._reply(request, headers)
         except RefusalError as refusal:
             response = self._refused(refusal, headers)
@@ -267,15 +268,6 @@ class Simulator:
 
 def _limits(settings: Settings) -> Limits:
     return Limits(rpm=settings.rpm, tpm=settings.tpm, ipm=settings.ipm)
-
-
-def _check_loopback(host: str) -> None:
-    try:
-        is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        is_loopback = False
-    if not is_loopback:
-        raise InputError(f"the simulator listens on loopback only, not on {host}; use 127.0.0.1")
 
 
 def _response(answer: Body | File) -> web.StreamResponse:

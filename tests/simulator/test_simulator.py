@@ -68,6 +68,33 @@ def test_it_listens_on_loopback_only() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("evil.example:80", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("localhost.evil.example:8080", 421),
+        ("[::2]:80", 421),
+        ("192.0.2.1", 421),
+        ("", 421),
+        ("localhost", 200),
+        ("LOCALHOST.:8080", 200),
+        ("127.0.0.1:1", 200),
+        ("[::1]:8080", 200),
+    ],
+)
+def test_it_answers_loopback_names_only(host: str, status: int) -> None:
+    """A page whose name was made to lead to loopback (DNS rebinding) reads nothing."""
+
+    async def main() -> int:
+        async with Simulator() as simulator, aiohttp.ClientSession() as session:
+            headers = {"Host": host, "Authorization": "Bearer key"}
+            async with session.get(f"{simulator.url}/models", headers=headers) as response:
+                return response.status
+
+    assert asyncio.run(main()) == status
+
+
 def test_serve_runs_until_cancelled() -> None:
     """serve answers on its port, and frees it when cancelled."""
 
