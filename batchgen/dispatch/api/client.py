@@ -71,7 +71,8 @@ class Client:
             default_headers=headers,
             http_client=httpx2.AsyncClient(transport=self._http),
         )
-        self._routes: dict[str, Route] = {}
+        # None for an endpoint whose requests only the openai client can make.
+        self._routes: dict[str, Route | None] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -95,9 +96,10 @@ class Client:
             if request.uploads:
                 files = await asyncio.to_thread(multipart, request)
                 reply = _reply(await self._sdk_post(request.endpoint, request.body, files))
-            else:
-                route = self._routes.get(request.endpoint) or await self._prepare(request.endpoint)
+            elif route := await self._prepared(request.endpoint):
                 reply = await route.post(request.body)
+            else:
+                reply = _reply(await self._sdk_post(request.endpoint, request.body))
         except RequestError as error:
             return Failure(meaning="row", reason="input", message=error.message)
         except Exception as error:
@@ -175,10 +177,18 @@ class Client:
             return None
         return self.redact_failure(classify(reply.status, reply.body, reply.headers))
 
-    async def _prepare(self, endpoint: str) -> Route:
-        """Prepare how JSON is sent to an endpoint, and remember it."""
-        route = self._routes[endpoint] = await self._route(partial(self._sdk_post, endpoint, {}))
-        return route
+    async def _prepared(self, endpoint: str) -> Route | None:
+        """How JSON is sent to an endpoint, prepared at its first request.
+
+        None when the openai client gives each request headers of its own, such as an idempotency
+        key: replayed, one key would make all rows the same request.
+        """
+        if endpoint not in self._routes:
+            route, again = [
+                await self._route(partial(self._sdk_post, endpoint, {})) for _ in range(2)
+            ]
+            self._routes[endpoint] = route if route.headers == again.headers else None
+        return self._routes[endpoint]
 
     async def _route(self, sdk_call: Callable[..., Awaitable[object]]) -> Route:
         """The route of a call: the openai client makes its request, which is not sent."""

@@ -10,6 +10,7 @@ import asyncio
 import gzip
 import json
 import platform
+import re
 import socket
 import ssl
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
+import openai
 import pytest
 import truststore
 from certificates import AUTHORITY, ELSEWHERE, EXPIRED, GOOD, HASHED
@@ -676,3 +678,28 @@ def test_a_reply_to_its_end() -> None:
     route, client = both(raw(b"HTTP/1.1 200 OK\r\n\r\n" + TEXT, then="close"))
     assert route == client
     assert route[1] == TEXT
+
+
+def test_headers_of_one_request_are_not_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P28 Should the openai client give each request an idempotency key, each gets its own."""
+    made = openai.AsyncOpenAI.__init__
+
+    def with_keys(self: openai.AsyncOpenAI, **options: Any) -> None:
+        made(self, **options)
+        self._idempotency_header = "Idempotency-Key"
+
+    async def run() -> list[bytes]:
+        async with (
+            Hostile(lambda n: ok()) as server,
+            Client(connection(server.url), KEY, connections=1, direct=True) as client,
+        ):
+            for name in ("a", "b", "c"):
+                assert isinstance(await client.post(request(name)), Reply)
+            return server.requests
+
+    plain = asyncio.run(run())
+    assert not any(b"idempotency" in each.lower() for each in plain)
+    monkeypatch.setattr(openai.AsyncOpenAI, "__init__", with_keys)
+    sent = asyncio.run(run())
+    keys = [key for each in sent for key in re.findall(rb"(?i)idempotency-key: (\S+)", each)]
+    assert len(set(keys)) == len(keys) == len(sent) == 3
