@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from batchgen.dispatch.batches.input_file import MOST_REQUESTS
 from batchgen.job import Job
-from batchgen.journal import Journal, assume_lost, count_rows, first_row
+from batchgen.journal import Journal, assume_lost, check_before_sending, count_rows, first_row
 from batchgen.journal.batches import open_batches, set_aside, stale_requests
 from batchgen.pricing import batch_cost, dollars
 from batchgen.queries import request_json
@@ -77,7 +77,7 @@ def plan(
     output: Path | None = None,
     stdin: BinaryIO | None = None,
 ) -> Plan:
-    """Read everything, send nothing, write nothing. Raises InputError.
+    """Read everything, send nothing, write nothing. Raises InputError, DamagedError.
 
     Args:
         job: the job.
@@ -100,6 +100,8 @@ def plan(
 def _plan(workspace: Workspace, journal: Journal, limit: int | None) -> Plan:
     job = workspace.job
     counts = count_rows(journal, limit, by_turns=workspace.by_turns)
+    if counts.to_send:
+        check_before_sending(journal)
     first = first_row(journal)
     batch = job.mode == "batch"
     cost, bound = counts.cost, counts.cost_bound

@@ -66,7 +66,7 @@ from batchgen.journal.attempts import (
 )
 from batchgen.journal.change import Change, together
 from batchgen.journal.counts import RowCounts, count_rows
-from batchgen.journal.damage import find_damage
+from batchgen.journal.damage import check_before_sending, find_damage
 from batchgen.journal.files import all_files, files_of, owns_file, restamp_files
 from batchgen.journal.journal import Journal
 from batchgen.journal.outcomes import (
@@ -110,6 +110,7 @@ __all__ = [
     "attempts_of",
     "begin_run",
     "call_totals",
+    "check_before_sending",
     "count_rows",
     "end_run",
     "files_of",

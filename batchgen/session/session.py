@@ -19,6 +19,7 @@ from batchgen.journal import (
     RowCounts,
     answering_models,
     begin_run,
+    check_before_sending,
     count_rows,
     end_run,
     mark_lost,
@@ -120,7 +121,7 @@ class Session:
         )
 
     def announce(self) -> None:
-        """Say what runs again and what it costs, before anything is paid."""
+        """Say what runs again and what it costs, before anything is paid. Raises DamagedError."""
         self._sends = True
         self._count()
         before = self._before
@@ -203,6 +204,9 @@ class Session:
         self._before = self._counts(self._options.limit)
         todo = self._before.to_send if self._sends else 0
         self._busy = bool(todo or open_batches(self._journal))
+        if self._busy:
+            # A run that sends nothing does not wait for this.
+            check_before_sending(self._journal)
 
     def _counts(self, limit: int | None) -> RowCounts:
         return count_rows(self._journal, limit, by_turns=self.workspace.by_turns)

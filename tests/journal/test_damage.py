@@ -7,6 +7,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -228,3 +229,52 @@ def test_every_line_of_every_table_is_sealed(lab: Lab, sound: Job) -> None:
             records = [tuple(record) for record in journal.query(f"SELECT * FROM {table}")]
             assert all(is_sound(table, record) for record in records)
             assert records or table in ("files", "reserved", "batches", "members")
+
+
+def pages_of(path: Path, name: str) -> tuple[int, list[int]]:
+    """The size of the pages of a journal, and the numbers of those of one table or index."""
+    with closing(sqlite3.connect(path)) as connection:
+        size = connection.execute("PRAGMA page_size").fetchone()[0]
+        (root,) = connection.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = ?", (name,)
+        ).fetchone()
+    data = path.read_bytes()
+    head = (root - 1) * size
+    if data[head] != 2:  # not an interior page of an index: the root is the only one
+        return size, [root]
+    cells = int.from_bytes(data[head + 3 : head + 5])
+    offsets = [
+        int.from_bytes(data[head + 12 + 2 * n : head + 14 + 2 * n]) + head for n in range(cells)
+    ]
+    return size, [int.from_bytes(data[at : at + 4]) for at in (*offsets, head + 8)]
+
+
+@pytest.mark.parametrize("damage", ["a byte", "two pages", "a mark"])
+def test_damage_by_which_an_answer_is_not_found_stops_the_run(lab: Lab, damage: str) -> None:
+    """P02 A damaged index, or a mark that says `again`, is found before the first call.
+
+    One byte of an id in the index of the outcomes, two of its pages swapped, or an outcome that
+    nobody marked: plan and run end with 74, and nothing is sent and paid twice.
+    """
+    with serving() as api:
+        path = lab.job(api.url, rows=120)
+        lab.go(path)
+        job, journal = lab.load(path), lab.output() / "journal.db"
+        assert api.requests.answered == 120
+        size, pages = pages_of(journal, "sqlite_autoindex_outcomes_1")
+        data = bytearray(journal.read_bytes())
+        if damage == "a byte":
+            start = (pages[0] - 1) * size
+            data[data.index(b'=["r', start, start + size) + 3] ^= 2
+        elif damage == "two pages":
+            one, other = (slice((page - 1) * size, page * size) for page in pages[:2])
+            data[one], data[other] = data[other], data[one]
+        journal.write_bytes(data)
+        if damage == "a mark":
+            with closing(sqlite3.connect(journal)) as connection, connection:
+                connection.execute("UPDATE outcomes SET redo = 1 WHERE ident LIKE '%r5\"%'")
+        for ask in (batchgen.run, batchgen.plan, batchgen.run):
+            with pytest.raises(DamagedError, match=re.escape(str(journal))) as caught:
+                ask(job)
+            assert caught.value.exit_code == 74
+        assert api.requests.answered == 120
