@@ -1,4 +1,4 @@
-"""How many rows are in which status, and what it takes to send those that are not done."""
+"""How many rows are in each status, and what sending the rest is expected to take."""
 
 from __future__ import annotations
 
@@ -57,14 +57,17 @@ _LINES = f"""{state()}
 class RowCounts:
     """How many rows are in which status.
 
-    lines: table lines by status. requests: requests by status; differs from `lines` where a line is
-    all turns of a row. failures: failed and incomplete requests by reason, most first. in_batches:
-    requests in open batches, which are not sent while they are. to_send: requests that would be
-    sent now. Of these: tokens, cost, cost_bound: what they are expected to take, and the highest
-    cost; nano-dollars, None when one is unknown. retried: how many failed, and are sent only
-    because the failure was a passing one. changed_rows: how many are outdated because cells of
-    their row have changed. changed_job: how many are outdated because the job or an earlier turn
-    has changed. lost: how many have lost their pictures.
+    lines: table lines by status.
+    requests: requests by status; differs from `lines` if a line stands for all turns of a row.
+    failures: failed and incomplete requests by reason, most first.
+    in_batches: requests in open batches, which are not sent while they are there.
+    to_send: requests that would be sent now; the fields below are about these.
+    tokens, cost, cost_bound: what they are expected to take, and the highest cost; in nano-dollars,
+        None when one is unknown.
+    retried: how many failed, and are sent only because the failure was a passing one.
+    changed_rows: how many are outdated because cells of their row have changed.
+    changed_job: how many are outdated because the job or an earlier turn has changed.
+    lost: how many have lost their pictures.
     """
 
     lines: Mapping[str, int]
@@ -82,9 +85,9 @@ class RowCounts:
 
 
 def count_rows(journal: Journal, scope: int | None, *, by_turns: bool) -> RowCounts:
-    """Count the rows of the prompts' first `scope` (None: all).
+    """Count the rows of the first `scope` prompts (None: all).
 
-    With `by_turns` a table line is all turns of a row.
+    With `by_turns`, a table line stands for all turns of a row.
     """
     groups = journal.query(_GROUPS, up_to(scope), scope, scope)
     requests = lines = _by_status(groups)
@@ -134,7 +137,7 @@ def _total(groups: Groups, name: str) -> int:
 
 
 def _known_total(groups: Groups, name: str) -> int | None:
-    """The total, or None unless it is known of every request."""
+    """The total; None if it is unknown for any request."""
     known = all(group[f"{name}s"] == group["count"] for group in groups)
     return _total(groups, name) if known else None
 

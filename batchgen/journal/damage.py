@@ -1,4 +1,4 @@
-"""What of a journal is not what was written."""
+"""Finds the records of a journal that are not what was written."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from batchgen.journal.records import update
 
 
 def all_files(journal: Journal) -> Iterator[dict[str, Any]]:
-    """Every picture that an answer owns, also an answer that no row shows any more.
+    """Every picture that an answer owns, even if no row shows the answer any more.
 
     Raises DamagedError.
     """
@@ -31,7 +31,7 @@ def owns_file(journal: Journal, path: str) -> bool:
 
 
 def restamp_files(journal: Journal, mtimes: Sequence[tuple[str, int]]) -> None:
-    """Pictures at these paths have these mtimes (ns) now, and their content is what it was."""
+    """Record the new mtimes (ns) of pictures, by path, whose content is still the same."""
     if not mtimes:
         return
     with journal.transaction(changes_tables=False) as connection:

@@ -43,8 +43,11 @@ def end_run(
 ) -> None:
     """Record that a run has ended.
 
-    run: its number. exit_code: of the process. report: as report.json has it. tables: what is known
-    of the tables that show the journal as it is now; None to leave what is known.
+    run: its number.
+    exit_code: of the process.
+    report: as report.json has it.
+    tables: what is known of the tables that show the journal as it is now; None to keep what was
+        known.
     """
     with journal.transaction(changes_tables=False) as connection:
         if tables is not None:

@@ -71,7 +71,7 @@ class Prices:
         batch: bool,
         at: datetime,
     ) -> int | None:
-        """`cost` at one minute, by the job's prices or else the table's.
+        """What `cost` is at one minute: by the job's prices, or else by the table's.
 
         The parameters are those of `cost`; `at` is the minute.
         """

@@ -51,7 +51,7 @@ class FileCounts:
         return self.answered | self.unexecuted | self.unanswered
 
     def lacking(self, batch: Batch) -> int:
-        """How many requests should have a line in the files, and have none, not even a torn one."""
+        """How many requests lack the line in the files that they should have, even a torn one."""
         return max(0, self._absent(batch) - self.torn)
 
     def has_nothing(self, batch: Batch) -> bool:
