@@ -26,6 +26,10 @@ from batchgen.errors import AccountError
 # must be redacted before the message is cut, because a cut could leave half of the key.
 QUOTED = 65_536
 
+# How deep, and how many in a list, the words of an error are looked for.
+MAX_NESTED = 6
+MAX_LISTED = 10
+
 # What a failure means, and the reason that reports show.
 Rule = tuple[Meaning, str]
 
@@ -48,7 +52,9 @@ _CODES: dict[str, Rule] = {
         ("account", "quota"),
     ),
     **dict.fromkeys(
-        ("invalid_api_key", "account_deactivated", "incorrect_api_key"), ("account", "key")
+        # In capitals: `reason` in the details of Google's errors.
+        ("invalid_api_key", "account_deactivated", "incorrect_api_key", "API_KEY_INVALID"),
+        ("account", "key"),
     ),
     **dict.fromkeys(
         (
@@ -137,8 +143,31 @@ def error_in(body: Any) -> ErrorBody | None:
     if body.get("object") == "error":
         return _worded(body)
     if body.get("detail"):
-        return ErrorBody(message=str(body["detail"]))
+        return ErrorBody(message=_words(body["detail"]) or str(body["detail"]))
     return None
+
+
+# Where servers keep their own words, in errors within errors.
+_WORDS = ("message", "msg", "detail", "details", "error", "errors")
+
+
+def _words(value: Any, depth: int = 0) -> str:
+    """The words in a message, in whatever it is nested; a refused field stands before them.
+
+    FastAPI and Mistral: {"detail": [{"loc": ["body", "n"], "msg": "Input should be ..."}]}
+    """
+    if isinstance(value, str):
+        return value
+    if depth == MAX_NESTED:
+        return ""
+    if isinstance(value, list):
+        return "; ".join(filter(None, (_words(each, depth + 1) for each in value[:MAX_LISTED])))
+    if not isinstance(value, Mapping):
+        return ""
+    words = next((text for name in _WORDS if (text := _words(value.get(name), depth + 1))), "")
+    loc = value.get("loc")
+    field = ".".join(map(str, loc[1:] or loc)) if isinstance(loc, list) else ""
+    return f"{field}: {words}" if field and words else words
 
 
 def _worded(error: Mapping[str, Any]) -> ErrorBody:
@@ -147,8 +176,21 @@ def _worded(error: Mapping[str, Any]) -> ErrorBody:
         return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
 
     return ErrorBody(
-        message=text("message") or "", code=text("code"), type=text("type"), param=text("param")
+        message=text("message") or _words(error),
+        code=_detailed_code(error) or text("code"),
+        type=text("type"),
+        param=text("param"),
     )
+
+
+def _detailed_code(error: Mapping[str, Any]) -> str | None:
+    """A code that is known, of an error whose own code says less (Google's `details`)."""
+    details = error.get("details")
+    for each in details if isinstance(details, list) else ():
+        reason = each.get("reason") if isinstance(each, Mapping) else None
+        if isinstance(reason, str) and reason in _CODES:
+            return reason
+    return None
 
 
 def classify(status: int, body: bytes, headers: Mapping[str, str]) -> Failure:
