@@ -725,6 +725,35 @@ def test_a_picture_that_is_gone_or_altered_is_drawn_again(lab: Lab, api: Simulat
     assert lab.go(job).run.calls == 0
 
 
+def test_a_picture_that_redo_replaced_is_set_aside(lab: Lab, api: Simulator) -> None:
+    """P33 After each redo `images/` has the row's picture of the table and no rejected one; these
+    are kept in `images/replaced/`. What is not batchgen's own stays where it is.
+    """
+    write(lab, [("a", "a red cup"), ("b", "a blue cup")])
+    request = {"model": "gpt-image-2", "prompt": "{{ text }}"}
+    job = lab.job(api.url, rows=None, kind="image", request=request)
+    lab.go(job)
+    images = lab.output() / "images"
+    (images / "mine.png").write_bytes(b"mine")
+    (images / f"mine.{'0' * 16}.png").write_bytes(b"mine, too")
+    rejected: set[bytes] = set()
+    for _ in range(3):
+        path = lab.output() / lab.table()[0]["output"]
+        rejected.add(path.read_bytes())
+        maintenance.redo(lab.load(job), ["a"])
+        assert lab.go(job).run.calls == 1
+        shown_now = {Path(row["output"]).name for row in lab.table()}
+        kept = {each.name for each in images.iterdir() if each.is_file()}
+        assert kept - shown_now == {"mine.png", f"mine.{'0' * 16}.png"}
+        assert maintenance.verify(lab.load(job)) == []
+    assert {each.read_bytes() for each in (images / "replaced").iterdir()} == rejected
+    write(lab, [("a", "a green cup"), ("b", "a blue cup")])
+    lab.go(job)
+    write(lab, [("a", "a red cup"), ("b", "a blue cup")])
+    assert lab.go(job).run.calls == 0
+    assert maintenance.verify(lab.load(job)) == []
+
+
 def test_pictures_that_were_copied_are_read_once(
     lab: Lab, api: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
+import re
 import stat
 import threading
 from collections.abc import Callable, Mapping
@@ -11,13 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batchgen.disk import atomic_write, make_folder, sweep
+from batchgen.disk import atomic_write, file_stamp, make_folder, sweep, translating_errors
 from batchgen.errors import OutputError
 from batchgen.images.verification import decode, verify
 
 # How many taken names are remembered, because they may not be in the journal yet. This is more than
 # there are pictures in flight.
 REMEMBERED = 20_000
+
+# The end of a name that was given because the plain one was an answer's.
+_HASHED = re.compile(r"\.([0-9a-f]{16})\.[a-z]+\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +48,8 @@ class PictureFolder:
         self._folder = output / "images"
         self._owned = owned
         self._taken: dict[str, None] = {}
+        # Names that answers owned when others took their place.
+        self._contested: set[str] = set()
         self._naming = threading.Lock()
 
     def prepare(self) -> None:
@@ -83,6 +90,8 @@ class PictureFolder:
         """
         names = (f"{stem}.{extension}", f"{stem}.{digest[:16]}.{extension}")
         with self._naming:
+            if self._owned(f"images/{names[0]}"):
+                self._contested.add(names[0])
             free = (
                 name
                 for name in names
@@ -94,6 +103,34 @@ class PictureFolder:
             if len(self._taken) > REMEMBERED:
                 del self._taken[next(iter(self._taken))]
         return self._folder / name
+
+    def set_aside_replaced(self) -> None:
+        """Move pictures that answers of this job owned, and none owns any more, into `replaced/`.
+
+        Only files that are known to be batchgen's are moved: those that an answer owned when this
+        run began, and those with a hash in their names that is their own. Raises OutputError.
+        """
+        if not self._taken:
+            return
+        replaced = self._folder / "replaced"
+        with translating_errors(self._folder), os.scandir(self._folder) as entries:
+            for entry in entries:
+                if name := self._replaced_name(Path(entry.path)):
+                    if not replaced.is_dir():
+                        make_folder(replaced)
+                    os.replace(entry.path, replaced / name)
+
+    def _replaced_name(self, path: Path) -> str | None:
+        """The name for a picture in `replaced/`; None for a file that is not to be moved there."""
+        named = _HASHED.search(path.name)
+        if not named and path.name not in self._contested:
+            return None
+        if self._owned(f"images/{path.name}") or file_stamp(path) is None:
+            return None
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        if named:
+            return path.name if named[1] == digest else None
+        return f"{path.stem}.{digest}{path.suffix}"
 
 
 def is_intact(output: Path, file: Mapping[str, Any], *, rehash: bool = False) -> bool:

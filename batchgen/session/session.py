@@ -154,6 +154,7 @@ class Session:
 
     def write_tables(self) -> None:
         """Write the tables, unless they are there and nothing has changed. Raises OutputError."""
+        self._pictures.set_aside_replaced()
         self._tables = self.workspace.tables(self._journal)
         # A run that sends nothing must not read a million rows to write the same tables once more.
         if self._before.to_send or not self._tables.are_current(self.workspace.folder):
