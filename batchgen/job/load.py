@@ -84,7 +84,7 @@ def job_for_batch_file(
     prompts_folder = Path.cwd()
     merged, note = merged_environment(prompts_folder, os.environ if environ is None else environ)
     if api_key_env is None and (
-        "OPENAI_API_KEY" in merged or not (base_url or merged.get("OPENAI_BASE_URL"))
+        merged.get("OPENAI_API_KEY", "").strip() or not (base_url or merged.get("OPENAI_BASE_URL"))
     ):
         api_key_env = "OPENAI_API_KEY"
     data: dict[str, Any] = {

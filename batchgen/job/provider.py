@@ -219,7 +219,10 @@ def merged_environment(folder: Path, environ: Mapping[str, str]) -> tuple[dict[s
     from dotenv import dotenv_values  # here, because imports are most of the start-up time
 
     values = dotenv_values(stream=StringIO(text), interpolate=False)
-    return {**{name: value for name, value in values.items() if value is not None}, **environ}, ""
+    named = {name: value for name, value in values.items() if value is not None}
+    # An empty variable counts as unset, so it does not hide what the file says.
+    stated = {name: value for name, value in environ.items() if value.strip() or name not in named}
+    return {**named, **stated}, ""
 
 
 def _is_file(path: Path) -> bool:

@@ -974,3 +974,10 @@ def test_yaml_that_others_read_alike(tmp_path: Path) -> None:
     assert not problems
     assert document is not None
     assert document.data == yaml.safe_load(text)
+
+
+@pytest.mark.parametrize("value", ["", " "])
+def test_an_empty_variable_counts_as_unset(tmp_path: Path, value: str) -> None:
+    """P39 An empty OPENAI_API_KEY does not hide the key of the .env file."""
+    (tmp_path / ".env").write_text("OPENAI_API_KEY=of-the-file\n", encoding="utf-8")
+    assert api_key(load(tmp_path, HEAD, OPENAI_API_KEY=value)) == "of-the-file"

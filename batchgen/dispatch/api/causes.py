@@ -32,10 +32,11 @@ _CAUSES = (
     _Cause((ReplyTooLargeError, zlib.error, httpx2.DecodingError), "invalid_response", True),
     _Cause((aiohttp.ClientConnectorDNSError,), "dns", False),
     _Cause(
-        (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError),
-        "tls",
+        (aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError),
+        "certificate",
         False,
     ),
+    _Cause((aiohttp.ClientSSLError, ssl.SSLError), "tls", False),
     _Cause((aiohttp.ClientProxyConnectionError,), "proxy", False),
     _Cause((aiohttp.ClientConnectorError,), "refused", False),
     _Cause((aiohttp.ConnectionTimeoutError,), "connect_timeout", False),
@@ -52,7 +53,12 @@ _CAUSES = (
         (aiohttp.ClientError, httpx2.NetworkError, httpx2.ProtocolError, OSError), "reset", True
     ),
 )
-_MEANINGS: dict[str, Meaning] = {"invalid_response": "transient", "timeout": "timeout"}
+# A certificate that is not trusted now is not trusted in a minute: no retry helps.
+_MEANINGS: dict[str, Meaning] = {
+    "invalid_response": "transient",
+    "timeout": "timeout",
+    "certificate": "account",
+}
 
 # The errors for a status without success. httpx2's error remains where the openai client cannot
 # read the body to make its own.

@@ -286,6 +286,8 @@ _ACCOUNT = {
     " put them into HTTPS_PROXY",
     "redirect": "{host} redirects to another address, and batchgen never sends prompts there;"
     " set provider.base_url",
+    "certificate": "the certificate of {host} is not trusted: {message}; if its authority is your"
+    " own, name its file in SSL_CERT_FILE",
     "service_tier": "{host} refused request.service_tier: {message}",
 }
 

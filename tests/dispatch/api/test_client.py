@@ -232,7 +232,7 @@ def test_a_certificate_that_nobody_trusts(tmp_path: Path) -> None:
             return (await call(server.url)).result, server.requests
 
     failure, raw_request = asyncio.run(run())
-    assert (failure.meaning, failure.reason, raw_request) == ("network", "tls", [])
+    assert (failure.meaning, failure.reason, raw_request) == ("account", "certificate", [])
 
 
 def test_a_trust_store_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -739,3 +739,21 @@ def test_an_upload_is_one_call(tmp_path: Path) -> None:
 
     failure, raw_request = asyncio.run(run())
     assert (failure.status, raw_request) == (500, 1)
+
+
+def test_a_certificate_stops_the_run_at_once(lab: Lab, tmp_path: Path) -> None:
+    """P23 A certificate that is not trusted ends the run with 4 and names SSL_CERT_FILE; there is
+    no retry, and every row stays pending."""
+    pem = tmp_path / "server.pem"
+    pem.write_text(CERTIFICATE)
+    server = Hostile(lambda n: ok(), tls=pem)
+    thread = Server(server.start, server.stop)
+    try:
+        job = lab.job(server.url, rows=50, limits={"concurrency": 2})
+        done = lab.run("run", job)
+    finally:
+        thread.close()
+    assert done.returncode == 4, done.stdout + done.stderr
+    assert "SSL_CERT_FILE" in done.stdout + done.stderr
+    assert (server.connections <= 4, server.requests) == (True, [])
+    assert {row["status"] for row in lab.table()} == {"pending"}

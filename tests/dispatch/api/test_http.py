@@ -484,8 +484,8 @@ def test_a_certificate_that_is_not_trusted(
             (failure,) = await sent(way, server.url)
             assert isinstance(failure, Failure)
             assert (failure.meaning, failure.reason, failure.may_be_billed) == (
-                "network",
-                "tls",
+                "account",
+                "certificate",
                 False,
             )
             assert expected in failure.message
