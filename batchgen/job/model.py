@@ -23,6 +23,7 @@ from batchgen.job.positions import Document, KeyPath, Position
 from batchgen.job.sections import (
     OPENAI_BATCH,
     SET_BY_ROWS,
+    Batches,
     Conversation,
     KindName,
     Limits,
@@ -108,6 +109,9 @@ class Job(Section):
     retry: Retry = Field(
         default_factory=Retry,
         description="When a request is retried, and for how long; times in seconds",
+    )
+    batch: Batches = Field(
+        default_factory=Batches, description="For mode batch: what happens with its files"
     )
     pricing: dict[Text, Price] = Field(
         default_factory=dict,
@@ -236,6 +240,7 @@ _SECTIONS: dict[KeyPath, type[BaseModel]] = {
     ("conversation",): Conversation,
     ("limits",): Limits,
     ("retry",): Retry,
+    ("batch",): Batches,
     ("provider",): Provider,
     ("output",): Output,
     ("output", "csv"): OutputCsv,

@@ -177,6 +177,16 @@ class Retry(Section):
     )
 
 
+class Batches(Section):
+    """What happens with the batches of mode: batch."""
+
+    keep_files: bool = Field(
+        default=False,
+        description="Whether the server keeps the files of a batch whose answers are collected; "
+        "by default they are deleted there",
+    )
+
+
 class Price(Section):
     """USD per million tokens of one model."""
 

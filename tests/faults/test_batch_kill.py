@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from children import child, killed_at
@@ -85,12 +86,12 @@ def _small(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
     world.forget()
 
 
-def written(lab: Lab, url: str) -> Path:
+def written(lab: Lab, url: str, **parts: Any) -> Path:
     """The job of ROWS."""
     with open(lab.folder / "prompts.csv", "w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("id", "which", "text"), *ROWS])
     request = {"model": "{{ which }}", "messages": [{"role": "user", "content": "{{ text }}"}]}
-    return lab.job(url, rows=None, mode="batch", request=request, retry={"max_wait": 0.01})
+    return lab.job(url, rows=None, mode="batch", request=request, retry={"max_wait": 0.01}, **parts)
 
 
 def finished(lab: Lab, job: Path) -> int:
@@ -199,7 +200,8 @@ def test_killed_at_every_step_of_collecting(
 ) -> None:
     """P12 P01 kill -9 at each step of the run that collects: each answer is on record once, and
     nothing is sent again."""
-    job = written(lab, api.url)
+    # Each step begins with the same folder, so the server must have the files each time.
+    job = written(lab, api.url, batch={"keep_files": True})
     before = api.requests.lines
     assert lab.go(job).exit_code == 6
     sent = lab.folder / "sent"

@@ -278,6 +278,7 @@ def test_what_is_out_of_the_key(tmp_path: Path) -> None:
     for part in (
         {"limits": {"concurrency": 3, "max_cost": 1}},
         {"retry": {"attempts": 1, "timeout": 5}},
+        {"batch": {"keep_files": True}},
         {"output": {"columns": {"x": "{{ output }}"}, "tables": ["jsonl"], "prefix": "b_"}},
         {"pricing": {"m": {"input": 1}}},
         {"name": "another"},

@@ -112,29 +112,44 @@ class Client:
         return self.redact_failure(classify(reply.status, reply.body, reply.headers))
 
     async def call(
-        self, method: Literal["GET", "POST"], endpoint: str, body: Mapping[str, Any] | None = None
+        self,
+        method: Literal["GET", "POST", "DELETE"],
+        endpoint: str,
+        body: Mapping[str, Any] | None = None,
     ) -> Reply | Failure:
         """Make one small call, once, such as GET /batches?limit=100; a POST may have no body.
 
         Raises only CancelledError.
         """
         try:
-            sdk_call = (
-                self._sdk_get(endpoint) if method == "GET" else self._sdk_post(endpoint, body)
-            )
-            return await self._received(_reply(await sdk_call))
+            if method == "POST":
+                response = await self._sdk_post(endpoint, body)
+            elif method == "GET":
+                response = await self._sdk_get(endpoint)
+            else:
+                options: Any = {"headers": self._authorization}
+                response = await self._openai.delete(
+                    endpoint, cast_to=httpx2.Response, options=options
+                )
+            return await self._received(_reply(response))
         except Exception as error:
             return self.redact_failure(failure_of(error))
 
-    async def upload(self, path: Path, name: str, *, idle: float) -> Reply | Failure:
+    async def upload(
+        self, path: Path, name: str, *, idle: float, expires_after: int | None = None
+    ) -> Reply | Failure:
         """Send the input file of a batch to /files, once, in pieces.
 
         name: the file's name at the server.
         idle: seconds after which the upload fails if the server takes no more of the file or, once
             it has all of it, does not answer.
+        expires_after: seconds after which the server deletes the file; None: as it likes.
 
         Raises CancelledError, and OutputError for a file that cannot be opened.
         """
+        fields: dict[str, Any] = {"purpose": "batch"}
+        if expires_after is not None:
+            fields["expires_after"] = {"anchor": "created_at", "seconds": expires_after}
         loop = asyncio.get_running_loop()
         limit = asyncio.timeout(idle)
 
@@ -148,7 +163,7 @@ class Client:
             try:
                 async with limit:
                     parts = [("file", (name, file, "application/jsonl"))]
-                    reply = _reply(await self._sdk_post("/files", {"purpose": "batch"}, parts))
+                    reply = _reply(await self._sdk_post("/files", fields, parts))
             except TimeoutError:
                 message = f"the server took nothing of {name} for {idle:g} s"
                 return Failure(

@@ -17,6 +17,7 @@ poll     fetches the status; validating, in_progress,     the batch id
 collect  fetches the result files of a completed, failed, the last status, and the ids of
          expired or cancelled batch; records the answers  the result files
 close    makes members without an answer pending again    every answer that the files have
+delete   asks the server to delete the batch's files      the end of the batch
 ```
 
 If the files have fewer answers than the server counts, the batch stays open for a while, and each

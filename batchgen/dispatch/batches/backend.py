@@ -79,6 +79,7 @@ class BatchBackend:
                 capped=capped,
             ),
             give_up_after=job.retry.give_up,
+            keep_files=job.batch.keep_files,
             say=say,
         )
         self._submitter = Submitter(

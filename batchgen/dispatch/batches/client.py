@@ -52,6 +52,13 @@ CLOCKS_APART = 24 * 3600.0
 # A list with more pages counts as endless: the API makes at most 2,000 batches an hour.
 MOST_PAGES = 1000
 
+# Seconds after which the server deletes an input file that batchgen has not deleted: the most that
+# OpenAI and Azure take, and longer than any batch. Azure keeps few files that never expire.
+INPUT_KEPT = 30 * 24 * 3600
+
+# The statuses of servers that do not take an expiry.
+_NO_EXPIRY = (400, 422)
+
 # The key of the tag in a batch's metadata.
 TAG = "batchgen"
 
@@ -62,16 +69,39 @@ LONGEST_ID = 1000
 class BatchClient(RetryingClient):
     """The Batch API of one server. Every call raises what RetryingClient.until_done raises."""
 
+    # None once the server has refused it.
+    _expires_after: int | None = INPUT_KEPT
+
     async def check_list(self) -> None:
         """Check that the server lists its batches. Raises RequestRejectedError if it does not."""
         await self._get("/batches?limit=1", _is_list)
 
     async def upload(self, path: Path, batch: Batch) -> str:
         """Send the file at `path` as the input file of a batch; returns the file's id."""
+        try:
+            return await self._upload(path, batch)
+        except RequestRejectedError as rejected:
+            if self._expires_after is None or rejected.failure.status not in _NO_EXPIRY:
+                raise
+            self._expires_after = None
+            return await self._upload(path, batch)
+
+    async def _upload(self, path: Path, batch: Batch) -> str:
+        name, expires_after = f"{batch.tag}.jsonl", self._expires_after
         file = await self.until_done(
-            lambda: self._transport.upload(path, f"{batch.tag}.jsonl", idle=IDLE), None, _has_id
+            lambda: self._transport.upload(path, name, idle=IDLE, expires_after=expires_after),
+            None,
+            _has_id,
         )
         return str(file["id"])
+
+    async def delete_file(self, file: str) -> None:
+        """Ask the server once to delete a file; it does so by itself in the end if it does not."""
+        await self.once(
+            lambda: self._transport.call("DELETE", f"/files/{_quoted(file)}"),
+            EXCHANGE,
+            _is_anything,
+        )
 
     async def create(self, batch: Batch, metadata: Mapping[str, str]) -> Json:
         """Create a batch whose input file is uploaded, once; returns the batch object.

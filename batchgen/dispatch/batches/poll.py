@@ -48,6 +48,7 @@ class Poller:
     registry: the batches
     collector: records their answers
     give_up_after: seconds without a reply from the server that end a wait
+    keep_files: whether the files of collected batches stay at the server
     say: shows a sentence to the user for each batch that ends
     """
 
@@ -58,10 +59,11 @@ class Poller:
         registry: BatchRegistry,
         collector: Collector,
         give_up_after: float,
+        keep_files: bool,
         say: Callable[[str], None],
     ) -> None:
         self._server, self._registry, self._collector = server, registry, collector
-        self._give_up_after, self._say = give_up_after, say
+        self._give_up_after, self._keep_files, self._say = give_up_after, keep_files, say
         # How many polls in a row found that a queue was full, and whether the current one did.
         self._full_polls = 0
         self._queue_is_full = False
@@ -169,6 +171,10 @@ class Poller:
             batch = await self._record_failure(batch, errors_of(batch_object))
         await self._registry.close(batch)
         self._report_end(batch, len(found.answered), len(lost))
+        # Files that lack answers, or of a batch that was refused, are what a user asks about.
+        if not self._keep_files and not lost and batch.status != "failed":
+            for file in batch.server_files:
+                await self._server.delete_file(file)
 
     async def _may_still_come(self, batch: Batch, found: FileCounts) -> bool:
         """Whether the result files lack answers that a later poll may find; then it stays open."""

@@ -74,6 +74,12 @@ class Batch:
         return CANCEL_REQUESTED in self.seen
 
     @property
+    def server_files(self) -> list[str]:
+        """The server's ids of its input file and its result files, as far as they are known."""
+        files = (self.file, self.seen.get("output_file_id"), self.seen.get("error_file_id"))
+        return [file for file in files if file]
+
+    @property
     def lacking_since(self) -> float | None:
         """When its result files first lacked answers; None if they never did."""
         since: float | None = self.seen.get(LACKING_SINCE)

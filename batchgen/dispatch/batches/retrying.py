@@ -32,12 +32,18 @@ class BatchTransport(Transport, Protocol):
     """
 
     async def call(
-        self, method: Literal["GET", "POST"], endpoint: str, body: Json | None = None
+        self, method: Literal["GET", "POST", "DELETE"], endpoint: str, body: Json | None = None
     ) -> Reply | Failure:
         """Make one exchange of small JSON."""
 
-    async def upload(self, path: Path, name: str, *, idle: float) -> Reply | Failure:
-        """Send a file for the purpose batch; `idle`: seconds without a byte that end it."""
+    async def upload(
+        self, path: Path, name: str, *, idle: float, expires_after: int | None = None
+    ) -> Reply | Failure:
+        """Send a file for the purpose batch.
+
+        idle: seconds without a byte that end it
+        expires_after: seconds after which the server deletes it (None: as the server likes)
+        """
 
     async def download(self, endpoint: str, path: Path, *, idle: float) -> Failure | None:
         """Fetch a file into one at `path`; `idle`: seconds without a byte that end it."""
