@@ -278,3 +278,13 @@ def test_damage_by_which_an_answer_is_not_found_stops_the_run(lab: Lab, damage: 
                 ask(job)
             assert caught.value.exit_code == 74
         assert api.requests.answered == 120
+
+
+def test_what_other_tools_add_is_no_damage(lab: Lab, sound: Job) -> None:
+    """P02 Statistics and tables that another SQLite tool left in the journal are no damage."""
+    with closing(sqlite3.connect(lab.output() / "journal.db")) as connection, connection:
+        connection.execute("ANALYZE")
+        connection.execute("CREATE TABLE notes(note TEXT)")
+    assert queries.status(sound)["total"] == 12
+    assert batchgen.run(sound).run.calls == 0
+    assert maintenance.verify(sound) == []
