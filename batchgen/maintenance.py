@@ -56,7 +56,7 @@ def export(job: Job, *, simulate: bool = False, output: Path | None = None) -> l
     Raises InputError, DamagedError, OutputError.
     """
     workspace = Workspace.of(job, simulate=simulate, output=output)
-    with workspace.peek() as journal:
+    with workspace.peek() as journal, journal.snapshot():
         workspace.staged(journal)
         # Prompts, rows and outcomes are checked as they are read. The tables that are only
         # counted are checked here.
@@ -77,7 +77,7 @@ def verify(job: Job, *, simulate: bool = False, output: Path | None = None) -> l
     Raises InputError, DamagedError.
     """
     workspace = Workspace.of(job, simulate=simulate, output=output)
-    with workspace.peek() as journal:
+    with workspace.peek() as journal, journal.snapshot():
         workspace.staged(journal)
         faults = list(find_damage(journal))
         if faults:

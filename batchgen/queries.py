@@ -45,7 +45,7 @@ _COMPARED = 5000
 def status(job: Job, *, simulate: bool = False, output: Path | None = None) -> dict[str, Any]:
     """How a job stands, from its journal alone; works while a run is going. Raises InputError."""
     workspace = Workspace.of(job, simulate=simulate, output=output)
-    with workspace.peek() as journal:
+    with workspace.peek() as journal, journal.snapshot():
         workspace.staged(journal)
         counts = count_rows(journal, None, by_turns=workspace.by_turns)
         last = last_run(journal)
@@ -152,6 +152,6 @@ def results(job: Job, *, simulate: bool = False, output: Path | None = None) -> 
     Raises InputError when the job has not been run yet.
     """
     workspace = Workspace.of(job, simulate=simulate, output=output)
-    with workspace.peek() as journal:
+    with workspace.peek() as journal, journal.snapshot():
         columns = workspace.layout(journal)
         return frame(workspace.tables(journal).results(), [*columns.inputs, *columns.own])

@@ -135,6 +135,17 @@ class Journal:
             )
         return after
 
+    @contextmanager
+    def snapshot(self) -> Iterator[Self]:
+        """Read the journal as it is now, whatever a run commits while the block runs."""
+        with translating_errors(self.path):
+            self.connection.execute("BEGIN")
+        try:
+            yield self
+        finally:
+            with suppress(sqlite3.Error):
+                self.connection.execute("ROLLBACK")
+
     def meta(self, name: str) -> Any:
         """The value kept under a name, or None. Raises DamagedError."""
         kept = self.records("meta", "name = ?", name)

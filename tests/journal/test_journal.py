@@ -25,6 +25,7 @@ from batchgen.journal import (
     mark_lost,
     mark_redo,
     record_attempt,
+    rows_with_outcomes,
     withdraw_failure,
 )
 from batchgen.simulator import Settings, Simulator
@@ -195,3 +196,14 @@ def test_a_journal_that_somebody_else_was_writing_is_not_taken_for_an_empty_one(
     )
     with pytest.raises(batchgen.OutputError, match="cannot be written"):
         queries.status(lab.load(path))
+
+
+def test_a_snapshot_shows_nothing_of_what_is_staged_meanwhile(lab: Lab) -> None:
+    """P02 Who reads several pages of the journal reads one state of it, also while a run stages."""
+    workspace = staged(lab, 600)
+    with workspace.peek() as journal, journal.snapshot():
+        rows = rows_with_outcomes(journal)
+        first = next(rows)[0].id
+        lab.job("http://127.0.0.1:9/v1", rows=5)
+        staged(lab, 5)
+        assert [first, *(row.id for row, _ in rows)] == [f"r{n}" for n in range(1, 601)]
