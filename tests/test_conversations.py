@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lab import Lab, serving
+from PIL import Image
 
 import batchgen
 from batchgen import maintenance
@@ -354,3 +356,53 @@ def test_a_long_conversation_renders_each_turn_a_bounded_number_of_times(
     job = by_turns(lab, api.url, [[f"turn {n}" for n in range(60)]])
     assert lab.go(job).run.calls == 60
     assert len(renderings) <= 5 * 60
+
+
+def test_an_undone_edit_brings_back_no_answer_to_a_reply_that_is_gone(
+    lab: Lab, api: Simulator
+) -> None:
+    """P13 An answer belongs to the reply that it followed: after a redo of the turn before it, an
+    answer under an older text of its turn is asked anew when the old text returns."""
+    job = by_id(lab, api.url, [("a1", "a", "one"), ("a2", "a", "two")])
+    lab.go(job)
+    by_id(lab, api.url, [("a1", "a", "one"), ("a2", "a", "deux")])
+    assert lab.go(job).run.calls == 1
+    assert maintenance.redo(lab.load(job), ["a1"]) == 2
+    assert lab.go(job).run.calls == 2
+    by_id(lab, api.url, [("a1", "a", "one"), ("a2", "a", "two")])
+    assert lab.go(job).run.calls == 1
+    assert lab.go(job).run.calls == 0
+
+
+@pytest.mark.parametrize("change", ["removed", "changed"])
+def test_a_picture_that_is_not_there_any_more_fails_its_conversation_only(
+    lab: Lab, change: str
+) -> None:
+    """P13 A picture that is deleted or altered while the run goes on fails the next turn of its
+    conversation, which cannot be told what was said before; every other row is answered."""
+    picture = lab.folder / "a.png"
+
+    def script(request: RequestInfo) -> None:
+        if request.n == 1:
+            picture.unlink() if change == "removed" else picture.write_bytes(drawn("blue"))
+
+    picture.write_bytes(drawn("red"))
+    (lab.folder / "b.png").write_bytes(drawn("red"))
+    parts = [
+        {"type": "text", "text": "{{ text }}"},
+        {"type": "image_url", "image_url": {"url": "{{ (thread ~ '.png') | data_url }}"}},
+    ]
+    body = {**BODY, "messages": [{"role": "user", "content": parts}]}
+    rows = [("a1", "a", "one"), ("a2", "a", "two"), ("b1", "b", "eins"), ("b2", "b", "zwei")]
+    with serving(script=script) as api:
+        job = by_id(lab, api.url, rows, request=body, limits={"concurrency": 1})
+        report = lab.go(job)
+    assert (report.exit_code, report.rows) == (3, {"succeeded": 3, "failed": 1})
+    assert [row["id"] for row in lab.table(which="errors")] == ["a2"]
+
+
+def drawn(colour: str) -> bytes:
+    """A small picture."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), colour).save(file, "PNG")
+    return file.getvalue()

@@ -255,8 +255,16 @@ def mark_redo(journal: Journal, rows: Iterable[Row], statuses: Iterable[str] = (
             if conversation is not None:
                 first[conversation, axes] = min(turn, first.get((conversation, axes), turn))
         later = "SELECT ident, key FROM rows WHERE conversation = ? AND axes = ? AND turn > ?"
+        # Later turns were also answered under older fingerprints. An edit that is undone must not
+        # bring back an answer to a reply that is gone.
+        older = """SELECT o.ident, o.key FROM rows r JOIN outcomes o ON o.ident = r.ident
+            WHERE r.conversation = ? AND r.axes = ? AND r.turn > ? AND substr(r.ident, 1, 1) = '='
+                AND o.key <> r.key"""
+        also: set[tuple[str, bytes]] = set()
         for (conversation, axes), turn in first.items():
             wanted |= {tuple(row) for row in journal.query(later, conversation, axes, turn)}
+            also |= {tuple(row) for row in journal.query(older, conversation, axes, turn)}
+        _mark(connection, also - wanted, {"redo": 1, "tries": 0})
         return _mark(connection, wanted, {"redo": 1, "tries": 0})
 
 

@@ -155,8 +155,12 @@ class RequestSource:
         """What an answered turn adds to its conversation: its own messages, and the reply.
 
         Only the `first` turn adds the system and developer messages that every turn begins with.
+        Raises RequestError if a picture that the turn was asked with is gone or has changed.
         """
-        messages = render_row(self._job, self._renderer, row, previous).body["messages"]
+        made = self._made(row, previous)
+        if isinstance(made, RequestError):
+            raise made
+        messages = made.body["messages"]
         outcome = outcome_of(self._journal, row.outcome_id, row.fingerprint)
         assert outcome is not None  # a turn is sent only after the turns before it have succeeded
         own = messages if first else without_system_messages(messages)
@@ -206,8 +210,7 @@ class _Conversation:
             self._turns = await self._source.turns(self._head)
         elif self._turns:
             self._turns[0] = await self._source.reread(self._turns[0])
-        while self._turns and self._turns[0].status == "succeeded":
-            await self._add_to_history(self._turns.pop(0))
+        unmade = await self._pass_answered(self._turns)
         if not self._turns:
             return None
         # When the conversation was read, this turn may have been blocked by one that has succeeded
@@ -215,7 +218,20 @@ class _Conversation:
         turn = await self._source.reread(self._turns[0])
         if not turn.to_send:
             return None
+        if unmade is not None:
+            return await self._source.register(turn, unmade)
         return await self._source.request(turn, self._history, self._previous)
+
+    async def _pass_answered(self, turns: list[Row]) -> RequestError | None:
+        """Take answered turns into the history; returns why that of the next cannot be made."""
+        unmade = None
+        while turns and turns[0].status == "succeeded":
+            turn = turns.pop(0)
+            try:
+                await self._add_to_history(turn)
+            except RequestError as error:
+                unmade = unmade or error
+        return unmade
 
     async def _add_to_history(self, turn: Row) -> None:
         self._history += await asyncio.to_thread(
