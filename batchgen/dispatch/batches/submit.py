@@ -7,6 +7,7 @@ more than is left while open batches reserve money.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -29,6 +30,9 @@ from batchgen.requests import Request, RequestError
 
 # Members that are recorded together.
 PAGE = 250
+
+# How a server words that it has no batches of an endpoint, or no files for batches.
+_UNSUPPORTED = re.compile(r"\b(endpoint|purpose)\b", re.IGNORECASE)
 
 # Input files that are written at one time, one for each endpoint and model: each keeps a file open.
 MOST_FILES = 16
@@ -227,7 +231,11 @@ class Submitter:
 
     def _rejection(self, rejected: RequestRejectedError) -> AccountError:
         host = self._server.host
-        if rejected.failure.status in (404, 405, 501):
+        failure = rejected.failure
+        # Servers word it in many ways, and none has a code for it.
+        if failure.status in (400, 422) and _UNSUPPORTED.search(failure.message):
+            return AccountError(f"{host} takes no such batches ({rejected}); use mode: online")
+        if failure.status in (404, 405, 501):
             return AccountError(f"{host} takes no batches ({rejected}); use mode: online")
         return AccountError(f"{host} refused the batch: {rejected}; fix it and run again")
 

@@ -32,6 +32,7 @@ class Liar(Simulator):
         self.lose = 0
         # The calls that are refused, with their status; files that the simulator does not have.
         self.refuse: tuple[str, int] | None = None
+        self.refusal = "no"
         self.files: dict[str, bytes] = {}
         # How many polls find the server busy.
         self.busy = 0
@@ -46,7 +47,8 @@ class Liar(Simulator):
         asked = f"{request.method} {request.raw_path}"
         self.asked.append(asked)
         if self.refuse is not None and asked.startswith(self.refuse[0]):
-            return web.Response(status=self.refuse[1], body=b'{"error": {"message": "no"}}')
+            error = {"error": {"message": self.refusal}}
+            return web.json_response(error, status=self.refuse[1])
         if self.busy and asked.startswith("GET /v1/batches/"):
             self.busy -= 1
             return web.Response(status=503, body=b'{"error": {"message": "busy"}}')

@@ -1,4 +1,5 @@
-"""The files of batches at the server: how long they stay there, and when they are deleted."""
+"""The files of batches at the server: whether it takes them, how long they stay, and when they are
+deleted."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 from lab import KEY, Lab
-from liar import Liar, assert_done, in_files, lying, written
+from liar import ROWS, Liar, assert_done, in_files, lying, written
 
 from batchgen.dispatch.batches import client, collect, input_file, poll
 from batchgen.simulator import Simulator
@@ -120,3 +121,23 @@ def test_a_server_that_takes_no_expiry(
         assert with_expiry == [True, False, False, False]
         assert lab.go(job).exit_code == 0
         assert_done(lab, api)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ("POST /v1/files", "'batch' is not one of ['fine-tune'] - 'purpose'"),
+        ("POST /v1/batches", "Invalid value: '/v1/chat/completions'. Unsupported endpoint."),
+    ],
+)
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_server_without_such_batches(lab: Lab, asked: str, message: str, status: int) -> None:
+    """P12 A server that refuses the endpoint or the purpose of a batch: the message says which mode
+    works, and the rows stay pending."""
+    with lying() as api:
+        job = written(lab, api)
+        api.refuse, api.refusal = (asked, status), message
+        stopped = lab.go(job)
+        assert (stopped.exit_code, stopped.rows) == (4, {"pending": ROWS})
+        assert "use mode: online" in (stopped.stopped or "")
+        assert message[:20] in (stopped.stopped or "")
