@@ -11,8 +11,15 @@ from typing import Any
 
 import pytest
 from hostile import Hostile, http
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from lab import Lab, Server
 
+from batchgen.kinds import KINDS
+from batchgen.replies import UnreadableReplyError
+from batchgen.replies.finish import BROKEN_OFF, ENDED, INCOMPLETE
+
+KNOWN = sorted((*ENDED, *INCOMPLETE, *BROKEN_OFF, "MAX_TOKENS", "tool-calls"))
 Reply = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -118,3 +125,96 @@ def test_max_cost_holds_for_hidden_reasoning(lab: Lab, cap: int) -> None:
         assert lab.run("run", job).returncode == 5
     assert len(api.requests) == 3
     assert sum(float(line["cost"] or 0) for line in lab.table()) == pytest.approx(0.09192)
+
+
+def test_finish_reasons(lab: Lab) -> None:
+    """P18 Whole answers succeed, cut and filtered ones are incomplete under one word, broken-off
+    ones are asked again and fail, and a word that nobody knows is incomplete until it is accepted.
+    """
+    words = {
+        **dict.fromkeys(("stop", "eos", "end_turn", "STOP"), "succeeded"),
+        **dict.fromkeys(
+            ("model_length", "max_tokens", "MAX_TOKENS", "model_context_window_exceeded"), "length"
+        ),
+        **dict.fromkeys(("sensitive", "SAFETY"), "content_filter"),
+        **dict.fromkeys(("abort", "network_error", "insufficient_system_resource"), "failed"),
+        "brand_new": "brand_new",
+    }
+    rows(lab, *words)
+    fast = {"attempts": 2}
+    with answering(lambda body: chat("The first half of the ans", asked(body))) as api:
+        table = answered(lab, api, retry=fast)
+        accepted = answered(lab, api, retry=fast, output={"accept": ["brand_new"]})
+    for word, line in table.items():
+        wanted = words[word]
+        if wanted == "succeeded":
+            assert (line["status"], line["finish_reason"]) == ("succeeded", word)
+        elif wanted == "failed":
+            assert (line["status"], line["output"]) == ("failed", "")
+            assert line["attempts"] == "2"
+            assert word in line["error"]
+        else:
+            assert (line["status"], line["finish_reason"]) == ("incomplete", wanted)
+            assert line["output"] == "The first half of the ans"
+    assert "unknown finish reason" in table["brand_new"]["error"]
+    assert accepted["brand_new"]["status"] == "succeeded"
+
+
+def test_no_finish_reason_is_shown_as_none(lab: Lab) -> None:
+    """A server that gives no finish reason has none invented for it."""
+    rows(lab, "a")
+    with answering(lambda _: chat("hi", None)) as api:
+        line = answered(lab, api)["a"]
+    assert (line["status"], line["finish_reason"], line["output"]) == ("succeeded", "", "hi")
+
+
+def test_a_blank_answer_is_empty(lab: Lab) -> None:
+    """An answer of white space alone does not count."""
+    rows(lab, "a")
+    with answering(lambda _: chat("  \n")) as api:
+        line = answered(lab, api)["a"]
+    assert (line["status"], line["finish_reason"]) == ("incomplete", "empty")
+
+
+def test_the_final_answer_without_the_commentary(lab: Lab) -> None:
+    """A response's final answer is the output, and its commentary is not."""
+
+    def message(text: str, phase: str) -> dict[str, Any]:
+        parts = [{"type": "output_text", "text": text}]
+        return {"type": "message", "status": "completed", "phase": phase, "content": parts}
+
+    def reply(_: dict[str, Any]) -> dict[str, Any]:
+        output = [
+            message("Let me check the dates.", "commentary"),
+            message('{"date": "2026-03-14"}', "final_answer"),
+        ]
+        return {"id": "r", "status": "completed", "model": "m", "output": output}
+
+    rows(lab, "a")
+    with answering(reply) as api:
+        line = answered(
+            lab,
+            api,
+            kind="text",
+            request={"model": "m", "input": "{{ text }}"},
+            output={"columns": {"day": "{{ json.date }}"}},
+        )["a"]
+    assert (line["output"], line["day"]) == ('{"date": "2026-03-14"}', "2026-03-14")
+
+
+@given(st.text(max_size=30) | st.none() | st.integers() | st.sampled_from(KNOWN), st.text())
+@settings(deadline=None)
+def test_made_up_finish_reasons(reason: Any, text: str) -> None:
+    """P18 Whatever the finish reason, an answer has ended only with words, and a known end or
+    none.
+    """
+    reply = {"choices": [{"message": {"content": text}, "finish_reason": reason}]}
+    if reason == "error":
+        with pytest.raises(UnreadableReplyError):
+            KINDS["chat"].read(reply, {})
+        return
+    answer = KINDS["chat"].read(reply, {})
+    word = reason.strip().lower().replace("-", "_") if isinstance(reason, str) else ""
+    assert answer.ended == (bool(text.strip()) and (not word or word in ENDED))
+    assert bool(answer.broke_off) == (word in BROKEN_OFF)
+    assert answer.choices[0].text == text

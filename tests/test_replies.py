@@ -41,7 +41,7 @@ CALL = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "
     ("reply", "text", "reason", "ended"),
     [
         (chat(), "hi", "stop", True),
-        (chat(reason=None), "hi", "stop", True),
+        (chat(reason=None), "hi", None, True),
         (chat(reason="length"), "hi", "length", False),
         (chat(None, "length"), "", "length", False),
         (chat("", "stop"), "", "empty", False),
@@ -51,7 +51,7 @@ CALL = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "
         (chat(None, "tool_calls", tool_calls=CALL), json.dumps(CALL), "tool_calls", True),
         (chat(None, "stop", tool_calls=[]), "", "empty", False),
         (chat([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]), "ab", "stop", True),
-        (chat(reason=7), "hi", "stop", True),
+        (chat(reason=7), "hi", None, True),
         (
             chat(None, "function_call", function_call=FUNCTION),
             json.dumps(FUNCTION),
@@ -68,7 +68,7 @@ CALL = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "
         (chat(None, "stop", audio={"id": "a", "transcript": None}), "", "empty", False),
     ],
 )
-def test_chat(reply: Any, text: str, reason: str, ended: bool) -> None:
+def test_chat(reply: Any, text: str, reason: str | None, ended: bool) -> None:
     """Finish reasons, refusals, tool calls and emptiness as the API says them; what was cut or
     refused has not ended.
     """

@@ -36,6 +36,10 @@ class FolderReplyReader:
         read = partial(kind.read, body, request.body)
         # Reading megabytes takes seconds; on the event loop all other requests would wait.
         answer = await asyncio.to_thread(read) if len(reply) > LARGE_REPLY else read()
+        if answer.broke_off:
+            raise UnreadableReplyError(
+                f"the answer broke off with the finish reason {answer.broke_off!r}"
+            )
         if kind.makes_images and len(answer.pictures) != len(answer.choices):
             # Otherwise a reply could claim any file of the folder as its picture.
             raise UnreadableReplyError(

@@ -3,6 +3,7 @@
 - `parsing` bytes -> JSON, with only such numbers as JSON has
 - `usage`   token counts, and the server's own bill
 - `answer`  `Answer` and its parts, and what all readers share
+- `finish`  what each finish reason means, as data
 - `texts`   the readers of chat, completion and text
 - `data`    the readers of image, embedding and moderation
 
@@ -11,7 +12,6 @@ choices with status 200. Anything that is not a real answer raises `UnreadableRe
 """
 
 from batchgen.replies.answer import (
-    INCOMPLETE_REASONS,
     Answer,
     Choice,
     UnreadableReplyError,
@@ -26,6 +26,7 @@ from batchgen.replies.data import (
     read_moderation,
     sniff,
 )
+from batchgen.replies.finish import explained
 from batchgen.replies.parsing import decoded, parse
 from batchgen.replies.texts import (
     audio_transcript,
@@ -37,7 +38,6 @@ from batchgen.replies.texts import (
 from batchgen.replies.usage import MAX_TOKENS, Json, Usage, read_usage
 
 __all__ = [
-    "INCOMPLETE_REASONS",
     "MAX_TOKENS",
     "Answer",
     "Choice",
@@ -48,6 +48,7 @@ __all__ = [
     "count_inputs",
     "decode_embeddings",
     "decoded",
+    "explained",
     "first_message",
     "outline",
     "parse",

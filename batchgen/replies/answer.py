@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from batchgen.escapes import one_line
+from batchgen.replies.finish import broke_off, is_whole
 from batchgen.replies.usage import Json, Usage, read_usage
 
 
@@ -23,13 +24,13 @@ class Choice:
 
     `text` of a picture is the path of its file.
 
-    `finish_reason` has the values of chat completions for every kind: stop, length, content_filter,
-    tool_calls; and batchgen's own refusal, empty, incomplete, fewer_choices and fewer_images. Any
-    other value of the server is kept.
+    `finish_reason` is a word of `replies.finish`, such as stop, length or content_filter, for every
+    kind; or batchgen's own empty, fewer_choices or fewer_images. A word of the server that is not
+    known is kept. None if the server gives none.
     """
 
     text: str
-    finish_reason: str
+    finish_reason: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,15 +43,17 @@ class Answer:
     model, service_tier: the server's, if it names them.
     usage: the token counts.
     pictures: pictures in base64, to be stored.
+    broke_off: the server's word for an answer that broke off, which is none; else empty.
     """
 
     choices: tuple[Choice, ...]
     ended: bool
-    finish_reason: str
+    finish_reason: str | None
     model: str | None = None
     service_tier: str | None = None
     usage: Usage = field(default_factory=Usage)
     pictures: tuple[str, ...] = ()
+    broke_off: str = ""
 
 
 def word_of(value: object) -> str | None:
@@ -90,10 +93,8 @@ def answer_of(
     pictures: in base64, to be stored.
     lacking: why the answer has not ended although each choice has; empty for no reason.
     """
-    cut = next(
-        (choice.finish_reason for choice in choices if choice.finish_reason in INCOMPLETE_REASONS),
-        lacking,
-    )
+    words = [choice.finish_reason for choice in choices]
+    cut = next((word for word in words if word is not None and not is_whole(word)), lacking)
     return Answer(
         choices=tuple(choices),
         ended=not cut,
@@ -102,13 +103,8 @@ def answer_of(
         service_tier=word_of(response.get("service_tier")),
         usage=read_usage(response),
         pictures=pictures,
+        broke_off=next((word for word in words if word is not None and broke_off(word)), ""),
     )
-
-
-# Finish reasons that make a row incomplete unless output.accept lists them.
-INCOMPLETE_REASONS = frozenset(
-    {"length", "content_filter", "refusal", "empty", "fewer_choices", "fewer_images"}
-)
 
 
 def has_fewer_answers(choices: list[Choice], body: Json) -> bool:

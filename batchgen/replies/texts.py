@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 
 from batchgen.replies.answer import (
-    INCOMPLETE_REASONS,
     Answer,
     Choice,
     UnreadableReplyError,
@@ -15,6 +14,7 @@ from batchgen.replies.answer import (
     items_of,
     word_of,
 )
+from batchgen.replies.finish import finish_word, is_whole
 from batchgen.replies.usage import Json, mapping
 
 
@@ -52,8 +52,10 @@ def _choice(text: str, reason: object, *, refused: bool = False) -> Choice:
     """
     if refused:
         return Choice(text=text, finish_reason="refusal")
-    word = word_of(reason) or "stop"
-    return Choice(text=text, finish_reason=word if text or word in INCOMPLETE_REASONS else "empty")
+    word = word_of(finish_word(reason))
+    # White space is what some models write for ever when they are to write JSON.
+    blank = not text.strip() and is_whole(word)
+    return Choice(text=text, finish_reason="empty" if blank else word)
 
 
 def read_chat(response: Json, body: Json) -> Answer:
@@ -61,7 +63,7 @@ def read_chat(response: Json, body: Json) -> Answer:
     choices = []
     for item in _choices(response):
         message = _message(item)
-        refusal = message.get("refusal")
+        refusal = message.get("refusal") or _refusal_part(message.get("content"))
         text = _content(message.get("content")) or audio_transcript(message) or _tool_calls(message)
         refused = isinstance(refusal, str) and bool(refusal)
         text = str(refusal) if refused else text
@@ -69,6 +71,13 @@ def read_chat(response: Json, body: Json) -> Answer:
     return answer_of(
         response, choices, lacking="fewer_choices" if has_fewer_answers(choices, body) else ""
     )
+
+
+def _refusal_part(content: object) -> str:
+    """The refusals among the parts of a message's content."""
+    parts = content if isinstance(content, list) else []
+    refusals = [mapping(part).get("refusal") for part in parts]
+    return "".join(refusal for refusal in refusals if isinstance(refusal, str))
 
 
 def _tool_calls(message: Json) -> str:
@@ -125,19 +134,29 @@ def read_text(response: Json, body: Json) -> Answer:
     # itself sends at least its reasoning.
     has_no_output = status == "incomplete" and not response.get("output")
     output = [] if has_no_output else items_of(response, "output")
-    parts = [part for item in output for part in _parts(item)]
+    messages = _final_messages(output)
+    parts = [part for item in messages for part in _parts(item)]
     text = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
     refusal = "".join(part["refusal"] for part in parts if isinstance(part.get("refusal"), str))
     calls = [item for item in output if str(item.get("type")) in _CALLS]
     if calls and not text:
         text = json.dumps(calls, ensure_ascii=False)
-    refused = bool(refusal) and not text
-    if status == "incomplete" and not refused:
+    refused = bool(refusal)
+    # An item says so when it was cut, whatever the response says.
+    is_cut = any(item.get("status") == "incomplete" for item in messages)
+    if (status == "incomplete" or is_cut) and not refused:
         reason = _why_incomplete(response)
         return answer_of(response, [Choice(text=text, finish_reason=reason)], lacking=reason)
     return answer_of(
         response, [_choice(text or refusal, "tool_calls" if calls else "stop", refused=refused)]
     )
+
+
+def _final_messages(output: list[Json]) -> list[Json]:
+    """The messages that are the answer: the final one where models comment on their work before."""
+    messages = [item for item in output if item.get("type") == "message"]
+    final = [item for item in messages if item.get("phase") == "final_answer"]
+    return final or [item for item in messages if item.get("phase") != "commentary"] or messages
 
 
 def _parts(item: object) -> list[Json]:
@@ -150,6 +169,4 @@ def _parts(item: object) -> list[Json]:
 def _why_incomplete(response: Json) -> str:
     """The reason, as chat completions name it if they have a name for it."""
     reason = mapping(response.get("incomplete_details")).get("reason")
-    if reason == "max_output_tokens":
-        return "length"
-    return word_of(reason) or "incomplete"
+    return word_of(finish_word(reason)) or "incomplete"

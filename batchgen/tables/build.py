@@ -23,7 +23,7 @@ from batchgen.journal.status import MAX_TRIES, WORST_FIRST
 from batchgen.kinds import KINDS
 from batchgen.pricing import dollars
 from batchgen.recorder import render_row
-from batchgen.replies import Answer, UnreadableReplyError, parse
+from batchgen.replies import Answer, UnreadableReplyError, explained, parse
 from batchgen.requests import Renderer, RequestError, without_system_messages
 from batchgen.tables.formats import Record
 from batchgen.tables.layout import TableLayout
@@ -196,7 +196,7 @@ def _error_text(turns: Turns) -> str | None:
         if outcome is not None and row.status == "failed":
             return f"{reason_of(outcome)}: {outcome.message}"
         if outcome is not None and row.status == "incomplete":
-            return f"incomplete: {outcome.finish_reason}"
+            return f"incomplete: {explained(outcome.finish_reason)}"
         if row.status == "blocked":
             return "blocked: an earlier turn of this conversation has not succeeded"
     return None

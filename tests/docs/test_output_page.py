@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from batchgen.journal.status import STATUSES
+from batchgen.replies.finish import BROKEN_OFF, ENDED, INCOMPLETE
 from batchgen.tables.layout import ERRORS, LEADING, TRAILING
 
 PAGE = (Path(__file__).parent.parent.parent / "docs/output.md").read_text(encoding="utf-8")
@@ -32,3 +33,19 @@ def test_every_status_is_on_the_page() -> None:
     assert sorted(re.findall(r"^\| (\w+) \| [^|]+ \| ", section, flags=re.MULTILINE)) == sorted(
         ["status", *STATUSES]
     )
+
+
+def test_every_finish_reason_is_on_the_page() -> None:
+    """The table of finish reasons is that of the code: each word, and what becomes of it."""
+    section = PAGE.split("## Finish reasons")[1].split("\n## ")[0]
+    lines = re.findall(r"^\| (`[^|]+) \| ([^|]+) \| ([^|]*)\|$", section, flags=re.MULTILINE)
+    listed = {
+        word: (row, shown.strip())
+        for words, row, shown in lines
+        for word in re.findall("`(.+?)`", words)
+    }
+    assert listed == {
+        **dict.fromkeys(ENDED, ("succeeded", "the same")),
+        **{word: ("incomplete", f"`{own}`") for word, own in INCOMPLETE.items()},
+        **dict.fromkeys(BROKEN_OFF, ("asked again, then failed", "")),
+    }

@@ -197,7 +197,8 @@ def test_texts_come_back(lab: Lab) -> None:
     ]
     with serving() as api:
         write(lab, [(f"n {n}", CHAT, chat(f"ECHO:{text}")) for n, text in enumerate(texts)])
-        assert lab.go(job(lab, api.url)).exit_code == 0
+        # The answer of white space alone is incomplete, and comes back all the same.
+        assert lab.go(job(lab, api.url)).exit_code == 3
     results = results_of(lab)
     for n, text in enumerate(texts):
         assert results[f"n {n}"]["response"]["body"]["choices"][0]["message"]["content"] == text

@@ -444,7 +444,8 @@ def test_what_a_server_wrote_is_disarmed_too(lab: Lab) -> None:
         url,
         _,
     ):
-        report = lab.go(lab.job(url, name="answered", **parts, output=safe))
+        accepting = {**safe, "accept": ["@stop"]}
+        report = lab.go(lab.job(url, name="answered", **parts, output=accepting))
     (row,) = lab.table("answered")
     assert (row["model"], row["finish_reason"], row["output"], report.disarmed) == (
         "'=model",
