@@ -307,7 +307,8 @@ def audit(event, args):
         touched.append(event)
     elif event in ("open", "os.listdir", "os.scandir") and isinstance(args[0], (str, PurePath)):
         by = sys._getframe(1).f_code.co_filename
-        if house + os.sep in os.path.abspath(args[0]) + os.sep and by != "<frozen importlib._bootstrap_external>":
+        ours = house + os.sep in os.path.abspath(args[0]) + os.sep
+        if ours and by != "<frozen importlib._bootstrap_external>":
             touched.append((event, args[0], by))
 sys.addaudithook(audit)
 import batchgen
