@@ -11,15 +11,13 @@
 """
 
 from batchgen.job.load import job_for_batch_file, load_job
-from batchgen.job.model import Job, json_schema, with_mode, with_prompts
+from batchgen.job.model import Job, KindName, Mode, json_schema, with_mode, with_prompts
 from batchgen.job.positions import KeyPath, dotted
 from batchgen.job.provider import Connection, api_key, connection
 from batchgen.job.sections import (
     OPENAI_BATCH,
     Conversation,
-    KindName,
     Limits,
-    Mode,
     Output,
     OutputCsv,
     Price,

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -25,9 +25,7 @@ from batchgen.job.sections import (
     SET_BY_ROWS,
     Batches,
     Conversation,
-    KindName,
     Limits,
-    Mode,
     Output,
     OutputCsv,
     Price,
@@ -37,6 +35,10 @@ from batchgen.job.sections import (
     Section,
 )
 from batchgen.job.values import SIMULATED, Axis, AxisName, Name, RequestKey, Text, few_combinations
+
+# The kinds of requests; `batchgen.kinds` says what each is.
+KindName = Literal["text", "completion", "chat", "image", "image_edit", "embedding", "moderation"]
+Mode = Literal["online", "batch"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,35 @@
+"""The sections of a job file: the keys each may have, their types and defaults.
+
+The descriptions go into the JSON Schema, where editors show them. A validator raises ValueError
+with a sentence for the user that follows the key's name.
+"""
+
+from batchgen.job.sections.limits import Batches, Limits, Retry
+from batchgen.job.sections.output import Output, OutputCsv, TableFormat
+from batchgen.job.sections.pricing import Price
+from batchgen.job.sections.prompts import (
+    CUSTOM_ID,
+    OPENAI_BATCH,
+    SET_BY_ROWS,
+    Conversation,
+    Prompts,
+)
+from batchgen.job.sections.provider import Provider
+from batchgen.job.sections.section import Section
+
+__all__ = [
+    "CUSTOM_ID",
+    "OPENAI_BATCH",
+    "SET_BY_ROWS",
+    "Batches",
+    "Conversation",
+    "Limits",
+    "Output",
+    "OutputCsv",
+    "Price",
+    "Prompts",
+    "Provider",
+    "Retry",
+    "Section",
+    "TableFormat",
+]

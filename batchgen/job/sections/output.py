@@ -1,0 +1,55 @@
+"""The section `output`: where the output goes, and what the tables contain."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from batchgen.job.sections.section import Section
+from batchgen.job.values import FolderPath, Text, distinct
+
+TableFormat = Literal["csv", "jsonl", "parquet", "openai-batch"]
+
+
+def _csv_only() -> list[TableFormat]:
+    return ["csv"]
+
+
+class OutputCsv(Section):
+    """How CSV tables are written."""
+
+    safe: bool = Field(
+        default=False,
+        description="Put an apostrophe before cells written by the model that a spreadsheet "
+        "would run as a formula",
+    )
+
+
+class Output(Section):
+    """Where the output goes, and what the tables contain."""
+
+    dir: FolderPath | None = Field(
+        default=None,
+        description="The output folder, relative to the job file; by default outputs/<name> "
+        "beside the jobs folder",
+    )
+    tables: Annotated[
+        list[TableFormat],
+        Field(min_length=1, json_schema_extra={"uniqueItems": True}),
+        AfterValidator(distinct),
+    ] = Field(default_factory=_csv_only, description="The formats of the tables")
+    columns: dict[Text, str] = Field(
+        default_factory=dict,
+        description="More columns, each a template that may use row, request, response, output "
+        "and json",
+    )
+    prefix: str = Field(
+        default="",
+        description="Put before the names of batchgen's own columns; needed when an input "
+        "column has one of these names",
+    )
+    accept: list[Text] = Field(
+        default_factory=list, description="Finish reasons that count as success, such as length"
+    )
+    csv: OutputCsv = Field(default_factory=OutputCsv, description="How CSV tables are written")

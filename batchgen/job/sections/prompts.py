@@ -1,0 +1,82 @@
+"""The sections `prompts` and `conversation`: the rows, and which of them belong together."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from batchgen.job.sections.section import Section
+from batchgen.job.values import Delimiter, Encoding, PathText, Text
+
+# The format whose rows are themselves requests, and the keys that such rows set instead of the job.
+OPENAI_BATCH = "openai-batch"
+SET_BY_ROWS = ("kind", "request", "matrix", "conversation")
+CUSTOM_ID = "custom_id"
+
+
+class Prompts(Section):
+    """The file whose rows become requests."""
+
+    path: PathText = Field(
+        description="The prompts file, relative to the job file: .csv .tsv .txt .jsonl, each "
+        "also .gz; - is stdin"
+    )
+    id: Text | None = Field(
+        default=None, description="The column that names a row; its values must be unique"
+    )
+    format: Literal["csv", "tsv", "jsonl", "txt", "openai-batch"] | None = Field(
+        default=None,
+        description="The file's format; by default taken from its name. openai-batch: each row "
+        "is a request, as a line of "
+        "the Batch API's files, and replaces the job's kind and request",
+    )
+    delimiter: Delimiter | None = Field(
+        default=None,
+        description="The character between the cells of a CSV; by default the one of , ; TAB "
+        "that splits the header most",
+    )
+    encoding: Encoding | None = Field(
+        default=None,
+        description="The file's encoding; by default that of its byte order mark, else UTF-8",
+    )
+    bad_rows: Literal["refuse", "fail"] = Field(
+        default="refuse",
+        description="refuse: a broken row stops the job before anything is sent; fail: that "
+        "row fails and the others run",
+    )
+    files: PathText | None = Field(
+        default=None,
+        description="The folder below which rows may name files; by default the folder of the "
+        "prompts file",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, data: Any) -> Any:
+        # A request is named by its custom_id.
+        if isinstance(data, dict) and data.get("format") == OPENAI_BATCH and data.get("id") is None:
+            return {**data, "id": CUSTOM_ID}
+        return data
+
+
+class Conversation(Section):
+    """Which rows or turns form one conversation: set exactly one of the two."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    id: Text | None = Field(
+        default=None,
+        description="Rows with equal values in this column form one conversation, in the "
+        "file's order",
+    )
+    turns: Text | None = Field(
+        default=None,
+        description="The JSONL column that lists a row's user turns, each as {{ turn }}",
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> Conversation:
+        if (self.id is None) == (self.turns is None):
+            raise ValueError("needs either id or turns, and not both")
+        return self
