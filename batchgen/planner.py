@@ -41,7 +41,7 @@ class Plan:
         saves: in mode batch what the calls cost less than online.
         in_batches: requests that are in open batches.
         batches: the open batches.
-        set_aside: what the open batches may still cost at most.
+        set_aside: what the open batches may still cost at most (None: no price is known).
         strays: stale requests in open batches: their rows have changed since.
         first: the first request that would be sent, in full.
     """
@@ -64,7 +64,7 @@ class Plan:
     saves: float | None
     in_batches: int
     batches: int
-    set_aside: float
+    set_aside: float | None
     strays: int
     first: Mapping[str, Any] | None
 
@@ -127,7 +127,7 @@ def _plan(workspace: Workspace, journal: Journal, limit: int | None) -> Plan:
         saves=dollars((counts.cost or 0) - (cost or 0)) if batch and cost is not None else None,
         in_batches=counts.in_batches,
         batches=len(open_batches(journal)),
-        set_aside=dollars(set_aside(journal)) or 0.0,
+        set_aside=dollars(set_aside(journal)),
         strays=stale_requests(journal),
         first=request_json(workspace, first) if first else None,
     )

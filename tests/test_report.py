@@ -97,6 +97,8 @@ def test_the_report_counts_rows_calls_tokens_and_money(lab: Lab) -> None:
     assert set(two.rows) <= set(STATUSES)
     assert two.job.failures == {"policy": 1}
     assert two.job.models == ("gpt-5.6-luna",)
+    assert one.run.cost is not None
+    assert two.run.cost is not None
     assert one.run.cost + two.run.cost == pytest.approx(two.job.totals.cost)
     assert two.job.totals.cost == pytest.approx(sum(float(row["cost"] or 0) for row in lab.table()))
     written = json.loads((lab.output() / "report.json").read_text(encoding="utf-8"))
@@ -120,13 +122,13 @@ def test_the_line_says_what_happened(lab: Lab, api: Simulator) -> None:
     ("cost", "unpriced", "text"),
     [
         (0.0, 0, "$0"),
-        (0.0, 3, "cost unknown"),
+        (None, 3, "cost unknown"),
         (0.000012, 0, "$0.000012"),
         (1.239, 0, "$1.24"),
         (0.5, 2, "$0.5 and 2 calls of unknown cost"),
     ],
 )
-def test_an_unknown_cost_is_unknown(cost: float, unpriced: int, text: str) -> None:
+def test_an_unknown_cost_is_unknown(cost: float | None, unpriced: int, text: str) -> None:
     """P45 What is unknown is never counted as nothing."""
     assert (
         describe_cost(
@@ -137,8 +139,8 @@ def test_an_unknown_cost_is_unknown(cost: float, unpriced: int, text: str) -> No
 
 
 def test_an_unknown_price_leaves_the_cost_empty(lab: Lab, api: Simulator) -> None:
-    """P45 A model without a price: cost is empty in the table, unknown in plan, and counted as
-    unpriced in the report.
+    """P45 A model without a price: cost is empty in the table, null in plan, report.json and status
+    (never 0), and its calls are counted as unpriced.
     """
     body = {
         "model": "home-made",
@@ -149,8 +151,13 @@ def test_an_unknown_price_leaves_the_cost_empty(lab: Lab, api: Simulator) -> Non
     planned = batchgen.plan(lab.load(job))
     assert (planned.cost, planned.cost_at_most) == (None, None)
     report = lab.go(job)
-    assert (report.run.unpriced, report.run.cost) == (2, 0.0)
+    assert (report.run.unpriced, report.run.cost) == (2, None)
     assert "cost unknown" in report.line()
+    written = json.loads((lab.output() / "report.json").read_text("utf-8"))
+    assert [part["cost"] for part in written.values()] == [None, None]
+    assert written["run"]["committed"] is None
+    status = lab.run("status", job)
+    assert "2 calls, cost unknown" in status.stdout
     assert [row["cost"] for row in lab.table()] == ["", ""]
 
 

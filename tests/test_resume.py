@@ -1008,7 +1008,7 @@ def test_the_cap_of_a_job_holds_over_all_its_runs(lab: Lab, api: Simulator) -> N
     it."""
     prices: dict[str, Any] = {"pricing": {"gpt-5.6-luna": {"input": 1, "output": 10}}}
     job = lab.job(api.url, rows=100, limits={"max_cost": 0.002, "concurrency": 4}, **prices)
-    reports = [lab.go(job) for _ in range(3)]
+    reports: list[Any] = [lab.go(job) for _ in range(3)]
     assert [report.exit_code for report in reports] == [5, 5, 5]
     assert 0 < reports[0].job.totals.cost == reports[-1].job.totals.cost <= 0.002
 

@@ -141,8 +141,9 @@ def _run_all(
             if max_cost is not None:
                 # The next job may spend what this one left. A job whose output failed has no
                 # report and may have spent everything.
-                unknown = max_cost if code == OutputError.exit_code else 0.0
-                max_cost = max(0.0, max_cost - as_dict.get("run", {}).get("committed", unknown))
+                unknown = None if code == OutputError.exit_code else 0.0
+                spent = as_dict.get("run", {}).get("committed", unknown)
+                max_cost = 0.0 if spent is None else max(0.0, max_cost - spent)
             if code in (130, 143):
                 return list(ends.values())
     return list(ends.values())

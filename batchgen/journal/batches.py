@@ -74,25 +74,32 @@ def members(journal: Journal, batch: Batch, lines: Collection[int] | None) -> di
     return {record["line"]: _member(batch, record) for record in records}
 
 
-def set_aside(journal: Journal, run: int | None = None) -> int:
+def set_aside(journal: Journal, run: int | None = None) -> int | None:
     """The most that the requests in batches (of one run, or all) may cost, in nano-dollars.
 
-    A request without a price counts as much as the dearest row.
+    A request without a price counts as much as the dearest row. None when there is no price at all.
     """
     where = "batch IN (SELECT batch FROM batches WHERE run = ?)" if run is not None else "? IS NULL"
-    cost = "coalesce(cost, (SELECT max(cost_bound) FROM rows), 0)"
-    return int(journal.query(f"SELECT {total_of(cost)} FROM members WHERE {where}", run)[0][0])
+    cost = "coalesce(cost, (SELECT max(cost_bound) FROM rows))"
+    return _known(journal, f"{cost} AS cost FROM members WHERE {where}", run)
 
 
-def committed(journal: Journal, run: int) -> int:
+def committed(journal: Journal, run: int) -> int | None:
     """What a run spent, and what its own batches may still cost, in nano-dollars.
 
-    What it collected of earlier runs' batches does not count.
+    What it collected of earlier runs' batches does not count. None when there is no price at all.
     """
     own = "batch IS NULL OR batch IN (SELECT batch FROM batches WHERE run = ?)"
-    total = total_of("cost")
-    spent = journal.query(f"SELECT {total} FROM attempts WHERE run = ? AND ({own})", run, run)
-    return int(spent[0][0]) + set_aside(journal, run)
+    spent = _known(journal, f"cost FROM attempts WHERE run = ? AND ({own})", run, run)
+    parts = [spent, set_aside(journal, run)]
+    return None if None in parts and not any(parts) else sum(part or 0 for part in parts)
+
+
+def _known(journal: Journal, costs: str, *values: Any) -> int | None:
+    """The sum of the costs that are known; None when some are not and the others are 0."""
+    sums = f"SELECT {total_of('cost')}, count(*) - count(cost) FROM (SELECT {costs})"
+    ((total, unknown),) = journal.query(sums, *values)
+    return None if unknown and not total else int(total)
 
 
 def stale_requests(journal: Journal) -> int:

@@ -43,7 +43,8 @@ class Report:
         in_batches: requests in scope that are in open batches.
         batches: the open batches, each as `batch_json` shows it.
         held: requests that wait for room in a queue, or for money that batches set aside.
-        committed: USD that the run spent and that the batches which it sent may still cost.
+        committed: USD that the run spent and that the batches which it sent may still cost; None
+            if no price is known.
     """
 
     name: str
@@ -64,7 +65,7 @@ class Report:
     in_batches: int = 0
     batches: tuple[Mapping[str, Any], ...] = ()
     held: int = 0
-    committed: float = 0.0
+    committed: float | None = 0.0
 
     def run_json(self) -> dict[str, Any]:
         """The part `run` of report.json."""

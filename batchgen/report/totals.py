@@ -9,8 +9,6 @@ from typing import Any
 from batchgen.journal import Journal, RowCounts, answering_models, call_totals
 from batchgen.pricing import dollars
 
-# In the order in which a report lists them.
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunTotals:
@@ -20,14 +18,15 @@ class RunTotals:
         calls: how many were made.
         input_tokens: as the server counted them.
         output_tokens: as the server counted them.
-        cost: in USD, without the calls of unknown cost.
+        cost: in USD, without the calls of unknown cost; None when no call is known to have cost
+            anything, and that of some is unknown.
         unpriced: how many calls have an unknown cost.
     """
 
     calls: int
     input_tokens: int
     output_tokens: int
-    cost: float
+    cost: float | None
     unpriced: int
 
 
@@ -76,6 +75,6 @@ def run_totals(journal: Journal, run: int | None) -> RunTotals:
         calls=totals["calls"],
         input_tokens=totals["input_tokens"],
         output_tokens=totals["output_tokens"],
-        cost=dollars(totals["cost"]) or 0.0,
+        cost=None if totals["unpriced"] and not totals["cost"] else dollars(totals["cost"]),
         unpriced=totals["unpriced"],
     )

@@ -26,9 +26,9 @@ def describe_stale_requests(requests: int) -> str:
 
 def describe_cost(totals: RunTotals) -> str:
     """A cost with as many digits as it needs; says so where a part of it is unknown."""
-    if totals.unpriced and not totals.cost:
-        return "cost unknown"
     cost = totals.cost
+    if cost is None:
+        return "cost unknown"
     digits = f"{cost:.2f}" if cost >= 1 else f"{cost:.6f}".rstrip("0").rstrip(".")
     return (
         f"${digits} and {totals.unpriced:,} calls of unknown cost"

@@ -39,7 +39,7 @@ def cost_budgets(
         left = int(job.limits.max_cost * NANO) - _spent(journal, prices)
         budgets.append(CostBudget(left, name="limits.max_cost"))
     if options.max_cost is not None:
-        left = int(options.max_cost * NANO) - committed(journal, run)
+        left = int(options.max_cost * NANO) - (committed(journal, run) or 0)
         budgets.append(CostBudget(left, name="--max-cost"))
     return budgets
 
@@ -51,7 +51,7 @@ def _spent(journal: Journal, prices: Prices) -> int:
     """
     # Open batches are read first: a call that moves from them to the spent ones meanwhile counts
     # twice, which is safe, and is never missed.
-    total = set_aside(journal)
+    total = set_aside(journal) or 0
     for call in unpriced_attempts(journal):
         usage = Usage(input_tokens=call["input_tokens"], output_tokens=call["output_tokens"])
         batch = call["batch"] is not None

@@ -279,7 +279,7 @@ class Session:
             in_batches=now.in_batches,
             batches=tuple(map(batch_json, batches)),
             held=held,
-            committed=(dollars(committed(journal, number)) or 0.0) if self._busy else 0.0,
+            committed=dollars(committed(journal, number)) if self._busy else 0.0,
         )
 
     def _say(self, message: str) -> None:

@@ -407,10 +407,23 @@ def test_money_in_batches_counts_as_spent(lab: Lab) -> None:
         assert (first.exit_code, first.run.calls) == (6, 0)
         assert 0 < first.in_batches < 10
         assert first.held > 0
-        assert batchgen.run(with_mode(lab.load(job), "online")).run.cost <= 0.5
+        online: Any = batchgen.run(with_mode(lab.load(job), "online")).run
+        assert online.cost <= 0.5
         while lab.go(job).exit_code in (5, 6):
-            assert lab.go(job).job.totals.cost <= 0.5
+            report: Any = lab.go(job)
+            assert report.job.totals.cost <= 0.5
         assert {row["status"] for row in lab.table()} <= {"succeeded", "pending"}
+
+
+def test_a_batch_without_a_price_has_no_cost(lab: Lab) -> None:
+    """P45 A model without a price in a batch: what it may cost, and what it cost, is null and never
+    0."""
+    body = {"model": "home-made", "messages": [{"role": "user", "content": "{{ text }}"}]}
+    with serving(AT_ONCE) as api:
+        job = lab.job(api.url, rows=2, mode="batch", request=body)
+        assert (lab.go(job).committed, batchgen.plan(lab.load(job)).set_aside) == (None, None)
+        collected = lab.go(job)
+        assert (collected.exit_code, collected.run.unpriced, collected.run.cost) == (0, 2, None)
 
 
 def test_several_jobs_are_all_sent_before_one_is_waited_for(lab: Lab) -> None:
