@@ -93,6 +93,7 @@ def plan(
         if not workspace.is_current(journal, stdin, capped=capped):
             journal = stack.enter_context(workspace.peek(shadow=True))
             workspace.stage(journal, stdin, capped=capped)
+        stack.enter_context(journal.snapshot())
         assume_lost(journal, workspace.missing_pictures(journal))
         return _plan(workspace, journal, limit)
 

@@ -71,7 +71,7 @@ def show(
     Raises InputError when the job has no such row.
     """
     workspace = Workspace.of(job, simulate=simulate, output=output)
-    with workspace.peek() as journal:
+    with workspace.peek() as journal, journal.snapshot():
         workspace.staged(journal)
         rows = find_rows(journal, [identity])
         attempts = defaultdict(list)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 
 from batchgen.disk import refuse_link
-from batchgen.errors import BatchgenError, DamagedError, OutputError
+from batchgen.errors import BatchgenError, DamagedError, InputError, OutputError
 from batchgen.journal.records import digest_of, insert
 from batchgen.journal.schema import APPLICATION_ID, KEPT, SCHEMA_VERSION, STAGED
 from batchgen.requests import SCHEME
 
 NAME = "journal.db"
+
+# `iif` came with SQLite 3.32, and the check of one table with its indexes with 3.33.
+OLDEST_SQLITE = (3, 33, 0)
 
 # The largest write-ahead log, in bytes, that stays on disk once its content is in the file. Pass 1
 # writes a whole job at once, and would leave a log as large as the job.
@@ -60,7 +64,7 @@ def _translated(path: Path, error: sqlite3.Error) -> BatchgenError | None:
 def writing(path: Path) -> sqlite3.Connection:
     """A connection that writes, in WAL mode, each commit synced to disk.
 
-    Raises OutputError, DamagedError.
+    Raises OutputError, DamagedError, InputError when SQLite is too old.
     """
     for suffix in ("", "-wal", "-shm"):
         refuse_link(path.with_name(path.name + suffix))
@@ -83,7 +87,7 @@ def reading(path: Path) -> sqlite3.Connection:
     """A connection that only reads.
 
     A journal that does not exist, or has no tables yet, counts as empty. Raises OutputError,
-    DamagedError.
+    DamagedError, InputError when SQLite is too old.
     """
     refuse_link(path)
     with translating_errors(path):
@@ -111,6 +115,12 @@ def _was_never_made(path: Path) -> bool:
 
 
 def _connection(uri: str) -> sqlite3.Connection:
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        wanted = ".".join(map(str, OLDEST_SQLITE[:2]))
+        raise InputError(
+            f"this Python ({sys.executable}) uses SQLite {sqlite3.sqlite_version}, and batchgen "
+            f"needs {wanted} or newer; install batchgen with another Python"
+        )
     connection = sqlite3.connect(
         uri, uri=uri.startswith("file:"), isolation_level=None, check_same_thread=False, timeout=30
     )

@@ -207,3 +207,13 @@ def test_a_snapshot_shows_nothing_of_what_is_staged_meanwhile(lab: Lab) -> None:
         lab.job("http://127.0.0.1:9/v1", rows=5)
         staged(lab, 5)
         assert [first, *(row.id for row, _ in rows)] == [f"r{n}" for n in range(1, 601)]
+
+
+def test_an_old_sqlite_is_named(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P17 A Python whose SQLite is too old ends with 2 and the version that is needed."""
+    job = lab.load(lab.job("http://127.0.0.1:9/v1"))
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 32, 3))
+    for command in (batchgen.run, batchgen.plan, queries.status):
+        with pytest.raises(batchgen.InputError, match=r"needs 3\.33 or newer"):
+            command(job)
+    assert not list(lab.output().glob("journal.db*"))
