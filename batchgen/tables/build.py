@@ -114,8 +114,7 @@ class Records:
         prefix = self._layout.prefix
         if prefix:
             own = {prefix + name: value for name, value in own.items()}
-        # `layout_of` and `conflicts` allow only the axis `model` a name of ours; its cell is kept.
-        return {**own, **inputs}
+        return {**inputs, **own}
 
     def _own(self, shown: Turns, last: RecordedOutcome | None) -> Record:
         """The cells that say where the answer that is shown came from."""
@@ -128,7 +127,7 @@ class Records:
         return {
             **own,
             "finish_reason": last.finish_reason,
-            "model": last.model,
+            "answered_by": last.model,
             "input_tokens": total.input_tokens,
             "cached_tokens": total.cached_tokens,
             "output_tokens": total.output_tokens,

@@ -15,7 +15,7 @@ TRAILING = {
     "messages": str,
     "error": str,
     "finish_reason": str,
-    "model": str,
+    "answered_by": str,
     "input_tokens": int,
     "cached_tokens": int,
     "output_tokens": int,
@@ -73,9 +73,6 @@ def layout_of(
     absent = set()
     if job.request.get("n", 1) == 1 and not job.rows_choose("n"):
         absent.add("choice")
-    if "model" in job.matrix and not job.output.prefix:
-        # The axis names the model already, and two columns cannot have one name.
-        absent.add("model")
     if not (job.conversation and job.conversation.turns):
         absent.add("messages")
     computed = dict.fromkeys(job.output.columns, str)
@@ -98,7 +95,8 @@ def conflicts(job: Job, header: Sequence[str]) -> list[Problem]:
     columns = layout_of(job, header)
     # The axes stand in the errors table too.
     reserved = {*columns.own, *columns.errors, columns.named[0]}
-    hint = "set output.prefix, for example `prefix: bg_`"
+    prefix = job.output.prefix
+    hint = "choose another output.prefix" if prefix else "set output.prefix, such as `prefix: bg_`"
     return [
         *(
             job.problem(

@@ -25,6 +25,7 @@ from batchgen.replies import UnreadableReplyError
 from batchgen.simulator import Simulator
 from batchgen.simulator.texts import POLICY
 from batchgen.tables.formats import cell, csv_writer, jsonl_writer
+from batchgen.tables.layout import ERRORS, LEADING, TRAILING
 
 HOSTILE = [
     "",
@@ -62,6 +63,10 @@ BODY = {
     "messages": [{"role": "user", "content": "ECHO:{{ text }}"}],
     "max_completion_tokens": 99,
 }
+
+
+# Columns that only some jobs have.
+CONDITIONAL = {"choice", "messages"}
 
 
 def write_csv(lab: Lab, cells: list[str], **dialect: Any) -> None:
@@ -447,7 +452,7 @@ def test_what_a_server_wrote_is_disarmed_too(lab: Lab) -> None:
         accepting = {**safe, "accept": ["@stop"]}
         report = lab.go(lab.job(url, name="answered", **parts, output=accepting))
     (row,) = lab.table("answered")
-    assert (row["model"], row["finish_reason"], row["output"], report.disarmed) == (
+    assert (row["answered_by"], row["finish_reason"], row["output"], report.disarmed) == (
         "'=model",
         "'@stop",
         "fine",
@@ -535,7 +540,7 @@ def test_an_answer_that_nothing_reads_leaves_its_cell_empty(
     for name, kind in KINDS.items():
         monkeypatch.setitem(KINDS, name, replace(kind, read=unreadable))
     maintenance.export(lab.load(job))
-    assert [(row["status"], row["output"], row["model"]) for row in lab.table()] == [
+    assert [(row["status"], row["output"], row["answered_by"]) for row in lab.table()] == [
         ("succeeded", "", "gpt-5.6-luna")
     ] * 2
 
@@ -559,29 +564,32 @@ def test_several_choices_are_several_lines(lab: Lab, api: Simulator) -> None:
     assert report.total == 2
 
 
-def test_an_axis_called_model_stands_as_the_job_has_it(lab: Lab) -> None:
-    """P45 An axis called model shows the axis's value, not the name of the snapshot that answered,
-    in every format; with output.prefix the table has both.
+@pytest.mark.parametrize("where", ["axis", "column"])
+def test_the_model_that_was_asked_and_the_one_that_answered(lab: Lab, where: str) -> None:
+    """P45 `model` as an axis or as a column of the prompts shows what was asked, `answered_by` the
+    snapshot that answered, in every format, with and without output.prefix.
     """
-    matrix = {"model": ["small", "large"]}
+    models = ["small", "large"]
+    parts: dict[str, Any] = {"rows": None, "request": {**BODY, "model": "{{ model }}"}}
+    rows = "id,text\nr,x\n"
+    if where == "axis":
+        parts["matrix"] = {"model": models}
+    else:
+        rows = "id,text,model\n" + "".join(f"{model},x,{model}\n" for model in models)
+    (lab.folder / "prompts.csv").write_text(rows, encoding="utf-8")
     with replying("fine", model="snapshot-2026-11") as (url, asked):
-        parts: dict[str, Any] = {"matrix": matrix, "request": {**BODY, "model": "{{ model }}"}}
-        job = lab.job(url, rows=1, output={"tables": ["csv", "jsonl"]}, **parts)
+        job = lab.job(url, output={"tables": ["csv", "jsonl"]}, **parts)
         lab.go(job)
-        assert sorted(body["model"] for body in asked) == ["large", "small"]
+        assert sorted(body["model"] for body in asked) == sorted(models)
+    expected = [(model, "snapshot-2026-11") for model in models]
     for table in (lab.table(), jsonl(lab.output() / "results.jsonl")):
-        assert [row["model"] for row in table] == ["small", "large"]
-        assert list(table[0]).count("model") == 1
-    lab.job(url, rows=None, output={"prefix": "bg_"}, **parts)
+        assert [(row["model"], row["answered_by"]) for row in table] == expected
+    lab.job(url, output={"prefix": "bg_"}, **parts)
     maintenance.export(lab.load(job))
-    assert [(row["model"], row["bg_model"]) for row in lab.table()] == [
-        (m, "snapshot-2026-11") for m in matrix["model"]
-    ]
+    assert [(row["model"], row["bg_answered_by"]) for row in lab.table()] == expected
 
 
-@pytest.mark.parametrize(
-    "axis", ["status", "output", "cost", "run", "turn", "reason", "code", "message", "id", "when"]
-)
+@pytest.mark.parametrize("axis", ["id", *sorted({*LEADING, *TRAILING, *ERRORS} - CONDITIONAL)])
 def test_an_axis_that_a_table_has_a_column_for_is_refused(
     lab: Lab, api: Simulator, axis: str
 ) -> None:
@@ -608,7 +616,7 @@ def test_an_axis_that_a_table_has_a_column_for_is_refused(
 
 def test_a_matrix_makes_a_line_per_combination(lab: Lab, api: Simulator) -> None:
     """P45 Every row appears once for each combination, the last axis varying fastest, with the axes
-    as columns; an axis called model is the model column.
+    as columns.
     """
     messages = [{"role": "user", "content": "ECHO:{{ text }} {{ tone }} {{ sample }}"}]
     body = {**BODY, "model": "{{ model }}", "messages": messages}
@@ -618,7 +626,6 @@ def test_a_matrix_makes_a_line_per_combination(lab: Lab, api: Simulator) -> None
     assert len(table) == 16
     first = [(row["model"], row["tone"], row["sample"]) for row in table[:4]]
     assert first == [("gpt-5.6-luna", t, s) for t in ("dry", "warm") for s in ("1", "2")]
-    assert list(table[0]).count("model") == 1
 
 
 COLUMNS = {
@@ -648,6 +655,20 @@ def test_output_columns_are_computed_and_cost_nothing(lab: Lab, api: Simulator) 
     assert (one["fails"], two["fails"]) == ("", "")
     assert lab.go(job).run.calls == 0
     assert api.requests.received == calls
+
+
+@pytest.mark.parametrize("name", sorted({*LEADING, *TRAILING} - CONDITIONAL))
+def test_a_prompts_column_that_a_table_has_too_is_refused(lab: Lab, name: str) -> None:
+    """P30 A column of the prompts with the name of any of batchgen's is refused by plan and run,
+    with the sentence that names output.prefix; a prefix that does not help asks for another.
+    """
+    (lab.folder / "prompts.csv").write_text(f"id,text,{name},bg_{name}\nr,x,y,z\n", "utf-8")
+    hints = {"": "set output.prefix, such as `prefix: bg_`", "bg_": "choose another output.prefix"}
+    for prefix, hint in hints.items():
+        job = lab.job("http://127.0.0.1:9/v1", rows=None, output={"prefix": prefix})
+        for ask in (batchgen.plan, batchgen.run):
+            with pytest.raises(batchgen.InputError, match=rf"'{prefix}{name}' is also .*; {hint}$"):
+                ask(lab.load(job))
 
 
 def test_columns_that_would_hide_others_are_refused_even_after_the_run(
