@@ -27,6 +27,7 @@ class Plan:
         kind: the kind of its requests, or the format of its prompts where lines choose the kind.
         mode: online or batch.
         host: the server.
+        server_from: the `.env` whose OPENAI_BASE_URL names the server; None if none does.
         output: the job's output folder.
         rows: lines of the results table by status.
         total: the sum of `rows`.
@@ -50,6 +51,7 @@ class Plan:
     kind: str
     mode: str
     host: str
+    server_from: str | None
     output: str
     rows: Mapping[str, int]
     total: int
@@ -113,6 +115,7 @@ def _plan(workspace: Workspace, journal: Journal, limit: int | None) -> Plan:
         kind=job.kind or str(job.prompts.format),
         mode=job.mode,
         host=workspace.host,
+        server_from=workspace.server_from,
         output=str(workspace.folder),
         rows=counts.lines,
         total=sum(counts.lines.values()),

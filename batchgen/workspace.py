@@ -82,6 +82,12 @@ class Workspace:
         return "the simulated API" if self.simulate else self.connection.host
 
     @property
+    def server_from(self) -> str | None:
+        """The `.env` whose OPENAI_BASE_URL names the server; None if none does."""
+        path = None if self.simulate else self.job.server_from
+        return str(path) if path else None
+
+    @property
     def by_turns(self) -> bool:
         """Whether a line of the tables stands for all turns of a row."""
         return self.job.conversation is not None and self.job.conversation.turns is not None

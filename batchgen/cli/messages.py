@@ -20,6 +20,8 @@ def plan_lines(plan: Plan, job: Job) -> Iterator[str]:
     from batchgen.report import describe_batches, describe_stale_requests, pluralize
 
     yield f"{plan.name}: {plan.kind} at {plan.host} -> {plan.output}"
+    if plan.server_from:
+        yield f"server: named by OPENAI_BASE_URL in {plan.server_from}"
     counts = ", ".join(f"{count:,} {status}" for status, count in sorted(plan.rows.items()))
     yield f"rows:   {plan.total:,} ({counts})"
     for reason, count in plan.again.items():

@@ -12,9 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from batchgen.errors import InputError, Problem
+from batchgen.job.env_file import environment
 from batchgen.job.model import Job, Origin, known_keys
 from batchgen.job.positions import Document, KeyPath, Position, dotted
-from batchgen.job.provider import merged_environment
 from batchgen.job.sections import CUSTOM_ID, OPENAI_BATCH, SET_BY_ROWS
 from batchgen.job.values import folder_name
 from batchgen.job.wording import key_problems, redacted, validation_problems
@@ -42,15 +42,15 @@ def load_job(path: str | Path, *, environ: Mapping[str, str] | None = None) -> J
         problems += more
     if job is None or problems or document is None:
         raise _input_error(problems)
-    merged, note = merged_environment(absolute.parent, os.environ if environ is None else environ)
     job._origin = Origin(
         path=absolute,
         display_name=display_name,
         text=text,
         document=document,
         prompts_folder=absolute.parent,
-        environ=merged,
-        env_note=note,
+        environment=environment(
+            absolute.parent, os.environ if environ is None else environ, job_file=absolute
+        ),
     )
     return job
 
@@ -82,9 +82,10 @@ def job_for_batch_file(
     """
     path = Path(os.path.abspath(target))
     prompts_folder = Path.cwd()
-    merged, note = merged_environment(prompts_folder, os.environ if environ is None else environ)
+    env = environment(prompts_folder, os.environ if environ is None else environ)
     if api_key_env is None and (
-        merged.get("OPENAI_API_KEY", "").strip() or not (base_url or merged.get("OPENAI_BASE_URL"))
+        env.values.get("OPENAI_API_KEY", "").strip()
+        or not (base_url or env.values.get("OPENAI_BASE_URL"))
     ):
         api_key_env = "OPENAI_API_KEY"
     data: dict[str, Any] = {
@@ -109,8 +110,7 @@ def job_for_batch_file(
         text=json.dumps(data),
         document=document,
         prompts_folder=prompts_folder,
-        environ=merged,
-        env_note=note,
+        environment=env,
         output_file=path,
     )
     return job

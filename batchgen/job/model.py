@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from batchgen.errors import InputError, Problem
+from batchgen.job.env_file import Environment
 from batchgen.job.positions import Document, KeyPath, Position
 from batchgen.job.sections import (
     OPENAI_BATCH,
@@ -50,8 +51,7 @@ class Origin:
     text: the job file's text.
     document: the job file's data, and the positions in it.
     prompts_folder: the folder that the prompts' path is relative to.
-    environ: the environment and `.env`; it holds secrets.
-    env_note: in brackets, why a `.env` could not be read; else empty.
+    environment: the job's variables; they hold secrets.
     output_file: the one file for all results, instead of tables, of a job without a job file.
     """
 
@@ -60,8 +60,7 @@ class Origin:
     text: str
     document: Document
     prompts_folder: Path
-    environ: Mapping[str, str]
-    env_note: str
+    environment: Environment
     output_file: Path | None = None
 
 
@@ -156,12 +155,17 @@ class Job(Section):
     @property
     def environ(self) -> Mapping[str, str]:
         """The environment over the job's `.env`. Holds secrets: never log it."""
-        return self._origin.environ
+        return self._origin.environment.values
 
     @property
     def env_note(self) -> str:
-        """Why a `.env` could not be read, in brackets; else empty."""
-        return self._origin.env_note
+        """Why files `.env` were not read; empty if there were none."""
+        return "; ".join(self._origin.environment.notes)
+
+    @property
+    def server_from(self) -> Path | None:
+        """The `.env` that names the server; None when the job or the environment does."""
+        return None if self.provider.base_url else self._origin.environment.server_from
 
     @property
     def folder(self) -> Path:

@@ -10,7 +10,6 @@ import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import StringIO
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -159,7 +158,7 @@ def api_key(job: Job) -> str | None:
         source, key = f"the environment variable {name}", job.environ.get(name)
         fix = (
             f"export it, or put {name}=... into a .env file in the job's folder or "
-            f"above{job.env_note}"
+            f"above{f' ({job.env_note})' if job.env_note else ''}"
         )
         if provider.base_url is not None:
             fix += ", or set provider.api_key_env: null for a server without keys"
@@ -197,36 +196,3 @@ def _key_from_file(path: Path) -> str:
 
 def _unusable(problem: str, fix: str) -> AccountError:
     return AccountError(f"{problem}; {fix}, or try the job without a key: --simulate")
-
-
-def merged_environment(folder: Path, environ: Mapping[str, str]) -> tuple[dict[str, str], str]:
-    """The environment, which wins over the nearest `.env` in the folder or above it.
-
-    The second value is a note, in brackets, when that file cannot be read; else empty.
-    """
-    path = next((up / ".env" for up in (folder, *folder.parents) if _is_file(up / ".env")), None)
-    if path is None:
-        return dict(environ), ""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = (
-            "it is not UTF-8"
-            if isinstance(error, UnicodeDecodeError)
-            else (error.strerror or "error").lower()
-        )
-        return dict(environ), f" ({path} cannot be read: {reason})"
-    from dotenv import dotenv_values  # here, because imports are most of the start-up time
-
-    values = dotenv_values(stream=StringIO(text), interpolate=False)
-    named = {name: value for name, value in values.items() if value is not None}
-    # An empty variable counts as unset, so it does not hide what the file says.
-    stated = {name: value for name, value in environ.items() if value.strip() or name not in named}
-    return {**named, **stated}, ""
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a folder that we have no right to search
-        return False

@@ -224,6 +224,8 @@ class Session:
         self._log(f"began: {self._before.to_send if self._sends else 0} requests to send")
         if not self._busy:
             return None
+        if source := self.workspace.server_from:
+            self._say(f"the server is {self.workspace.host}, by OPENAI_BASE_URL in {source}")
         backends = Backends(
             workspace=self.workspace,
             journal=self._journal,

@@ -149,6 +149,22 @@ def test_where_and_from_what(lab: Lab, api: Simulator) -> None:
     assert not lab.output().exists()
 
 
+def test_a_dotenv_that_names_the_server_is_named(lab: Lab, api: Simulator) -> None:
+    """P43 plan and run say which .env names the server; in a folder that every user may write to
+    it is not read, and that is said.
+    """
+    job = lab.job()
+    (lab.folder / ".env").write_text(f"OPENAI_BASE_URL={api.url}\n", encoding="utf-8")
+    source = f"OPENAI_BASE_URL in {lab.folder / '.env'}"
+    assert f"server: named by {source}\n" in lab.run("plan", job).stdout
+    assert f"job: the server is 127.0.0.1, by {source}\n" in lab.run("run", job).stderr
+    assert lab.run("run", job).stderr == "", "nothing is sent, so the server does not matter"
+    lab.folder.chmod(0o1777)
+    planned = lab.run("plan", job)
+    assert "chat at api.openai.com" in planned.stdout
+    assert "every user may write to its folder" in planned.stderr
+
+
 def test_redo_from_a_file(lab: Lab, api: Simulator) -> None:
     """P07 redo marks exactly the ids of a file, also with BOM and CRLF; - is stdin."""
     job = lab.job(api.url)

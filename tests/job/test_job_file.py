@@ -895,6 +895,55 @@ def test_dotenv_that_is_none(tmp_path: Path) -> None:
     assert "CANARY" not in str(caught.value)
 
 
+def test_dotenv_of_a_stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P43 A .env that another user may have written is not read, and named; the next one upward is
+    read. That of the job file's owner is no stranger's: the job file may name any server.
+    """
+    near, far = tmp_path / "a/.env", tmp_path / ".env"
+    near.parent.mkdir()
+    near.write_text("OPENAI_BASE_URL=https://evil.example/v1\n", encoding="utf-8")
+    far.write_text("OPENAI_ORG_ID=o\n", encoding="utf-8")
+
+    def settings() -> tuple[str, str | None, str]:
+        job = load(tmp_path, HEAD, "a/x.yaml")
+        return connection(job).host, connection(job).organization, job.env_note
+
+    assert settings() == ("evil.example", None, "")
+    near.parent.chmod(0o1777)
+    host, organization, note = settings()
+    assert (host, organization) == ("api.openai.com", "o")
+    assert f"{near} is not read: every user may write to its folder" in note
+    near.parent.chmod(0o755)
+    near.chmod(0o666)
+    assert "every user may write to it;" in settings()[2]
+    near.chmod(0o644)
+    me, mine = os.geteuid(), near.stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: me + 4000)
+    assert settings()[0] == "evil.example", "the owner of the job file is trusted"
+    monkeypatch.undo()
+    if mine == 0:  # only root can give a file away
+        os.chown(near, 4001, -1)
+        assert settings()[0] == "api.openai.com"
+        assert "belongs to another user (4001)" in settings()[2]
+        os.chown(tmp_path / "a/x.yaml", 4001, -1)
+        assert settings()[0] == "evil.example"
+        os.chown(tmp_path / "a/x.yaml", mine, -1)
+        near.unlink()
+        near.symlink_to(far)
+        os.chown(near, 4001, -1, follow_symlinks=False)
+        assert "belongs to another user" in settings()[2], "a link that a stranger made"
+
+
+def test_the_dotenv_that_names_the_server_is_known(tmp_path: Path) -> None:
+    """P43 It is known which .env names the server, if neither job nor environment does."""
+    (tmp_path / ".env").write_text("OPENAI_BASE_URL=https://proxy.example/v1\n", encoding="utf-8")
+    named = tmp_path / ".env"
+    assert load(tmp_path, HEAD).server_from == named
+    assert load(tmp_path, HEAD, OPENAI_BASE_URL="https://other.example/v1").server_from is None
+    of_job = HEAD + "provider: {base_url: https://job.example/v1}\n"
+    assert load(tmp_path, of_job).server_from is None
+
+
 # --- schema and start-up
 
 
