@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
@@ -14,11 +15,11 @@ def main() -> None:
     """`jinja2>=3.1.6` is printed as `jinja2==3.1.6`; any other form of a bound is an error."""
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    for requirement in [*project["dependencies"], *extras["parquet"], *extras["dev"]]:
+    for requirement in [*project["dependencies"], *chain.from_iterable(extras.values())]:
         match = re.fullmatch(r"([\w.-]+)(?:\[[\w,-]+\])?>=([\w.]+)", requirement)
         if match is None:
             sys.exit(f"{PYPROJECT}: {requirement!r} has no lowest version")
-        # pyarrow is in two extras; pip accepts a constraint twice.
+        # Some packages are in two extras; pip accepts a constraint twice.
         sys.stdout.write(f"{match[1]}=={match[2]}\n")
 
 

@@ -11,6 +11,7 @@ import errno
 import itertools
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -91,7 +92,7 @@ def make_folder(path: Path) -> None:
 
 
 def sweep(folder: Path, name: str = "") -> None:
-    """Remove the temporary files of processes that are gone.
+    """Remove the temporary files and folders of processes that are gone.
 
     Call it before this process writes to the folder. With a `name`, only the temporary files that
     would have become the file of that name are removed.
@@ -100,7 +101,11 @@ def sweep(folder: Path, name: str = "") -> None:
         for path in folder.iterdir():
             temporary = _TEMPORARY.fullmatch(path.name)
             wanted = not name or path.name.startswith(f".{name[:100]}.")
-            if temporary and wanted and not path.is_dir() and not _is_another(int(temporary[1])):
+            if not temporary or not wanted or _is_another(int(temporary[1])):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
                 path.unlink()
 
 
@@ -179,6 +184,18 @@ def temporary_path(folder: Path, name: str) -> Path:
     Every call returns another path: threads write pictures whose names may begin alike.
     """
     return folder / f".{name[:100]}.{os.getpid()}-{next(_numbers)}.tmp"
+
+
+@contextmanager
+def temporary_folder(folder: Path, name: str) -> Iterator[Path]:
+    """A new folder in `folder` for files that are gone when the block ends."""
+    path = temporary_path(folder, name)
+    with translating_errors(path):
+        path.mkdir(mode=0o700)
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from batchgen.errors import DamagedError
@@ -50,10 +50,16 @@ def redo(
         return mark_redo(journal, find_rows(journal, identities), set(statuses))
 
 
-def export(job: Job, *, simulate: bool = False, output: Path | None = None) -> list[Path]:
+def export(
+    job: Job,
+    *,
+    simulate: bool = False,
+    output: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[Path]:
     """Write the tables and report.json again, from the journal alone; returns the tables' paths.
 
-    Raises InputError, DamagedError, OutputError.
+    `say` receives what the user should know. Raises InputError, DamagedError, OutputError.
     """
     workspace = Workspace.of(job, simulate=simulate, output=output)
     with workspace.peek() as journal, journal.snapshot():
@@ -62,7 +68,10 @@ def export(job: Job, *, simulate: bool = False, output: Path | None = None) -> l
         # counted are checked here.
         for damage in find_damage(journal, ("attempts", "runs")):
             raise DamagedError(damage)
-        paths = workspace.tables(journal).write(workspace.folder)
+        tables = workspace.tables(journal)
+        paths = tables.write(workspace.folder)
+        for message in tables.messages:
+            say(message)
         totals = job_totals(journal, count_rows(journal, None, by_turns=workspace.by_turns))
         write_report(
             workspace.folder,

@@ -15,6 +15,7 @@ from batchgen.journal.batches import open_batches, set_aside, stale_requests
 from batchgen.pricing import batch_cost, dollars
 from batchgen.queries import request_json
 from batchgen.report import rerun_reasons
+from batchgen.tables import check_formats, check_size
 from batchgen.workspace import Workspace
 
 
@@ -88,6 +89,7 @@ def plan(
         output: the folder that replaces the job's outputs folder.
         stdin: the stream that holds the prompts of a job whose `prompts.path` is "-".
     """
+    check_formats(job)
     workspace = Workspace.of(job, simulate=simulate, output=output)
     with ExitStack() as stack:
         journal = stack.enter_context(workspace.peek())
@@ -103,6 +105,7 @@ def plan(
 def _plan(workspace: Workspace, journal: Journal, limit: int | None) -> Plan:
     job = workspace.job
     counts = count_rows(journal, limit, by_turns=workspace.by_turns)
+    check_size(job, sum(counts.lines.values()))
     if counts.to_send:
         check_before_sending(journal)
     first = first_row(journal)

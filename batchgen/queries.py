@@ -147,11 +147,15 @@ def find_rows(journal: Journal, identities: Sequence[str]) -> list[Row]:
 
 
 def results(job: Job, *, simulate: bool = False, output: Path | None = None) -> pandas.DataFrame:
-    """The results table as a pandas DataFrame; cells keep the types that they have in JSONL.
+    """The results table as a pandas DataFrame.
+
+    Cells keep the types that they have in JSONL, but embeddings are arrays of float32 and times are
+    UTC timestamps.
 
     Raises InputError when the job has not been run yet.
     """
     workspace = Workspace.of(job, simulate=simulate, output=output)
     with workspace.peek() as journal, journal.snapshot():
         columns = workspace.layout(journal)
-        return frame(workspace.tables(journal).results(), [*columns.inputs, *columns.own])
+        types = {**dict.fromkeys(columns.inputs, object), **columns.own}
+        return frame(workspace.tables(journal).results(), types)

@@ -43,11 +43,12 @@ DOORS: dict[str, set[str]] = {
     "PIL": {"images", "simulator"},
     "pandas": {"tables"},
     "pyarrow": {"tables"},
+    "xlsxwriter": {"tables"},
     "click": {"cli"},
     "tqdm": {"cli"},
 }
 # Packages that take tenths of a second to import. Only sending and making tables may import them.
-HEAVY = ("openai", "aiohttp", "httpx2", "yarl", "pandas", "pyarrow", "genai_prices")
+HEAVY = ("openai", "aiohttp", "httpx2", "yarl", "pandas", "pyarrow", "xlsxwriter", "genai_prices")
 
 
 def imported(name: str, path: Path) -> Iterator[tuple[str, bool]]:
@@ -122,7 +123,8 @@ def test_every_import_is_declared() -> None:
     """
     text = (HOUSE.parent / "pyproject.toml").read_text(encoding="utf-8")
     project = tomllib.loads(text)["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["parquet"]]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["parquet"], *extras["excel"]]
     declared = {re.split(r"[\[>=<]", requirement)[0].replace("-", "_") for requirement in wanted}
     packages = {
         source.split(".")[0] for name, path in MODULES for source, _ in imported(name, path)

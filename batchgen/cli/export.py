@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from batchgen.cli.options import one_job
-from batchgen.cli.terminal import print_result
+from batchgen.cli.terminal import print_message, print_result
 
 if TYPE_CHECKING:
     from batchgen.job import Job
@@ -23,5 +23,5 @@ def export(job: Job, simulate: bool, output: Path | None) -> None:
     """
     from batchgen import maintenance
 
-    for path in maintenance.export(job, simulate=simulate, output=output):
+    for path in maintenance.export(job, simulate=simulate, output=output, say=print_message):
         print_result(str(path))

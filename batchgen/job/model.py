@@ -137,6 +137,13 @@ class Job(Section):
             raise ValueError(NO_CONVERSATION_IN_BATCH)
         return value
 
+    @field_validator("output")
+    @classmethod
+    def _known_axis(cls, value: Output, info: ValidationInfo) -> Output:
+        if value.wide is not None and value.wide not in info.data.get("matrix", {value.wide: ()}):
+            raise ValueError(f"wide: {value.wide!r} is not an axis of the matrix")
+        return value
+
     @property
     def path(self) -> Path:
         """The job file, absolute."""

@@ -46,7 +46,7 @@ from batchgen.session.event_loop import run_to_end
 from batchgen.session.options import Options
 from batchgen.session.provenance import provenance
 from batchgen.signals import Signals
-from batchgen.tables import Tables, check_formats
+from batchgen.tables import Tables, check_formats, check_size
 from batchgen.workspace import Workspace
 
 # The key for the simulated API, which takes any key. Keys are cut out of every answer, so it must
@@ -121,10 +121,14 @@ class Session:
         )
 
     def announce(self) -> None:
-        """Say what runs again and what it costs, before anything is paid. Raises DamagedError."""
+        """Say what runs again and what it costs, before anything is paid.
+
+        Raises DamagedError, and InputError when a table cannot hold the rows.
+        """
         self._sends = True
         self._count()
         before = self._before
+        check_size(self._job, sum(before.lines.values()))
         changes = [
             f"{pluralize(count, 'answered row')} to run again because {why}"
             for why, count in rerun_reasons(before).items()
@@ -160,6 +164,8 @@ class Session:
         if self._before.to_send or not self._tables.are_current(self.workspace.folder):
             self._journal.forget_tables()
             self._tables.write(self.workspace.folder)
+            for message in self._tables.messages:
+                self._say(message)
 
     def finish(self, stopped: BatchgenError | None) -> Report:
         """End the run in the journal, report.json and run.log. Raises OutputError."""

@@ -1,10 +1,11 @@
-"""The journal -> results and errors tables: CSV, JSONL, Parquet or the Batch API's files.
+"""The journal -> results and errors tables: CSV, JSONL, Parquet, Excel or the Batch API's files.
 
 - `layout`      which columns the tables of a job have
 - `build`       rows and outcomes -> records; a record is one line of a table
+- `wide`        records that differ in one axis -> one record
 - `write`       Tables: one pass over the journal writes every table, whole
 - `freshness`   whether the tables in a folder are those that would be written
-- `formats`     records -> CSV, JSONL, Parquet or a DataFrame
+- `formats`     records -> CSV, JSONL, Parquet, a workbook or a DataFrame
 - `formulas`    cells that a spreadsheet would run
 - `batchfiles`  outcomes -> the lines of the Batch API's output and error files
 
@@ -18,6 +19,7 @@ from batchgen.tables.layout import (
     TRAILING,
     TableLayout,
     check_formats,
+    check_size,
     conflicts,
     layout_of,
 )
@@ -29,6 +31,7 @@ __all__ = [
     "TableLayout",
     "Tables",
     "check_formats",
+    "check_size",
     "conflicts",
     "frame",
     "layout_of",

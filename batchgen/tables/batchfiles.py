@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ from batchgen.journal import RecordedOutcome, Row
 from batchgen.kinds import Kind
 from batchgen.replies import UnreadableReplyError, decode_embeddings, parse
 from batchgen.requests import Renderer, canonical
-from batchgen.tables.formats import OnWritten, WriteResult
+from batchgen.tables.formats import OnWritten
+
+WriteResult = Callable[[int, Result], None]
 
 
 @contextmanager

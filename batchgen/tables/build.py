@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 from batchgen.job import Job
@@ -23,10 +22,17 @@ from batchgen.journal.status import MAX_TRIES, WORST_FIRST
 from batchgen.kinds import KINDS
 from batchgen.pricing import dollars
 from batchgen.recorder import render_row
-from batchgen.replies import Answer, UnreadableReplyError, explained, parse
+from batchgen.replies import (
+    Answer,
+    UnreadableReplyError,
+    decode_embeddings,
+    explained,
+    parse,
+)
 from batchgen.requests import Renderer, RequestError, without_system_messages
 from batchgen.tables.formats import Record
 from batchgen.tables.layout import TableLayout
+from batchgen.tables.wide import side_by_side
 
 # What belongs together in the results table: a request and its outcome, or all turns of a row, each
 # with its outcome. It becomes one record, or one record for each choice of its answer.
@@ -46,21 +52,27 @@ class Records:
         self._job, self._journal, self._renderer, self._layout = job, journal, renderer, layout
         self._by_turns = job.conversation is not None and job.conversation.turns is not None
 
-    def groups(self) -> Iterator[Turns]:
-        """The requests and outcomes that belong together, in the prompts file's order."""
-        requests = rows_with_outcomes(self._journal)
-        if not self._by_turns:
-            return ([request] for request in requests)
-        # The turns of a row follow one another in the journal.
-        return (
-            list(turns)
-            for _, turns in groupby(requests, key=lambda each: (each[0].n, each[0].axes))
-        )
+    def prompts(self) -> Iterator[list[Turns]]:
+        """The requests and outcomes of each row of the prompts file, in its order.
+
+        What follows one another in the journal stands together: combinations, and turns of each.
+        """
+        for _, requests in groupby(rows_with_outcomes(self._journal), key=lambda each: each[0].n):
+            if not self._by_turns:
+                yield [[request] for request in requests]
+            else:
+                by_axes = groupby(requests, key=lambda each: each[0].axes)
+                yield [list(turns) for _, turns in by_axes]
 
     def results(self) -> Iterator[Record]:
         """The records of the results table."""
-        for turns in self.groups():
-            yield from self.result(turns)
+        for prompt in self.prompts():
+            yield from self.lines(prompt)
+
+    def lines(self, prompt: list[Turns]) -> Iterator[Record]:
+        """The records of one row of the prompts file."""
+        records = chain.from_iterable(map(self.result, prompt))
+        return records if self._layout.wide is None else side_by_side(records, self._layout)
 
     def result(self, turns: Turns) -> Iterator[Record]:
         """The records of a group: one, or one for each choice of its answer."""
@@ -77,9 +89,10 @@ class Records:
         if answer is None:
             yield self._joined(inputs, own)
             return
+        vectors = _vectors(response) if "data" in response else None
         for number, choice in enumerate(answer.choices, 1):
             cells = {
-                "output": choice.text,
+                "output": choice.text if vectors is None else vectors,
                 **self._computed(row, response, choice.text),
                 **({"choice": number} if len(answer.choices) > 1 else {}),
                 **(dict.fromkeys(_USAGE) if number > 1 else {}),
@@ -164,8 +177,8 @@ class Records:
             request = {}
         return self._renderer.columns({**row.columns, **row.axes}, request, response, output)
 
-    def _messages(self, shown: Turns) -> str | None:
-        """The conversation as JSON: every answered turn, up to the first that is not."""
+    def _messages(self, shown: Turns) -> list[Mapping[str, Any]] | None:
+        """The conversation: every answered turn, up to the first that is not."""
         messages: list[Mapping[str, Any]] = []
         for row, outcome in shown:
             if outcome is None or outcome.status == "failed":
@@ -179,7 +192,16 @@ class Records:
                 break
             reply = {"role": "assistant", "content": answer.choices[0].text}
             messages += [*(without_system_messages(sent) if messages else sent), reply]
-        return json.dumps(messages, ensure_ascii=False) if messages else None
+        return messages or None
+
+
+def _vectors(response: Mapping[str, Any]) -> list[Any] | None:
+    """The embeddings of a reply: one as its numbers, several as a list; None if there are none."""
+    try:
+        vectors = [item["embedding"] for item in decode_embeddings(response)["data"]]
+    except (UnreadableReplyError, KeyError, TypeError):
+        return None
+    return vectors[0] if len(vectors) == 1 else vectors
 
 
 def reason_of(recorded: RecordedOutcome) -> str:

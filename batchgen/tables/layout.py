@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
 
-from batchgen.errors import InputError, Problem
+from batchgen.errors import InputError, Problem, did_you_mean
 from batchgen.job import Job
+from batchgen.tables.formats import SHEET_ROWS, ColumnType, Timestamp, Vector, cell
 
-# batchgen's own columns of the results table, with the Parquet type of each: before those of
+# batchgen's own columns of the results table, with the type of each: before those of
 # output.columns, and after them.
-LEADING = {"choice": int, "status": str, "output": str}
-TRAILING = {
-    "messages": str,
+LEADING: dict[str, ColumnType] = {"choice": int, "status": str, "output": str}
+TRAILING: dict[str, ColumnType] = {
+    "messages": object,
     "error": str,
     "finish_reason": str,
     "answered_by": str,
@@ -23,12 +26,12 @@ TRAILING = {
     "cost": float,
     "attempts": int,
     "elapsed_s": float,
-    "answered_at": str,
+    "answered_at": Timestamp,
     "request_id": str,
     "run": int,
 }
 # Those of the errors table.
-ERRORS = {
+ERRORS: dict[str, ColumnType] = {
     "turn": int,
     "status": str,
     "reason": str,
@@ -37,7 +40,7 @@ ERRORS = {
     "message": str,
     "request_id": str,
     "attempts": int,
-    "when": str,
+    "when": Timestamp,
 }
 
 
@@ -47,21 +50,25 @@ class TableLayout:
 
     Attributes:
         inputs: first columns of the results table: those of the prompts, then the axes.
-        own: the columns that batchgen adds to the results table, with their Parquet types.
+        own: the columns that batchgen adds to the results table, with their types.
         named: first columns of the errors table: the row's id, then the axes.
-        errors: the columns that batchgen adds to the errors table, with their Parquet types.
+        errors: the columns that batchgen adds to the errors table, with their types.
         delimiter: separates the cells of a CSV.
         bom: whether a CSV begins with a byte order mark.
+        wide: the axis whose values stand side by side, None for none.
+        repeated: those of `own` that each value of `wide` has for itself, by their usual names.
         prefix: stands before the name of each of batchgen's own columns.
         safe: whether cells that a spreadsheet would run get an apostrophe.
     """
 
     inputs: tuple[str, ...]
-    own: Mapping[str, type]
+    own: Mapping[str, ColumnType]
     named: tuple[str, ...]
-    errors: Mapping[str, type]
+    errors: Mapping[str, ColumnType]
     delimiter: str
     bom: bool
+    wide: str | None
+    repeated: tuple[str, ...]
     prefix: str
     safe: bool
 
@@ -70,24 +77,49 @@ def layout_of(
     job: Job, header: Sequence[str], *, delimiter: str = ",", bom: bool = False
 ) -> TableLayout:
     """The layout of a job's tables; `header`, `delimiter` and `bom` are those of its prompts."""
+    output, wide = job.output, job.output.wide
+    own = {output.prefix + name: kind for name, kind in _own_columns(job).items()}
+    repeated = [name for name in own if name != output.prefix + "choice"] if wide else []
+    values = job.matrix[wide] if wide else []
+    return TableLayout(
+        inputs=(*header, *(axis for axis in job.matrix if axis != wide)),
+        own={
+            **{name: kind for name, kind in own.items() if name not in repeated},
+            **{wide_name(name, value): own[name] for name in repeated for value in values},
+        },
+        named=(output.prefix + "id", *job.matrix),
+        errors={output.prefix + name: kind for name, kind in ERRORS.items()},
+        delimiter=output.csv.delimiter or delimiter or ",",
+        bom=bom if output.csv.bom is None else output.csv.bom,
+        wide=wide,
+        repeated=tuple(repeated),
+        prefix=output.prefix,
+        safe=output.csv.safe,
+    )
+
+
+def wide_name(column: str, value: Any) -> str:
+    """The name of a column that stands for one value of the axis `output.wide`."""
+    return f"{column}_{cell(value)}"
+
+
+def _own_columns(job: Job) -> dict[str, ColumnType]:
+    """The columns that batchgen adds to a results table that is not wide, without the prefix."""
     absent = set()
     if job.request.get("n", 1) == 1 and not job.rows_choose("n"):
         absent.add("choice")
     if not (job.conversation and job.conversation.turns):
         absent.add("messages")
-    computed = dict.fromkeys(job.output.columns, str)
-    columns = {**LEADING, **computed, **TRAILING}
-    prefix = job.output.prefix
-    return TableLayout(
-        inputs=(*header, *job.matrix),
-        own={prefix + name: kind for name, kind in columns.items() if name not in absent},
-        named=(prefix + "id", *job.matrix),
-        errors={prefix + name: kind for name, kind in ERRORS.items()},
-        delimiter=delimiter or ",",
-        bom=bom,
-        prefix=prefix,
-        safe=job.output.csv.safe,
-    )
+    # A job whose rows choose the kind may have texts and embeddings in one column.
+    output = {None: object, "embedding": Vector}.get(job.kind, str)
+    columns = {
+        **LEADING,
+        "output": output,
+        **dict.fromkeys(job.output.columns, object),
+        **TRAILING,
+    }
+    chosen = columns if job.output.columns_of_own is None else job.output.columns_of_own
+    return {name: columns[name] for name in chosen if name in columns and name not in absent}
 
 
 def conflicts(job: Job, header: Sequence[str]) -> list[Problem]:
@@ -122,17 +154,38 @@ def conflicts(job: Job, header: Sequence[str]) -> list[Problem]:
             for name in job.output.columns
             if name in (*LEADING, *TRAILING)
         ),
+        *_unknown_columns(job),
     ]
+
+
+def _unknown_columns(job: Job) -> Iterator[Problem]:
+    """The names in `output.columns_of_own` that no column has."""
+    known = (*LEADING, *job.output.columns, *TRAILING)
+    for number, name in enumerate(job.output.columns_of_own or ()):
+        if name not in known:
+            yield job.problem(
+                ("output", "columns_of_own", number),
+                f"output.columns_of_own: batchgen adds no column {name!r}"
+                f"{did_you_mean(name, known)}",
+            )
 
 
 def check_formats(job: Job) -> None:
     """Raise InputError when a table's format needs a package that is not installed."""
-    if "parquet" in job.output.tables:
-        try:
-            import pyarrow  # noqa: F401
-        except ImportError:
+    for form, module, extra in (("parquet", "pyarrow", "parquet"), ("xlsx", "xlsxwriter", "excel")):
+        if form in job.output.tables and find_spec(module) is None:
             message = (
-                "output.tables: parquet needs pyarrow; "
-                "install it from the checkout with: pip install '.[parquet]'"
+                f"output.tables: {form} needs {module}; "
+                f"install it from the checkout with: pip install '.[{extra}]'"
             )
-            raise InputError([job.problem(("output", "tables"), message)]) from None
+            raise InputError([job.problem(("output", "tables"), message)])
+
+
+def check_size(job: Job, lines: int) -> None:
+    """Raise InputError when a table's format cannot hold so many lines."""
+    if "xlsx" in job.output.tables and lines >= SHEET_ROWS:
+        message = (
+            f"output.tables: a sheet of Excel has {SHEET_ROWS:,} rows at most, and the results "
+            f"table would have {lines + 1:,}; choose another format"
+        )
+        raise InputError([job.problem(("output", "tables"), message)])

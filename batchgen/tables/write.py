@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,15 @@ from batchgen.disk import FileStamp
 from batchgen.job import OPENAI_BATCH, Job
 from batchgen.journal import Journal, RecordedOutcome, Row
 from batchgen.requests import Renderer
-from batchgen.tables.batchfiles import answer_of, batch_writer, custom_id, failure_of
-from batchgen.tables.build import Records, reason_of
-from batchgen.tables.formats import (
-    Record,
-    Write,
+from batchgen.tables.batchfiles import (
     WriteResult,
-    csv_writer,
-    jsonl_writer,
-    parquet_writer,
+    answer_of,
+    batch_writer,
+    custom_id,
+    failure_of,
 )
+from batchgen.tables.build import Records, reason_of
+from batchgen.tables.formats import WRITERS, ColumnType, Record, TableFile, Write
 from batchgen.tables.formulas import disarmed
 from batchgen.tables.freshness import are_unchanged, recipe_of
 from batchgen.tables.layout import TableLayout
@@ -36,6 +36,7 @@ class Tables:
 
     Attributes:
         disarmed: how many cells got an apostrophe in the tables that were written or found.
+        messages: what `write` has to tell the user about cells that a format cannot hold.
     """
 
     def __init__(self, job: Job, journal: Journal, renderer: Renderer, layout: TableLayout) -> None:
@@ -43,6 +44,7 @@ class Tables:
         self._records = Records(job, journal, renderer, layout)
         self._files: dict[str, FileStamp] = {}
         self.disarmed = 0
+        self.messages: list[str] = []
 
     def results(self) -> Iterator[Record]:
         """The records of the results table, in the prompts file's order. Raises DamagedError."""
@@ -92,11 +94,11 @@ class Tables:
             results = self._open(folder, "results", layout.inputs, layout.own, stack)
             errors = self._open(folder, "errors", layout.named, layout.errors, stack)
             answers, failures = self._open_batch_files(folder, stack)
-            for turns in records.groups():
-                for record in records.result(turns) if results else ():
+            for prompt in records.prompts():
+                for record in records.lines(prompt) if results else ():
                     for write in results:
                         write(record)
-                for row, recorded in turns:
+                for row, recorded in chain.from_iterable(prompt):
                     if errors and row.status in ("failed", "incomplete"):
                         error = records.error(row, recorded)
                         for write in errors:
@@ -110,7 +112,7 @@ class Tables:
         folder: Path,
         table: str,
         first: Sequence[str],
-        own: Mapping[str, type],
+        own: Mapping[str, ColumnType],
         stack: ExitStack,
     ) -> list[Write]:
         """Open a table in every format of the job but that of the Batch API.
@@ -124,45 +126,26 @@ class Tables:
         """
         if self._job.output_file is not None:
             return []
+        layout = self._layout
+        # Text in batchgen's own columns comes from a model or a server, or is made of it.
+        texts = frozenset(name for name, kind in own.items() if kind in (str, object))
         return [
-            stack.enter_context(self._writer(folder, _file_name(table, form), form, first, own))
+            stack.enter_context(
+                WRITERS[form](
+                    TableFile(
+                        path=folder / _file_name(table, form),
+                        columns={**dict.fromkeys(first, object), **own},
+                        delimiter=layout.delimiter,
+                        bom=layout.bom,
+                        disarm=partial(self._disarm, texts) if layout.safe else None,
+                        on_written=partial(self._note, folder),
+                        say=self.messages.append,
+                    )
+                )
+            )
             for form in self._job.output.tables
             if form != OPENAI_BATCH
         ]
-
-    def _writer(
-        self,
-        folder: Path,
-        name: str,
-        form: str,
-        first: Sequence[str],
-        own: Mapping[str, type],
-    ) -> AbstractContextManager[Write]:
-        """A table's writer in one format.
-
-        Args:
-            folder: the job's output folder.
-            name: the file's name.
-            form: csv, jsonl or parquet.
-            first: the user's columns.
-            own: the columns that batchgen adds, with their types.
-        """
-        path, note = folder / name, partial(self._note, folder)
-        columns = {**dict.fromkeys(first, str), **own}
-        if form == "csv":
-            # Text in batchgen's own columns comes from a model or a server, or is made of it.
-            texts = frozenset(name for name, kind in own.items() if kind is str)
-            return csv_writer(
-                path,
-                list(columns),
-                delimiter=self._layout.delimiter,
-                bom=self._layout.bom,
-                disarm=partial(self._disarm, texts) if self._layout.safe else None,
-                on_written=note,
-            )
-        if form == "jsonl":
-            return jsonl_writer(path, list(columns), on_written=note)
-        return parquet_writer(path, columns, on_written=note)
 
     def _open_batch_files(
         self, folder: Path, stack: ExitStack

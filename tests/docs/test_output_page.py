@@ -7,6 +7,7 @@ from pathlib import Path
 
 from batchgen.journal.status import STATUSES
 from batchgen.replies.finish import BROKEN_OFF, ENDED, INCOMPLETE
+from batchgen.tables.formats import Timestamp
 from batchgen.tables.layout import ERRORS, LEADING, TRAILING
 
 PAGE = (Path(__file__).parent.parent.parent / "docs/output.md").read_text(encoding="utf-8")
@@ -16,7 +17,7 @@ def test_every_column_of_the_results_is_on_the_page() -> None:
     """The page has batchgen's columns with their types, in order."""
     section = PAGE.split("## Columns of the results table")[1].split("\n## ")[0]
     listed = dict(re.findall(r"^\| `(\w+)` \| (\w+) \|", section, flags=re.MULTILINE))
-    names = {str: "string", int: "integer", float: "number"}
+    names = {str: "string", int: "integer", float: "number", Timestamp: "time", object: "list"}
     columns = {**LEADING, **TRAILING}
     assert list(listed.items()) == [(name, names[kind]) for name, kind in columns.items()]
 

@@ -319,8 +319,8 @@ def test_path_is_shown_as_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("output: {tables: [csv, csv]}", "4:18: output.tables: csv is listed twice"),
         ("output: {tables: []}", "4:18: output.tables: must not be empty"),
         (
-            "output: {tables: [xlsx]}",
-            "4:19: output.tables[0]: must be csv, jsonl, parquet or openai-batch",
+            "output: {tables: [ods]}",
+            "4:19: output.tables[0]: must be csv, jsonl, parquet, xlsx or openai-batch",
         ),
         ("output: {dir: ''}", "4:15: output.dir: must be"),
         ("output: {dir: /}", "4:15: output.dir: must be a folder below the root"),

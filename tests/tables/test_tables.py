@@ -24,7 +24,7 @@ from batchgen.kinds import KINDS
 from batchgen.replies import UnreadableReplyError
 from batchgen.simulator import Simulator
 from batchgen.simulator.texts import POLICY
-from batchgen.tables.formats import cell, csv_writer, jsonl_writer
+from batchgen.tables.formats import WRITERS, TableFile, cell
 from batchgen.tables.layout import ERRORS, LEADING, TRAILING
 
 HOSTILE = [
@@ -765,20 +765,26 @@ def test_written_cells_are_read_again(tmp_path: Path, cells: list[str]) -> None:
     """P28 What the CSV and JSONL writers write, readers read: any text, also as a header."""
     columns = [f"{n}{text}" for n, text in enumerate(cells)]
     record = dict(zip(columns, cells, strict=True))
-    with csv_writer(
-        tmp_path / "a.csv",
-        [encodable(c) for c in columns],
-        delimiter=";",
-        bom=True,
-        disarm=lambda name, text: text,
-    ) as write:
+
+    def table(name: str, columns: list[str]) -> TableFile:
+        return TableFile(
+            path=tmp_path / name,
+            columns=dict.fromkeys(columns, object),
+            delimiter=";",
+            bom=True,
+            disarm=lambda name, text: text,
+            on_written=None,
+            say=pytest.fail,
+        )
+
+    with WRITERS["csv"](table("a.csv", [encodable(c) for c in columns])) as write:
         write({encodable(name): text for name, text in record.items()})
     with open(tmp_path / "a.csv", encoding="utf-8-sig", newline="") as file:
         assert list(csv.reader(file, delimiter=";")) == [
             [encodable(each) for each in columns],
             [encodable(each) for each in cells],
         ]
-    with jsonl_writer(tmp_path / "a.jsonl", columns) as write:
+    with WRITERS["jsonl"](table("a.jsonl", columns)) as write:
         write(record)
     assert jsonl(tmp_path / "a.jsonl") == [record]
 

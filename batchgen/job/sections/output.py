@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from batchgen.job.sections.section import Section
-from batchgen.job.values import FolderPath, Text, distinct
+from batchgen.job.values import Delimiter, FolderPath, Text, distinct
 
-TableFormat = Literal["csv", "jsonl", "parquet", "openai-batch"]
+TableFormat = Literal["csv", "jsonl", "parquet", "xlsx", "openai-batch"]
 
 
 def _csv_only() -> list[TableFormat]:
@@ -23,6 +23,15 @@ class OutputCsv(Section):
         default=False,
         description="Put an apostrophe before cells written by the model that a spreadsheet "
         "would run as a formula",
+    )
+    delimiter: Delimiter | None = Field(
+        default=None,
+        description="The character between the cells; by default the one of the prompts file",
+    )
+    bom: bool | None = Field(
+        default=None,
+        description="Begin with a byte order mark, by which Excel knows UTF-8; by default unless "
+        "the prompts file is UTF-8 without one",
     )
 
 
@@ -43,6 +52,17 @@ class Output(Section):
         default_factory=dict,
         description="More columns, each a template that may use row, request, response, output "
         "and json",
+    )
+    columns_of_own: Annotated[list[Text], AfterValidator(distinct)] | None = Field(
+        default=None,
+        description="Which of batchgen's own columns and of output.columns the results tables "
+        "have, in this order; by default all",
+        json_schema_extra={"uniqueItems": True},
+    )
+    wide: Text | None = Field(
+        default=None,
+        description="An axis of the matrix whose values stand side by side: one line for all of "
+        "them, each with columns of its own, such as output_German",
     )
     prefix: str = Field(
         default="",
