@@ -12,9 +12,10 @@ from batchgen.dispatch.batches.input_file import MOST_REQUESTS
 from batchgen.job import Job
 from batchgen.journal import Journal, assume_lost, check_before_sending, count_rows, first_row
 from batchgen.journal.batches import open_batches, set_aside, stale_requests
-from batchgen.pricing import batch_cost, dollars
+from batchgen.pricing import dollars
 from batchgen.queries import request_json
 from batchgen.report import rerun_reasons
+from batchgen.staging import StagedPrompts
 from batchgen.tables import check_formats, check_size
 from batchgen.workspace import Workspace
 
@@ -94,15 +95,19 @@ def plan(
     with ExitStack() as stack:
         journal = stack.enter_context(workspace.peek())
         capped = job.limits.max_cost is not None
+        prompts = None
         if not workspace.is_current(journal, stdin, capped=capped):
             journal = stack.enter_context(workspace.peek(shadow=True))
-            workspace.stage(journal, stdin, capped=capped)
+            prompts = workspace.stage(journal, stdin, capped=capped)
         stack.enter_context(journal.snapshot())
+        prompts = prompts or workspace.staged(journal)
         assume_lost(journal, workspace.missing_pictures(journal))
-        return _plan(workspace, journal, limit)
+        return _plan(workspace, journal, prompts, limit)
 
 
-def _plan(workspace: Workspace, journal: Journal, limit: int | None) -> Plan:
+def _plan(
+    workspace: Workspace, journal: Journal, prompts: StagedPrompts, limit: int | None
+) -> Plan:
     job = workspace.job
     counts = count_rows(journal, limit, by_turns=workspace.by_turns)
     check_size(job, sum(counts.lines.values()))
@@ -110,9 +115,7 @@ def _plan(workspace: Workspace, journal: Journal, limit: int | None) -> Plan:
         check_before_sending(journal)
     first = first_row(journal)
     batch = job.mode == "batch"
-    cost, bound = counts.cost, counts.cost_bound
-    if batch:
-        cost, bound = batch_cost(cost), batch_cost(bound)
+    cost, bound = workspace.costs(counts, prompts)
     return Plan(
         name=job.name,
         kind=job.kind or str(job.prompts.format),

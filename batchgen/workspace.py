@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from batchgen.disk import is_same_file, make_folder, refuse_link, sweep, transla
 from batchgen.errors import BusyError, InputError
 from batchgen.images import intact_mtime
 from batchgen.job import Connection, Job, KeyPath, connection
-from batchgen.journal import Journal, all_files
+from batchgen.journal import Journal, RowCounts, all_files
 from batchgen.pricing import Prices
 from batchgen.requests import Renderer
 from batchgen.staging import (
@@ -158,10 +159,10 @@ class Workspace:
         *,
         capped: bool,
         say: Callable[[str], None] = _say_nothing,
-    ) -> None:
+    ) -> StagedPrompts:
         """Read the prompts into the journal's rows, unless the journal has those rows already.
 
-        Raises InputError.
+        Returns what is staged. Raises InputError.
 
         Args:
             journal: open for writing, or a shadow.
@@ -175,7 +176,7 @@ class Workspace:
         if from_stdin and not reads_stdin and last is not None and last.source == "-":
             say("stdin is empty; going on with the prompts of the last run")
         if self.is_current(journal, stdin, capped=capped):
-            return
+            return self.staged(journal)
         # A job file that was renamed is still the same job: only one that exists is another.
         if last is not None and last.job != str(self.job.path) and Path(last.job).is_file():
             say(
@@ -191,9 +192,23 @@ class Workspace:
             capped=capped,
         )
         if from_stdin and not reads_stdin:
-            stager.read_again(journal)
-        else:
-            stager.read(journal, stdin if reads_stdin else None)
+            return stager.read_again(journal)
+        return stager.read(journal, stdin if reads_stdin else None)
+
+    def costs(self, counts: RowCounts, prompts: StagedPrompts) -> tuple[int | None, int | None]:
+        """What the requests to send are expected to cost in the job's mode, and their highest cost.
+
+        In nano-dollars, None for unknown. Where requests have models with different discounts for
+        batches, all are taken to have the smallest.
+        """
+        costs, shares = (counts.cost, counts.cost_bound), (prompts.batch_cost, prompts.batch_bound)
+        if self.job.mode != "batch":
+            return costs
+        cost, bound = (
+            None if online is None else math.ceil(online * share)
+            for online, share in zip(costs, shares, strict=True)
+        )
+        return cost, bound
 
     def _signature(self) -> str:
         return signature_of(self.job, self.renderer, self.connection.base_url)

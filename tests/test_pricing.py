@@ -256,6 +256,20 @@ def test_lacking_names_the_field() -> None:
 PERPLEXITY = "https://api.perplexity.ai"
 XAI = "https://api.x.ai/v1"
 DEEPSEEK = "https://api.deepseek.com"
+AZURE = "https://shop.openai.azure.com/openai/v1"
+TOGETHER = "https://api.together.xyz/v1"
+LOCAL = "http://127.0.0.1:8000/v1"
+URLS = {
+    "openai": OPENAI,
+    "azure": AZURE,
+    "perplexity": PERPLEXITY,
+    "x-ai": XAI,
+    "deepseek": DEEPSEEK,
+    "together": TOGETHER,
+    "groq": "https://api.groq.com/openai/v1",
+    "mistral": "https://api.mistral.ai/v1",
+    "google": "https://generativelanguage.googleapis.com/v1beta/openai/",
+}
 
 
 def at(year: int, month: int, day: int, hour: int = 12) -> Any:
@@ -286,12 +300,11 @@ def test_a_unit_that_no_bill_counts_leaves_no_bound() -> None:
 
 def test_every_unit_of_every_provider_is_within_its_bound() -> None:
     """P25 For every model of every provider: tokens of every sort cost no more than the bound."""
-    for provider in get_snapshot().providers:
-        url = {"openai": OPENAI, "perplexity": PERPLEXITY, "x-ai": XAI, "deepseek": DEEPSEEK}
-        if provider.id not in url:
-            continue
-        prices = Prices({}, url[provider.id])
-        for model in provider.models:
+    models = {provider.id: provider.models for provider in get_snapshot().providers}
+    for name, url in URLS.items():
+        prices = Prices({}, url)
+        # Azure has OpenAI's models, and other prices for tiers and batches.
+        for model in models[name] + (models["openai"] if name == "azure" else []):
             for batch in (False, True):
                 bound = prices.bound(request(model.id, 300_000, 1000), batch=batch)
                 for cached in (0, 300_000):
@@ -299,7 +312,7 @@ def test_every_unit_of_every_provider_is_within_its_bound() -> None:
                     cost = prices.cost(model.id, counted, batch=batch)
                     if bound is not None:
                         assert cost is not None
-                        assert cost <= bound, (provider.id, model.id, batch)
+                        assert cost <= bound, (name, model.id, batch)
 
 
 def test_prices_are_those_of_the_day() -> None:
@@ -357,15 +370,57 @@ def test_the_tier_of_the_request() -> None:
 
 
 def test_a_batch_costs_what_the_provider_says() -> None:
-    """P25 A batch is half the price, except where its provider gives another discount."""
-    for url, model, share in ((OPENAI, "gpt-4o", 0.5), (XAI, "grok-4.3", 0.8)):
-        prices = Prices({}, url)
+    """P25 A batch has the price that genai-prices knows; else it is half at OpenAI and Azure, and
+    the whole price elsewhere.
+    """
+    for url, model, share in (
+        (OPENAI, "gpt-4o", 0.5),
+        (OPENAI, "own", 0.5),
+        (AZURE, "gpt-4o", 0.5),
+        (AZURE, "own", 0.5),
+        (XAI, "grok-4.3", 0.8),
+        (XAI, "own", 1),
+        (TOGETHER, "meta-llama/Llama-3.3-70B-Instruct-Turbo", 1),
+        (LOCAL, "own", 1),
+    ):
+        prices = Prices({"own": Price(input=1, output=2, image=0.1)}, url)
         online, batch = (prices.cost(model, usage(), batch=each) for each in (False, True))
         assert online is not None
-        assert batch == online * share
+        assert batch == online * share, (url, model)
         bound = prices.bound(request(model, 1000, 100), batch=True)
         assert bound is not None
         assert bound >= batch
+        assert prices.batch_shares(request(model)).cost == share
+        drawn = prices.bound(request("own", pictures=2), batch=True)
+        assert drawn == NANO / 5 * prices.batch_shares(request("own", pictures=2)).bound
+
+
+@given(
+    name=st.sampled_from(list(URLS)),
+    tier=st.sampled_from([None, "flex", "priority", "fast"]),
+    data=st.data(),
+)
+@settings(max_examples=100, deadline=None)
+def test_a_plan_in_batches_is_no_less_than_its_requests(
+    name: str, tier: str | None, data: st.DataObject
+) -> None:
+    """P25 What a plan makes of online costs by their shares is at least what each request costs in
+    a batch, for its expected cost and for its bound.
+    """
+    (models,) = (each.models for each in get_snapshot().providers if each.id == name)
+    inside, outside = data.draw(st.integers(0, 10**6)), data.draw(st.integers(0, 10**6))
+    body: dict[str, Any] = {"service_tier": tier} if tier else {}
+    asked = request(data.draw(st.sampled_from(models)).id, inside, outside, **body)
+    prices, used = Prices({}, URLS[name]), usage(inside, outside)
+    online = prices.forecast(asked, used), prices.bound(asked)
+    batch = (
+        prices.cost(asked.body["model"], used, batch=True, tier=tier),
+        prices.bound(asked, batch=True),
+    )
+    for planned, share, real in zip(online, prices.batch_shares(asked), batch, strict=True):
+        if planned is not None and real is not None:
+            # Prices by the length of the input are rounded up once for each of them.
+            assert planned * share >= real * (1 - 1e-9) - 2, (asked, share)
 
 
 def test_the_bill_of_the_server_comes_first() -> None:

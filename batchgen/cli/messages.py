@@ -54,7 +54,9 @@ def _savings(plan: Plan) -> str:
     if not plan.shards:
         return ""
     if plan.saves is None:
-        return "; half of the cost online"
+        return ""
+    if not plan.saves:
+        return "; no less than online, as far as prices are known"
     return f"; ${plan.saves:,.4f} less than online"
 
 

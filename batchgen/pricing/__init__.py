@@ -1,6 +1,6 @@
 """Usage and bounds -> money, in whole nano-dollars, so that sums are exact.
 
-- `money`   nano-dollars, and what a batch costs
+- `money`   nano-dollars
 - `rates`   the most that a model charges
 - `table`   the prices of genai-prices, which works offline
 - `prices`  `Prices`: what requests and answers cost at one provider
@@ -9,7 +9,7 @@ Prices come from the server's own bill, else from the job's `pricing`, else from
 unknown price is None, never 0.
 """
 
-from batchgen.pricing.money import NANO, batch_cost, dollars
-from batchgen.pricing.prices import Prices
+from batchgen.pricing.money import NANO, dollars
+from batchgen.pricing.prices import BatchShares, Prices
 
-__all__ = ["NANO", "Prices", "batch_cost", "dollars"]
+__all__ = ["NANO", "BatchShares", "Prices", "dollars"]

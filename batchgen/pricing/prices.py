@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import lru_cache
+from typing import NamedTuple, Protocol
 
 from batchgen.job import Price
-from batchgen.pricing.money import NANO, batch_cost
+from batchgen.pricing.money import NANO
 from batchgen.pricing.rates import Rates
-from batchgen.pricing.table import batch_cost_of, cost_of, rates_of
+from batchgen.pricing.table import batch_cost_of, cost_of, halves_batches, in_batch, rates_of
 from batchgen.replies import Answer, Usage
 from batchgen.requests import Request, searches
 
@@ -21,6 +22,21 @@ _ANY_TIER = frozenset({"", "auto"})
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+# Tokens of input and output, such that each shows one price.
+_MILLIONS = ((1_000_000, 0), (0, 1_000_000))
+
+
+class BatchShares(NamedTuple):
+    """What requests cost in a batch, as shares of what they cost outside one, from 0 to 1.
+
+    cost: of the expected cost. bound: of the highest cost. The two differ, because outside a batch
+    the server may choose a dearer tier than the one that is expected.
+    """
+
+    cost: float
+    bound: float
 
 
 class Prices:
@@ -39,6 +55,7 @@ class Prices:
         self._now = now
         self._cost_at = lru_cache(maxsize=4096)(self._priced)
         self._rates_on = lru_cache(maxsize=256)(self._highest_rates)
+        self._shares_on = lru_cache(maxsize=256)(self._batch_shares)
 
     def cost(
         self,
@@ -77,14 +94,16 @@ class Prices:
         """
         own = self._pricing.get(model)
         if own is not None and own.input is not None:
-            cost = _own_cost(own, usage)
-            cost = batch_cost(cost) if batch else cost
+            cost = self._reduced(_own_cost(own, usage), batch=batch)
         else:
             cost = self._table_cost(model, usage, tier, drawn=pictures > 0, batch=batch, at=at)
         if cost is None and pictures and own is not None and own.image is not None:
-            cost = math.ceil(own.image * NANO) * pictures
-            return batch_cost(cost) if batch else cost
+            return self._reduced(math.ceil(own.image * NANO) * pictures, batch=batch)
         return cost
+
+    def _reduced(self, nano: int | None, *, batch: bool) -> int | None:
+        """A cost by the job's own prices, which are those outside a batch."""
+        return nano if nano is None or not batch else in_batch(nano, self._base_url)
 
     def _table_cost(
         self,
@@ -143,14 +162,36 @@ class Prices:
         if request.pictures:
             if own is None or own.image is None or request.unbounded_by:
                 return None
-            most = math.ceil(own.image * NANO) * request.pictures
-            return batch_cost(most) if batch else most
+            return self._reduced(math.ceil(own.image * NANO) * request.pictures, batch=batch)
         rates = self._rates(model, _tier_of(request), batch=batch)
         if rates is None or request.answer_bound is None or request.unbounded_by:
             return None
         if searches(model) and not rates.request:
             return None
         return rates.most(request.input_bound, request.answer_bound)
+
+    def batch_shares(self, request: Request) -> BatchShares:
+        """What a request costs in a batch, as shares of what it costs outside one."""
+        model, tier = request.body.get("model"), _tier_of(request)
+        if not isinstance(model, str):
+            return BatchShares(1.0, 1.0)
+        return self._shares_on(model, tier, request.pictures > 0, self._now().date())
+
+    def _batch_shares(self, model: str, tier: str | None, draws: bool, day: date) -> BatchShares:
+        """The parameters are those of a request; `day` makes the result forget yesterday's."""
+        if draws:
+            share = 0.5 if halves_batches(self._base_url) else 1.0
+            return BatchShares(share, share)
+
+        def cost(tokens: tuple[int, int], *, batch: bool) -> int | None:
+            usage = Usage(input_tokens=tokens[0], output_tokens=tokens[1])
+            return self.cost(model, usage, tier=tier, batch=batch)
+
+        def bound(tokens: tuple[int, int], *, batch: bool) -> int | None:
+            rates = self._rates_on(model, tier, batch, day)
+            return rates.most(*tokens) if rates else None
+
+        return BatchShares(*map(_highest_share, (cost, bound)))
 
     def missing_for_bound(self, request: Request) -> str:
         """What `bound` needs and is missing, as the end of a sentence."""
@@ -191,18 +232,29 @@ class Prices:
         if own is None or own.input is None:
             at = datetime.combine(day, time(), UTC)
             return rates_of(model, self._base_url, tier=tier, batch=batch, at=at)
-        share = Decimal(2 if batch else 1)
-        return Rates(
-            request=Decimal(str(own.request or 0)) / share,
-            input=Decimal(str(max(own.input, own.cached_input or 0))) / share,
-            output=None if own.output is None else Decimal(str(own.output)) / share,
+        rates = Rates(
+            request=Decimal(str(own.request or 0)),
+            input=Decimal(str(max(own.input, own.cached_input or 0))),
+            output=None if own.output is None else Decimal(str(own.output)),
         )
+        return rates.halved() if batch and halves_batches(self._base_url) else rates
 
 
 def _tier_of(request: Request) -> str | None:
     """The tier that a request names; None where it leaves the choice to the server."""
     tier = request.body.get("service_tier")
     return tier if isinstance(tier, str) and tier not in _ANY_TIER else None
+
+
+class _Priced(Protocol):
+    def __call__(self, tokens: tuple[int, int], *, batch: bool) -> int | None: ...
+
+
+def _highest_share(price: _Priced) -> float:
+    """The highest share that a batch takes of a price outside one; 1 if none is known."""
+    pairs = [(price(each, batch=True), price(each, batch=False)) for each in _MILLIONS]
+    shares = [min(1.0, batch / online) for batch, online in pairs if online and batch is not None]
+    return max(shares, default=1.0)
 
 
 def _own_cost(price: Price, usage: Usage) -> int | None:

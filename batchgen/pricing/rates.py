@@ -33,6 +33,11 @@ class Rates:
         """Whether all prices are 0."""
         return not (self.request or self.input or self.output)
 
+    def halved(self) -> Rates:
+        """Half of each price."""
+        output = None if self.output is None else self.output / 2
+        return Rates(request=self.request / 2, input=self.input / 2, output=output)
+
     def most(self, inputs: int, outputs: int) -> int | None:
         """The most that one request with these tokens costs, in nano-dollars; None if unknown."""
         if self.output is None and outputs:

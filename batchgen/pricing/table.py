@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
-from batchgen.pricing.money import NANO, batch_cost
+from batchgen.pricing.money import NANO
 from batchgen.pricing.rates import Rates, highest
 from batchgen.replies import Usage
 
 # A call that is priced now is billed within this time, so a price that begins within it counts.
 _AHEAD = timedelta(days=2)
 _BATCH = {"processing": "batch"}
+# Providers that halve the price of every batch: https://platform.openai.com/docs/guides/batch and
+# https://learn.microsoft.com/azure/ai-services/openai/how-to/batch
+_HALVING = frozenset({"openai", "azure"})
 # A server calls the fast tier priority in its reply.
 _SAME_TIER = {"fast": ("fast", "priority")}
 
@@ -32,16 +35,14 @@ def rates_of(
     known = _known(model, base_url)
     if known is None:
         return None
-    sets = [_units(prices) for prices in _in_force(known, at)]
+    sets = [_units(prices) for prices in _in_force(known.prices, at)]
     if not batch:
-        return highest([*sets, *_variants(known, tier)])
-    discounts = _batch_units(known)
-    if discounts:
+        return highest([*sets, *_of_tier(known, tier)])
+    if _of_batches(known, at):
+        discounts = _of_batches(known, at + _AHEAD)
         return highest([{**units, **each} for units in sets for each in discounts])
     rates = highest(sets)
-    if rates is None or rates.output is None:
-        return None
-    return Rates(request=rates.request / 2, input=rates.input / 2, output=rates.output / 2)
+    return rates.halved() if rates is not None and halves_batches(base_url) else rates
 
 
 def cost_of(
@@ -91,14 +92,34 @@ def cost_of(
 def batch_cost_of(
     model: str, base_url: str, usage: Usage, *, drawn: bool, at: datetime
 ) -> int | None:
-    """What an answer in a batch cost: by the provider's own price of batches, else half.
+    """What an answer in a batch cost: by the provider's own price of batches, else by what
+    `in_batch` says.
 
     model, base_url, usage, drawn, at: those of `cost_of`.
     """
     known = _known(model, base_url)
-    own = known is not None and bool(_batch_units(known))
+    own = known is not None and bool(_of_batches(known, at))
     cost = cost_of(model, base_url, usage, context=_BATCH if own else {}, drawn=drawn, at=at)
-    return cost if own else batch_cost(cost)
+    return cost if own or cost is None else in_batch(cost, base_url)
+
+
+def halves_batches(base_url: str) -> bool:
+    """Whether the server of this address is known to halve the price of every batch."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    try:
+        return get_snapshot().find_provider(None, None, base_url).id in _HALVING
+    except LookupError:
+        return False
+
+
+def in_batch(nano: int, base_url: str) -> int:
+    """What a call of `nano` nano-dollars costs in a batch of which no price is known.
+
+    Half, rounded up, at a provider that halves every batch; elsewhere the whole price, which is the
+    upper bound.
+    """
+    return -(-nano // 2) if halves_batches(base_url) else nano
 
 
 def _drawn_tokens(usage: Usage) -> int:
@@ -108,13 +129,23 @@ def _drawn_tokens(usage: Usage) -> int:
     return max(0, (usage.output_tokens or 0) - (usage.output_text_tokens or 0))
 
 
-def _known(model: str, base_url: str) -> Any:
+class _ModelPrices(NamedTuple):
+    """A model as genai-prices has it: its prices, and those of tiers, routes and batches."""
+
+    prices: Any
+    variants: Sequence[Any]
+
+
+def _known(model: str, base_url: str) -> _ModelPrices | None:
     from genai_prices.data_snapshot import get_snapshot
 
     try:
-        return get_snapshot().find_provider_model(model.lower(), None, None, base_url)[1]
+        provider, known = get_snapshot().find_provider_model(model.lower(), None, None, base_url)
     except LookupError:
         return None
+    # A provider that resells another's model has its prices, and not its tiers and batches.
+    own = any(known is each for each in provider.models)
+    return _ModelPrices(known.prices, (known.price_variants or ()) if own else ())
 
 
 def _units(prices: Any) -> dict[str, Any]:
@@ -125,12 +156,12 @@ def _units(prices: Any) -> dict[str, Any]:
     }
 
 
-def _in_force(known: Any, at: datetime) -> Iterator[Any]:
+def _in_force(prices: Any, at: datetime) -> Iterator[Any]:
     """The prices that apply at a time, or soon after; later ones in the list come first."""
-    if not isinstance(known.prices, list):
-        yield known.prices
+    if not isinstance(prices, list):
+        yield prices
         return
-    for each in reversed(known.prices):
+    for each in reversed(prices):
         starts = getattr(each.constraint, "start_date", None)
         if each.constraint is None or (starts is not None and starts <= at.date()):
             yield each.prices
@@ -138,19 +169,22 @@ def _in_force(known: Any, at: datetime) -> Iterator[Any]:
         # Prices by the hour of the day may all apply before the call is billed.
         if starts is None or starts <= (at + _AHEAD).date():
             yield each.prices
-    yield known.prices[0].prices
+    yield prices[0].prices
 
 
-def _variants(known: Any, tier: str | None) -> Iterator[dict[str, Any]]:
+def _of_tier(known: _ModelPrices, tier: str | None) -> Iterator[dict[str, Any]]:
     """The prices of other tiers, routes and speeds that a call outside a batch may get."""
-    for variant in known.price_variants or ():
+    for variant in known.variants:
         of_tier = variant.when.get("service_tier")
         is_asked = tier is None or of_tier is None or of_tier in _SAME_TIER.get(tier, (tier,))
         if "processing" not in variant.when and is_asked:
             yield _units(variant.prices)
 
 
-def _batch_units(known: Any) -> list[dict[str, Any]]:
+def _of_batches(known: _ModelPrices, at: datetime) -> list[dict[str, Any]]:
+    """The prices of batches that have begun to apply at a time."""
     return [
-        _units(variant.prices) for variant in known.price_variants or () if variant.when == _BATCH
+        _units(variant.prices)
+        for variant in known.variants
+        if variant.when == _BATCH and (variant.constraint is None or variant.constraint.active(at))
     ]

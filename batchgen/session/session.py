@@ -27,7 +27,7 @@ from batchgen.journal import (
     restamp_files,
 )
 from batchgen.journal.batches import committed, open_batches, stale_requests
-from batchgen.pricing import NANO, batch_cost, dollars
+from batchgen.pricing import NANO, dollars
 from batchgen.report import (
     NO_CALLS,
     Report,
@@ -134,7 +134,7 @@ class Session:
             for why, count in rerun_reasons(before).items()
         ]
         if before.to_send and changes:
-            cost = batch_cost(before.cost) if self._job.mode == "batch" else before.cost
+            cost, _ = self.workspace.costs(before, self.workspace.staged(self._journal))
             price = "of unknown cost" if cost is None else f"about ${cost / NANO:.4f}"
             calls = pluralize(before.to_send, "call")
             self._say(f"{'; '.join(changes)}; {calls}, {price}")

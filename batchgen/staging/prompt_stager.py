@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from batchgen.job import Job
-from batchgen.pricing import Prices
+from batchgen.pricing import BatchShares, Prices
 from batchgen.prompts import Prompt
 from batchgen.requests import Renderer, Request, RequestError, combinations
 from batchgen.staging.forecast import forecast
@@ -18,6 +18,7 @@ class PromptStager:
 
     Attributes:
         draws: whether any request so far asks for pictures.
+        batch_shares: the highest shares of a request so far.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class PromptStager:
         self._combinations = combinations(job.matrix)
         self._unbounded: set[str] = set()
         self.draws = False
+        self.batch_shares = BatchShares(0.0, 0.0)
 
     def stage(self, prompt: Prompt) -> None:
         """Add a prompt and its rows, or its problems."""
@@ -149,6 +151,9 @@ class PromptStager:
             return None
         self.draws |= request.pictures > 0
         expected = forecast(request, self._prices)
+        shares = self._prices.batch_shares(request)
+        if shares != self.batch_shares:
+            self.batch_shares = BatchShares(*map(max, self.batch_shares, shares))
         if self._capped and expected.cost_bound is None:
             self._report_unbounded(request)
         self._tables.row(of, request, thread[0] if thread else None, expected)

@@ -31,6 +31,8 @@ class StagedPrompts:
         pictures: how many pages of PICTURES picture stamps are kept beside this.
         job: the job file's path.
         draws: whether any request asks for pictures.
+        batch_cost, batch_bound: the highest share that a batch takes of a request's expected and
+            highest cost outside one.
     """
 
     signature: str
@@ -44,6 +46,8 @@ class StagedPrompts:
     pictures: int = 0
     job: str = ""
     draws: bool = True
+    batch_cost: float = 1.0
+    batch_bound: float = 1.0
 
 
 def staged(journal: Journal) -> StagedPrompts | None:
@@ -83,9 +87,11 @@ def signature_of(job: Job, renderer: Renderer, base_url: str) -> str:
     """
     pricing = {model: price.model_dump() for model, price in job.pricing.items()}
     prices = [pricing, base_url, version("genai-prices")]
-    # PICTURES is part of it, because pages of another size would be read wrongly.
+    # PICTURES is part of it, because pages of another size would be read wrongly; the names are,
+    # because what an earlier version left lacks some.
+    kept = [PICTURES, [each.name for each in fields(StagedPrompts)]]
     return digest_of(
-        canonical([renderer.signature(), prices, list(job.output.columns), PICTURES])
+        canonical([renderer.signature(), prices, list(job.output.columns), kept])
     ).hex()
 
 

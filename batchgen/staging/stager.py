@@ -159,6 +159,8 @@ class Stager:
             capped=self._capped,
             pictures=stamps.pages,
             draws=stager.draws,
+            batch_cost=stager.batch_shares.cost,
+            batch_bound=stager.batch_shares.bound,
         )
         if not journal.shadowed:
             journal.keep("staged", asdict(result))

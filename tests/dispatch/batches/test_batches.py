@@ -456,18 +456,43 @@ def test_several_jobs_are_all_sent_before_one_is_waited_for(lab: Lab) -> None:
         assert 0 < ends[1]["run"]["in_batches"] < 5
 
 
-def test_the_price_is_half(lab: Lab) -> None:
-    """P25 A batch costs half: in the plan, which shows the saving, and on record."""
-    pricing = {"gpt-5.6-luna": {"input": 100, "output": 200}}
-    with serving(AT_ONCE) as api:
-        online = lab.job(api.url, name="online", pricing=pricing)
-        job = lab.job(api.url, rows=None, mode="batch", pricing=pricing)
-        plain, half = batchgen.plan(lab.load(online)), batchgen.plan(lab.load(job))
-        assert plain.cost is not None
-        assert half.cost == pytest.approx(plain.cost / 2)
-        assert half.saves == pytest.approx(plain.cost / 2)
-        assert (half.shards, plain.shards) == (1, 0)
-        lab.go(online)
-        until_done(lab, job)
-    costs = [[float(row["cost"]) for row in lab.table(name)] for name in ("online", "job")]
-    assert costs[1] == pytest.approx([cost / 2 for cost in costs[0]])
+@pytest.mark.parametrize(
+    ("server", "model", "share"),
+    [
+        ("https://api.openai.com/v1", "gpt-5.6-luna", 0.5),
+        ("https://api.openai.com/v1", "own", 0.5),
+        ("https://api.x.ai/v1", "grok-4.3", 0.8),
+        ("https://api.x.ai/v1", "own", 1),
+    ],
+)
+def test_the_price_is_that_of_the_provider(lab: Lab, server: str, model: str, share: float) -> None:
+    """P25 A batch costs what its provider takes for batches: in the plan, which shows the saving,
+    in what is said before a run, and on record.
+    """
+    request = {
+        "model": model,
+        "messages": [{"role": "user", "content": "{{ text }}"}],
+        "max_completion_tokens": 100,
+    }
+    parts: dict[str, Any] = {"pricing": {"own": {"input": 100, "output": 200}}, "request": request}
+    online = lab.job(server, name="online", **parts)
+    job = lab.job(server, mode="batch", **parts)
+    plain, batch = batchgen.plan(lab.load(online)), batchgen.plan(lab.load(job))
+    assert plain.cost is not None
+    assert plain.cost_at_most is not None
+    assert batch.cost == pytest.approx(plain.cost * share)
+    assert batch.saves == pytest.approx(plain.cost * (1 - share))
+    assert batch.cost_at_most is not None
+    assert batch.cost_at_most <= plain.cost_at_most * share + 1e-9
+    assert (batch.shards, plain.shards) == (1, 0)
+    for path in (online, job):
+        assert lab.run("run", path, "--simulate").returncode == 0
+    costs = [
+        [float(row["cost"]) for row in lab.table(f"{name}.simulated")] for name in ("online", "job")
+    ]
+    assert costs[1] == pytest.approx([cost * share for cost in costs[0]])
+    request["temperature"] = 1
+    job = lab.job(server, mode="batch", **parts)
+    planned = batchgen.plan(lab.load(job), simulate=True)
+    message = lab.run("run", job, "--simulate").stderr
+    assert f"about ${planned.cost:.4f}" in message
