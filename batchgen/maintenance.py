@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import batchgen
 from batchgen.errors import DamagedError
 from batchgen.images import is_intact
 from batchgen.job import Job
 from batchgen.journal import (
+    answered_between,
+    answering_models,
     count_rows,
     files_of,
     find_damage,
@@ -19,6 +22,8 @@ from batchgen.journal import (
 )
 from batchgen.queries import find_rows
 from batchgen.report import as_json, job_totals, write_report
+from batchgen.tables import check_formats
+from batchgen.tables.dataset import DatasetFacts, card_of, write_dataset
 from batchgen.workspace import Workspace
 
 
@@ -78,6 +83,53 @@ def export(
             as_json(job.name, totals, last_report(journal), simulated=simulate),
         )
         return paths
+
+
+def export_dataset(
+    job: Job,
+    folder: Path,
+    *,
+    simulate: bool = False,
+    output: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Write the results table and its pictures as a folder that Hugging Face's `datasets` loads.
+
+    Args:
+        job: the job.
+        folder: is made; it must not have files yet.
+        simulate: export the simulated run.
+        output: the folder that replaces the job's outputs folder.
+        say: receives what the user should know.
+
+    Raises InputError, DamagedError, OutputError.
+    """
+    check_formats(job, ["parquet"])
+    workspace = Workspace.of(job, simulate=simulate, output=output)
+    with workspace.peek() as journal, journal.snapshot():
+        prompts = workspace.staged(journal)
+        layout = workspace.layout(journal)
+        began, ended = answered_between(journal)
+        facts = DatasetFacts(
+            name=job.name,
+            kind=job.kind or str(job.prompts.format),
+            prompts=Path(prompts.source).name,
+            # Replies with pictures do not name the model.
+            models=answering_models(journal) or [str(job.request.get("model", ""))],
+            rows=count_rows(journal, None, by_turns=workspace.by_turns).lines,
+            began=began,
+            ended=ended,
+            simulated=simulate,
+            version=batchgen.__version__,
+        )
+        write_dataset(
+            folder,
+            workspace.tables(journal).results(),
+            {**dict.fromkeys(layout.inputs, object), **layout.own},
+            pictures=workspace.folder,
+            card=card_of(facts),
+            say=say,
+        )
 
 
 def verify(job: Job, *, simulate: bool = False, output: Path | None = None) -> list[str]:

@@ -90,7 +90,7 @@ def plan(
         output: the folder that replaces the job's outputs folder.
         stdin: the stream that holds the prompts of a job whose `prompts.path` is "-".
     """
-    check_formats(job)
+    check_formats(job, job.output.tables)
     workspace = Workspace.of(job, simulate=simulate, output=output)
     with ExitStack() as stack:
         journal = stack.enter_context(workspace.peek())

@@ -71,6 +71,7 @@ from batchgen.journal.files import all_files, files_of, owns_file, restamp_files
 from batchgen.journal.journal import Journal
 from batchgen.journal.outcomes import (
     RecordedOutcome,
+    answered_between,
     answering_models,
     assume_lost,
     last_answer,
@@ -105,6 +106,7 @@ __all__ = [
     "Status",
     "Writer",
     "all_files",
+    "answered_between",
     "answering_models",
     "assume_lost",
     "attempts_of",

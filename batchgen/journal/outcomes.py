@@ -111,6 +111,16 @@ def answering_models(journal: Journal, run: int | None = None) -> tuple[str, ...
     return tuple(row["model"] for row in journal.query(sql, value))
 
 
+def answered_between(journal: Journal) -> tuple[float | None, float | None]:
+    """When the first and the last answer came, in seconds since 1970; None without answers."""
+    sql = (
+        "SELECT min(answered_at) AS began, max(answered_at) AS ended FROM outcomes "
+        "WHERE status != 'failed'"
+    )
+    row = journal.query(sql)[0]
+    return row["began"], row["ended"]
+
+
 # -- writing, in a run -----------------------------------------------------------------------------
 
 

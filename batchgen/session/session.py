@@ -70,7 +70,7 @@ class Session:
 
     def __init__(self, job: Job, options: Options | None = None) -> None:
         """Open nothing yet. Raises InputError when the job cannot be run as it is."""
-        check_formats(job)
+        check_formats(job, job.output.tables)
         self._options = options or Options()
         self._job = job
         self.workspace = Workspace.of(

@@ -6,6 +6,7 @@
 - `write`       Tables: one pass over the journal writes every table, whole
 - `freshness`   whether the tables in a folder are those that would be written
 - `formats`     records -> CSV, JSONL, Parquet, a workbook or a DataFrame
+- `dataset`     records -> a folder that Hugging Face's `datasets` loads
 - `formulas`    cells that a spreadsheet would run
 - `batchfiles`  outcomes -> the lines of the Batch API's output and error files
 

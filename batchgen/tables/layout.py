@@ -9,7 +9,7 @@ from typing import Any
 
 from batchgen.errors import InputError, Problem, did_you_mean
 from batchgen.job import Job
-from batchgen.tables.formats import SHEET_ROWS, ColumnType, Timestamp, Vector, cell
+from batchgen.tables.formats import SHEET_ROWS, ColumnType, Picture, Timestamp, Vector, cell
 
 # batchgen's own columns of the results table, with the type of each: before those of
 # output.columns, and after them.
@@ -29,6 +29,13 @@ TRAILING: dict[str, ColumnType] = {
     "answered_at": Timestamp,
     "request_id": str,
     "run": int,
+}
+# The type of `output`, where it is not text. Rows that choose their kind may give any.
+_OUTPUT_TYPES: dict[str | None, ColumnType] = {
+    None: object,
+    "embedding": Vector,
+    "image": Picture,
+    "image_edit": Picture,
 }
 # Those of the errors table.
 ERRORS: dict[str, ColumnType] = {
@@ -110,8 +117,7 @@ def _own_columns(job: Job) -> dict[str, ColumnType]:
         absent.add("choice")
     if not (job.conversation and job.conversation.turns):
         absent.add("messages")
-    # A job whose rows choose the kind may have texts and embeddings in one column.
-    output = {None: object, "embedding": Vector}.get(job.kind, str)
+    output = _OUTPUT_TYPES.get(job.kind, str)
     columns = {
         **LEADING,
         "output": output,
@@ -170,12 +176,12 @@ def _unknown_columns(job: Job) -> Iterator[Problem]:
             )
 
 
-def check_formats(job: Job) -> None:
-    """Raise InputError when a table's format needs a package that is not installed."""
+def check_formats(job: Job, formats: Sequence[str]) -> None:
+    """Raise InputError when one of these formats needs a package that is not installed."""
     for form, module, extra in (("parquet", "pyarrow", "parquet"), ("xlsx", "xlsxwriter", "excel")):
-        if form in job.output.tables and find_spec(module) is None:
+        if form in formats and find_spec(module) is None:
             message = (
-                f"output.tables: {form} needs {module}; "
+                f"{form} needs {module}; "
                 f"install it from the checkout with: pip install '.[{extra}]'"
             )
             raise InputError([job.problem(("output", "tables"), message)])

@@ -22,7 +22,7 @@ from batchgen.tables.batchfiles import (
     failure_of,
 )
 from batchgen.tables.build import Records, reason_of
-from batchgen.tables.formats import WRITERS, ColumnType, Record, TableFile, Write
+from batchgen.tables.formats import WRITERS, ColumnType, Picture, Record, TableFile, Write
 from batchgen.tables.formulas import disarmed
 from batchgen.tables.freshness import are_unchanged, recipe_of
 from batchgen.tables.layout import TableLayout
@@ -128,7 +128,7 @@ class Tables:
             return []
         layout = self._layout
         # Text in batchgen's own columns comes from a model or a server, or is made of it.
-        texts = frozenset(name for name, kind in own.items() if kind in (str, object))
+        texts = frozenset(name for name, kind in own.items() if kind in (str, Picture, object))
         return [
             stack.enter_context(
                 WRITERS[form](

@@ -22,6 +22,7 @@ from batchgen.disk import atomic_write, translating_errors
 from batchgen.journal.records import encodable
 from batchgen.tables.formats.table import (
     ColumnType,
+    Picture,
     Record,
     TableFile,
     Timestamp,
@@ -39,6 +40,7 @@ MOST_FIELDS = 200
 _TEXT = pyarrow.string()
 _DECLARED = {
     str: _TEXT,
+    Picture: _TEXT,
     int: pyarrow.int64(),
     float: pyarrow.float64(),
     Timestamp: pyarrow.timestamp("ms", tz="UTC"),

@@ -31,8 +31,12 @@ class Timestamp:
     """The type of a column of times: text such as 2026-11-24T18:40:02Z, always UTC."""
 
 
+class Picture:
+    """The type of a column of pictures: paths relative to the output folder."""
+
+
 # The type of a column: str, int and float for what batchgen counts and writes itself, `Vector`,
-# `Timestamp`; `object` for cells that may be of any JSON type.
+# `Timestamp`, `Picture`; `object` for cells that may be of any JSON type.
 ColumnType = type
 
 
