@@ -21,7 +21,7 @@ from batchgen.journal import (
     shown_outcome,
 )
 from batchgen.queries import find_rows
-from batchgen.report import as_json, job_totals, write_report
+from batchgen.report import as_json, describe_empty_cells, job_totals, write_report
 from batchgen.tables import check_formats
 from batchgen.tables.dataset import DatasetFacts, card_of, write_dataset
 from batchgen.workspace import Workspace
@@ -75,9 +75,10 @@ def export(
             raise DamagedError(damage)
         tables = workspace.tables(journal)
         paths = tables.write(workspace.folder)
-        for message in tables.messages:
+        counts = count_rows(journal, None, by_turns=workspace.by_turns)
+        totals = job_totals(journal, counts, tables.empty)
+        for message in (*tables.messages, *describe_empty_cells(tables.empty)):
             say(message)
-        totals = job_totals(journal, count_rows(journal, None, by_turns=workspace.by_turns))
         write_report(
             workspace.folder,
             as_json(job.name, totals, last_report(journal), simulated=simulate),

@@ -96,7 +96,9 @@ def plan(
         journal = stack.enter_context(workspace.peek())
         capped = job.limits.max_cost is not None
         prompts = None
-        if not workspace.is_current(journal, stdin, capped=capped):
+        if workspace.is_current(journal, stdin, capped=capped):
+            workspace.layout(journal)
+        else:
             journal = stack.enter_context(workspace.peek(shadow=True))
             prompts = workspace.stage(journal, stdin, capped=capped)
         stack.enter_context(journal.snapshot())

@@ -176,6 +176,8 @@ class Workspace:
         if from_stdin and not reads_stdin and last is not None and last.source == "-":
             say("stdin is empty; going on with the prompts of the last run")
         if self.is_current(journal, stdin, capped=capped):
+            # Pass 1 does not depend on the templates of output.columns, which may be new.
+            self.layout(journal)
             return self.staged(journal)
         # A job file that was renamed is still the same job: only one that exists is another.
         if last is not None and last.job != str(self.job.path) and Path(last.job).is_file():
@@ -238,10 +240,12 @@ class Workspace:
     def layout(self, journal: Journal) -> TableLayout:
         """The layout of the job's tables.
 
-        Raises InputError when the job has changed so that two columns would have one name.
+        Raises InputError when the job has changed so that two columns would have one name, or one
+        could never have a cell.
         """
         prompts = self.staged(journal)
-        if problems := conflicts(self.job, prompts.header):
+        columns = self.renderer.columns
+        if problems := conflicts(self.job, prompts.header) + columns.problems(prompts.header):
             raise InputError(problems)
         return layout_of(self.job, prompts.header, delimiter=prompts.delimiter, bom=prompts.bom)
 

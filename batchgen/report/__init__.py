@@ -14,6 +14,7 @@ from batchgen.report.totals import NO_CALLS, JobTotals, RunTotals, job_totals, r
 from batchgen.report.wording import (
     describe_batches,
     describe_cost,
+    describe_empty_cells,
     describe_stale_requests,
     pluralize,
     rerun_reasons,
@@ -28,6 +29,7 @@ __all__ = [
     "batch_json",
     "describe_batches",
     "describe_cost",
+    "describe_empty_cells",
     "describe_stale_requests",
     "exit_code_of",
     "job_totals",

@@ -13,7 +13,12 @@ from batchgen.dispatch import Learned
 from batchgen.escapes import escape_in_json
 from batchgen.journal import STATUSES
 from batchgen.report.totals import JobTotals, RunTotals
-from batchgen.report.wording import describe_batches, describe_cost, pluralize
+from batchgen.report.wording import (
+    describe_batches,
+    describe_cost,
+    describe_empty_cells,
+    pluralize,
+)
 
 # What to do about batches that have not ended.
 _COLLECT = ": run again to collect them (or batchgen cancel --wait, then run --mode online)"
@@ -93,8 +98,13 @@ class Report:
         """The whole of report.json."""
         return as_json(self.name, self.job, self.run_json(), simulated=self.simulated)
 
-    def learned_lines(self) -> list[str]:
-        """What the run learned about the server's limits, a sentence each."""
+    def notes(self) -> list[str]:
+        """What else is worth knowing, for the line and for run.log: columns with empty cells, and
+        what the run learned about the server's limits.
+        """
+        return [*describe_empty_cells(self.job.columns), *self._learned()]
+
+    def _learned(self) -> list[str]:
         learned, setting = self.learned, "(limits.requests_per_minute)"
         sentences = []
         if learned.requests:
@@ -134,7 +144,7 @@ class Report:
             parts.append(f"{requests} held back until batches have ended: run again later")
         if self.disarmed:
             parts.append(f"{self.disarmed:,} cells made safe for spreadsheets")
-        parts += self.learned_lines()
+        parts += self.notes()
         if self.simulated:
             parts.append("SIMULATED")
         return f"{'; '.join(parts)} -> {self.tables[0] if self.tables else self.output}"

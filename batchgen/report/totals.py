@@ -43,6 +43,7 @@ class JobTotals:
         failures: failed and incomplete requests by reason.
         models: the models that answered, as they named themselves.
         totals: what the calls of all runs took.
+        columns: the columns of output.columns with empty cells, as the tables count them.
     """
 
     rows: Mapping[str, int]
@@ -50,21 +51,26 @@ class JobTotals:
     failures: Mapping[str, int]
     models: tuple[str, ...]
     totals: RunTotals
+    columns: Mapping[str, Mapping[str, Any]]
 
     def as_json(self) -> dict[str, Any]:
         """The part `job` of report.json, without the job's name."""
         counts = {"rows": dict(self.rows), "total": self.total, "failures": dict(self.failures)}
-        return {**counts, "models": list(self.models), **asdict(self.totals)}
+        columns = {name: dict(each) for name, each in self.columns.items()}
+        return {**counts, "models": list(self.models), **asdict(self.totals), "columns": columns}
 
 
-def job_totals(journal: Journal, counts: RowCounts) -> JobTotals:
-    """How a job stands; `counts` are over all of its rows."""
+def job_totals(
+    journal: Journal, counts: RowCounts, columns: Mapping[str, Mapping[str, Any]]
+) -> JobTotals:
+    """How a job stands; `counts` are over all of its rows, `columns` those with empty cells."""
     return JobTotals(
         rows=counts.lines,
         total=sum(counts.lines.values()),
         failures=counts.failures,
         models=answering_models(journal),
         totals=run_totals(journal, None),
+        columns=columns,
     )
 
 

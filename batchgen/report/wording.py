@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from batchgen.journal import RowCounts
 from batchgen.report.totals import RunTotals
+
+# Columns with empty cells that are told one by one.
+SHOWN = 5
 
 
 def pluralize(number: int, word: str) -> str:
@@ -35,6 +41,21 @@ def describe_cost(totals: RunTotals) -> str:
         if totals.unpriced
         else f"${digits}"
     )
+
+
+def describe_empty_cells(columns: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Of each column with empty cells: `column a: 2 of 9 cells empty: null (1), ...`.
+
+    Many columns are empty for one reason, an answer that is no JSON: the first few are told.
+    """
+    sentences = [
+        f"column {name}: {each['empty']:,} of {each['cells']:,} cells empty: "
+        + ", ".join(f"{why} ({count:,})" for why, count in each["reasons"].items())
+        for name, each in columns.items()
+    ]
+    more = pluralize(len(sentences) - SHOWN, "more column")
+    rest = [f"{more} with empty cells (see report.json)"] if len(sentences) > SHOWN else []
+    return sentences[:SHOWN] + rest
 
 
 def rerun_reasons(counts: RowCounts) -> dict[str, int]:

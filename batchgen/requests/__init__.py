@@ -6,6 +6,7 @@
 - `checks`     what is wrong with a request, in the job file or in one row
 - `bounds`     the most tokens that a request can use
 - `request`    `Request`, and canonical JSON
+- `columns`    `output.columns`: cells that are computed from answers
 - `render`     `Renderer`, which makes requests out of rows
 
 The fingerprint is SHA-256 over canonical JSON of the scheme, the provider, the endpoint, the
@@ -16,6 +17,7 @@ are left out of it.
 
 from batchgen.requests.bounds import MAX_PICTURE_TOKENS, TYPICAL_PICTURE_TOKENS, searches
 from batchgen.requests.checks import unknown_column
+from batchgen.requests.columns import Blank
 from batchgen.requests.faults import RequestError
 from batchgen.requests.render import Renderer
 from batchgen.requests.request import (
@@ -34,6 +36,7 @@ __all__ = [
     "SCHEME",
     "TYPICAL_PICTURE_TOKENS",
     "Axes",
+    "Blank",
     "PictureStamp",
     "Renderer",
     "Request",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from batchgen.batch_format import URL_PREFIX
@@ -12,9 +12,6 @@ from batchgen.kinds import Kind
 from batchgen.requests.bounds import is_count
 from batchgen.requests.faults import RequestError
 from batchgen.requests.templates import Templates, Values
-
-# The names that a template of output.columns may use.
-_ANSWER_NAMES = frozenset({"row", "request", "response", "output", "json"})
 
 
 def field_problems(job: Job, kind: Kind) -> Iterator[Problem]:
@@ -31,11 +28,13 @@ def field_problems(job: Job, kind: Kind) -> Iterator[Problem]:
         yield job.problem(("request", name), f"request.{name}: {message}")
 
 
-def include_problems(job: Job, templates: Templates) -> Iterator[Problem]:
-    """A problem for each string that includes a file which cannot be read, directly or through
-    another file.
+def include_problems(
+    job: Job, templates: Templates, texts: Iterable[tuple[KeyPath, str]]
+) -> Iterator[Problem]:
+    """A problem for each of the texts that includes a file which cannot be read, directly or
+    through another file.
     """
-    for key_path, text in _templates_of(job):
+    for key_path, text in texts:
         try:
             templates.included(text)
         except Exception as error:
@@ -45,17 +44,19 @@ def include_problems(job: Job, templates: Templates) -> Iterator[Problem]:
 def column_problems(
     job: Job, templates: Templates, header: Sequence[str], by_turns: bool
 ) -> Iterator[Problem]:
-    """A problem for each name in a template that is not a column.
+    """A problem for each name in a template of the request that is not a column.
 
     `header` are the columns of the prompts. `by_turns` says that a column holds the turns of a
     conversation, so that templates may use `turn`.
     """
     columns = list(dict.fromkeys((*header, *job.matrix)))
-    row_names = {"row", *columns, *(("turn",) if by_turns else ())}
-    for key_path, text in _templates_of(job):
-        names = row_names if key_path[0] == "request" else _ANSWER_NAMES
-        yield from _unknown_names(job, key_path, templates.names(text), columns, names)
-        if key_path[0] == "request" and "row" in columns and templates.uses_alone(text, "row"):
+    known = {"row", *columns, *(("turn",) if by_turns else ())}
+    for key_path, text in strings_in(job.request, ("request",)):
+        bare, keys = templates.names(text)
+        of_row = {key for owner, key in keys if owner == "row"}
+        for name in (*sorted(of_row.difference(columns)), *sorted(bare - known)):
+            yield job.problem(key_path, f"{dotted(key_path)}: {unknown_column(name, columns)}")
+        if "row" in columns and templates.uses_alone(text, "row"):
             yield job.problem(
                 key_path,
                 f"{dotted(key_path)}: row is the whole row here, and the prompts have a column "
@@ -63,42 +64,11 @@ def column_problems(
             )
 
 
-def _unknown_names(
-    job: Job,
-    key_path: KeyPath,
-    used: tuple[set[str], set[str]],
-    columns: Sequence[str],
-    names: Collection[str],
-) -> Iterator[Problem]:
-    """A problem for each unknown name of one template.
-
-    Args:
-        job: the job, which knows the lines of its file.
-        key_path: the template's key.
-        used: the bare names in the template, and the columns in its `row["..."]`.
-        columns: the columns that there are.
-        names: the bare names that there are.
-    """
-    bare, of_row = used
-    for name in sorted(of_row - set(columns)):
-        yield job.problem(key_path, f"{dotted(key_path)}: {unknown_column(name, columns)}")
-    unknown = _unknown_answer_name if names is _ANSWER_NAMES else unknown_column
-    for name in sorted(bare - set(names)):
-        yield job.problem(key_path, f"{dotted(key_path)}: {unknown(name, columns)}")
-
-
 def unknown_column(name: str, columns: Sequence[str]) -> str:
     """The message for a name that is not a column: the columns that there are, and the nearest of
     them.
     """
     return f"{name!r} is not a column (columns: {listed(columns)}){did_you_mean(name, columns)}"
-
-
-def _unknown_answer_name(name: str, columns: Sequence[str]) -> str:
-    # In output.columns a bare name is part of the answer; a column is reached through `row` only.
-    known = sorted(_ANSWER_NAMES)
-    hint = f'; a column is written row["{name}"]' if name in columns else did_you_mean(name, known)
-    return f"{name!r} is not one of {', '.join(known)}{hint}"
 
 
 def check_rendered(kind: Kind, body: Mapping[str, Any]) -> None:
@@ -154,11 +124,6 @@ def _are_messages(messages: Any) -> bool:
         isinstance(message, Mapping) and isinstance(message.get("role"), str)
         for message in messages
     )
-
-
-def _templates_of(job: Job) -> Iterator[tuple[KeyPath, str]]:
-    yield from strings_in(job.request, ("request",))
-    yield from strings_in(job.output.columns, ("output", "columns"))
 
 
 def strings_in(value: Any, key_path: KeyPath) -> Iterator[tuple[KeyPath, str]]:

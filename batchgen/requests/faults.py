@@ -21,4 +21,11 @@ class RequestError(Exception):
 
 
 class TemplateError(Exception):
-    """A template cannot be compiled, or cannot be rendered for one row; the text says why."""
+    """A template cannot be compiled, or cannot be rendered for one row; the text says why.
+
+    `reason` says it in general words, which hold nothing of the row.
+    """
+
+    def __init__(self, message: str, *, reason: str = "the template fails") -> None:
+        self.reason = reason
+        super().__init__(message)

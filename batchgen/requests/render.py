@@ -5,9 +5,7 @@ result.
 from __future__ import annotations
 
 import hashlib
-import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +24,7 @@ from batchgen.requests.checks import (
     own_body,
     strings_in,
 )
+from batchgen.requests.columns import Columns
 from batchgen.requests.faults import RequestError, TemplateError
 from batchgen.requests.request import SCHEME, Axes, Request, canonical
 from batchgen.requests.templates import Render, Templates, Values, compile_value
@@ -33,7 +32,11 @@ from batchgen.requests.uploads import Pictures, PictureStamp, Upload
 
 
 class Renderer:
-    """Makes requests out of rows. Build it once for a job, because it compiles every template."""
+    """Makes requests out of rows. Build it once for a job, because it compiles every template.
+
+    Attributes:
+        columns: the columns that are computed from answers.
+    """
 
     def __init__(self, job: Job, provider: str) -> None:
         """`provider` is the provider's id in fingerprints.
@@ -49,10 +52,7 @@ class Renderer:
         self._syntax_problems: list[Problem] = []
         self._recipes: dict[str, str] = {}
         self._render = compile_value(job.request, ("request",), self._compile_text)
-        self._columns = {
-            name: self._compile_text(text, ("output", "columns", name))
-            for name, text in job.output.columns.items()
-        }
+        self.columns = Columns(job, self._templates)
         self._by_turns = job.conversation is not None and job.conversation.turns is not None
 
     def problems(self, header: Sequence[str] | None) -> list[Problem]:
@@ -61,14 +61,15 @@ class Renderer:
         `header` are the prompts' columns, if known.
         """
         job, templates = self._job, self._templates
-        problems = [*(self._syntax_problems or include_problems(job, templates))]
+        texts = strings_in(job.request, ("request",))
+        problems = [*(self._syntax_problems or include_problems(job, templates, texts))]
         # Columns can be looked for only in templates that can be read.
         readable = not problems
         if self._kind:
             problems += field_problems(job, self._kind)
         if header is not None and readable:
             problems += column_problems(job, templates, header, self._by_turns)
-        return problems
+        return problems + self.columns.problems(header)
 
     def signature(self) -> str:
         """A digest of everything in the job that pass 1 depends on, except the bytes of prompts and
@@ -216,19 +217,6 @@ class Renderer:
         files = [[each.field, each.sha256] for each in uploads]
         return canonical([SCHEME, self._provider, kind.endpoint, files, previous.hex()])
 
-    def columns(self, row: Values, request: Values, response: Any, output: str) -> dict[str, Any]:
-        """The cells of `output.columns` for one answer; a cell whose template fails is None."""
-        if not self._columns:
-            return {}
-        values = {
-            "row": row,
-            "request": request,
-            "response": response,
-            "output": output,
-            "json": _parsed(output),
-        }
-        return {name: _cell(render, values) for name, render in self._columns.items()}
-
     def recording_pictures(self) -> AbstractContextManager[list[PictureStamp]]:
         """A list that gets a stamp of every picture read while the block runs.
 
@@ -270,18 +258,3 @@ def _files_folder(job: Job) -> Path:
         return (job.folder / job.prompts.files).resolve()
     prompts = job.prompts_path
     return (prompts.parent if prompts is not None else job.folder).resolve()
-
-
-def _parsed(output: str) -> Any:
-    try:
-        return json.loads(output)
-    except ValueError:
-        return None
-
-
-def _cell(render: Callable[[Values], Any], values: Values) -> Any:
-    try:
-        value = render(values)
-    except RequestError:
-        return None
-    return None if isinstance(value, float) and not math.isfinite(value) else value

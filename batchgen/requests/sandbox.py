@@ -24,6 +24,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing
 from markupsafe import Markup
 
+from batchgen.errors import did_you_mean
 from batchgen.requests.filters import OFFERED, plain
 from batchgen.requests.metering import (
     PADDING,
@@ -49,6 +50,11 @@ _METHODS: tuple[tuple[type, frozenset[str]], ...] = (
     (int, frozenset()),
     (float, frozenset()),
 )
+# What can be called by a name after a dot: those methods, and the functions of loops and cyclers.
+_CALLABLE = frozenset({"cycle", "changed", "next", "reset"}).union(*(each for _, each in _METHODS))
+
+# The types of JSON, as people call them.
+_IN_WORDS = {dict: "the object", list: "the list", str: "text", type(None): "null"}
 
 
 class Unknown(StrictUndefined):
@@ -58,9 +64,10 @@ class Unknown(StrictUndefined):
     def _undefined_message(self) -> str:
         if self._undefined_hint:
             return self._undefined_hint
-        if self._undefined_obj is missing or isinstance(self._undefined_obj, Mapping):
+        if self._undefined_obj is missing:
             return f"{self._undefined_name!r} is not a column of this row"
-        return f"{type(self._undefined_obj).__name__} has no {self._undefined_name!r}"
+        kind = type(self._undefined_obj)
+        return f"{_IN_WORDS.get(kind, kind.__name__)} has no {self._undefined_name!r}"
 
 
 class Environment(ImmutableSandboxedEnvironment):
@@ -99,15 +106,37 @@ class Environment(ImmutableSandboxedEnvironment):
         """The syntax tree.
 
         Raises TemplateSyntaxError, also when an include names its file by anything but a constant:
-        a row must never decide which file is read as a template.
+        a row must never decide which file is read as a template; and when it uses a filter, a test
+        or a method that there is not, also where a row may never get.
         """
         tree = super().parse(source, *args, **kwargs)
+        self._check_names(tree)
         for node in tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
             if not _names_constants(node):
                 raise TemplateSyntaxError(
                     "a file must be named by a text in quotes, and by nothing else", node.lineno
                 )
         return tree
+
+    def _check_names(self, tree: nodes.Template) -> None:
+        """Raise TemplateSyntaxError for the first filter, test or method that there is not."""
+        for kind, known in ((nodes.Filter, self.filters), (nodes.Test, self.tests)):
+            for node in tree.find_all(kind):
+                # Those that begin with _ are put into trees by `Instrumentation`.
+                names = [name for name in known if not name.startswith("_")]
+                if node.name not in names:
+                    word, hint = kind.__name__.lower(), did_you_mean(node.name, names)
+                    raise TemplateSyntaxError(
+                        f"no {word} is called {node.name!r}{hint}", node.lineno
+                    )
+        # A file that is imported may have macros of any name.
+        if tree.find(nodes.Import) or tree.find(nodes.FromImport):
+            return
+        for call in tree.find_all(nodes.Call):
+            method = call.node
+            if isinstance(method, nodes.Getattr) and method.attr not in _CALLABLE:
+                hint = did_you_mean(method.attr, sorted(_CALLABLE))
+                raise TemplateSyntaxError(f"no method is called {method.attr!r}{hint}", call.lineno)
 
     def compile(self, source: Any, *args: Any, **kwargs: Any) -> Any:
         """Compile with loops, operators, includes and output metered.

@@ -100,12 +100,11 @@ class Templates:
             self._environment.meter.start()
             try:
                 result = plain(render(values))
-            except (
-                UndefinedError,
-                TemplateRuntimeError,
-                SecurityError,
-                TemplateError,
-            ) as error:
+            except UndefinedError as error:
+                raise TemplateError(str(error), reason="no such field or item") from None
+            except SecurityError as error:
+                raise TemplateError(str(error), reason="the template takes too much") from None
+            except (TemplateRuntimeError, TemplateError) as error:
                 raise TemplateError(str(error)) from None
             except jinja2.TemplateError as error:
                 raise TemplateError(f"an included template is wrong: {error}") from None
@@ -142,20 +141,20 @@ class Templates:
         node = output.nodes[0]
         return node.name if isinstance(node, nodes.Name) else None
 
-    def names(self, source: str) -> tuple[set[str], set[str]]:
-        """The bare names in a string and the columns in its `row["..."]`, in its includes too."""
+    def names(self, source: str) -> tuple[set[str], set[tuple[str, str]]]:
+        """The bare names in a string, and each key that it takes of one: `row.x`, `row["x"]` are
+        `("row", "x")`. Those in its includes too.
+        """
         bare: set[str] = set()
-        of_row: set[str] = set()
+        keys: set[tuple[str, str]] = set()
         for text in (source, *self.included(source).values()):
             tree = self._environment.parse(_in_nfc(text))
             bare |= meta.find_undeclared_variables(tree) - set(self._environment.globals)
-            # When a loop or a `set` gives `row` another meaning, its keys are not columns.
-            if not any(
-                name.name == "row" and name.ctx != "load" for name in tree.find_all(nodes.Name)
-            ):
-                for item in tree.find_all((nodes.Getitem, nodes.Getattr)):
-                    of_row |= _of_row(item)
-        return bare, of_row
+            # A loop or a `set` gives a name another meaning.
+            others = {each.name for each in tree.find_all(nodes.Name) if each.ctx != "load"}
+            items = tree.find_all((nodes.Getitem, nodes.Getattr))
+            keys |= {key for item in items for key in _key_of(item) if key[0] not in others}
+        return bare, keys
 
     def uses_alone(self, source: str, name: str) -> bool:
         """Whether a string, or a file that it includes, has a name without a key after it."""
@@ -238,20 +237,18 @@ def _direct_lookup(name: str | None, render: Render) -> Render:
     return lambda values: values[name] if name in values else render(values)
 
 
-def _of_row(item: nodes.Node) -> set[str]:
-    """The column that `row["x"]` or `row.x` names; the empty set for anything else."""
+def _key_of(item: nodes.Node) -> list[tuple[str, str]]:
+    """The name and the key in `row["x"]` or `row.x`; none for anything else."""
     if not isinstance(item, nodes.Getitem | nodes.Getattr) or not isinstance(item.node, nodes.Name):
-        return set()
-    if item.node.name != "row":
-        return set()
+        return []
+    owner = item.node.name
     if isinstance(item, nodes.Getattr):
-        # `row.items()` and the like are methods of the row, not columns.
-        return set() if hasattr(dict, item.attr) else {item.attr}
-    return (
-        {item.arg.value}
-        if isinstance(item.arg, nodes.Const) and isinstance(item.arg.value, str)
-        else set()
-    )
+        # `row.items()` and the like are methods, not columns. An answer's output is a text.
+        is_method = hasattr(str if owner == "output" else dict, item.attr)
+        return [] if is_method else [(owner, item.attr)]
+    if isinstance(item.arg, nodes.Const) and isinstance(item.arg.value, str):
+        return [(owner, item.arg.value)]
+    return []
 
 
 def _in_nfc(source: str) -> str:

@@ -151,8 +151,9 @@ class Session:
     def cancel(self, ids: Sequence[str] = ()) -> BatchgenError | None:
         """Cancel the batches with these ids (none given: all); returns what stopped it.
 
-        Raises AccountError when the key is missing.
+        Raises AccountError when the key is missing, InputError when there could be no tables.
         """
+        self.workspace.layout(self._journal)
         self._count()
         return self._dispatch(partial(Backends.cancel, ids=ids))
 
@@ -175,7 +176,7 @@ class Session:
         )
         write_report(self.workspace.folder, report.as_json())
         self._log(f"ended: {report.run.calls} calls, exit {report.exit_code}")
-        for line in report.learned_lines():
+        for line in report.notes():
             self._log(line)
         return report
 
@@ -275,7 +276,7 @@ class Session:
             rows=now.lines,
             total=sum(now.lines.values()),
             run=run_totals(journal, number) if self._busy else NO_CALLS,
-            job=job_totals(journal, whole),
+            job=job_totals(journal, whole, self._tables.empty),
             models=answering_models(journal, number) if self._busy else (),
             elapsed=time.monotonic() - self._began,
             simulated=self.workspace.simulate,

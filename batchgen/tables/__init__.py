@@ -1,6 +1,7 @@
 """The journal -> results and errors tables: CSV, JSONL, Parquet, Excel or the Batch API's files.
 
 - `layout`      which columns the tables of a job have
+- `computed`    the cells of output.columns
 - `build`       rows and outcomes -> records; a record is one line of a table
 - `wide`        records that differ in one axis -> one record
 - `write`       Tables: one pass over the journal writes every table, whole

@@ -30,6 +30,7 @@ from batchgen.replies import (
     parse,
 )
 from batchgen.requests import Renderer, RequestError, without_system_messages
+from batchgen.tables.computed import ComputedCells
 from batchgen.tables.formats import Record
 from batchgen.tables.layout import TableLayout
 from batchgen.tables.wide import side_by_side
@@ -46,11 +47,16 @@ _SUMMED = (*_USAGE, "attempts", "elapsed")
 
 
 class Records:
-    """Makes the records of a job's tables from its journal."""
+    """Makes the records of a job's tables from its journal.
+
+    Attributes:
+        computed: makes the cells of output.columns, and knows which are empty.
+    """
 
     def __init__(self, job: Job, journal: Journal, renderer: Renderer, layout: TableLayout) -> None:
         self._job, self._journal, self._renderer, self._layout = job, journal, renderer, layout
         self._by_turns = job.conversation is not None and job.conversation.turns is not None
+        self.computed = ComputedCells(job, renderer)
 
     def prompts(self) -> Iterator[list[Turns]]:
         """The requests and outcomes of each row of the prompts file, in its order.
@@ -93,7 +99,7 @@ class Records:
         for number, choice in enumerate(answer.choices, 1):
             cells = {
                 "output": choice.text if vectors is None else vectors,
-                **self._computed(row, response, choice.text),
+                **self.computed.of(row, response, choice.text),
                 **({"choice": number} if len(answer.choices) > 1 else {}),
                 **(dict.fromkeys(_USAGE) if number > 1 else {}),
             }
@@ -166,16 +172,6 @@ class Records:
             with suppress(UnreadableReplyError):
                 return kind.read(response, body)
         return None
-
-    def _computed(self, row: Row, response: Mapping[str, Any], output: str) -> Record:
-        if not self._job.output.columns:
-            return {}
-        try:
-            request = render_row(self._job, self._renderer, row).body
-        except RequestError:
-            # The job may have changed since; a column that needs the request stays empty.
-            request = {}
-        return self._renderer.columns({**row.columns, **row.axes}, request, response, output)
 
     def _messages(self, shown: Turns) -> list[Mapping[str, Any]] | None:
         """The conversation: every answered turn, up to the first that is not."""

@@ -37,6 +37,8 @@ class Tables:
     Attributes:
         disarmed: how many cells got an apostrophe in the tables that were written or found.
         messages: what `write` has to tell the user about cells that a format cannot hold.
+        empty: the columns of output.columns with empty cells in those tables, as `ComputedCells`
+            counts them.
     """
 
     def __init__(self, job: Job, journal: Journal, renderer: Renderer, layout: TableLayout) -> None:
@@ -45,6 +47,7 @@ class Tables:
         self._files: dict[str, FileStamp] = {}
         self.disarmed = 0
         self.messages: list[str] = []
+        self.empty: dict[str, dict[str, Any]] = {}
 
     def results(self) -> Iterator[Record]:
         """The records of the results table, in the prompts file's order. Raises DamagedError."""
@@ -61,7 +64,7 @@ class Tables:
             or not are_unchanged(folder, kept["files"])
         ):
             return False
-        self.disarmed, self._files = kept["disarmed"], kept["files"]
+        self.disarmed, self.empty, self._files = kept["disarmed"], kept["empty"], kept["files"]
         return True
 
     @property
@@ -73,7 +76,12 @@ class Tables:
         recipe = self._recipe()
         if not recipe or not self._files:
             return None
-        return {"recipe": recipe, "files": self._files, "disarmed": self.disarmed}
+        return {
+            "recipe": recipe,
+            "files": self._files,
+            "disarmed": self.disarmed,
+            "empty": self.empty,
+        }
 
     def _recipe(self) -> str | None:
         return recipe_of(self._job, self._renderer, self._layout)
@@ -105,6 +113,7 @@ class Tables:
                             write(error)
                     if answers and failures:
                         self._write_batch_line(row, recorded, folder, answers, failures)
+        self.empty = records.computed.empty
         return self.paths(folder)
 
     def _open(

@@ -151,6 +151,7 @@ def _online(lab: Lab, checker: Checker) -> None:
             matrix={"sample": 2},
             pricing=PRICES,
             limits={"requests_per_minute": 6000},
+            output={"columns": {"word": "{{ json.word }}"}},
         )
         checker.check("plan --json", printed("plan", job, "--json")[1])
         code, ended = printed("run", job, "--json")

@@ -353,7 +353,7 @@ def test_the_signature_stays(tmp_path: Path) -> None:
     before = job.signature()
     assert job.problems(["text"]) == []
     job.request({"text": "hi"}, {})
-    assert job.columns({"text": "hi"}, {}, {}, "out") == {"cell": "out"}
+    assert job.columns.cells({"text": "hi"}, {}, {}, "out") == {"cell": "out"}
     assert job.signature() == before
 
 
@@ -859,39 +859,3 @@ def test_files_that_rows_name_are_a_problem_of_the_job(tmp_path: Path) -> None:
             assert words in found
             (found,) = problems(tmp_path, header, output={"columns": {"a": source}})
             assert "output.columns.a: " in found
-
-
-def test_output_columns(tmp_path: Path) -> None:
-    """Columns over an answer see row, request, response, output and json; what fails is an empty
-    cell, what is none a fault.
-    """
-    columns = {
-        "first": "{{ output.splitlines()[0] }}",
-        "name": "{{ json.name }}",
-        "of_row": "{{ row['text'] }}!",
-        "model": "{{ response.model }}",
-        "list": "{{ json.list | map('upper') }}",
-    }
-    job = renderer(tmp_path, output={"columns": columns})
-    assert job.problems(["text"]) == []
-    found = job.columns({"text": "hi"}, {}, {"model": "m"}, '{"name": 7,\n"list": ["a"]}')
-    assert found == {
-        "first": '{"name": 7,',
-        "name": 7,
-        "of_row": "hi!",
-        "model": "m",
-        "list": ["A"],
-    }
-    assert job.columns({"text": "hi"}, {}, {}, "")["first"] is None
-    wrong = problems(
-        tmp_path,
-        ["text"],
-        output={"columns": {"a": "{{ outptu }}", "b": "{{ text }}", "c": "{{ row.txt }}"}},
-    )
-    assert [line.split(": ", 1)[1] for line in wrong] == [
-        "output.columns.a: 'outptu' is not one of json, output, request, response, row; did "
-        "you mean 'output'?",
-        "output.columns.b: 'text' is not one of json, output, request, response, row; a column "
-        'is written row["text"]',
-        "output.columns.c: 'txt' is not a column (columns: text); did you mean 'text'?",
-    ]

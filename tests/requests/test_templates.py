@@ -170,10 +170,10 @@ def test_headers_match_in_nfc() -> None:
     ("source", "words"),
     [
         ("{{ nmae }}", "'nmae' is not a column of this row"),
-        ("{{ row.nmae }}", "'nmae' is not a column of this row"),
+        ("{{ row.nmae }}", "the object has no 'nmae'"),
         ("{{ [nmae] }}", "'nmae' is not a column"),
         ("{{ {'a': [nmae]} }}", "'nmae' is not a column"),
-        ("{{ name.nope }}", "str has no 'nope'"),
+        ("{{ name.nope }}", "text has no 'nope'"),
         ("{{ name if false }}", "no else section"),
         ("{{ '' | int }}", "'' is not a number (int)"),
         ("{{ '3.7' | int }}", "not a number"),
@@ -186,7 +186,11 @@ def test_headers_match_in_nfc() -> None:
         ("{{ Key facts }}", 'a column with a space is written {{ row["Key facts"] }}'),
         ("{{ name", "template syntax, line 1"),
         ("{% for x in list %}", "template syntax"),
-        ("{{ name | nope }}", "No filter named 'nope'"),
+        ("{{ name | nope }}", "no filter is called 'nope'"),
+        ("{% if false %}{{ name | uper }}{% endif %}", "'uper'; did you mean 'upper'?"),
+        ("{{ name is numbr }}", "no test is called 'numbr'; did you mean 'number'?"),
+        ("{{ name.spltlines()[0] }}", "'spltlines'; did you mean 'splitlines'?"),
+        ("{{ name | _output }}", "no filter is called '_output'"),
         ("{{ 1 + name }}", "TypeError"),
         ("{{ 1 / 0 }}", "ZeroDivisionError"),
         ("{% for x in list recursive %}{{ loop([1]) }}{% endfor %}", "recursive"),
@@ -441,9 +445,14 @@ def test_includes_are_bounded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "bare", "of_row"),
+    ("source", "bare", "keys"),
     [
-        ("{{ a }} {{ row['b c'] }} {{ row.d }}", {"a", "row"}, {"b c", "d"}),
+        (
+            "{{ a }} {{ row['b c'] }} {{ row.d }}",
+            {"a", "row"},
+            {("row", "b c"), ("row", "d")},
+        ),
+        ("{{ output.x }} {{ output.upper() }}", {"output"}, {("output", "x")}),
         ("{% for x in a %}{{ x }}{% endfor %}", {"a"}, set()),
         ("{{ row.items() }}", {"row"}, set()),
         ("{% for row in table %}{{ row.b }}{% endfor %}", {"table"}, set()),
@@ -453,11 +462,11 @@ def test_includes_are_bounded(tmp_path: Path) -> None:
         ("text", set(), set()),
     ],
 )
-def test_names(source: str, bare: set[str], of_row: set[str]) -> None:
+def test_names(source: str, bare: set[str], keys: set[tuple[str, str]]) -> None:
     """The columns of a template are known before any row is: also in includes, and not what a loop
     names itself.
     """
-    assert Templates(Path("/nonexistent"), {}).names(source) == (bare, of_row)
+    assert Templates(Path("/nonexistent"), {}).names(source) == (bare, keys)
 
 
 @pytest.mark.parametrize(
