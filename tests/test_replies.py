@@ -337,7 +337,6 @@ def test_moderation() -> None:
         ("chat", {"choices": [{"message": {"content": 7}}]}),
         ("chat", {"choices": [{"message": {"content": ["x"]}}]}),
         ("chat", {"choices": [{"message": {"content": "half"}, "error": {"code": 502}}]}),
-        ("chat", {"choices": [{"message": {"content": "half"}, "finish_reason": "error"}]}),
         ("chat", {"id": None, "choices": None, "error": {"message": "x"}}),
         ("completion", {"choices": [{"text": None}]}),
         ("text", {"status": "failed", "error": {"code": "server_error"}, "output": []}),
@@ -555,6 +554,21 @@ def test_sniff() -> None:
             {"input_tokens": 20, "output_tokens": 5_100, "reasoning_tokens": 5_000},
         ),
         ({"prompt_tokens": 5, "total_tokens": 5}, {"input_tokens": 5}),
+        # Anthropic counts the cached input apart, and proxies that add its names do not.
+        (
+            {"input_tokens": 900, "output_tokens": 5, "cache_read_input_tokens": 100},
+            {"input_tokens": 1_000, "output_tokens": 5, "cached_tokens": 100},
+        ),
+        (
+            {"prompt_tokens": 900, "completion_tokens": 5, "cache_read_input_tokens": 100},
+            {"input_tokens": 900, "output_tokens": 5, "cached_tokens": 100},
+        ),
+        (
+            {"input_tokens": 9, "output_tokens": 5, "total_tokens": 14, "cached_tokens": 8},
+            {"input_tokens": 9, "output_tokens": 5, "cached_tokens": 8},
+        ),
+        # Searches that the server made.
+        ({"server_tool_use": {"web_search_requests": 2}}, {"web_searches": 2}),
         # Pictures: text has another price than what was drawn.
         (
             {

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from batchgen.errors import BatchgenError
-from batchgen.replies import Answer
+from batchgen.replies import Answer, Usage
 from batchgen.requests import Request
 
 # What a failure means for the job; dispatch.api.errors decides which signal means what.
@@ -39,6 +39,7 @@ class Failure:
     retry_after: seconds to wait, from the reply's headers.
     ceiling: requests a minute that the reply's headers name as the limit.
     may_be_billed: the server may have executed the call although no answer came.
+    usage: what the reply says that it took, although it holds no answer.
     """
 
     meaning: Meaning
@@ -50,6 +51,7 @@ class Failure:
     retry_after: float | None = None
     ceiling: float | None = None
     may_be_billed: bool = False
+    usage: Usage | None = None
 
     @property
     def is_passing(self) -> bool:

@@ -16,6 +16,7 @@ from batchgen.journal.database import translating_errors
 from batchgen.journal.records import damage_of, insert, is_sound
 from batchgen.journal.schema import COLUMNS, STAGED
 from batchgen.journal.status import ROW_STATE
+from batchgen.replies import accepted, is_accepted
 from batchgen.requests import canonical
 
 # Records read at once. Snapshots stay short, so that the log can be checkpointed, and memory stays
@@ -50,10 +51,11 @@ class Journal:
         with translating_errors(path):
             if shadow:
                 connection.executescript(STAGED.format(temporary="TEMP", schema="temp."))
-            connection.executescript(ROW_STATE)
-            connection.executemany(
-                "INSERT OR IGNORE INTO accepted VALUES(?)", [(each,) for each in accept]
+            taken = accepted(accept)
+            connection.create_function(
+                "is_accepted", 1, lambda word: is_accepted(word, taken), deterministic=True
             )
+            connection.executescript(ROW_STATE)
 
     @classmethod
     def open(cls, folder: Path, *, accept: Sequence[str] = ()) -> Self:

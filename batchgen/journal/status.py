@@ -1,8 +1,9 @@
 """The status of each row: the six words, their orders, and the SQL that works them out.
 
-`ROW_STATE` is a temporary view. Every connection therefore works statuses out in the same way,
-whatever version wrote the file, and a plan may shadow the tables `prompts` and `rows` with
-temporary ones and ask about rows that are not staged."""
+`ROW_STATE` is a temporary view, and needs the function `is_accepted` of its connection. Every
+connection therefore works statuses out in the same way, whatever version wrote the file, and a plan
+may shadow the tables `prompts` and `rows` with temporary ones and ask about rows that are not
+staged."""
 
 from __future__ import annotations
 
@@ -28,11 +29,10 @@ WORST_FIRST: tuple[Status, ...] = (
 # the row has failed for good.
 MAX_TRIES = 3
 
-# The state of each row by its own outcome alone, without the turns before it. Finish reasons in
-# `accepted` count as success here but not in what is recorded, so the job may change
+# The state of each row by its own outcome alone, without the turns before it. Finish reasons that
+# the job accepts count as success here but not in what is recorded, so the job may change
 # `output.accept` without paying for anything again.
 ROW_STATE = f"""
-CREATE TEMP TABLE accepted(finish_reason TEXT PRIMARY KEY);
 CREATE TEMP TABLE missing(ident TEXT, key BLOB, PRIMARY KEY(ident, key));
 CREATE TEMP VIEW row_state AS
 SELECT r.*, o.status AS recorded, o.finish_reason, o.reason, o.passing, o.tries, o.redo,
@@ -42,8 +42,7 @@ SELECT r.*, o.status AS recorded, o.finish_reason, o.reason, o.passing, o.tries,
         WHEN o.status IS NULL OR o.lost OR m.ident IS NOT NULL THEN 'pending'
         WHEN o.redo THEN iif(o.status = 'failed', 'pending', 'outdated')
         WHEN o.reason IS NOT NULL THEN 'failed'
-        WHEN o.status = 'incomplete' AND o.finish_reason IN (SELECT finish_reason FROM accepted)
-            THEN 'succeeded'
+        WHEN o.status = 'incomplete' AND is_accepted(o.finish_reason) THEN 'succeeded'
         ELSE o.status END AS verdict,
     r.error IS NULL AND o.status = 'failed' AND NOT o.redo AND o.passing AND o.tries < {MAX_TRIES}
         AS retried

@@ -147,6 +147,16 @@ class Prices:
                 return cost
         return None
 
+    def usage_cost(self, request: Request, usage: Usage, *, batch: bool = False) -> int | None:
+        """What a reply without an answer cost, in nano-dollars, by what it says that it took."""
+        return self.cost(
+            str(request.body.get("model", "")),
+            usage,
+            pictures=request.pictures,
+            tier=_tier_of(request),
+            batch=batch,
+        )
+
     def forecast(self, request: Request, usage: Usage) -> int | None:
         """What a request is expected to cost outside a batch, in nano-dollars, at its own tier."""
         return self.cost(str(request.body.get("model", "")), usage, tier=_tier_of(request))

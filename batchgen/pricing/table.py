@@ -75,6 +75,8 @@ def cost_of(
         output_tokens=usage.output_tokens or 0,
         output_image_tokens=_drawn_tokens(usage) if drawn else usage.output_image_tokens or 0,
         output_audio_tokens=usage.output_audio_tokens,
+        web_searches=usage.web_searches,
+        storage_searches=usage.file_searches,
     )
     try:
         price = calc_price(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -12,15 +12,19 @@ from typing import Any
 from batchgen.dispatch import LARGE_REPLY, Received
 from batchgen.images import PictureFolder, file_stem, stored
 from batchgen.kinds import KIND_BY_ENDPOINT
-from batchgen.replies import UnreadableReplyError
+from batchgen.replies import UnreadableReplyError, accepted, is_accepted
 from batchgen.requests import Request
 
 
 class FolderReplyReader:
     """A dispatch.ReplyReader that stores pictures in a job's picture folder."""
 
-    def __init__(self, pictures: PictureFolder) -> None:
-        self._pictures = pictures
+    def __init__(self, pictures: PictureFolder, accept: Sequence[str] = ()) -> None:
+        """Args:
+        pictures: the folder.
+        accept: finish reasons that count as success (the job's `output.accept`).
+        """
+        self._pictures, self._accept = pictures, accepted(accept)
 
     async def receive(self, request: Request, body: Mapping[str, Any], reply: bytes) -> Received:
         """Read a reply and store its pictures.
@@ -36,7 +40,7 @@ class FolderReplyReader:
         read = partial(kind.read, body, request.body)
         # Reading megabytes takes seconds; on the event loop all other requests would wait.
         answer = await asyncio.to_thread(read) if len(reply) > LARGE_REPLY else read()
-        if answer.broke_off:
+        if answer.broke_off and not is_accepted(answer.broke_off, self._accept):
             raise UnreadableReplyError(
                 f"the answer broke off with the finish reason {answer.broke_off!r}"
             )

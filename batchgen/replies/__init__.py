@@ -26,7 +26,7 @@ from batchgen.replies.data import (
     read_moderation,
     sniff,
 )
-from batchgen.replies.finish import explained
+from batchgen.replies.finish import accepted, explained, is_accepted
 from batchgen.replies.parsing import decoded, parse
 from batchgen.replies.texts import (
     audio_transcript,
@@ -44,12 +44,14 @@ __all__ = [
     "Json",
     "UnreadableReplyError",
     "Usage",
+    "accepted",
     "audio_transcript",
     "count_inputs",
     "decode_embeddings",
     "decoded",
     "explained",
     "first_message",
+    "is_accepted",
     "outline",
     "parse",
     "read_chat",

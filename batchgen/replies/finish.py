@@ -10,6 +10,8 @@ z.ai, DeepSeek, Cohere and Bedrock name them in the references of their APIs.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 # The answer is whole. The word stays as the server says it.
 ENDED = frozenset(
     {
@@ -113,6 +115,16 @@ def is_whole(word: str | None) -> bool:
 def broke_off(reason: object) -> bool:
     """Whether a server's finish reason says that the answer broke off."""
     return isinstance(reason, str) and _plain(reason) in BROKEN_OFF
+
+
+def accepted(words: Iterable[str]) -> frozenset[str]:
+    """What `output.accept` names, for `is_accepted`: a provider's own word stands for ours."""
+    return frozenset(_plain(INCOMPLETE.get(_plain(word), word)) for word in words)
+
+
+def is_accepted(word: str | None, accept: frozenset[str]) -> bool:
+    """Whether `output.accept` takes an answer with this word of the tables as a success."""
+    return word is not None and _plain(word) in accept
 
 
 def explained(word: str | None) -> str:

@@ -40,7 +40,7 @@ def _choices(response: Json) -> list[Json]:
     """The reply's choices. Raises UnreadableReplyError, also if one of them holds an error."""
     # Some servers put an error into a choice of a reply with status 200.
     choices = items_of(response, "choices")
-    if any(item.get("error") or item.get("finish_reason") == "error" for item in choices):
+    if any(item.get("error") for item in choices):
         raise UnreadableReplyError("the reply's choice broke off with an error")
     return choices
 

@@ -26,7 +26,8 @@ class Usage:
 
     `input_tokens` includes `cached_tokens`, `cache_write_tokens`, `image_tokens` and
     `audio_tokens`; `output_tokens` includes `reasoning_tokens` and all that begin with `output_`.
-    `cost` is the server's own bill in nano-dollars.
+    `web_searches` and `file_searches` count tools that the server ran. `cost` is the server's own
+    bill in nano-dollars.
     """
 
     input_tokens: int | None = None
@@ -39,16 +40,19 @@ class Usage:
     output_audio_tokens: int | None = None
     output_image_tokens: int | None = None
     output_text_tokens: int | None = None
+    web_searches: int | None = None
+    file_searches: int | None = None
     cost: int | None = None
 
 
 _UNCOUNTED = Usage()
+_ANTHROPIC = ("cache_read_input_tokens", "cache_creation_input_tokens")
 
 
 def read_usage(response: Json) -> Usage:
     """The reply's token counts, in either spelling: prompt and completion, or input and output."""
     usage = mapping(response.get("usage"))
-    if not usage:
+    if not usage and not response.get("output"):
         return _UNCOUNTED
     inside = mapping(usage.get("prompt_tokens_details") or usage.get("input_tokens_details"))
     outside = mapping(usage.get("completion_tokens_details") or usage.get("output_tokens_details"))
@@ -62,7 +66,7 @@ def read_usage(response: Json) -> Usage:
         _count(usage, "cache_creation_input_tokens"),
     )
     reasoning = _highest(_count(outside, "reasoning_tokens"), _count(usage, "reasoning_tokens"))
-    tokens_in = _whole_input(_count(usage, "prompt_tokens", "input_tokens"), cached, written)
+    tokens_in = _whole_input(usage, (cached or 0) + (written or 0))
     return Usage(
         input_tokens=tokens_in,
         cached_tokens=cached,
@@ -74,14 +78,35 @@ def read_usage(response: Json) -> Usage:
         output_audio_tokens=_count(outside, "audio_tokens"),
         output_image_tokens=_count(outside, "image_tokens"),
         output_text_tokens=_count(outside, "text_tokens"),
+        web_searches=_highest(
+            _count(mapping(usage.get("server_tool_use")), "web_search_requests"),
+            _count(mapping(usage.get("server_tool_use_details")), "web_search_requests"),
+            _calls(response, "web_search_call"),
+        ),
+        file_searches=_calls(response, "file_search_call"),
         cost=_bill(usage),
     )
 
 
-def _whole_input(counted: int | None, cached: int | None, written: int | None) -> int | None:
-    """The input with its cached part, which some servers count apart."""
-    apart = (cached or 0) + (written or 0)
-    return counted + apart if counted is not None and apart > counted else counted
+def _calls(response: Json, tool: str) -> int | None:
+    """How often the server ran a tool, by the items of a response; None without any.
+
+    A page that was opened or searched for a text is no search of the web.
+    """
+    output = response.get("output")
+    items = [mapping(item) for item in output] if isinstance(output, list) else []
+    actions = [mapping(item.get("action")) for item in items if item.get("type") == tool]
+    return sum(action.get("type", "search") == "search" for action in actions) or None
+
+
+def _whole_input(usage: Json, cached: int) -> int | None:
+    """The input with its cached part, which some servers count apart, as Anthropic's own does."""
+    counted = _count(usage, "prompt_tokens", "input_tokens")
+    if counted is None:
+        return None
+    is_apart = not usage.keys() & {"prompt_tokens", "total_tokens", "input_tokens_details"}
+    is_apart = is_apart and any(name in usage for name in _ANTHROPIC)
+    return counted + cached if is_apart or cached > counted else counted
 
 
 def _whole_output(usage: Json, tokens_in: int | None, reasoning: int | None) -> int | None:

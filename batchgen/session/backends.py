@@ -142,7 +142,7 @@ class Backends:
                     run=self.run,
                     scope=self.options.limit,
                 )
-                reader = FolderReplyReader(self.pictures)
+                reader = FolderReplyReader(self.pictures, workspace.job.output.accept)
                 recorder = JournalRecorder(source, reader, writer, self.run)
                 batches = BatchBackend(
                     transport=client,

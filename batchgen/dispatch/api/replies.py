@@ -7,13 +7,14 @@ calls the reader of the request's kind (`batchgen.replies`) and stores pictures.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from batchgen.dispatch import Failure, Received, ReplyReader
 from batchgen.dispatch.api.errors import QUOTED, classify, error_in
 from batchgen.dispatch.api.http import Reply
 from batchgen.errors import BatchgenError
-from batchgen.replies import UnreadableReplyError, word_of
+from batchgen.replies import UnreadableReplyError, Usage, read_usage, word_of
 from batchgen.requests import Request
 
 
@@ -51,20 +52,24 @@ async def interpret(
     """
     try:
         if error_in(body) is not None:
-            return transport.redact_failure(classify(200, reply.body, reply.headers))
-        if not isinstance(body, Mapping):
+            failure = transport.redact_failure(classify(200, reply.body, reply.headers))
+        elif not isinstance(body, Mapping):
             raise UnreadableReplyError(f"the reply is {type(body).__name__}, not an object")
-        return await reader.receive(request, body, reply.body)
+        else:
+            return await reader.receive(request, body, reply.body)
     except UnreadableReplyError as error:
-        return _unreadable(transport, reply, str(error), final=error.final)
+        failure = _unreadable(transport, reply, str(error), final=error.final)
     except BatchgenError:
         raise
     except Exception as error:
         # Whatever a reply makes the readers raise is its row's failure. Raised, it would end the
         # run and lose the calls in flight, in every run anew.
-        return _unreadable(
+        failure = _unreadable(
             transport, reply, f"the reply cannot be read ({type(error).__name__}: {error})"
         )
+    # An answer that broke off was paid for as far as it came.
+    usage = read_usage(body) if isinstance(body, Mapping) else Usage()
+    return failure if usage == Usage() else replace(failure, usage=usage)
 
 
 def _unreadable(
@@ -86,17 +91,15 @@ def _unreadable(
 def attempt_fields(result: Received | Failure, reply: Reply | Failure) -> dict[str, Any]:
     """The fields of an Attempt that follow from its result."""
     if isinstance(result, Failure):
-        return {
+        usage = result.usage or Usage()
+        how = {
             "status": result.status,
             "code": result.code,
             "reason": result.reason,
             "request_id": result.request_id,
         }
-    assert isinstance(reply, Reply)
-    usage = result.answer.usage
-    return {
-        "status": 200,
-        "request_id": word_of(reply.headers.get("x-request-id")),
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-    }
+    else:
+        assert isinstance(reply, Reply)
+        usage = result.answer.usage
+        how = {"status": 200, "request_id": word_of(reply.headers.get("x-request-id"))}
+    return {**how, "input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}

@@ -27,6 +27,7 @@ from batchgen.dispatch.batches.result_file import GROUP, LineResult, error_reply
 from batchgen.job import Job
 from batchgen.kinds import KIND_BY_ENDPOINT
 from batchgen.pricing import Prices
+from batchgen.replies import accepted, is_accepted
 
 # How often the result files are fetched at first while they lack answers, and the seconds between.
 FETCHES = 3
@@ -68,7 +69,7 @@ class Collector:
         self._transport, self._server, self._recorder = transport, server, recorder
         self._registry, self._job, self._prices = registry, job, prices
         self._progress, self._folder, self._capped = progress, folder, capped
-        self._accept = frozenset(job.output.accept)
+        self._accept = accepted(job.output.accept)
 
     async def collect(self, batch: Batch) -> FileCounts:
         """Record every answer in the result files of an ended batch; returns what they hold.
@@ -175,9 +176,7 @@ class Collector:
         if isinstance(received, Failure):
             return self._failed(batch, member, received)
         cost = self._prices.answer_cost(member.request, received.answer, batch=True)
-        if cost is None and self._capped:
-            cost = member.cost
-        return _ended(batch, member, received, reply, cost)
+        return _ended(batch, member, received, reply, self._worst(member) if cost is None else cost)
 
     def _classified(self, reply: Reply) -> Failure:
         return self._transport.redact_failure(classify(reply.status, reply.body, reply.headers))
@@ -187,8 +186,14 @@ class Collector:
         if judged is None:
             # The member is pending again when the batch is closed.
             return None
-        unknown_cost = member.cost if self._capped else None
-        return _ended(batch, member, judged, judged, unknown_cost if judged.may_be_billed else 0)
+        cost = None if judged.may_be_billed or judged.usage is not None else 0
+        if judged.usage is not None:
+            cost = self._prices.usage_cost(member.request, judged.usage, batch=True)
+        return _ended(batch, member, judged, judged, self._worst(member) if cost is None else cost)
+
+    def _worst(self, member: Member) -> int | None:
+        """What an unknown cost counts as: the highest possible if there is a cap, else None."""
+        return member.cost if self._capped else None
 
     def _judged(self, failure: Failure, batch: Batch) -> Failure | None:
         """The failure of a row; None for a failure of the account, which stops the run."""
@@ -206,7 +211,9 @@ class Collector:
         await self._recorder.record_results(ended)
         for result in ended:
             answer, failure = result.outcome.answer, result.outcome.failure
-            complete = answer is not None and (answer.ended or answer.finish_reason in self._accept)
+            complete = answer is not None and (
+                answer.ended or is_accepted(answer.finish_reason, self._accept)
+            )
             self._progress.done += complete
             self._progress.incomplete += answer is not None and not complete
             # A passing failure is retried by another batch.

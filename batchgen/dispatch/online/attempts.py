@@ -97,9 +97,12 @@ class AttemptRunner:
 
     def _cost(self, request: Request, result: Received | Failure, permit: Permit) -> int | None:
         """Nano-dollars that an attempt cost."""
-        if isinstance(result, Failure):
-            return self._worst_cost(permit) if result.may_be_billed else 0
-        cost = self._prices.answer_cost(request, result.answer)
+        if isinstance(result, Received):
+            cost = self._prices.answer_cost(request, result.answer)
+        elif result.usage is not None:
+            cost = self._prices.usage_cost(request, result.usage)
+        else:
+            cost = None if result.may_be_billed else 0
         return self._worst_cost(permit) if cost is None else cost
 
     def _worst_cost(self, permit: Permit) -> int | None:

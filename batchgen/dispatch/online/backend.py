@@ -33,6 +33,7 @@ from batchgen.dispatch.retry import LONGEST_WAIT, Policy
 from batchgen.errors import BatchgenError, LimitError
 from batchgen.job import Job
 from batchgen.pricing import Prices
+from batchgen.replies import accepted, is_accepted
 from batchgen.requests import Request
 
 
@@ -69,7 +70,7 @@ class OnlineBackend:
     ) -> None:
         self._recorder, self._job, self._concurrency = recorder, job, concurrency
         self._progress, self._host, self._clock = progress, host, clock
-        limits, retry = job.limits, job.retry
+        limits, retry, self._accept = job.limits, job.retry, accepted(job.output.accept)
         self._admission = Admission(
             requests=limits.requests_per_minute,
             tokens=limits.tokens_per_minute,
@@ -239,7 +240,7 @@ class OnlineBackend:
         self._blame.record_answer(work)
         await self._recorder.outcome(work.succeeded(received, attempt), attempt)
         answer = received.answer
-        complete = answer.ended or answer.finish_reason in self._job.output.accept
+        complete = answer.ended or is_accepted(answer.finish_reason, self._accept)
         self._progress.done += complete
         self._progress.incomplete += not complete
         self._stop_for(self._failure_limit.record_answer(complete=complete))
