@@ -10,7 +10,14 @@ from typing import Any, BinaryIO
 
 from batchgen.dispatch.batches.input_file import MOST_REQUESTS
 from batchgen.job import Job
-from batchgen.journal import Journal, assume_lost, check_before_sending, count_rows, first_row
+from batchgen.journal import (
+    Journal,
+    assume_lost,
+    check_before_sending,
+    count_rows,
+    first_row,
+    scope_of,
+)
 from batchgen.journal.batches import open_batches, set_aside, stale_requests
 from batchgen.pricing import dollars
 from batchgen.queries import request_json
@@ -33,6 +40,8 @@ class Plan:
         output: the job's output folder.
         rows: lines of the results table by status.
         total: the sum of `rows`.
+        left_out: rows of the whole file that are left out, by the key of the job that does it.
+        empty: rows of the whole file that are sent although their prompt is empty.
         calls: requests that would be sent.
         tokens: what they are expected to take, input and output.
         cost: what they are expected to cost.
@@ -57,6 +66,8 @@ class Plan:
     output: str
     rows: Mapping[str, int]
     total: int
+    left_out: Mapping[str, int]
+    empty: int
     calls: int
     tokens: int
     cost: float | None
@@ -111,7 +122,7 @@ def _plan(
     workspace: Workspace, journal: Journal, prompts: StagedPrompts, limit: int | None
 ) -> Plan:
     job = workspace.job
-    counts = count_rows(journal, limit, by_turns=workspace.by_turns)
+    counts = count_rows(journal, scope_of(journal, limit), by_turns=workspace.by_turns)
     check_size(job, sum(counts.lines.values()))
     if counts.to_send:
         check_before_sending(journal)
@@ -127,6 +138,8 @@ def _plan(
         output=str(workspace.folder),
         rows=counts.lines,
         total=sum(counts.lines.values()),
+        left_out=prompts.left_out,
+        empty=prompts.empty,
         calls=counts.to_send,
         tokens=counts.tokens,
         cost=dollars(cost),

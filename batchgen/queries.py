@@ -46,7 +46,7 @@ def status(job: Job, *, simulate: bool = False, output: Path | None = None) -> d
     """How a job stands, from its journal alone; works while a run is going. Raises InputError."""
     workspace = Workspace.of(job, simulate=simulate, output=output)
     with workspace.peek() as journal, journal.snapshot():
-        workspace.staged(journal)
+        prompts = workspace.staged(journal)
         counts = count_rows(journal, None, by_turns=workspace.by_turns)
         last = last_run(journal)
         return {
@@ -55,6 +55,7 @@ def status(job: Job, *, simulate: bool = False, output: Path | None = None) -> d
             "output": str(workspace.folder),
             "rows": counts.lines,
             "total": sum(counts.lines.values()),
+            "left_out": dict(prompts.left_out),
             "failures": counts.failures,
             "in_batches": counts.in_batches,
             "batches": [batch_json(batch) for batch in open_batches(journal)],

@@ -17,13 +17,23 @@ if TYPE_CHECKING:
 
 def plan_lines(plan: Plan, job: Job) -> Iterator[str]:
     """The lines of `batchgen plan`."""
-    from batchgen.report import describe_batches, describe_stale_requests, pluralize
+    from batchgen.report import (
+        describe_batches,
+        describe_empty_prompts,
+        describe_stale_requests,
+        left_out_reasons,
+        pluralize,
+    )
 
     yield f"{plan.name}: {plan.kind} at {plan.host} -> {plan.output}"
     if plan.server_from:
         yield f"server: named by OPENAI_BASE_URL in {plan.server_from}"
     counts = ", ".join(f"{count:,} {status}" for status, count in sorted(plan.rows.items()))
-    yield f"rows:   {plan.total:,} ({counts})"
+    yield f"rows:   {plan.total:,}{f' ({counts})' if counts else ''}"
+    for reason in left_out_reasons(plan.left_out):
+        yield f"        {reason}"
+    if plan.empty:
+        yield f"        {describe_empty_prompts(plan.empty)}"
     for reason, count in plan.again.items():
         yield f"        {pluralize(count, 'answered row')} to run again because {reason}"
     if plan.batches:
@@ -66,14 +76,16 @@ def _dollars(word: str, amount: float | None) -> str:
 
 def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
     """The lines of `batchgen status`, from what `queries.status` returns."""
-    from batchgen.report import RunTotals, describe_cost, pluralize
+    from batchgen.report import RunTotals, describe_cost, left_out_reasons, pluralize
 
     counts = ", ".join(f"{count:,} {name}" for name, count in sorted(status["rows"].items()))
     totals = RunTotals(**{field.name: status[field.name] for field in fields(RunTotals)})
     yield (
-        f"{status['name']}: {pluralize(status['total'], 'row')}: {counts}; "
+        f"{status['name']}: {pluralize(status['total'], 'row')}{f': {counts}' if counts else ''}; "
         f"{pluralize(totals.calls, 'call')}, {describe_cost(totals)}"
     )
+    for reason in left_out_reasons(status["left_out"]):
+        yield f"  {reason}"
     for reason, count in status["failures"].items():
         yield f"  {count:,} x {reason}"
     for batch in status["batches"]:

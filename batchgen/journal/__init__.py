@@ -88,6 +88,7 @@ from batchgen.journal.rows import (
     reread,
     rows_with_id,
     rows_with_outcomes,
+    scope_of,
     thread_heads,
     turns_of,
 )
@@ -132,6 +133,7 @@ __all__ = [
     "restamp_files",
     "rows_with_id",
     "rows_with_outcomes",
+    "scope_of",
     "shown_outcome",
     "spent",
     "thread_heads",

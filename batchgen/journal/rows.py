@@ -70,6 +70,17 @@ class Row:
         return digest_of(self.text)
 
 
+def scope_of(journal: Journal, limit: int | None) -> int | None:
+    """The number of the last of the first `limit` prompts that have rows (None: no limit).
+
+    Prompts that are left out have none, and do not count.
+    """
+    if limit is None:
+        return None
+    first = "SELECT DISTINCT n FROM (SELECT n FROM rows ORDER BY seq) LIMIT ?"
+    return int(journal.query(f"SELECT coalesce(max(n), 0) FROM ({first})", limit)[0][0])
+
+
 def up_to(scope: int | None) -> int:
     """The largest prompt number in scope (None: all)."""
     return scope if scope is not None else 2**62

@@ -17,6 +17,7 @@ from batchgen.report.wording import (
     describe_batches,
     describe_cost,
     describe_empty_cells,
+    left_out_reasons,
     pluralize,
 )
 
@@ -124,7 +125,8 @@ class Report:
         counts = ", ".join(
             f"{self.rows[status]:,} {status}" for status in STATUSES if self.rows.get(status)
         )
-        parts = [f"{self.name}: {pluralize(self.total, 'row')}: {counts or 'nothing'}"]
+        parts = [f"{self.name}: {pluralize(self.total, 'row')}{f': {counts}' if counts else ''}"]
+        parts += left_out_reasons(self.job.left_out)
         if self.run.calls:
             tokens = self.run.input_tokens + self.run.output_tokens
             parts += [

@@ -8,6 +8,7 @@ from typing import Any
 
 from batchgen.journal import Journal, RowCounts, answering_models, call_totals
 from batchgen.pricing import dollars
+from batchgen.staging import staged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,7 @@ class JobTotals:
     Attributes:
         rows: lines of the results table by status.
         total: the sum of `rows`.
+        left_out: rows of the file that are left out, by the key of the job that does it.
         failures: failed and incomplete requests by reason.
         models: the models that answered, as they named themselves.
         totals: what the calls of all runs took.
@@ -48,6 +50,7 @@ class JobTotals:
 
     rows: Mapping[str, int]
     total: int
+    left_out: Mapping[str, int]
     failures: Mapping[str, int]
     models: tuple[str, ...]
     totals: RunTotals
@@ -55,7 +58,8 @@ class JobTotals:
 
     def as_json(self) -> dict[str, Any]:
         """The part `job` of report.json, without the job's name."""
-        counts = {"rows": dict(self.rows), "total": self.total, "failures": dict(self.failures)}
+        counts = {"rows": dict(self.rows), "total": self.total, "left_out": dict(self.left_out)}
+        counts["failures"] = dict(self.failures)
         columns = {name: dict(each) for name, each in self.columns.items()}
         return {**counts, "models": list(self.models), **asdict(self.totals), "columns": columns}
 
@@ -64,9 +68,11 @@ def job_totals(
     journal: Journal, counts: RowCounts, columns: Mapping[str, Mapping[str, Any]]
 ) -> JobTotals:
     """How a job stands; `counts` are over all of its rows, `columns` those with empty cells."""
+    prompts = staged(journal)
     return JobTotals(
         rows=counts.lines,
         total=sum(counts.lines.values()),
+        left_out=prompts.left_out if prompts else {},
         failures=counts.failures,
         models=answering_models(journal),
         totals=run_totals(journal, None),

@@ -58,6 +58,16 @@ def describe_empty_cells(columns: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return sentences[:SHOWN] + rest
 
 
+def left_out_reasons(left_out: Mapping[str, int]) -> list[str]:
+    """How many rows of the file are left out, a phrase for each key of the job that does it."""
+    return [f"{pluralize(count, 'row')} left out by {key}" for key, count in left_out.items()]
+
+
+def describe_empty_prompts(count: int) -> str:
+    """A phrase: this many rows are sent although their prompt is empty."""
+    return f"{pluralize(count, 'row')} with an empty prompt, sent by prompts.empty: send"
+
+
 def rerun_reasons(counts: RowCounts) -> dict[str, int]:
     """Why answered rows run again, as plan and run say it: how many for each reason."""
     reasons = {

@@ -4,6 +4,7 @@
 - `sandbox`    the Jinja2 that runs them, with `metering` (its bounds) and `filters`
 - `uploads`    the picture files that rows name
 - `checks`     what is wrong with a request, in the job file or in one row
+- `emptiness`  whether a row leaves its prompt empty
 - `bounds`     the most tokens that a request can use
 - `request`    `Request`, and canonical JSON
 - `columns`    `output.columns`: cells that are computed from answers

@@ -25,6 +25,7 @@ from batchgen.requests.checks import (
     strings_in,
 )
 from batchgen.requests.columns import Columns
+from batchgen.requests.emptiness import are_empty, prompt_columns
 from batchgen.requests.faults import RequestError, TemplateError
 from batchgen.requests.request import SCHEME, Axes, Request, canonical
 from batchgen.requests.templates import Render, Templates, Values, compile_value
@@ -122,6 +123,17 @@ class Renderer:
         return bool(self._kind and self._kind.file_fields) or any(
             "data_url" in text for text in texts
         )
+
+    @cached_property
+    def prompt_columns(self) -> frozenset[str]:
+        """The columns that fill the prompt; none where rows are themselves requests."""
+        if self._kind is None:
+            return frozenset()
+        return prompt_columns(self._job, self._kind, self._templates)
+
+    def leaves_empty(self, columns: Values) -> bool:
+        """Whether a row leaves the prompt empty: every one of `prompt_columns` is empty in it."""
+        return are_empty(self.prompt_columns, columns)
 
     def kind_of(self, columns: Values) -> Kind | None:
         """The kind of a row's request: the job's, or the kind that the row's own url belongs to.

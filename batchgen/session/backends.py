@@ -16,7 +16,7 @@ from batchgen.dispatch import Progress
 from batchgen.errors import BatchgenError
 from batchgen.images import PictureFolder
 from batchgen.job import Connection
-from batchgen.journal import Journal, RowCounts
+from batchgen.journal import Journal, RowCounts, scope_of
 from batchgen.recorder import (
     FolderReplyReader,
     JournalBatchRecorder,
@@ -140,7 +140,7 @@ class Backends:
                     self.journal,
                     writer,
                     run=self.run,
-                    scope=self.options.limit,
+                    scope=scope_of(self.journal, self.options.limit),
                 )
                 reader = FolderReplyReader(self.pictures, workspace.job.output.accept)
                 recorder = JournalRecorder(source, reader, writer, self.run)

@@ -25,21 +25,20 @@ from batchgen.journal import (
     mark_lost,
     owns_file,
     restamp_files,
+    scope_of,
 )
-from batchgen.journal.batches import committed, open_batches, stale_requests
-from batchgen.pricing import NANO, dollars
+from batchgen.journal.batches import committed, open_batches
+from batchgen.pricing import dollars
 from batchgen.report import (
     NO_CALLS,
     Report,
     batch_json,
-    describe_stale_requests,
     exit_code_of,
     job_totals,
-    pluralize,
-    rerun_reasons,
     run_totals,
     write_report,
 )
+from batchgen.session.announcements import announcements
 from batchgen.session.backends import Backends
 from batchgen.session.budgets import is_capped
 from batchgen.session.event_loop import run_to_end
@@ -127,19 +126,9 @@ class Session:
         """
         self._sends = True
         self._count()
-        before = self._before
-        check_size(self._job, sum(before.lines.values()))
-        changes = [
-            f"{pluralize(count, 'answered row')} to run again because {why}"
-            for why, count in rerun_reasons(before).items()
-        ]
-        if before.to_send and changes:
-            cost, _ = self.workspace.costs(before, self.workspace.staged(self._journal))
-            price = "of unknown cost" if cost is None else f"about ${cost / NANO:.4f}"
-            calls = pluralize(before.to_send, "call")
-            self._say(f"{'; '.join(changes)}; {calls}, {price}")
-        if stale := stale_requests(self._journal):
-            self._say(describe_stale_requests(stale))
+        check_size(self._job, sum(self._before.lines.values()))
+        for sentence in announcements(self.workspace, self._journal, self._before):
+            self._say(sentence)
 
     def dispatch(self) -> BatchgenError | None:
         """Send what is not answered and collect what batches answered; returns what stopped it.
@@ -217,7 +206,8 @@ class Session:
             check_before_sending(self._journal)
 
     def _counts(self, limit: int | None) -> RowCounts:
-        return count_rows(self._journal, limit, by_turns=self.workspace.by_turns)
+        scope = scope_of(self._journal, limit)
+        return count_rows(self._journal, scope, by_turns=self.workspace.by_turns)
 
     def _dispatch(
         self, work: Callable[[Backends], Coroutine[Any, Any, BatchgenError | None]]

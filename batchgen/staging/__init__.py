@@ -4,6 +4,7 @@ It is skipped while the files and the job are unchanged.
 
 - `stager`         one pass: opens the prompts, stages each, keeps what the pass read
 - `prompt_stager`  one prompt -> its rows: one for each combination and each turn
+- `selection`      which prompts become rows
 - `rows`           writes the journal's tables `prompts` and `rows`
 - `adoption`       rows take over outcomes of equal requests whose rows are gone
 - `forecast`       what one call is expected to take

@@ -11,6 +11,7 @@ from batchgen.requests import Renderer, Request, RequestError, combinations
 from batchgen.staging.forecast import forecast
 from batchgen.staging.problems import Problems
 from batchgen.staging.rows import Combination, StagingTables
+from batchgen.staging.selection import Selection
 
 
 class PromptStager:
@@ -19,6 +20,7 @@ class PromptStager:
     Attributes:
         draws: whether any request so far asks for pictures.
         batch_shares: the highest shares of a request so far.
+        selection: which prompts became rows so far.
     """
 
     def __init__(
@@ -47,9 +49,14 @@ class PromptStager:
         self._unbounded: set[str] = set()
         self.draws = False
         self.batch_shares = BatchShares(0.0, 0.0)
+        self.selection = Selection(job, renderer)
 
     def stage(self, prompt: Prompt) -> None:
         """Add a prompt and its rows, or its problems."""
+        if prompt.error is None and not self.selection.keeps(prompt):
+            # Kept without rows, so that a changed job can take it in again.
+            self._tables.prompt(prompt, None)
+            return
         row_id, error = self._id_of(prompt)
         error = prompt.error or error
         self._tables.prompt(prompt, None if error else row_id)
@@ -64,6 +71,11 @@ class PromptStager:
                 self._tables.nameless_row(of, self._thread_of_broken(of), error)
             else:
                 self._tables.broken_row(of, self._thread_of_broken(of), error)
+
+    def finish(self) -> None:
+        """Write the last rows, and add the problems that several prompts have together."""
+        self._tables.flush()
+        self._problems.add_all(self.selection.problems())
 
     def _id_of(self, prompt: Prompt) -> tuple[str | None, str | None]:
         """The id of a prompt (None: the job has no id column), and what is wrong with it."""

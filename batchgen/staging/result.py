@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from typing import Literal
 
@@ -33,6 +34,8 @@ class StagedPrompts:
         draws: whether any request asks for pictures.
         batch_cost, batch_bound: the highest share that a batch takes of a request's expected and
             highest cost outside one.
+        left_out: how many prompts have no rows, by the key of the job that leaves them out.
+        empty: how many prompts are sent although they are empty.
     """
 
     signature: str
@@ -48,6 +51,8 @@ class StagedPrompts:
     draws: bool = True
     batch_cost: float = 1.0
     batch_bound: float = 1.0
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    empty: int = 0
 
 
 def staged(journal: Journal) -> StagedPrompts | None:

@@ -6,7 +6,7 @@ It replaces all rows or none: with problems, the journal stays as it was.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import BinaryIO
 
@@ -133,16 +133,12 @@ class Stager:
         header: dict[str, None] = dict.fromkeys(dialect.header or ())
         with self._renderer.recording_pictures() as noted:
             stamps = PictureStamps(journal, noted)
-            try:
-                for prompt in prompts:
-                    header.update(dict.fromkeys(prompt.columns))
-                    stager.stage(prompt)
-                    stamps.keep_full_page()
-            except InputError as error:
-                # Reading stopped early; the rows before may have problems too.
-                self._problems.add_all(error.problems, error.found)
+            for prompt in self._readable(prompts):
+                header.update(dict.fromkeys(prompt.columns))
+                stager.stage(prompt)
+                stamps.keep_full_page()
             stamps.keep_rest()
-        tables.flush()
+        stager.finish()
         if dialect.header is None and not self._problems:
             self._problems.add_all(self._header_problems(tuple(header)))
         self._problems.raise_any()
@@ -161,10 +157,19 @@ class Stager:
             draws=stager.draws,
             batch_cost=stager.batch_shares.cost,
             batch_bound=stager.batch_shares.bound,
+            left_out=dict(stager.selection.left_out),
+            empty=stager.selection.empty,
         )
         if not journal.shadowed:
             journal.keep("staged", asdict(result))
         return result
+
+    def _readable(self, prompts: Iterable[Prompt]) -> Iterator[Prompt]:
+        """The prompts up to where reading stops; the rows before may have problems too."""
+        try:
+            yield from prompts
+        except InputError as error:
+            self._problems.add_all(error.problems, error.found)
 
     def _header_problems(self, header: Sequence[str]) -> list[Problem]:
         job = self._job

@@ -143,11 +143,15 @@ def test_every_field_of_the_json_is_documented(lab: Lab, checker: Checker) -> No
 
 
 def _online(lab: Lab, checker: Checker) -> None:
-    """Rows that succeed, that are incomplete and that fail, a matrix, an edit."""
+    """Rows that succeed, are incomplete, fail and are left out, a matrix, an edit."""
+    lab.prompts(4)
+    with open(lab.folder / "prompts.csv", "a", encoding="utf-8") as file:
+        file.write("r5,\n")
     with serving(Settings(), script=refusing) as api:
         job = lab.job(
             api.url,
-            rows=4,
+            rows=None,
+            prompts={"path": "prompts.csv", "id": "id", "empty": "skip"},
             matrix={"sample": 2},
             pricing=PRICES,
             limits={"requests_per_minute": 6000},

@@ -45,6 +45,12 @@ class Prompts(Section):
         description="refuse: a broken row stops the job before anything is sent; fail: that "
         "row fails and the others run",
     )
+    empty: Literal["refuse", "skip", "send"] = Field(
+        default="refuse",
+        description="Rows with nothing in any column that the prompt uses. refuse: they stop the "
+        "job before anything is sent; skip: they are left out, of the tables too; send: they are "
+        "sent",
+    )
     files: PathText | None = Field(
         default=None,
         description="The folder below which rows may name files; by default the folder of the "

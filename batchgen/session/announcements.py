@@ -1,0 +1,36 @@
+"""What a run says before anything is paid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from batchgen.journal import Journal, RowCounts
+from batchgen.journal.batches import stale_requests
+from batchgen.pricing import NANO
+from batchgen.report import (
+    describe_empty_prompts,
+    describe_stale_requests,
+    pluralize,
+    rerun_reasons,
+)
+from batchgen.workspace import Workspace
+
+
+def announcements(workspace: Workspace, journal: Journal, before: RowCounts) -> Iterator[str]:
+    """What is sent although it is empty, what runs again, and what that costs, each in a sentence.
+
+    `before` are the rows in scope as they stand before the run.
+    """
+    prompts = workspace.staged(journal)
+    if before.to_send and prompts.empty:
+        yield describe_empty_prompts(prompts.empty)
+    changes = [
+        f"{pluralize(count, 'answered row')} to run again because {why}"
+        for why, count in rerun_reasons(before).items()
+    ]
+    if before.to_send and changes:
+        cost, _ = workspace.costs(before, prompts)
+        price = "of unknown cost" if cost is None else f"about ${cost / NANO:.4f}"
+        yield f"{'; '.join(changes)}; {pluralize(before.to_send, 'call')}, {price}"
+    if stale := stale_requests(journal):
+        yield describe_stale_requests(stale)
