@@ -22,7 +22,7 @@ from batchgen.journal.batches import open_batches, set_aside, stale_requests
 from batchgen.pricing import dollars
 from batchgen.queries import request_json
 from batchgen.report import rerun_reasons
-from batchgen.staging import StagedPrompts
+from batchgen.staging import LinesCallback, StagedPrompts
 from batchgen.tables import check_formats, check_size
 from batchgen.workspace import Workspace
 
@@ -91,6 +91,7 @@ def plan(
     simulate: bool = False,
     output: Path | None = None,
     stdin: BinaryIO | None = None,
+    on_lines: LinesCallback = lambda lines: None,
 ) -> Plan:
     """Read everything, send nothing, write nothing. Raises InputError, DamagedError.
 
@@ -100,6 +101,7 @@ def plan(
         simulate: plan a run on the simulated API, with its own output folder.
         output: the folder that replaces the job's outputs folder.
         stdin: the stream that holds the prompts of a job whose `prompts.path` is "-".
+        on_lines: called very often with how many lines of the prompts were read.
     """
     check_formats(job, job.output.tables)
     workspace = Workspace.of(job, simulate=simulate, output=output)
@@ -111,7 +113,7 @@ def plan(
             workspace.layout(journal)
         else:
             journal = stack.enter_context(workspace.peek(shadow=True))
-            prompts = workspace.stage(journal, stdin, capped=capped)
+            prompts = workspace.stage(journal, stdin, capped=capped, on_lines=on_lines)
         stack.enter_context(journal.snapshot())
         prompts = prompts or workspace.staged(journal)
         assume_lost(journal, workspace.missing_pictures(journal))

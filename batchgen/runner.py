@@ -8,7 +8,7 @@ from batchgen.job import Job
 from batchgen.report import Report
 from batchgen.session import Options, Session
 
-__all__ = ["cancel", "run"]
+__all__ = ["cancel", "run", "stage"]
 
 
 def run(job: Job, options: Options | None = None) -> Report:
@@ -23,6 +23,16 @@ def run(job: Job, options: Options | None = None) -> Report:
         stopped = session.dispatch()  # limits, send, retry, pictures, commit
         session.write_tables()  # rows and outcomes -> results and errors
         return session.finish(stopped)  # report.json, run.log, exit code
+
+
+def stage(job: Job, options: Options | None = None) -> None:
+    """Check a job: read its prompts as `run` does first, and stop there.
+
+    A `run` that follows with the same options does not read them again. Raises what `run` raises
+    before it sends anything.
+    """
+    with Session(job, options) as session:
+        session.stage()
 
 
 def cancel(job: Job, options: Options | None = None, *, ids: Sequence[str] = ()) -> Report:

@@ -19,6 +19,7 @@ from batchgen.journal import Journal, RowCounts, all_files
 from batchgen.pricing import Prices
 from batchgen.requests import Renderer
 from batchgen.staging import (
+    LinesCallback,
     StagedPrompts,
     Stager,
     has_prompts,
@@ -36,8 +37,8 @@ SIMULATED_PROVIDER = "simulate"
 _OWN_FILES = (".lock", "journal.db", "journal.db-shm", "journal.db-wal", "report.json", "run.log")
 
 
-def _say_nothing(message: str) -> None:
-    """Ignore a message."""
+def _ignore(_: object) -> None:
+    """Ignore a message, or a number of lines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +159,8 @@ class Workspace:
         stdin: BinaryIO | None = None,
         *,
         capped: bool,
-        say: Callable[[str], None] = _say_nothing,
+        say: Callable[[str], None] = _ignore,
+        on_lines: LinesCallback = _ignore,
     ) -> StagedPrompts:
         """Read the prompts into the journal's rows, unless the journal has those rows already.
 
@@ -170,10 +172,12 @@ class Workspace:
                 prompts of the last run stay.
             capped: whether the cost is capped, so that every request needs an upper bound.
             say: called with messages for a person.
+            on_lines: called very often with how many lines of the prompts were read.
         """
         reads_stdin, last = self._reads(stdin), staged(journal)
         from_stdin = self.job.prompts.path == "-"
-        if from_stdin and not reads_stdin and last is not None and last.source == "-":
+        is_empty = stdin is not None and not reads_stdin
+        if from_stdin and is_empty and last is not None and last.source == "-":
             say("stdin is empty; going on with the prompts of the last run")
         if self.is_current(journal, stdin, capped=capped):
             # Pass 1 does not depend on the templates of output.columns, which may be new.
@@ -192,6 +196,7 @@ class Workspace:
             self._signature(),
             check=lambda header: conflicts(self.job, header),
             capped=capped,
+            on_lines=on_lines,
         )
         if from_stdin and not reads_stdin:
             return stager.read_again(journal)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from batchgen.cli.options import piped_prompts
-from batchgen.cli.progress import watching
+from batchgen.cli.progress import reading, watching
 from batchgen.cli.terminal import print_message, print_result
 from batchgen.errors import BatchgenError
 from batchgen.escapes import escape_controls
@@ -64,11 +64,19 @@ def _way_to_retry(job: Job, report: Report) -> str:
     return f"by: batchgen redo {shlex.quote(job.display_name)} --failed{simulate}"
 
 
+def stage_job(job: Job, *, quiet: bool, **options: Any) -> None:
+    """Read the prompts of a job into its journal with `options` (fields of `Options`)."""
+    from batchgen import runner
+
+    with watched_options(job, quiet=quiet, **options) as each:
+        runner.stage(job, each)
+
+
 def run_job(job: Job, *, quiet: bool, **options: Any) -> Report:
     """Run a job with `options` (fields of `Options`), showing its progress."""
     from batchgen import runner
 
-    with watched_options(job, quiet=quiet, stdin=piped_prompts(job), **options) as each:
+    with watched_options(job, quiet=quiet, **options) as each:
         return runner.run(job, each)
 
 
@@ -81,6 +89,7 @@ def watched_options(job: Job, *, quiet: bool, **options: Any) -> Iterator[Option
         yield Options(
             watch=watch,
             every=every,
+            reading=partial(reading, job, quiet=quiet),
             say=(lambda text: None) if quiet else print_message,
             **options,
         )

@@ -17,6 +17,7 @@ from batchgen.cli.options import (
     one_job,
     piped_prompts,
 )
+from batchgen.cli.progress import reading
 from batchgen.cli.terminal import as_json, print_result
 from batchgen.escapes import escape_controls
 
@@ -44,13 +45,15 @@ def plan(
     """
     from batchgen import planner
 
-    result = planner.plan(
-        in_mode(job, mode),
-        limit=limit,
-        simulate=simulate,
-        output=output,
-        stdin=piped_prompts(job),
-    )
+    with reading(job, quiet=False) as on_lines:
+        result = planner.plan(
+            in_mode(job, mode),
+            limit=limit,
+            simulate=simulate,
+            output=output,
+            stdin=piped_prompts(job),
+            on_lines=on_lines,
+        )
     if as_object:
         print_result(as_json(asdict(result)))
     else:

@@ -14,7 +14,9 @@ from batchgen.escapes import escape_controls
 
 if TYPE_CHECKING:
     from batchgen.dispatch import Progress
+    from batchgen.job import Job
     from batchgen.session import ProgressCallback
+    from batchgen.staging import LinesCallback
 
 # Seconds between progress lines, and between updates of the bar.
 LINE_INTERVAL = 30.0
@@ -41,6 +43,56 @@ def watching(name: str, *, quiet: bool) -> Iterator[tuple[ProgressCallback | Non
         yield _Lines(name), LINE_INTERVAL
 
 
+@contextmanager
+def reading(job: Job, *, quiet: bool) -> Iterator[LinesCallback]:
+    """What receives, in the block that reads a job's prompts, how many lines were read."""
+    if quiet:
+        yield lambda lines: None
+    elif sys.stderr.isatty():
+        counter = _ReadingCounter(f"{job.name}: {job.prompts.path}")
+        try:
+            yield counter
+        finally:
+            counter.close()
+    else:
+        yield _ReadingLines(job.name, job.prompts.path)
+
+
+class _ReadingCounter:
+    """A tqdm counter, which appears when the reading takes a moment."""
+
+    def __init__(self, name: str) -> None:
+        self._name = escape_controls(name)
+        self._next = time.monotonic() + 2 * BAR_INTERVAL
+        self._counter: Any = None
+
+    def __call__(self, lines: int) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + BAR_INTERVAL
+        if self._counter is None:
+            self._counter = _tqdm(self._name, unit=" lines")
+        self._counter.n = lines
+        self._counter.refresh()
+
+    def close(self) -> None:
+        if self._counter is not None:
+            self._counter.close()
+
+
+class _ReadingLines:
+    """Prints every half minute how many lines were read."""
+
+    def __init__(self, name: str, path: str) -> None:
+        self._name, self._path = name, path
+        self._next = time.monotonic() + LINE_INTERVAL
+
+    def __call__(self, lines: int) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + LINE_INTERVAL
+            print_message(f"{self._name}: read {lines:,} lines of {self._path}")
+
+
 class _Bar:
     """A tqdm bar.
 
@@ -54,7 +106,9 @@ class _Bar:
     def __call__(self, progress: Progress, before: Mapping[str, int]) -> None:
         done_before = before.get("succeeded", 0)
         if self._bar is None:
-            self._bar = _tqdm(self._name, done_before)
+            self._bar = _tqdm(
+                self._name, "row", initial=done_before, total=done_before, bar_format=_BAR_FORMAT
+            )
         ended = progress.done + progress.incomplete + progress.failed
         self._bar.n = done_before + ended + progress.answered_remotely
         self._bar.total = max(sum(before.values()), self._bar.n)
@@ -66,7 +120,7 @@ class _Bar:
             self._bar.close()
 
 
-def _tqdm(name: str, initial: int) -> Any:
+def _tqdm(name: str, unit: str, **options: Any) -> Any:
     from tqdm import tqdm
 
     # In a container a terminal may report no size, and tqdm would draw nothing.
@@ -76,15 +130,7 @@ def _tqdm(name: str, initial: int) -> Any:
         if columns and lines
         else {"ncols": columns or 80, "nrows": lines or 24}
     )
-    return tqdm(
-        desc=name,
-        initial=initial,
-        total=initial,
-        unit="row",
-        bar_format=_BAR_FORMAT,
-        leave=False,
-        **size,
-    )
+    return tqdm(desc=name, unit=unit, leave=False, **options, **size)
 
 
 class _Lines:

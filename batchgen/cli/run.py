@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchgen.cli.execute import PRECEDENCE, execute, run_job
+from batchgen.cli.execute import PRECEDENCE, execute, run_job, stage_job
 from batchgen.cli.options import (
     in_mode,
     job_options,
@@ -18,11 +18,12 @@ from batchgen.cli.options import (
     load_with_prompts,
     max_cost_option,
     mode_option,
+    piped_prompts,
     quiet_option,
     wait_option,
 )
 from batchgen.cli.terminal import as_json, print_result
-from batchgen.errors import InputError, OutputError, Problem
+from batchgen.errors import BusyError, InputError, OutputError, Problem
 
 if TYPE_CHECKING:
     from batchgen.job import Job
@@ -57,16 +58,14 @@ def run(
     if prompts == "-" and len(jobs) > 1:
         raise click.UsageError("--prompts - feeds one job; name one")
     loaded = _load_all(jobs, prompts=prompts, mode=mode, simulate=simulate, output=output)
-    ends = _run_all(
-        loaded,
-        wait=wait,
-        max_cost=max_cost,
-        summary=not as_object,
-        quiet=quiet,
-        limit=limit,
-        simulate=simulate,
-        output=output,
-    )
+    options: dict[str, Any] = {
+        "max_cost": max_cost,
+        "quiet": quiet,
+        "simulate": simulate,
+        "output": output,
+    }
+    staged = _stage_all(loaded, **options) if len(loaded) > 1 else set()
+    ends = _run_all(loaded, staged, wait=wait, summary=not as_object, limit=limit, **options)
     if as_object:
         objects = [as_dict for _, as_dict in ends]
         print_result(as_json(objects[0] if len(loaded) == 1 else {"jobs": objects}))
@@ -91,8 +90,7 @@ def _load_all(
     from batchgen.workspace import Workspace
 
     jobs: list[Job] = []
-    problems: list[Problem] = []
-    total_problems = 0
+    problems = _Problems()
     paths_by_folder: dict[Path, str] = {}
     for path in paths:
         try:
@@ -108,15 +106,52 @@ def _load_all(
             paths_by_folder[workspace.folder] = path
             jobs.append(job)
         except InputError as error:
-            problems += error.problems or [Problem(path=path, message=str(error))]
-            total_problems += max(error.found, 1)
-    if problems:
-        raise InputError(problems, found=total_problems)
+            problems.add(error, path)
+    problems.raise_any()
     return jobs
+
+
+def _stage_all(jobs: Sequence[Job], **options: Any) -> set[int]:
+    """Read the prompts of every job before the first one starts; the jobs that were read, by index.
+
+    A job that another process is running, or whose output cannot be written, ends with that when
+    its turn comes. Raises InputError with the problems of all jobs.
+    """
+    staged = set()
+    problems = _Problems()
+    for index, job in enumerate(jobs):
+        try:
+            stage_job(job, stdin=piped_prompts(job), **options)
+            staged.add(index)
+        except InputError as error:
+            problems.add(error, job.display_name)
+        except (BusyError, OutputError):
+            continue
+    problems.raise_any()
+    return staged
+
+
+class _Problems:
+    """The problems of several jobs."""
+
+    def __init__(self) -> None:
+        self._problems: list[Problem] = []
+        self._found = 0
+
+    def add(self, error: InputError, path: str) -> None:
+        """Add those of an error of the job at `path`."""
+        self._problems += error.problems or [Problem(path=path, message=str(error))]
+        self._found += max(error.found, 1)
+
+    def raise_any(self) -> None:
+        """Raise InputError if there are any."""
+        if self._problems:
+            raise InputError(self._problems, found=self._found)
 
 
 def _run_all(
     jobs: Sequence[Job],
+    staged: Set[int],
     *,
     wait: bool,
     max_cost: float | None,
@@ -126,6 +161,7 @@ def _run_all(
 ) -> list[tuple[int, dict[str, Any]]]:
     """Run every job; of each the exit code, and its report or its error as JSON.
 
+    - `staged`: the indexes of the jobs whose prompts are read already
     - `wait`: wait for batches, once those of all jobs are sent
     - `max_cost`: USD that all jobs may spend together
     - `summary`, `quiet`: as `execute` takes them
@@ -136,7 +172,10 @@ def _run_all(
         for number, job in enumerate(jobs):
             if number in ends and ends[number][0] != 6:
                 continue
-            action = partial(run_job, wait=waits, max_cost=max_cost, quiet=quiet, **options)
+            stdin = None if number in staged else piped_prompts(job)
+            action = partial(
+                run_job, wait=waits, max_cost=max_cost, quiet=quiet, stdin=stdin, **options
+            )
             code, as_dict = ends[number] = execute(action, job, summary=summary, quiet=quiet)
             if max_cost is not None:
                 # The next job may spend what this one left. A job whose output failed has no

@@ -9,7 +9,13 @@ from pathlib import Path
 import click
 
 from batchgen.cli.execute import execute, run_job
-from batchgen.cli.options import json_option, limit_option, max_cost_option, quiet_option
+from batchgen.cli.options import (
+    json_option,
+    limit_option,
+    max_cost_option,
+    piped_prompts,
+    quiet_option,
+)
 from batchgen.cli.terminal import as_json, print_message, print_result
 
 
@@ -94,7 +100,12 @@ def run_batch(
     if job.env_note:
         print_message(job.env_note)
     action = partial(
-        run_job, limit=limit, max_cost=max_cost, simulate=simulate, output=None, quiet=quiet
+        run_job,
+        limit=limit,
+        max_cost=max_cost,
+        simulate=simulate,
+        stdin=piped_prompts(job),
+        quiet=quiet,
     )
     code, as_dict = execute(action, job, summary=not as_object, quiet=quiet)
     if as_object:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import codecs
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,13 @@ from batchgen.prompts.sources import READ_ERRORS, unreadable
 
 # The most characters in one row, so that a file without line ends cannot fill the memory.
 LIMIT = 64 * 1024 * 1024
+
+# The most lines without a row: a spreadsheet leaves a million empty ones at most, and a small .gz
+# may unpack to hundreds of millions.
+MOST_EMPTY = 5_000_000
+
+# Lines between two reports of how far the reading has come.
+_REPORTED = 1024
 
 _EXCERPT = 80
 _BOMS = {
@@ -29,11 +36,21 @@ class Lines:
 
     `encoding` is Python's name of it; `bom` says that a table made from the file should carry a
     BOM. `row_size` counts the characters of the current row: the format that reads the lines sets
-    it to 0 at the end of each row.
+    it to 0 at the end of each row. `last_row` is the line of the last row.
     """
 
-    def __init__(self, binary: io.BufferedReader[Any], encoding: str | None) -> None:
-        """Look at the first bytes; `encoding` is the one the job asks for. Raises FileError."""
+    def __init__(
+        self,
+        binary: io.BufferedReader[Any],
+        encoding: str | None,
+        on_lines: Callable[[int], None] | None = None,
+    ) -> None:
+        """Look at the first bytes. Raises FileError.
+
+        binary: the file.
+        encoding: the one that the job asks for.
+        on_lines: called every now and then with how many lines were read.
+        """
         try:
             head = binary.peek(64)[:64]
         except READ_ERRORS as error:
@@ -41,12 +58,13 @@ class Lines:
         _check_magic(head)
         self.encoding, self.bom = _encoding(head, encoding)
         self.row_size = 0
-        self._binary = binary
+        self.last_row = 0
+        self._binary, self._on_lines = binary, on_lines
 
     def read(self, newline: str) -> Iterator[str]:
         """Lines with their ends; `newline` as in TextIOWrapper.
 
-        Raises FileError, also when a row passes LIMIT.
+        Raises FileError, also when a row passes LIMIT, or MOST_EMPTY lines hold no row.
         """
         # Bytes that are not text become lone surrogates, so that their line is known and
         # can be shown.
@@ -56,6 +74,8 @@ class Lines:
         number = 0
         try:
             for number, line in enumerate(iter(partial(text.readline, LIMIT + 1), ""), start=1):
+                if not number % _REPORTED:
+                    self._report(number)
                 self.row_size += len(line)
                 if self.row_size > LIMIT:
                     raise FileError(
@@ -72,6 +92,15 @@ class Lines:
             raise FileError(number + 1, _not_text(self.encoding)) from None
         except READ_ERRORS as error:
             raise unreadable(error, number + 1) from None
+
+    def _report(self, number: int) -> None:
+        if number - self.last_row > MOST_EMPTY:
+            raise FileError(
+                self.last_row + 1,
+                f"the next {MOST_EMPTY:,} lines hold no row; remove empty lines, or close a quote",
+            )
+        if self._on_lines is not None:
+            self._on_lines(number)
 
     def plain(self) -> Iterator[tuple[int, str]]:
         """Yield each line as one row: its number, and its text without the LF or CRLF.

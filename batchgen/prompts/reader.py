@@ -77,6 +77,7 @@ class PromptsFile:
         dialect: Dialect,
         rows: Iterator[RawRow],
         hashed: Hashed,
+        lines: Lines,
         *,
         display_name: str,
         forgive: bool,
@@ -87,12 +88,13 @@ class PromptsFile:
         dialect: how the file is written.
         rows: its raw rows; iterated once.
         hashed: the stream that they are read from.
+        lines: its lines.
         display_name: the file's name in messages.
         forgive: whether a broken row becomes a Prompt with an `error`, and not a problem.
         closing: closes the file.
         """
         self.dialect = dialect
-        self._hashed = hashed
+        self._hashed, self._lines = hashed, lines
         self._display_name = display_name
         self._forgive = forgive
         self._closing = closing
@@ -135,6 +137,7 @@ class PromptsFile:
         n = 0
         try:
             for n, (line, columns, fault) in enumerate(rows, start=1):
+                self._lines.last_row = line
                 if fault is None:
                     yield Prompt(n=n, line=line, columns=columns)
                 elif self._forgive:
@@ -180,6 +183,7 @@ def open_prompts(
     delimiter: str | None = None,
     encoding: str | None = None,
     bad_rows: Literal["refuse", "fail"] = "refuse",
+    on_lines: Callable[[int], None] | None = None,
 ) -> PromptsFile:
     """Open a prompts file, or read prompts from a stream.
 
@@ -191,6 +195,7 @@ def open_prompts(
         delimiter: one character, for CSV only; by default the header decides.
         encoding: Python's name of it; by default the byte order mark, else UTF-8.
         bad_rows: "fail" makes a broken row a Prompt with an `error`; "refuse" makes it a problem.
+        on_lines: called every now and then with how many lines were read.
 
     Raises InputError when the file cannot be read, its header is wrong, or an argument does not
     fit.
@@ -206,7 +211,7 @@ def open_prompts(
                 zipped = path.name.lower().endswith(".gz")
             else:
                 hashed, zipped = Hashed(stream), False
-            lines = Lines(unzipped(hashed, zipped), encoding)
+            lines = Lines(unzipped(hashed, zipped), encoding, on_lines)
             layout = _READERS[kind](lines, delimiter)
             dialect = Dialect(
                 format=kind,  # type: ignore[arg-type]  # a key of _READERS
@@ -220,6 +225,7 @@ def open_prompts(
                 dialect,
                 layout.rows,
                 hashed,
+                lines,
                 display_name=display_name,
                 forgive=forgive,
                 closing=closing.pop_all(),

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from batchgen.dispatch import Progress
+from batchgen.staging import LinesCallback
 
 # Receives the progress of a run, and the requests by status from before it.
 ProgressCallback = Callable[[Progress, Mapping[str, int]], None]
+
+
+@contextmanager
+def unwatched() -> Iterator[LinesCallback]:
+    """Reading that nobody watches."""
+    yield lambda lines: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +34,8 @@ class Options:
         stdin: the stream that holds the prompts of a job whose `prompts.path` is "-".
         watch: called with the progress every `every` seconds. If it fails, the run goes on.
         every: seconds between two calls of `watch`.
+        reading: makes the block in which prompts are read; it yields what receives, very often, how
+            many lines were read.
         say: called with each message that a person should read while the run goes on.
     """
 
@@ -37,4 +47,5 @@ class Options:
     stdin: BinaryIO | None = None
     watch: ProgressCallback | None = None
     every: float = 1.0
+    reading: Callable[[], AbstractContextManager[LinesCallback]] = unwatched
     say: Callable[[str], None] = field(default=lambda text: None)

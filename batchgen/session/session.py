@@ -112,12 +112,14 @@ class Session:
 
     def stage(self) -> None:
         """Read the prompts into the journal's rows, unless they are there. Raises InputError."""
-        self.workspace.stage(
-            self._journal,
-            self._options.stdin,
-            capped=is_capped(self._job, self._options),
-            say=self._options.say,
-        )
+        with self._options.reading() as on_lines:
+            self.workspace.stage(
+                self._journal,
+                self._options.stdin,
+                capped=is_capped(self._job, self._options),
+                say=self._options.say,
+                on_lines=on_lines,
+            )
 
     def announce(self) -> None:
         """Say what runs again and what it costs, before anything is paid.

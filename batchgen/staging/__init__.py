@@ -13,6 +13,14 @@ It is skipped while the files and the job are unchanged.
 """
 
 from batchgen.staging.result import StagedPrompts, is_current, signature_of, staged
-from batchgen.staging.stager import Stager, has_prompts
+from batchgen.staging.stager import LinesCallback, Stager, has_prompts
 
-__all__ = ["StagedPrompts", "Stager", "has_prompts", "is_current", "signature_of", "staged"]
+__all__ = [
+    "LinesCallback",
+    "StagedPrompts",
+    "Stager",
+    "has_prompts",
+    "is_current",
+    "signature_of",
+    "staged",
+]

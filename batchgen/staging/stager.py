@@ -22,6 +22,8 @@ from batchgen.staging.result import PictureStamps, StagedPrompts, staged
 from batchgen.staging.rows import StagingTables, kept_prompts
 
 HeaderCheck = Callable[[Sequence[str]], list[Problem]]
+# Receives how many lines of the prompts were read, very often.
+LinesCallback = Callable[[int], None]
 
 
 def has_prompts(stream: BinaryIO) -> bool:
@@ -44,6 +46,7 @@ class Stager:
         *,
         check: HeaderCheck,
         capped: bool,
+        on_lines: LinesCallback,
     ) -> None:
         """Read nothing yet.
 
@@ -54,9 +57,10 @@ class Stager:
             signature: the job's, from `signature_of`.
             check: finds problems in the prompts' header.
             capped: whether a request without a bound on its cost is a problem.
+            on_lines: called very often with how many lines were read.
         """
         self._job, self._renderer, self._prices, self._signature = job, renderer, prices, signature
-        self._check, self._capped = check, capped
+        self._check, self._capped, self._on_lines = check, capped, on_lines
         self._problems = Problems(job.prompts.path)
 
     def read(self, journal: Journal, stream: BinaryIO | None = None) -> StagedPrompts:
@@ -76,6 +80,7 @@ class Stager:
                 delimiter=prompts.delimiter,
                 encoding=prompts.encoding,
                 bad_rows=prompts.bad_rows,
+                on_lines=self._on_lines,
             ) as file,
             journal.transaction() as connection,
         ):
@@ -167,7 +172,9 @@ class Stager:
     def _readable(self, prompts: Iterable[Prompt]) -> Iterator[Prompt]:
         """The prompts up to where reading stops; the rows before may have problems too."""
         try:
-            yield from prompts
+            for prompt in prompts:
+                self._on_lines(prompt.line)
+                yield prompt
         except InputError as error:
             self._problems.add_all(error.problems, error.found)
 

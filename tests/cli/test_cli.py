@@ -23,6 +23,9 @@ from batchgen.cli import main, progress, terminal
 from batchgen.dispatch import Progress
 from batchgen.escapes import escape_controls
 from batchgen.simulator import Settings, Simulator
+from batchgen.workspace import Workspace
+
+NOWHERE = "http://127.0.0.1:9/v1"
 
 
 def parsed(text: str) -> Any:
@@ -195,6 +198,38 @@ def test_jobs_that_share_a_folder_are_refused(lab: Lab, api: Simulator) -> None:
     assert lab.run("run", one, lab.job(api.url, name="three", rows=None)).returncode == 0
 
 
+def test_all_jobs_are_read_before_the_first_starts(lab: Lab, api: Simulator) -> None:
+    """P30 What is wrong with the prompts of a later job is found before the first job sends
+    anything, and all of it is told. A job without a fault is read once.
+    """
+    one = lab.job(api.url, name="one")
+    gone = lab.job(api.url, name="gone", prompts={"path": "gone.csv"})
+    messages = [{"role": "user", "content": "{{ txt }}"}]
+    request = {"model": "gpt-5.6-luna", "messages": messages}
+    unknown = lab.job(api.url, name="unknown", rows=None, request=request)
+    done = lab.run("run", one, gone, unknown, "--json")
+    assert (done.returncode, api.requests.received) == (2, 0)
+    for fault in ("gone.csv: there is no such file", "'txt' is not a column"):
+        assert fault in done.stderr
+        assert fault in parsed(done.stdout)["error"]
+    two = lab.job(api.url, name="two", prompts={"path": "-", "format": "csv", "id": "id"})
+    done = lab.run("run", one, two, stdin=b"id,text\nx,ECHO:piped\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [row["output"] for row in lab.table("two")] == ["piped"]
+
+
+def test_a_job_that_runs_already_keeps_no_other_from_starting(lab: Lab, api: Simulator) -> None:
+    """P17 Of several jobs, one that another process is running ends with 75 when its turn comes;
+    the others run.
+    """
+    one, two = lab.job(api.url, name="one"), lab.job(api.url, name="two")
+    with Workspace.of(lab.load(one)).locked():
+        done = lab.run("run", one, two)
+    assert done.returncode == 75
+    assert done.stderr.count("another process is running this job") == 1
+    assert len(lab.table("two")) == 5
+
+
 def test_redo_tells_that_later_turns_are_counted(lab: Lab, api: Simulator) -> None:
     """P13 The count that redo prints includes the later turns of the conversation, and says so."""
     (lab.folder / "prompts.csv").write_text(
@@ -363,6 +398,30 @@ def test_lines_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     # The same line is not printed twice.
     assert watched(monkeypatch, [0.0, 30.0, 60.0, 61.0]) == [line]
+
+
+def test_reading_long_prompts_is_shown(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a terminal there is a line every 30 seconds of reading, and none under --quiet; on a
+    terminal there is a counter.
+    """
+    path = lab.job(NOWHERE, rows=20_000)
+    job = lab.load(path)
+    printed: list[str] = []
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(progress, "print_message", printed.append)
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda: False))
+    for quiet in (False, True):
+        clock.now = 0.0
+        with progress.reading(job, quiet=quiet) as on_lines:
+            for clock.now in (29.9, 30.0, 31.0, 75.0):
+                on_lines(int(clock.now * 1000))
+    assert printed == [f"job: read {lines} lines of prompts.csv" for lines in ("30,000", "75,000")]
+    monkeypatch.undo()
+    code, drawn = on_a_terminal(lab, "plan", path)
+    assert code == 0
+    assert re.search(r"job: prompts\.csv: \d+ lines \[", drawn)
+    assert "lines [" not in drawn.rsplit("\r", 1)[-1]
 
 
 def test_version_and_module() -> None:

@@ -756,3 +756,27 @@ def test_files_are_closed_also_after_an_error(tmp_path: Path) -> None:
         path.write_bytes(data)
         file_refusal(path)
     assert len(os.listdir("/dev/fd")) == before
+
+
+@pytest.mark.parametrize("format", ["csv", "tsv", "txt", "jsonl", "openai-batch"])
+def test_lines_without_a_row_have_a_bound(format: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: A002
+    """P31 Empty lines beyond MOST_EMPTY are refused instead of read on and on; with rows between
+    them they are not counted together.
+    """
+    monkeypatch.setattr(prompt_lines, "MOST_EMPTY", 3000)
+    head = "" if format in ("txt", "jsonl", "openai-batch") else "a\n"
+    body = {"method": "POST", "url": "/v1/moderations", "body": {"model": "m", "input": "x"}}
+    row = json.dumps({"custom_id": "N", **body}) if format == "openai-batch" else '{"a": 1}'
+    between = "".join(row.replace("N", str(n)) + "\n" * 2500 for n in range(4))
+    assert len(rows(head + between, format)) == 4
+    last = len(head) // 2 + 1
+    error = refusal(head + row + "\n" * 9000 + row, format)
+    assert str(error).startswith(f"p:{last + 1}: the next 3,000 lines hold no row")
+
+
+def test_how_far_reading_has_come_is_reported() -> None:
+    """Whoever watches hears of lines without a row, too."""
+    counts: list[int] = []
+    assert len(rows("a\n1\n" + "\n" * 9000 + "2\n", on_lines=counts.append)) == 2
+    assert counts == sorted(counts)
+    assert len(counts) == 8
