@@ -46,6 +46,7 @@ The house is the flow; imports point up this list only:
     recorder      what dispatch needs of the journal and the pictures
     tables        journal               -> results and errors tables
     report        journal               -> counts, tokens, money, time
+    page          journal               -> report.html
     workspace     one job's folder, lock and journal
     queries       status, show, results
     planner       what a run would do and cost (`plan` is the public function)

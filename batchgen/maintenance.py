@@ -20,6 +20,7 @@ from batchgen.journal import (
     rows_with_outcomes,
     shown_outcome,
 )
+from batchgen.page import write_page
 from batchgen.queries import find_rows
 from batchgen.report import as_json, describe_empty_cells, job_totals, write_report
 from batchgen.tables import check_formats
@@ -79,10 +80,9 @@ def export(
         totals = job_totals(journal, counts, tables.empty)
         for message in (*tables.messages, *describe_empty_cells(tables.empty)):
             say(message)
-        write_report(
-            workspace.folder,
-            as_json(job.name, totals, last_report(journal), simulated=simulate),
-        )
+        run = last_report(journal)
+        write_report(workspace.folder, as_json(job.name, totals, run, simulated=simulate))
+        write_page(workspace.page_facts(totals, run), journal, workspace.renderer)
         return paths
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from batchgen.job import Job
 from batchgen.report import Report
-from batchgen.session import Options, Session
+from batchgen.session import Options, Session, require_open_batches
 
 __all__ = ["cancel", "run", "stage"]
 
@@ -48,7 +48,7 @@ def cancel(job: Job, options: Options | None = None, *, ids: Sequence[str] = ())
     Raises what `run` raises, and InputError for an id that is not an open batch.
     """
     session = Session(job, options)
-    session.require_open_batches(ids)
+    require_open_batches(session.workspace, ids)
     with session:
         stopped = session.cancel(ids)
         session.write_tables()

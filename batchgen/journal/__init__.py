@@ -90,6 +90,7 @@ from batchgen.journal.rows import (
     rows_with_outcomes,
     scope_of,
     thread_heads,
+    thread_with_outcomes,
     turns_of,
 )
 from batchgen.journal.runs import begin_run, end_run, last_report, last_run
@@ -137,6 +138,7 @@ __all__ = [
     "shown_outcome",
     "spent",
     "thread_heads",
+    "thread_with_outcomes",
     "together",
     "turns_of",
     "unpriced_attempts",

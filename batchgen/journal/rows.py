@@ -141,6 +141,16 @@ def rows_with_outcomes(journal: Journal) -> Iterator[tuple[Row, RecordedOutcome 
         after = journal.onward(after, page[-1][0].seq)
 
 
+def thread_with_outcomes(journal: Journal, head: int) -> list[tuple[Row, RecordedOutcome | None]]:
+    """The turns of the thread that begins with the row `head`, with their outcomes.
+
+    Raises DamagedError.
+    """
+    turns = """SELECT ?1 UNION SELECT r.seq FROM rows head JOIN rows r
+        ON r.conversation = head.conversation AND r.axes = head.axes WHERE head.seq = ?1"""
+    return _page(journal, turns, head, outcomes=True)
+
+
 def _page(
     journal: Journal,
     which: str,

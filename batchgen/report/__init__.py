@@ -3,12 +3,14 @@
 - `totals`       RunTotals and JobTotals: what calls took, and how rows stand
 - `report`       Report: what one run left, as one line for a person and as report.json
 - `batches`      how an open batch is shown
+- `reasons`      why rows failed, in words
 - `wording`      the phrases that plan, run and status share
 - `exit_status`  the exit code of a run that nothing stopped
 """
 
 from batchgen.report.batches import batch_json
 from batchgen.report.exit_status import exit_code_of
+from batchgen.report.reasons import describe_reason
 from batchgen.report.report import Report, as_json, write_report
 from batchgen.report.totals import NO_CALLS, JobTotals, RunTotals, job_totals, run_totals
 from batchgen.report.wording import (
@@ -33,6 +35,7 @@ __all__ = [
     "describe_cost",
     "describe_empty_cells",
     "describe_empty_prompts",
+    "describe_reason",
     "describe_stale_requests",
     "exit_code_of",
     "job_totals",

@@ -7,10 +7,12 @@
 - `progress`    tells the caller how far a run is
 - `memory`      keeps the garbage collector off the objects that outlive a run
 - `event_loop`  runs a coroutine to its end
+- `batch_ids`   which of a job's batches a command names
 - `provenance`  what the journal keeps about how a run's answers came to be
 """
 
+from batchgen.session.batch_ids import require_open_batches
 from batchgen.session.options import Options, ProgressCallback
 from batchgen.session.session import Session
 
-__all__ = ["Options", "ProgressCallback", "Session"]
+__all__ = ["Options", "ProgressCallback", "Session", "require_open_batches"]

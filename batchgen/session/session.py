@@ -11,7 +11,7 @@ from typing import Any
 
 from batchgen.disk import append_line
 from batchgen.dispatch import Progress
-from batchgen.errors import BatchgenError, InputError, OutputError, Problem, did_you_mean
+from batchgen.errors import BatchgenError, OutputError
 from batchgen.images import PictureFolder
 from batchgen.job import Job, api_key
 from batchgen.journal import (
@@ -28,6 +28,7 @@ from batchgen.journal import (
     scope_of,
 )
 from batchgen.journal.batches import committed, open_batches
+from batchgen.page import PAGE, write_page
 from batchgen.pricing import dollars
 from batchgen.report import (
     NO_CALLS,
@@ -81,6 +82,7 @@ class Session:
         # Whether there is anything to send or to collect, and whether this run may send.
         self._busy = False
         self._sends = False
+        self._has_new_tables = False
         self._number = 0
         self._began = 0.0
 
@@ -154,6 +156,7 @@ class Session:
         self._tables = self.workspace.tables(self._journal)
         # A run that sends nothing must not read a million rows to write the same tables once more.
         if self._before.to_send or not self._tables.are_current(self.workspace.folder):
+            self._has_new_tables = True
             self._journal.forget_tables()
             self._tables.write(self.workspace.folder)
             for message in self._tables.messages:
@@ -166,27 +169,16 @@ class Session:
             self._journal, self._number, report.exit_code, report.run_json(), self._tables.manifest
         )
         write_report(self.workspace.folder, report.as_json())
+        if self._has_new_tables or not (self.workspace.folder / PAGE).exists():
+            write_page(
+                self.workspace.page_facts(report.job, report.run_json()),
+                self._journal,
+                self.workspace.renderer,
+            )
         self._log(f"ended: {report.run.calls} calls, exit {report.exit_code}")
         for line in report.notes():
             self._log(line)
         return report
-
-    def require_open_batches(self, ids: Sequence[str]) -> None:
-        """Raise InputError unless the job has run and each of these ids is an open batch of it.
-
-        Takes no lock and writes nothing; call it before entering the session.
-        """
-        with self.workspace.peek() as journal:
-            self.workspace.staged(journal)
-            batches = [batch.id for batch in open_batches(journal) if batch.id]
-        unknown = [each for each in ids if each not in batches]
-        if unknown:
-            raise InputError(
-                [
-                    Problem(path=each, message=f"is not an open batch{did_you_mean(each, batches)}")
-                    for each in unknown
-                ]
-            )
 
     # -- their parts -------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """The journal -> results and errors tables: CSV, JSONL, Parquet, Excel or the Batch API's files.
 
 - `layout`      which columns the tables of a job have
+- `answers`     a recorded response -> what it means
 - `computed`    the cells of output.columns
 - `build`       rows and outcomes -> records; a record is one line of a table
 - `wide`        records that differ in one axis -> one record
@@ -14,6 +15,7 @@
 The network is not needed, so every table can be deleted and written again.
 """
 
+from batchgen.tables.answers import read_answer
 from batchgen.tables.build import reason_of
 from batchgen.tables.formats import frame
 from batchgen.tables.layout import (
@@ -37,6 +39,7 @@ __all__ = [
     "conflicts",
     "frame",
     "layout_of",
+    "read_answer",
     "reason_of",
     "table_paths",
 ]

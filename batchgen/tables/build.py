@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import chain, groupby
@@ -19,17 +18,16 @@ from batchgen.journal import (
     shown_outcome,
 )
 from batchgen.journal.status import MAX_TRIES, WORST_FIRST
-from batchgen.kinds import KINDS
 from batchgen.pricing import dollars
 from batchgen.recorder import render_row
 from batchgen.replies import (
-    Answer,
     UnreadableReplyError,
     decode_embeddings,
     explained,
     parse,
 )
 from batchgen.requests import Renderer, RequestError, without_system_messages
+from batchgen.tables.answers import read_answer
 from batchgen.tables.computed import ComputedCells
 from batchgen.tables.formats import Record
 from batchgen.tables.layout import TableLayout
@@ -91,7 +89,7 @@ class Records:
             yield self._joined(inputs, own)
             return
         response = parse(last.response).value
-        answer = self._answer(row, response)
+        _, answer = read_answer(self._renderer, row.columns, response)
         if answer is None:
             yield self._joined(inputs, own)
             return
@@ -159,20 +157,6 @@ class Records:
             "run": last.run,
         }
 
-    def _answer(self, row: Row, response: Mapping[str, Any]) -> Answer | None:
-        """What a recorded response means; None when no kind can read it.
-
-        The job may have changed since, so the response may be of another kind than the row.
-        """
-        data = response.get("data")
-        # A recorded response was checked against its request: it has an item for every input.
-        body = {"input": [""] * len(data)} if isinstance(data, list) else {}
-        own = self._renderer.kind_of(row.columns)
-        for kind in (*([own] if own else []), *KINDS.values()):
-            with suppress(UnreadableReplyError):
-                return kind.read(response, body)
-        return None
-
     def _messages(self, shown: Turns) -> list[Mapping[str, Any]] | None:
         """The conversation: every answered turn, up to the first that is not."""
         messages: list[Mapping[str, Any]] = []
@@ -183,7 +167,7 @@ class Records:
                 sent = render_row(self._job, self._renderer, row).body["messages"]
             except RequestError:
                 break
-            answer = self._answer(row, parse(outcome.response).value)
+            _, answer = read_answer(self._renderer, row.columns, parse(outcome.response).value)
             if answer is None:
                 break
             reply = {"role": "assistant", "content": answer.choices[0].text}

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from batchgen.disk import is_same_file, make_folder, refuse_link, sweep, translating_errors
+from batchgen.disk import make_folder, refuse_link, sweep, translating_errors
 from batchgen.errors import BusyError, InputError
 from batchgen.images import intact_mtime
-from batchgen.job import Connection, Job, KeyPath, connection
+from batchgen.job import Connection, Job, connection
 from batchgen.journal import Journal, RowCounts, all_files
+from batchgen.page import PageFacts
 from batchgen.pricing import Prices
+from batchgen.report import JobTotals
 from batchgen.requests import Renderer
 from batchgen.staging import (
     LinesCallback,
@@ -27,14 +29,12 @@ from batchgen.staging import (
     signature_of,
     staged,
 )
-from batchgen.tables import TableLayout, Tables, conflicts, layout_of, table_paths
+from batchgen.tables import TableLayout, Tables, conflicts, layout_of
+from batchgen.workspace.inputs import refuse_to_replace_inputs
 
 # The provider in the fingerprint of a simulated request, so that its answer never counts as a real
 # one.
 SIMULATED_PROVIDER = "simulate"
-
-# What a run writes into the output folder beside the tables and the pictures.
-_OWN_FILES = (".lock", "journal.db", "journal.db-shm", "journal.db-wal", "report.json", "run.log")
 
 
 def _ignore(_: object) -> None:
@@ -68,7 +68,7 @@ class Workspace:
         Raises InputError, also when the job would write over a file that it is made of.
         """
         server = connection(job)
-        _refuse_to_replace_inputs(job, job.output_dir(output, simulate))
+        refuse_to_replace_inputs(job, job.output_dir(output, simulate))
         return cls(
             job=job,
             simulate=simulate,
@@ -254,32 +254,17 @@ class Workspace:
             raise InputError(problems)
         return layout_of(self.job, prompts.header, delimiter=prompts.delimiter, bom=prompts.bom)
 
+    def page_facts(self, totals: JobTotals, run: Mapping[str, Any] | None) -> PageFacts:
+        """What the job's page says; `run` is the last run's part of report.json."""
+        return PageFacts(
+            job=self.job,
+            folder=self.folder,
+            host=self.host,
+            simulated=self.simulate,
+            totals=totals,
+            run=run,
+        )
+
     def tables(self, journal: Journal) -> Tables:
         """What makes the job's tables. Raises InputError as `layout` does."""
         return Tables(self.job, journal, self.renderer, self.layout(journal))
-
-
-def _refuse_to_replace_inputs(job: Job, folder: Path) -> None:
-    """Raise InputError when a file that the job writes is its prompts file or the job file.
-
-    Only files that exist are compared: by what they are, because links and a file system that
-    takes `A` for `a` give one file many names.
-    """
-    own = [folder / name for name in _OWN_FILES]
-    written = [path for table in ("results", "errors") for path in table_paths(job, folder, table)]
-    inputs: list[tuple[KeyPath, str, Path]] = []
-    if job.output_file is None:
-        inputs.append(((), "the job file", job.path))
-    if job.prompts_path is not None:
-        inputs.append((("prompts", "path"), "prompts.path", job.prompts_path))
-    if problems := [
-        job.problem(
-            where,
-            f"{name}: a run would write {target} over this file; "
-            "choose another output.dir, or copy the file and name the copy",
-        )
-        for where, name, path in inputs
-        for target in (*written, *own)
-        if is_same_file(path, target)
-    ]:
-        raise InputError(problems)

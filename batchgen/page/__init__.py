@@ -1,0 +1,17 @@
+"""The page of a job: report.html beside the tables, and what `batchgen view` shows.
+
+- `cards`       a table line with its request and answer -> what the page shows of it
+- `selection`   which lines the page has, where it cannot have all
+- `activity`    attempts -> answers, failures and waiting over time
+- `charts`      activity -> SVG; the only door to pygal
+- `thumbnails`  pictures -> small ones, inside the page
+- `write`       all of it -> report.html
+- `page.html`, `page.css`, `page.js`: the page itself
+
+What a model wrote is only ever text: the template escapes it, the script sets it as text, and the
+page's own policy forbids every other script.
+"""
+
+from batchgen.page.write import PAGE, PageFacts, write_page
+
+__all__ = ["PAGE", "PageFacts", "write_page"]

@@ -1,0 +1,9 @@
+"""One job's folder, lock and journal, and what makes its requests, prices and tables.
+
+- `workspace`  Workspace
+- `inputs`     the files that a job is made of, which it must never write over
+"""
+
+from batchgen.workspace.workspace import SIMULATED_PROVIDER, Workspace
+
+__all__ = ["SIMULATED_PROVIDER", "Workspace"]
