@@ -112,7 +112,14 @@ def test_any_text_of_a_csv_comes_back_unchanged(
     cells = [*HOSTILE, *cells]
     write_csv(lab, cells)
     with serving() as api:
-        lab.go(lab.job(api.url, rows=None, request=REQUEST, output={"tables": ["csv", "jsonl"]}))
+        lab.go(
+            lab.job(
+                api.url,
+                prompts={"path": "prompts.csv", "id": "id", "empty": "send"},
+                request=REQUEST,
+                output={"tables": ["csv", "jsonl"]},
+            )
+        )
     table = lab.table()
     assert [row["text"] for row in table] == cells
     assert [row["output"] for row in table] == cells
@@ -131,7 +138,7 @@ def test_any_text_of_a_jsonl_comes_back_unchanged(
     cells = [*HOSTILE, *cells]
     write_jsonl(lab, cells)
     with serving() as api:
-        prompts = {"path": "prompts.jsonl", "id": "id"}
+        prompts = {"path": "prompts.jsonl", "id": "id", "empty": "send"}
         lab.go(
             lab.job(api.url, prompts=prompts, request=REQUEST, output={"tables": ["csv", "jsonl"]})
         )
@@ -149,7 +156,7 @@ def test_json_types_keep_their_type_in_jsonl(lab: Lab, api: Simulator) -> None:
     write_jsonl(lab, values)
     job = lab.job(
         api.url,
-        prompts={"path": "prompts.jsonl", "id": "id"},
+        prompts={"path": "prompts.jsonl", "id": "id", "empty": "send"},
         output={"tables": ["csv", "jsonl", "parquet"]},
     )
     report = lab.go(job)
