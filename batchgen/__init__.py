@@ -35,7 +35,7 @@ The house is the flow; imports point up this list only:
     batch_format  the lines of the Batch API's files
     replies       a reply's JSON        -> Answer
     kinds         what each kind of request is (data)
-    prompts       CSV, TSV, TXT, JSONL  -> Prompt
+    prompts       files                 -> Prompt
     requests      Job + Prompt          -> Request, with its fingerprint
     pricing       usage, bounds         -> money
     disk          files that appear whole or not at all

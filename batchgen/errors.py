@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import ClassVar
 
 # Problems that are shown before the rest is only counted: a screenful.
 SHOWN = 25
+# Further lines that are named for a fault that many have.
+ALSO = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,16 +37,64 @@ class Problem:
         message: what is wrong and what to do, in one sentence.
         line: from 1; 0 means unknown and is not shown.
         column: from 1; 0 means unknown and is not shown.
+        also: the next lines with the same fault, at most ALSO of them.
+        more: how many lines have it besides.
     """
 
     path: str
     message: str
     line: int = 0
     column: int = 0
+    also: tuple[int, ...] = ()
+    more: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many lines have the fault."""
+        return 1 + len(self.also) + self.more
 
     def __str__(self) -> str:
         location = [self.path, *(str(number) for number in (self.line, self.column) if number)]
-        return f"{':'.join(location)}: {self.message}"
+        return f"{':'.join(location)}: {self.message}{self._others()}"
+
+    def _others(self) -> str:
+        if not self.also:
+            return ""
+        lines = ", ".join(map(str, self.also))
+        more = f" and {self.more:,} more" if self.more else ""
+        return f" (also in line{'s' * (self.count > 2)} {lines}{more})"
+
+
+class ProblemList:
+    """Collects problems; all are counted, and as many are kept as are shown.
+
+    Equal faults of a file become one problem, so that a million broken rows neither fill the memory
+    nor hide another fault.
+
+    Attributes:
+        found: how many problems there were.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, str], Problem] = {}
+        self.found = 0
+
+    def add(self, problem: Problem, *, always: bool = False) -> None:
+        """Add a problem; `always`: one that is kept even after SHOWN others."""
+        self.found += problem.count
+        key = (problem.path, problem.message)
+        first = self._kept.get(key)
+        if first is None:
+            if always or len(self._kept) < SHOWN:
+                self._kept[key] = problem
+        elif len(first.also) < ALSO:
+            self._kept[key] = replace(first, also=(*first.also, problem.line))
+        else:
+            self._kept[key] = replace(first, more=first.more + 1)
+
+    def problems(self) -> list[Problem]:
+        """The problems that were kept, in the order of their first lines."""
+        return list(self._kept.values())
 
 
 class BatchgenError(Exception):
@@ -61,13 +111,14 @@ class InputError(BatchgenError):
     def __init__(self, problems: Sequence[Problem] | str, *, found: int = 0) -> None:
         """`problems` are the faults, or one sentence; `found` counts those left out too."""
         self.problems = () if isinstance(problems, str) else tuple(problems)
-        self.found = max(found, len(self.problems))
+        self.found = max(found, sum(problem.count for problem in self.problems))
         super().__init__(problems if isinstance(problems, str) else self._text())
 
     def _text(self) -> str:
-        lines = [str(problem) for problem in self.problems[:SHOWN]]
-        if self.found > len(lines):
-            lines.append(f"... and {self.found - len(lines)} more")
+        shown = self.problems[:SHOWN]
+        lines = [str(problem) for problem in shown]
+        if left := self.found - sum(problem.count for problem in shown):
+            lines.append(f"... and {left:,} more")
         return "\n".join(lines)
 
 

@@ -69,7 +69,9 @@ def _refuse_existing(*paths: Path) -> None:
 
 def _stem(prompts: Path) -> str:
     """A job's name, from the prompts file's: as much of it as can name a folder."""
-    stem = re.sub(r"(\.gz)?$", "", prompts.name, count=1, flags=re.IGNORECASE).rsplit(".", 1)[0]
+    stem = re.sub(
+        r"(\.(gz|bz2|xz|zst|zip))?$", "", prompts.name, count=1, flags=re.IGNORECASE
+    ).rsplit(".", 1)[0]
     letters = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
     name = re.sub(r"\.simulated$", "", re.sub(r"[^\w.-]+", "-", letters), flags=re.IGNORECASE)
     return name.strip("-.")[:80] or "job"

@@ -151,7 +151,7 @@ def test_an_old_encoding_is_named(tmp_path: Path) -> None:
         (b"id,text\n1,a\n2,b,c\n", ":3: "),
         (b"id,id\n1,2\n", ":1: "),
         (b"", ": is empty"),
-        (b"PK\x03\x04", "spreadsheet"),
+        (b"PK\x03\x04", "zip file"),
     ],
 )
 def test_a_broken_file_is_refused(tmp_path: Path, content: bytes, position: str) -> None:

@@ -16,7 +16,7 @@ from batchgen.escapes import escape_controls
 def init(prompts: Path | None) -> None:
     """Write a job that runs.
 
-    With a PROMPTS file (.csv .tsv .txt .jsonl, each also .gz): a job for it, beside it. Without: an
+    With a PROMPTS file (such as .csv .jsonl .json .xlsx): a job for it, beside it. Without: an
     example in jobs/.
     """
     from batchgen.init import write_job

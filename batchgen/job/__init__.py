@@ -22,6 +22,7 @@ from batchgen.job.sections import (
     OutputCsv,
     Price,
     Prompts,
+    PromptsFormat,
     Provider,
     Retry,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "OutputCsv",
     "Price",
     "Prompts",
+    "PromptsFormat",
     "Provider",
     "Retry",
     "api_key",

@@ -10,7 +10,7 @@ import os
 import re
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -76,6 +76,14 @@ def _encoding(name: str) -> str:
             "shift_jis"
         ) from None
     return name
+
+
+def _header(names: Any) -> Any:
+    if names is not False:
+        if not names:
+            raise ValueError("must be false, or a list of names")
+        distinct(names)
+    return names
 
 
 def _scalar(value: Any) -> Any:
@@ -234,6 +242,19 @@ Delimiter = Annotated[
     str, AfterValidator(_delimiter), Field(json_schema_extra={"minLength": 1, "maxLength": 1})
 ]
 Encoding = Annotated[str, AfterValidator(_encoding)]
+# The names of the columns of a file without a header, or false.
+Header = Annotated[
+    Literal[False] | list[Text],
+    AfterValidator(_header),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"const": False},
+                {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}},
+            ]
+        }
+    ),
+]
 AxisName = Annotated[str, AfterValidator(_axis_name)]
 RequestKey = Annotated[str, AfterValidator(_request_key)]
 Duration = Annotated[

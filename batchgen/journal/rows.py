@@ -65,6 +65,11 @@ class Row:
     to_send: bool
 
     @property
+    def input_error(self) -> str:
+        """Why it cannot be sent, with its line in the prompts file."""
+        return f"line {self.line}: {self.error}"
+
+    @property
     def columns_digest(self) -> bytes:
         """The digest of the prompt's cells: it shows whether they changed since an outcome."""
         return digest_of(self.text)

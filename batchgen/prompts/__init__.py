@@ -1,21 +1,41 @@
 """Prompt files -> Prompt, one at a time.
 
-A file or a stream is CSV, TSV, JSONL, plain text or the Batch API's input, and may be gzipped.
+Texts (CSV, TSV, JSONL, JSON, plain text, the Batch API's input) come from a file, packed or not, or
+from a stream; Parquet and spreadsheets from a file.
 
-Cells are never interpreted: `007`, `NA`, `1e3` and the empty cell stay text, and JSON keeps its
-types. Memory holds one row, never the whole file. The flow:
+Cells are never interpreted: in CSV `007`, `NA`, `1e3` and the empty cell stay text, and what has
+types keeps them. Memory holds few rows, never the whole file, but for spreadsheets, which come
+whole. The flow:
 
-- `sources`    a path or a stream -> bytes, hashed and unzipped
+- `opening`    a path or a stream -> an open prompts file: the checks, and the reader of its format
+- `formats`    what a file is, by its name and by its first bytes
+- `sources`    a path or a stream -> bytes, hashed and unpacked
 - `lines`      bytes -> lines of text, checked and bounded
-- `delimited`  lines -> rows of CSV and TSV
+- `delimited`  lines -> records of CSV and TSV
+- `table`      records of cells -> rows by the names of a header
+- `options`    how the table in a file is written
 - `records`    lines -> rows of JSONL and plain text
+- `documents`  text -> rows of a JSON array
 - `batchfile`  lines -> rows that are themselves requests, as the Batch API takes them
+- `parquet`    a Parquet file -> rows
+- `sheets`     a spreadsheet -> rows
+- `cells`      the values of these two as JSON has them
 - `rows`       a raw row, and the two kinds of error: of one row, and of the file
 - `reader`     the rows as numbered prompts, and everything that is wrong with them
 """
 
 from batchgen.prompts.lines import LIMIT
-from batchgen.prompts.reader import Dialect, Prompt, PromptsFile, open_prompts
+from batchgen.prompts.opening import open_prompts
+from batchgen.prompts.options import TableOptions
+from batchgen.prompts.reader import Dialect, Prompt, PromptsFile
 from batchgen.prompts.sources import file_digest
 
-__all__ = ["LIMIT", "Dialect", "Prompt", "PromptsFile", "file_digest", "open_prompts"]
+__all__ = [
+    "LIMIT",
+    "Dialect",
+    "Prompt",
+    "PromptsFile",
+    "TableOptions",
+    "file_digest",
+    "open_prompts",
+]

@@ -14,6 +14,7 @@ from batchgen.batch_format import URL_PREFIX
 from batchgen.errors import did_you_mean
 from batchgen.kinds import KIND_BY_ENDPOINT
 from batchgen.prompts.lines import Lines
+from batchgen.prompts.options import TableOptions
 from batchgen.prompts.records import json_row
 from batchgen.prompts.rows import RawRow, RawTable, RowError
 
@@ -24,7 +25,7 @@ URLS = tuple(URL_PREFIX + endpoint for endpoint in KIND_BY_ENDPOINT)
 _decode = JSONDecoder().raw_decode
 
 
-def read_batch(lines: Lines, delimiter: str | None) -> RawTable:
+def read_batch(lines: Lines, options: TableOptions) -> RawTable:
     """One request a line; blank lines are skipped."""
     rows = (_request(number, line) for number, line in lines.plain() if line.strip(" \t\r"))
     return RawTable(delimiter="", header=None, rows=rows)

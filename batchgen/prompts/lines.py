@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from batchgen.prompts.formats import MAGIC_BYTES, check_bytes
 from batchgen.prompts.rows import FileError
-from batchgen.prompts.sources import READ_ERRORS, unreadable
+from batchgen.prompts.sources import unreadable
 
 # The most characters in one row, so that a file without line ends cannot fill the memory.
 LIMIT = 64 * 1024 * 1024
@@ -24,6 +25,8 @@ MOST_EMPTY = 5_000_000
 _REPORTED = 1024
 
 _EXCERPT = 80
+# Characters of a block of text.
+BLOCK = 64 * 1024
 _BOMS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF16_LE: "utf-16-le",
@@ -32,7 +35,7 @@ _BOMS = {
 
 
 class Lines:
-    """The lines of a file, to be read once, by `read` or `plain`.
+    """The lines of a file, to be read once, by `read`, `plain` or `blocks`.
 
     `encoding` is Python's name of it; `bom` says that a table made from the file should carry a
     BOM. `row_size` counts the characters of the current row: the format that reads the lines sets
@@ -44,22 +47,25 @@ class Lines:
         binary: io.BufferedReader[Any],
         encoding: str | None,
         on_lines: Callable[[int], None] | None = None,
+        *,
+        skip_lines: int = 0,
     ) -> None:
         """Look at the first bytes. Raises FileError.
 
         binary: the file.
         encoding: the one that the job asks for.
         on_lines: called every now and then with how many lines were read.
+        skip_lines: how many lines are left out, but counted.
         """
         try:
-            head = binary.peek(64)[:64]
-        except READ_ERRORS as error:
+            self._head = binary.peek(MAGIC_BYTES)
+        except OSError as error:
             raise unreadable(error, 0) from None
-        _check_magic(head)
-        self.encoding, self.bom = _encoding(head, encoding)
+        check_bytes(self._head[:MAGIC_BYTES], "text")
+        self.encoding, self.bom = _encoding(self._head[:64], encoding)
         self.row_size = 0
         self.last_row = 0
-        self._binary, self._on_lines = binary, on_lines
+        self._binary, self._on_lines, self.skipped = binary, on_lines, skip_lines
 
     def read(self, newline: str) -> Iterator[str]:
         """Lines with their ends; `newline` as in TextIOWrapper.
@@ -83,14 +89,17 @@ class Lines:
                         f"the row is longer than {LIMIT:,} characters; is a quote or line end "
                         "missing?",
                     )
-                if line.isascii():
+                if not line.isascii():
+                    _check_text(line, number, self.encoding)
+                    if number == 1:
+                        line = line.removeprefix("\ufeff")
+                if number > self.skipped:
                     yield line
                 else:
-                    _check_text(line, number, self.encoding)
-                    yield line.removeprefix("\ufeff") if number == 1 else line
+                    self.row_size = 0
         except UnicodeError:
             raise FileError(number + 1, _not_text(self.encoding)) from None
-        except READ_ERRORS as error:
+        except OSError as error:
             raise unreadable(error, number + 1) from None
 
     def _report(self, number: int) -> None:
@@ -103,22 +112,34 @@ class Lines:
             self._on_lines(number)
 
     def plain(self) -> Iterator[tuple[int, str]]:
-        """Yield each line as one row: its number, and its text without the LF or CRLF.
+        """Yield each line as one row: its number, and its text without its end.
 
-        No other character ends a line.
+        LF and CRLF end a line, or CR in a file whose beginning has no LF: so old programs of the
+        Macintosh write. No other character does.
         """
-        for number, line in enumerate(self.read("\n"), start=1):
+        head = self._head.decode(self.encoding, "replace")
+        end = "\r" if "\r" in head and "\n" not in head else "\n"
+        for number, line in enumerate(self.read(end), start=1 + self.skipped):
             self.row_size = 0
             yield number, line.removesuffix("\n").removesuffix("\r")
 
-
-def _check_magic(head: bytes) -> None:
-    if head.startswith(b"\x1f\x8b"):
-        raise FileError(
-            0, "is compressed with gzip; end its name in .gz, or pipe it through gunzip"
-        )
-    if head.startswith(b"PK\x03\x04"):
-        raise FileError(0, "is a spreadsheet or zip file, not text; save it as CSV (UTF-8)")
+    def blocks(self) -> Iterator[str]:
+        """The text in blocks that end anywhere. Raises FileError."""
+        text = io.TextIOWrapper(self._binary, self.encoding, errors="surrogateescape", newline="")
+        line, at_start = 1, True
+        try:
+            for block in iter(partial(text.read, BLOCK), ""):
+                if not block.isascii():
+                    for number, part in enumerate(block.split("\n"), start=line):
+                        _check_text(part, number, self.encoding)
+                yield block.removeprefix("\ufeff") if at_start else block
+                at_start = False
+                line += block.count("\n")
+                self._report(line)
+        except UnicodeError:
+            raise FileError(line, _not_text(self.encoding)) from None
+        except OSError as error:
+            raise unreadable(error, line) from None
 
 
 def _encoding(head: bytes, explicit: str | None) -> tuple[str, bool]:

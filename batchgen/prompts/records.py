@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from batchgen.prompts.lines import Lines
+from batchgen.prompts.options import TableOptions
 from batchgen.prompts.rows import RawRow, RawTable, RowError
 
 # The json module's reasons in plain words.
@@ -36,7 +37,7 @@ _KINDS = {
 }
 
 
-def read_txt(lines: Lines, delimiter: str | None) -> RawTable:
+def read_txt(lines: Lines, options: TableOptions) -> RawTable:
     """Each line that is not empty is a prompt, in the column `prompt`."""
     rows: Iterator[RawRow] = (
         (number, {"prompt": line}, None) for number, line in lines.plain() if line
@@ -44,7 +45,7 @@ def read_txt(lines: Lines, delimiter: str | None) -> RawTable:
     return RawTable(delimiter="", header=("prompt",), rows=rows)
 
 
-def read_jsonl(lines: Lines, delimiter: str | None) -> RawTable:
+def read_jsonl(lines: Lines, options: TableOptions) -> RawTable:
     """One JSON object a line; blank lines are skipped."""
     rows = (json_row(number, line) for number, line in lines.plain() if line.strip(" \t\r"))
     return RawTable(delimiter="", header=None, rows=rows)
@@ -61,29 +62,45 @@ def json_row(number: int, line: str) -> RawRow:
 def _object(line: str) -> dict[str, Any]:
     """The object on the line, with the names at its top level in NFC. Raises RowError."""
     try:
-        value = _DECODER.decode(line)
-        if not isinstance(value, dict):
-            raise RowError(
-                f'expected a JSON object such as {{"prompt": "…"}}, found {_KINDS[type(value)]}'
-            )
-        if "\\ud" in line or "\\uD" in line:
-            json.dumps(value, ensure_ascii=False).encode()
+        return checked(DECODER.decode(line), line)
     except json.JSONDecodeError as error:
-        # A line with only `[` begins one JSON document over many lines, not one object a line.
-        array = (
-            "; a .jsonl has one object a line, not one array of them" if line.strip() == "[" else ""
-        )
-        raise RowError(
-            f"{_REASONS.get(error.msg, f'not JSON: {error.msg}')}{array}", error.colno
-        ) from None
-    except UnicodeEncodeError:
-        raise RowError(
-            r"a \ud800 to \udfff escape is half a character; write both halves, or leave it out"
-        ) from None
+        raise RowError(f"{reason(error)}{_other_format(line)}", error.colno) from None
     except RecursionError:
         raise RowError("the JSON is nested too deeply") from None
     except ValueError:  # Python's own bound on the digits of an int
         raise RowError("a number has too many digits; write it as text") from None
+
+
+def _other_format(line: str) -> str:
+    """What to do about a line that is no JSON because its document goes on in the next lines."""
+    begun = {"[": "an array of objects", "{": "an object over several lines"}.get(line.strip())
+    if begun is None:
+        return ""
+    return f"; this is {begun}, and JSONL has one a line; prompts.format: json reads such files"
+
+
+def reason(error: json.JSONDecodeError) -> str:
+    """What is wrong with a JSON text, in plain words."""
+    return _REASONS.get(error.msg, f"not JSON: {error.msg}")
+
+
+def checked(value: Any, text: str) -> dict[str, Any]:
+    """The row that a value is, as it was read from `text`: the names at its top level in NFC.
+
+    Raises RowError.
+    """
+    if not isinstance(value, dict):
+        array = " (prompts.format: json reads a file that is one list)" * isinstance(value, list)
+        raise RowError(
+            f'expected a JSON object such as {{"prompt": "…"}}, found {_KINDS[type(value)]}{array}'
+        )
+    try:
+        if "\\ud" in text or "\\uD" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise RowError(
+            r"a \ud800 to \udfff escape is half a character; write both halves, or leave it out"
+        ) from None
     if all(map(str.isascii, value)):
         return value
     return _unique([(unicodedata.normalize("NFC", name), item) for name, item in value.items()])
@@ -110,6 +127,4 @@ def _constant(text: str) -> NoReturn:
     raise RowError(f"{text} is not JSON; write null, or a number")
 
 
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_unique, parse_float=_finite, parse_constant=_constant
-)
+DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_constant)

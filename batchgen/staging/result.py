@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib.metadata import version
-from typing import Literal
 
-from batchgen.job import Job
+from batchgen.job import Job, PromptsFormat
 from batchgen.journal import Journal
 from batchgen.journal.records import digest_of
 from batchgen.prompts import file_digest
@@ -41,7 +40,7 @@ class StagedPrompts:
     signature: str
     source: str
     digest: str
-    format: Literal["csv", "tsv", "jsonl", "txt", "openai-batch"]
+    format: PromptsFormat
     delimiter: str
     bom: bool
     header: list[str]

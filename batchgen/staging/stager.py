@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import BinaryIO
 
 from batchgen.errors import InputError, Problem
-from batchgen.job import Job
+from batchgen.job import Job, Prompts
 from batchgen.journal import Journal
 from batchgen.pricing import Prices
-from batchgen.prompts import Dialect, Prompt, open_prompts
+from batchgen.prompts import Dialect, Prompt, TableOptions, open_prompts
 from batchgen.requests import Renderer, unknown_column
 from batchgen.staging.problems import Problems
 from batchgen.staging.prompt_stager import PromptStager
@@ -77,10 +77,10 @@ class Stager:
                 stream=stream,
                 display_name=prompts.path,
                 format=prompts.format,
-                delimiter=prompts.delimiter,
                 encoding=prompts.encoding,
                 bad_rows=prompts.bad_rows,
                 on_lines=self._on_lines,
+                table=_table_options(prompts),
             ) as file,
             journal.transaction() as connection,
         ):
@@ -206,6 +206,13 @@ class Stager:
         self._problems.add(
             f"{self._job.prompts.id} {row_id!r} is the id of line {first} already", line
         )
+
+
+def _table_options(prompts: Prompts) -> TableOptions:
+    names = [each.name for each in fields(TableOptions)]
+    values = {name: getattr(prompts, name) for name in names}
+    header = values["header"]
+    return TableOptions(**{**values, "header": tuple(header) if header else header})
 
 
 def _hint(header: Sequence[str]) -> str:

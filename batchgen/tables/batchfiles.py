@@ -101,7 +101,7 @@ def failure_of(name: str, row: Row, recorded: RecordedOutcome | None, reason: st
     A reply of status 200 that was not an answer is an error too.
     """
     if recorded is None:
-        return Result(custom_id=name, error={"code": reason, "message": row.error})
+        return Result(custom_id=name, error={"code": reason, "message": row.input_error})
     status, message = recorded.http_status, recorded.message
     if status is None or 200 <= status < 300:
         return Result(custom_id=name, error={"code": recorded.code or reason, "message": message})

@@ -107,7 +107,7 @@ class Records:
         """The record of the errors table for a failed or incomplete request."""
         cells: Record = {"id": row.id, "turn": row.turn or None, "status": row.status}
         if recorded is None:
-            cells |= {"reason": "input", "message": row.error}
+            cells |= {"reason": "input", "message": row.input_error}
         else:
             failed = row.status == "failed"
             cells |= {
@@ -193,7 +193,7 @@ def _error_text(turns: Turns) -> str | None:
     """Why a group's requests have no answer, or an incomplete one: the first reason, or None."""
     for row, outcome in turns:
         if row.error is not None:
-            return f"input: {row.error}"
+            return f"input: {row.input_error}"
         if outcome is not None and row.status == "failed":
             return f"{reason_of(outcome)}: {outcome.message}"
         if outcome is not None and row.status == "incomplete":

@@ -349,7 +349,8 @@ def test_refused_line(tmp_path: Path, line: str, message: str) -> None:
         ('{path: "a\\0b"}', "prompts.path: must be a path"),
         (
             "{path: a, format: openai_batch}",
-            "prompts.format: must be csv, tsv, jsonl, txt or openai-batch",
+            "prompts.format: must be csv, tsv, jsonl, txt, json, parquet, xlsx, ods or "
+            "openai-batch; did you mean 'openai-batch'?",
         ),
         ("{path: a, delimiter: ab}", "prompts.delimiter: must be one character"),
         ("{path: a, delimiter: '\"'}", "prompts.delimiter: must be one character"),

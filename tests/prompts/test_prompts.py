@@ -14,6 +14,7 @@ import os
 import sys
 import tracemalloc
 import unicodedata
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen.errors import SHOWN, InputError
-from batchgen.prompts import Dialect, Prompt, PromptsFile, file_digest, open_prompts
+from batchgen.prompts import (
+    Dialect,
+    Prompt,
+    PromptsFile,
+    TableOptions,
+    file_digest,
+    open_prompts,
+)
 from batchgen.prompts import lines as prompt_lines
 
 
 def opened(data: bytes | str, format: str = "csv", **options: Any) -> PromptsFile:  # noqa: A002
     raw = data.encode() if isinstance(data, str) else data
-    return open_prompts(None, stream=io.BytesIO(raw), display_name="p", format=format, **options)
+    names = [each.name for each in fields(TableOptions) if each.name in options]
+    table = TableOptions(**{name: options.pop(name) for name in names})
+    return open_prompts(
+        None, stream=io.BytesIO(raw), display_name="p", format=format, table=table, **options
+    )
+
+
+def table(**options: Any) -> dict[str, Any]:
+    return {"table": TableOptions(**options)}
 
 
 def rows(data: bytes | str, format: str = "csv", **options: Any) -> list[dict[str, Any]]:  # noqa: A002
@@ -357,7 +373,7 @@ def test_wrong_bytes_are_shown_short_and_harmless() -> None:
         (b"a\n", {"encoding": "klingon"}, "'klingon' is not a text encoding"),
         (b"a\n", {"encoding": "base64"}, "'base64' is not a text encoding"),
         ("\ufeffa\n".encode(), {"encoding": "cp1252"}, "remove prompts.encoding"),
-        (b"PK\x03\x04\x14\x00", {}, "spreadsheet"),
+        (b"PK\x03\x04\x14\x00", {}, "zip file"),
         (gzip.compress(b"a\n1\n", mtime=0), {}, "gunzip"),
     ],
 )
@@ -398,8 +414,8 @@ def test_ragged_rows_can_be_failed_rows() -> None:
 
 
 def test_good_rows_keep_coming_and_all_problems_are_counted() -> None:
-    """P30 The error comes at the end; it shows a screenful and counts all."""
-    file = opened("a,b\n" + "1\n1,2\n" * 100)
+    """P30 The error comes at the end; it shows a screenful of faults and counts all."""
+    file = opened("a\n" + "".join(f"1{',1' * n}\n1\n" for n in range(1, 101)))
     found: list[Prompt] = []
     with pytest.raises(InputError) as caught:
         found.extend(file)
@@ -410,9 +426,23 @@ def test_good_rows_keep_coming_and_all_problems_are_counted() -> None:
     assert str(caught.value).endswith("... and 75 more")
 
 
+def test_equal_faults_are_one_line() -> None:
+    """P30 A thousand rows with one fault are one line with their number, and do not hide another
+    fault; few are all named.
+    """
+    error = refusal("a,b\n" + "1\n" * 1000 + "1,2,3\n")
+    assert str(error).splitlines() == [
+        "p:2: expected 2 cells, found 1 (also in lines 3, 4, 5, 6, 7 and 994 more)",
+        "p:1002: expected 2 cells, found 3; put a cell that holds ',' in double quotes",
+    ]
+    assert error.found == 1001
+    assert str(refusal("a,b\n1\n1,2\n1\n")).endswith("found 1 (also in line 4)")
+
+
 def test_a_fault_of_the_file_is_shown_even_after_a_screenful_of_rows() -> None:
     """P30 Wrong bytes after many ragged rows are among the problems shown."""
-    error = refusal(b"a,b\n" + b"1\n" * 100 + b"1,\xfc\n")
+    ragged = b"".join(b"1" + b",1" * n + b"\n" for n in range(2, 102))
+    error = refusal(b"a,b\n" + ragged + b"1,\xfc\n")
     assert error.found == 101
     assert len(error.problems) == SHOWN
     assert error.problems[-1].line == 102
@@ -454,8 +484,10 @@ def test_headers_that_name_twice_are_refused(bad_rows: str) -> None:
     """P30 After NFC and strip, with all positions, every name at once."""
     error = refusal("\u00fc,b, u\u0308 ,b,b,\n1,2,3,4,5,\n", bad_rows=bad_rows)
     assert [str(problem) for problem in error.problems] == [
-        "p:1: the header has 'ü' 2 times, as columns 1 and 3; rename all but one",
-        "p:1: the header has 'b' 3 times, as columns 2 and 4 and 5; rename all but one",
+        "p:1: the header has 'ü' 2 times, as columns 1 and 3; rename all but one, or set "
+        "prompts.duplicate_headers: number",
+        "p:1: the header has 'b' 3 times, as columns 2 and 4 and 5; rename all but one, "
+        "or set prompts.duplicate_headers: number",
     ]
 
 
@@ -464,10 +496,8 @@ def test_an_array_is_no_jsonl(tmp_path: Path) -> None:
     line lacks.
     """
     (tmp_path / "p.jsonl").write_text('[\n {"text": "a"},\n {"text": "b"}\n]\n', encoding="utf-8")
-    assert (
-        "one object a line, not one array of them"
-        in file_refusal(tmp_path / "p.jsonl").splitlines()[0]
-    )
+    first = file_refusal(tmp_path / "p.jsonl").splitlines()[0]
+    assert "this is an array of objects, and JSONL has one a line; prompts.format: json" in first
 
 
 @pytest.mark.parametrize(
@@ -600,7 +630,7 @@ def test_paths_that_are_no_prompts_file(tmp_path: Path) -> None:
     assert "is a folder" in file_refusal(tmp_path / "folder.csv")
     assert 'for a stream use "-"' in file_refusal(tmp_path / "fifo.csv")
     assert 'for a stream use "-"' in file_refusal(Path("/dev/null"), format="csv")
-    assert "prompts.format" in file_refusal(tmp_path / "p.xlsx")
+    assert "prompts.format" in file_refusal(tmp_path / "p.dat")
     assert ".ndjson" in file_refusal(tmp_path / "p.gz")
     assert "NUL" in file_refusal(tmp_path / "a\0b.csv")
     assert "cannot be opened" in file_refusal(tmp_path / ("x" * 300 + ".csv"))
@@ -612,9 +642,12 @@ def test_paths_that_are_no_prompts_file(tmp_path: Path) -> None:
     ("options", "word"),
     [
         ({"format": "xml"}, "prompts.format 'xml' is unknown"),
-        ({"format": "jsonl", "delimiter": ";"}, "prompts.delimiter is for CSV only"),
-        ({"format": "csv", "delimiter": ";;"}, "one character"),
-        ({"format": "csv", "delimiter": '"'}, "one character"),
+        ({"format": "jsonl", **table(delimiter=";")}, "prompts.delimiter is for CSV only"),
+        ({"format": "txt", **table(skip_lines=1)}, "is for CSV, TSV, XLSX, ODS only"),
+        ({"format": "json", **table(sheet="x")}, "prompts.sheet is for XLSX, ODS only"),
+        ({"format": "xlsx"}, "XLSX cannot come from a stream"),
+        ({"format": "csv", **table(delimiter=";;")}, "one character"),
+        ({"format": "csv", **table(delimiter='"')}, "one character"),
         ({}, "set prompts.format"),
     ],
 )
@@ -720,6 +753,7 @@ class Endless(io.RawIOBase):
         (b"a,b\n", b'1,"x\ny"\n', "csv"),
         (b"a\tb\n", b"1\tx\n", "tsv"),
         (b"", b'{"a": 1}\n', "jsonl"),
+        (b"", b'{"a": 1}\n', "json"),
         (b"", b"x\n", "txt"),
     ],
 )

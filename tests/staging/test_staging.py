@@ -122,8 +122,12 @@ def test_every_problem_is_reported_at_once_and_nothing_is_staged(lab: Lab, api: 
 
 
 def test_many_problems_are_counted_and_the_first_shown(lab: Lab) -> None:
-    """P30 A thousand bad rows are a screenful and a count."""
+    """P30 A thousand bad rows are a screenful and a count; those with one fault are one line."""
     csv_of(lab, "id,text\n" + "".join(f"{n}\n" for n in range(1000)))
+    assert refused(lab, lab.job(NOWHERE, rows=None)) == (
+        "prompts.csv:2: expected 2 cells, found 1 (also in lines 3, 4, 5, 6, 7 and 994 more)"
+    )
+    csv_of(lab, "id,text\n" + "".join(f"{n}{',x' * n}\n" for n in range(2, 1000)))
     message = refused(lab, lab.job(NOWHERE, rows=None)).splitlines()
     assert len(message) < 30
     assert message[-1].startswith("... and 9")
@@ -149,7 +153,7 @@ def test_bad_rows_may_fail_and_keep_their_place(lab: Lab, api: Simulator) -> Non
         ("failed", ""),
         ("succeeded", "four"),
     ]
-    assert all(row["error"].startswith("input: ") for row in table[1:3])
+    assert all(row["error"].startswith("input: line ") for row in table[1:3])
     assert [row["reason"] for row in lab.table(which="errors")] == ["input", "input"]
     assert lab.go(job).run.calls == 0
     assert maintenance.redo(lab.load(job), statuses=["failed"]) == 0

@@ -419,7 +419,7 @@ def test_every_line_broken(lab: Lab) -> None:
     (lab.folder / "requests.jsonl").write_bytes(b"a\nb\n")
     with pytest.raises(InputError) as caught:
         plan(lab.load(job(lab, "http://127.0.0.1:9/v1")))
-    assert [problem.line for problem in caught.value.problems] == [1, 2]
+    assert [(problem.line, problem.also) for problem in caught.value.problems] == [(1, (2,))]
     prompts = {"path": "requests.jsonl", "format": "openai-batch", "bad_rows": "fail"}
     assert lab.go(job(lab, "http://127.0.0.1:9/v1", prompts=prompts)).rows == {"failed": 2}
 

@@ -13,6 +13,7 @@ from batchgen.job.sections.prompts import (
     SET_BY_ROWS,
     Conversation,
     Prompts,
+    PromptsFormat,
 )
 from batchgen.job.sections.provider import Provider
 from batchgen.job.sections.section import Section
@@ -28,6 +29,7 @@ __all__ = [
     "OutputCsv",
     "Price",
     "Prompts",
+    "PromptsFormat",
     "Provider",
     "Retry",
     "Section",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
 from batchgen.job.sections.section import Section
-from batchgen.job.values import Delimiter, Encoding, PathText, Text
+from batchgen.job.values import Delimiter, Encoding, Header, PathText, Text
 
 # The format whose rows are themselves requests, and the keys that such rows set instead of the job.
 OPENAI_BATCH = "openai-batch"
+PromptsFormat = Literal[
+    "csv", "tsv", "jsonl", "txt", "json", "parquet", "xlsx", "ods", "openai-batch"
+]
 SET_BY_ROWS = ("kind", "request", "matrix", "conversation")
 CUSTOM_ID = "custom_id"
 
@@ -19,13 +22,13 @@ class Prompts(Section):
     """The file whose rows become requests."""
 
     path: PathText = Field(
-        description="The prompts file, relative to the job file: .csv .tsv .txt .jsonl, each "
-        "also .gz; - is stdin"
+        description="The prompts file, relative to the job file: .csv .tsv .txt .jsonl .json, each "
+        "also .gz .bz2 .xz .zst .zip; .parquet .xlsx .ods; - is stdin"
     )
     id: Text | None = Field(
         default=None, description="The column that names a row; its values must be unique"
     )
-    format: Literal["csv", "tsv", "jsonl", "txt", "openai-batch"] | None = Field(
+    format: PromptsFormat | None = Field(
         default=None,
         description="The file's format; by default taken from its name. openai-batch: each row "
         "is a request, as a line of "
@@ -39,6 +42,28 @@ class Prompts(Section):
     encoding: Encoding | None = Field(
         default=None,
         description="The file's encoding; by default that of its byte order mark, else UTF-8",
+    )
+    sheet: Text | None = Field(
+        default=None, description="The sheet of a spreadsheet; by default the first"
+    )
+    skip_lines: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="How many lines before the header are left out, such as a title; of a "
+        "sheet, its rows",
+    )
+    header: Header | None = Field(
+        default=None,
+        description="For a file without a header: the names of its columns, or false for "
+        "column_1, column_2 and so on. By default the first line is the header",
+    )
+    skip_rows: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="How many rows after the header are left out, such as further headers",
+    )
+    duplicate_headers: Literal["refuse", "number"] = Field(
+        default="refuse",
+        description="refuse: a header that names two columns alike stops the job; number: the "
+        "second is called name_2",
     )
     bad_rows: Literal["refuse", "fail"] = Field(
         default="refuse",
