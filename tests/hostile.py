@@ -427,7 +427,7 @@ ERRORS: list[tuple[str, int, Any, dict[str, str], str, str]] = [
         {"error": {"code": "image_too_small", "message": "told"}},
         {},
         "row",
-        "bad_request",
+        "bad_image",
     ),
     ("deep", 400, b'{"error":' + b"[" * 900 + b"]" * 900 + b"}", {}, "row", "bad_request"),
     ("deeper", 500, b"[" * 200_000, {}, "transient", "server"),

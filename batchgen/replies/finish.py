@@ -1,8 +1,9 @@
 """What each finish reason means, as data.
 
 Providers have their own words for the same few ends of an answer. Words are compared without regard
-to case, with `-` as `_`. A word that is in no table leaves its row incomplete, because nobody knows
-whether the answer is whole; `output.accept` takes it.
+to case, with `-` as `_`, up to a colon: Gemini sends `content_filter: PROHIBITED_CONTENT`. A word
+that is in no table leaves its row incomplete, because nobody knows whether the answer is whole;
+`output.accept` takes it.
 
 Sources, for the words in the order of the tables: OpenAI, Anthropic, Mistral, vLLM and TGI, Gemini,
 z.ai, DeepSeek, Cohere and Bedrock name them in the references of their APIs.
@@ -74,8 +75,7 @@ INCOMPLETE = {
         "content_filter",
     ),
     "refusal": "refusal",
-    "incomplete": "incomplete",
-    "pause_turn": "incomplete",
+    **dict.fromkeys(("incomplete", "pause_turn", "repetition"), "incomplete"),
     "max_tool_calls": "max_tool_calls",
 }
 
@@ -136,4 +136,4 @@ def explained(word: str | None) -> str:
 
 
 def _plain(reason: str) -> str:
-    return reason.strip().lower().replace("-", "_")
+    return reason.partition(":")[0].strip().lower().replace("-", "_")

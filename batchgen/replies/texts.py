@@ -14,7 +14,7 @@ from batchgen.replies.answer import (
     items_of,
     word_of,
 )
-from batchgen.replies.finish import finish_word, is_whole
+from batchgen.replies.finish import INCOMPLETE, finish_word, is_whole
 from batchgen.replies.usage import Json, mapping
 
 
@@ -25,6 +25,9 @@ def first_message(response: Json) -> Json:
 
 def _message(choice: Json) -> Json:
     message = choice.get("message")
+    if message is None and finish_word(choice.get("finish_reason")) in INCOMPLETE.values():
+        # Gemini sends none with an answer that it filtered whole.
+        return {}
     if not isinstance(message, dict):
         raise UnreadableReplyError("the reply's choice has no message")
     return message

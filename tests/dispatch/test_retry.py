@@ -16,7 +16,10 @@ from hypothesis import strategies as st
 from openai.types.responses import ResponseError
 
 from batchgen.dispatch import PASSING, Failure, Meaning
-from batchgen.dispatch.api.errors import _CODES, account_error, classify, error_in, retry_after
+from batchgen.dispatch.api.codes import CODES
+from batchgen.dispatch.api.error_body import error_in
+from batchgen.dispatch.api.errors import account_error, classify
+from batchgen.dispatch.api.waits import retry_after
 from batchgen.dispatch.retry import OWN_THROTTLES, Policy, Spent
 
 
@@ -76,7 +79,7 @@ def test_what_a_failed_response_names_is_known() -> None:
     table."""
     codes = set(get_args(ResponseError.model_fields["code"].annotation))
     assert codes
-    assert codes <= set(_CODES)
+    assert codes <= set(CODES)
 
 
 def test_a_gateway_that_gave_up_may_have_cost_money() -> None:
@@ -246,7 +249,7 @@ def test_an_account_failure_says_what_to_do(reason: str) -> None:
 def test_every_account_reason_has_a_sentence() -> None:
     """P23 No reason in the tables is without one."""
     reasons = {each[5] for each in ERRORS if each[4] == "account"} | {
-        reason for meaning, reason in _CODES.values() if meaning == "account"
+        reason for meaning, reason in CODES.values() if meaning == "account"
     }
     for reason in reasons:
         account_error(failed("account", reason), "h", "m")

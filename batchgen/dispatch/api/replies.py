@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from batchgen.dispatch import Failure, Received, ReplyReader
-from batchgen.dispatch.api.errors import QUOTED, classify, error_in
+from batchgen.dispatch.api.error_body import error_in
+from batchgen.dispatch.api.errors import QUOTED, classify
 from batchgen.dispatch.api.http import Reply
 from batchgen.errors import BatchgenError
 from batchgen.replies import UnreadableReplyError, Usage, read_usage, word_of

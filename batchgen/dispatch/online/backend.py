@@ -15,7 +15,7 @@ from contextlib import suppress
 from batchgen.dispatch import Attempt, Failure, Progress, Received, Recorder, Thread
 from batchgen.dispatch.api.errors import account_error
 from batchgen.dispatch.api.replies import Transport
-from batchgen.dispatch.failure_limit import AllRefusedError, FailureLimit
+from batchgen.dispatch.failure_limit import FailureLimit
 from batchgen.dispatch.limits.admission import (
     Admission,
     LimiterFactory,
@@ -27,6 +27,7 @@ from batchgen.dispatch.limits.budgets import CostBudget, RetryBudget
 from batchgen.dispatch.limits.window import Clock
 from batchgen.dispatch.online.attempts import AttemptRunner
 from batchgen.dispatch.online.blame import Blame
+from batchgen.dispatch.online.refusals import RefusalStreak
 from batchgen.dispatch.online.watchdog import GaveUpError, Watchdog
 from batchgen.dispatch.online.work import Work, WorkQueue
 from batchgen.dispatch.retry import LONGEST_WAIT, Policy
@@ -34,7 +35,6 @@ from batchgen.errors import BatchgenError, LimitError
 from batchgen.job import Job
 from batchgen.pricing import Prices
 from batchgen.replies import accepted, is_accepted
-from batchgen.requests import Request
 
 
 class OnlineBackend:
@@ -83,8 +83,9 @@ class OnlineBackend:
         self._adaptive = self._admission.adaptive
         self._retry_budget = RetryBudget(clock)
         self._policy = Policy(attempts=retry.attempts, max_wait=retry.max_wait)
-        self._blame = Blame(job, self._adaptive)
+        self._blame = Blame(job, self._adaptive, lambda: progress.in_flight)
         self._failure_limit = FailureLimit(failures_left, host)
+        self._streak = RefusalStreak(host)
         self._watchdog = Watchdog(
             timeout=job.timeout,
             give_up=retry.give_up,
@@ -111,8 +112,6 @@ class OnlineBackend:
         self._stopped_by: BatchgenError | None = None
         # The error of a run that only has rows left that never fit into a limit.
         self._never_fits: BatchgenError | None = None
-        # Rows that failed while all first answers may still turn out to be the same refusal.
-        self._refused: list[Request] = []
 
     async def run(self, threads: AsyncIterator[Thread]) -> BatchgenError | None:
         """Work until the threads end or something stops the run; returns what stopped it.
@@ -140,10 +139,9 @@ class OnlineBackend:
             self._progress.learned = self._admission.learned
         if isinstance(self._stopped_by, GaveUpError):
             await self._fail_waiting()
-        elif isinstance(self._stopped_by, AllRefusedError):
-            for request in self._refused:
-                await self._recorder.withdraw(request)
-                self._progress.failed -= 1
+        for request in self._streak.requests:
+            await self._recorder.withdraw(request)
+            self._progress.failed -= 1
         return self._stopped_by or self._never_fits
 
     def stop(self, why: BatchgenError, *, drain: float | None = None) -> None:
@@ -220,10 +218,12 @@ class OnlineBackend:
             await self._call(work, permit)
         finally:
             self._progress.in_flight -= 1
+            self._streak.record_end(work.serial)
             self._queue.notify()
 
     async def _call(self, work: Work, permit: Permit) -> None:
         work.calls += 1
+        work.serial = self._streak.record_sent()
         attempt, result, sent_at = await self._attempts.run(
             work.request, permit, number=work.calls, ready_at=work.ready_at
         )
@@ -238,17 +238,18 @@ class OnlineBackend:
 
     async def _handle_answer(self, work: Work, received: Received, attempt: Attempt) -> None:
         self._blame.record_answer(work)
+        self._streak.record_answer(work.serial)
         await self._recorder.outcome(work.succeeded(received, attempt), attempt)
         answer = received.answer
         complete = answer.ended or is_accepted(answer.finish_reason, self._accept)
         self._progress.done += complete
         self._progress.incomplete += not complete
-        self._stop_for(self._failure_limit.record_answer(complete=complete))
+        self._stop_for(self._failure_limit.record(complete=complete))
         if self._stopped_by is None:
             await self._queue.follow(work.thread)
 
     async def _handle_failure(self, work: Work, failure: Failure, attempt: Attempt) -> None:
-        failure = work.failure = self._blame.assign(failure)
+        failure = work.failure = self._blame.assign(work, failure)
         work.failed_at = self._clock()
         work.spent.attempts += self._blame.uses_attempt(work, failure)
         work.spent.timeouts += failure.meaning == "timeout"
@@ -267,10 +268,9 @@ class OnlineBackend:
             self._queue.put(work)
         else:
             await self._recorder.outcome(work.failed(failure, attempt), attempt)
-            if self._failure_limit.is_undecided or isinstance(self._stopped_by, AllRefusedError):
-                self._refused.append(work.request)
             self._progress.failed += 1
-            self._stop_for(self._failure_limit.record_failure(failure))
+            self._stop_for(self._streak.record_failure(work.serial, work.request, failure))
+            self._stop_for(self._failure_limit.record(complete=False))
 
     def _stop_for(self, why: BatchgenError | None) -> None:
         if why is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from batchgen.dispatch import Failure
@@ -14,9 +15,12 @@ from batchgen.job import Job
 class Blame:
     """Compares a row's failures with what happens to the others."""
 
-    def __init__(self, job: Job, limiter: AdaptiveLimiter) -> None:
-        self._job, self._limiter = job, limiter
+    def __init__(self, job: Job, limiter: AdaptiveLimiter, in_flight: Callable[[], int]) -> None:
+        """`in_flight`: how many calls are in flight, that of the failure included."""
+        self._job, self._limiter, self._in_flight = job, limiter, in_flight
         self._answering_models: set[str] = set()
+        # The first row that was forbidden while nothing was answered yet.
+        self._doubtful: Work | None = None
 
     def record_answer(self, work: Work) -> None:
         """Note that a request was answered, so its model works."""
@@ -43,9 +47,23 @@ class Blame:
             return False
         return work.own_fault or failure.meaning == "timeout" or self._limiter.state != "tripped"
 
-    def assign(self, failure: Failure) -> Failure:
-        """Make a wrong model or tier the row's failure, if rows choose it."""
+    def assign(self, work: Work, failure: Failure) -> Failure:
+        """Make a wrong model or tier the row's failure, if rows choose it; and a 403, if others
+        were answered.
+        """
+        if failure.reason == "forbidden":
+            return self._assign_forbidden(work, failure)
         chosen = failure.reason in ("model", "service_tier")
         if chosen and self._job.rows_choose(failure.reason):
             return replace(failure, meaning="row")
+        return failure
+
+    def _assign_forbidden(self, work: Work, failure: Failure) -> Failure:
+        """A 403 that does not say whose fault it is: many servers send it for one flagged input."""
+        if self._answering_models:
+            return replace(failure, meaning="row")
+        # Nobody can tell yet. One row is asked again, until the calls beside it have ended.
+        if self._doubtful is None or (self._doubtful is work and self._in_flight() > 1):
+            self._doubtful = work
+            return replace(failure, meaning="transient")
         return failure

@@ -27,6 +27,7 @@ class Work:
 
     ready_at, failed_at: by the run's clock, in seconds; 0 if it has not failed.
     calls: how often it was sent in this run.
+    serial: the run's number of its last call.
     own_fault: it failed again while the server answered others, so the row itself is the cause.
     """
 
@@ -34,6 +35,7 @@ class Work:
     request: Request
     ready_at: float
     calls: int = 0
+    serial: int = 0
     spent: Spent = field(default_factory=Spent)
     failure: Failure | None = None
     failed_at: float = 0.0

@@ -628,8 +628,8 @@ def test_a_run_through_every_passing_fault(lab: Lab) -> None:
         (http(429, {"error": {"message": "m", "code": "insufficient_quota"}}), 4, "quota"),
         (http(429, b"", {"Retry-After": "1e9"}), 5, "asks to wait"),
         (http(307, b"", {"Location": "http://127.0.0.1:9/"}), 4, "redirects"),
-        (http(404, b"no such page"), 4, "all the same refusal"),
-        (http(400, {"error": {"message": "m"}}), 4, "all the same refusal"),
+        (http(404, b"no such page"), 4, "the same refusal"),
+        (http(400, {"error": {"message": "m"}}), 4, "the same refusal"),
     ],
     ids=["key", "quota", "wait", "redirect", "not found", "refusal"],
 )
