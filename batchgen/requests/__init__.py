@@ -2,6 +2,7 @@
 
 - `templates`  the job's strings as functions of a row's values
 - `sandbox`    the Jinja2 that runs them, with `metering` (its bounds) and `filters`
+- `where`      which rows the job is about
 - `uploads`    the picture files that rows name
 - `checks`     what is wrong with a request, in the job file or in one row
 - `emptiness`  whether a row leaves its prompt empty

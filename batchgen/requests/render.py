@@ -30,6 +30,7 @@ from batchgen.requests.faults import RequestError, TemplateError
 from batchgen.requests.request import SCHEME, Axes, Request, canonical
 from batchgen.requests.templates import Render, Templates, Values, compile_value
 from batchgen.requests.uploads import Pictures, PictureStamp, Upload
+from batchgen.requests.where import Where
 
 
 class Renderer:
@@ -54,6 +55,7 @@ class Renderer:
         self._recipes: dict[str, str] = {}
         self._render = compile_value(job.request, ("request",), self._compile_text)
         self.columns = Columns(job, self._templates)
+        self.where = Where(job, self._templates)
         self._by_turns = job.conversation is not None and job.conversation.turns is not None
 
     def problems(self, header: Sequence[str] | None) -> list[Problem]:
@@ -70,7 +72,7 @@ class Renderer:
             problems += field_problems(job, self._kind)
         if header is not None and readable:
             problems += column_problems(job, templates, header, self._by_turns)
-        return problems + self.columns.problems(header)
+        return problems + self.where.problems(header) + self.columns.problems(header)
 
     def signature(self) -> str:
         """A digest of everything in the job that pass 1 depends on, except the bytes of prompts and

@@ -95,6 +95,19 @@ class Templates:
             raise TemplateError(_syntax(error, source)) from None
         return self._guarded(template.render)
 
+    def compile_expression(self, source: str) -> Render:
+        """An expression, written without braces, as a function of a row's values.
+
+        Raises TemplateError as `compile` does.
+        """
+        source = unicodedata.normalize("NFC", source)
+        try:
+            return self._guarded(
+                self._environment.compile_expression(source, undefined_to_none=False)
+            )
+        except TemplateSyntaxError as error:
+            raise TemplateError(_syntax(error, f"{{{{ {source} }}}}")) from None
+
     def _guarded(self, render: Callable[[Values], Any]) -> Render:
         def guarded(values: Values) -> Any:
             self._environment.meter.start()

@@ -53,12 +53,16 @@ class PromptStager:
 
     def stage(self, prompt: Prompt) -> None:
         """Add a prompt and its rows, or its problems."""
-        if prompt.error is None and not self.selection.keeps(prompt):
-            # Kept without rows, so that a changed job can take it in again.
-            self._tables.prompt(prompt, None)
-            return
-        row_id, error = self._id_of(prompt)
-        error = prompt.error or error
+        fault = prompt.error
+        try:
+            if fault is None and not self.selection.keeps(prompt):
+                # Kept without rows, so that a changed job can take it in again.
+                self._tables.prompt(prompt, None)
+                return
+        except RequestError as unclear:
+            fault = self._located(unclear)
+        row_id, id_fault = self._id_of(prompt)
+        error = fault or id_fault
         self._tables.prompt(prompt, None if error else row_id)
         if error and self._job.prompts.bad_rows == "refuse":
             self._problems.add(error, prompt.line)
@@ -156,10 +160,7 @@ class PromptStager:
                 turn_number=thread[1] if thread else 0,
             )
         except RequestError as error:
-            where = ""
-            if error.key_path:
-                where = f" ({self._job.display_name}:{self._job.position(*error.key_path)[0]})"
-            self._fail(of, f"{error}{where}", thread)
+            self._fail(of, self._located(error), thread)
             return None
         self.draws |= request.pictures > 0
         expected = forecast(request, self._prices)
@@ -170,6 +171,12 @@ class PromptStager:
             self._report_unbounded(request)
         self._tables.row(of, request, thread[0] if thread else None, expected)
         return request.fingerprint
+
+    def _located(self, error: RequestError) -> str:
+        """What is wrong with a row, and the line of the job that says so."""
+        if not error.key_path:
+            return str(error)
+        return f"{error} ({self._job.display_name}:{self._job.position(*error.key_path)[0]})"
 
     def _report_unbounded(self, request: Request) -> None:
         """Add the problem that the request's cost has no bound, once for each cause."""

@@ -28,7 +28,10 @@ class Selection:
         self._empty_lines: list[int] = []
 
     def keeps(self, prompt: Prompt) -> bool:
-        """Whether a prompt becomes rows; called once for each prompt that can be read."""
+        """Whether a prompt becomes rows; called once for each prompt that can be read.
+
+        Raises RequestError when `prompts.where` cannot be evaluated for it.
+        """
         key = self._left_out_by(prompt)
         if key is not None:
             self.left_out[key] += 1
@@ -36,6 +39,8 @@ class Selection:
 
     def _left_out_by(self, prompt: Prompt) -> str | None:
         """The key of the job that leaves a prompt out, or None."""
+        if not self._renderer.where.keeps(prompt.columns):
+            return "prompts.where"
         if self._renderer.leaves_empty(prompt.columns):
             if self._job.prompts.empty == "skip":
                 return "prompts.empty"

@@ -187,3 +187,69 @@ def test_every_row_is_somewhere(tmp_path_factory: pytest.TempPathFactory, texts:
     planned = batchgen.plan(lab.load(lab.job("http://127.0.0.1:9/v1", rows=None, prompts=prompts)))
     assert planned.total == sum(bool(text.strip()) for text in texts)
     assert planned.total + sum(planned.left_out.values()) == len(texts)
+
+
+# --- prompts.where
+# --------------------------------------------------------------------------------------------------
+
+
+def chosen(lab: Lab, url: str, where: str, **prompts: Any) -> Path:
+    """A job over the four rows that takes those for which an expression holds."""
+    (lab.folder / "prompts.csv").write_text(WOO, encoding="utf-8")
+    keys = {"path": "prompts.csv", "id": "id", "where": where, **prompts}
+    return lab.job(url, rows=None, prompts=keys)
+
+
+@pytest.mark.parametrize(
+    ("where", "ids"),
+    [
+        ('text.strip() != ""', ["1", "4"]),
+        ('row["name"] in ["Cap", "Shirt"]', ["1", "4"]),
+        ("id | int > 3", ["4"]),
+        ('name is not defined or "}}" in name', []),
+    ],
+)
+def test_rows_for_which_an_expression_does_not_hold_are_left_out(
+    lab: Lab, api: Simulator, where: str, ids: list[str]
+) -> None:
+    """They are not sent and in no table, and they are counted before emptiness is asked for."""
+    job = chosen(lab, api.url, where)
+    assert batchgen.plan(lab.load(job)).left_out == {"prompts.where": 4 - len(ids)}
+    report = lab.go(job)
+    assert (report.exit_code, report.run.calls) == (0, len(ids))
+    assert [row["id"] for row in lab.table()] == ids
+    assert f"{4 - len(ids)} rows left out by prompts.where" in lab.run("status", job).stdout
+
+
+def test_rows_that_come_in_again_are_not_paid_twice(lab: Lab, api: Simulator) -> None:
+    """P08 The answers of rows that were left out for a while are still theirs."""
+    assert lab.go(chosen(lab, api.url, "id | int in [1, 4]")).run.calls == 2
+    assert lab.go(chosen(lab, api.url, "id == '1'")).run.calls == 0
+    assert [row["id"] for row in lab.table()] == ["1"]
+    assert lab.go(chosen(lab, api.url, "id | int in [1, 4]")).run.calls == 0
+    assert [row["status"] for row in lab.table()] == ["succeeded", "succeeded"]
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("naem == 'Cap'", "job.yaml:6:12: prompts.where: 'naem' is not a column"),
+        ('row["naem"]', "did you mean 'name'?"),
+        ("name ==", "prompts.where: template syntax"),
+        ("name }} {{ id", "prompts.where: template syntax"),
+        ("id | int > name", "prompts.csv:2: prompts.where: TypeError"),
+    ],
+)
+def test_an_expression_that_is_wrong(lab: Lab, where: str, message: str) -> None:
+    """P30 A wrong name or syntax is told with the line of the job, before any call; so is a row
+    for which the expression has no value, with its line."""
+    job = chosen(lab, "http://127.0.0.1:9/v1", where)
+    with pytest.raises(batchgen.InputError) as caught:
+        batchgen.plan(lab.load(job))
+    assert message in str(caught.value)
+
+
+def test_an_expression_cannot_reach_python(lab: Lab) -> None:
+    """P41 It runs in the sandbox of the templates."""
+    job = chosen(lab, "http://127.0.0.1:9/v1", "name.__class__.__mro__", bad_rows="fail")
+    assert batchgen.plan(lab.load(job)).rows == {"failed": 4}

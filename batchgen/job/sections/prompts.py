@@ -76,6 +76,11 @@ class Prompts(Section):
         "job before anything is sent; skip: they are left out, of the tables too; send: they are "
         "sent",
     )
+    where: Text | None = Field(
+        default=None,
+        description="An expression over the columns of a row, as in a template but without "
+        "braces; rows for which it does not hold are left out and counted",
+    )
     files: PathText | None = Field(
         default=None,
         description="The folder below which rows may name files; by default the folder of the "
