@@ -35,7 +35,7 @@ DOORS: dict[str, set[str]] = {
     "jinja2": {"requests", "page"},
     "openai": {"dispatch"},
     "httpx2": {"dispatch"},
-    "aiohttp": {"dispatch", "simulator"},
+    "aiohttp": {"dispatch", "simulator", "view"},
     "yarl": {"dispatch.api.http"},
     "tenacity": {"dispatch.retry"},
     "genai_prices": {"pricing"},

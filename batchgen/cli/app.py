@@ -30,6 +30,7 @@ from batchgen.cli.terminal import (
 )
 from batchgen.cli.tools import schema, simulate
 from batchgen.cli.verify import verify
+from batchgen.cli.view import view
 from batchgen.errors import BatchgenError, OutputError
 
 
@@ -99,7 +100,7 @@ def main() -> None:
     """
 
 
-for _command in (init, plan, run, run_batch, cancel, redo, show, status, export, verify):
+for _command in (init, plan, run, run_batch, cancel, redo, show, view, status, export, verify):
     main.add_command(_command)
 for _command in (schema, simulate):
     main.add_command(_command)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Coroutine
-from contextlib import suppress
-from typing import Any
 
 import click
 
+from batchgen.cli.serving import until_signalled
 from batchgen.cli.terminal import print_message, print_result
 
 
@@ -65,19 +62,8 @@ def simulate(
     from batchgen.simulator import Settings, serve
 
     settings = Settings(latency=latency, faults=faults, rpm=rpm, tpm=tpm, batch_speed=batch_speed)
-    asyncio.run(_until_signalled(serve(settings, port, _announce)))
+    asyncio.run(until_signalled(serve(settings, port, _announce)))
 
 
 def _announce(url: str) -> None:
     print_message(f"the simulated API is at {url} (Ctrl-C ends it)")
-
-
-async def _until_signalled(serving: Coroutine[Any, Any, None]) -> None:
-    """Run the server until it ends or a signal ends it."""
-    import asyncio
-
-    task = asyncio.ensure_future(serving)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    with suppress(asyncio.CancelledError):
-        await task

@@ -94,6 +94,7 @@ from batchgen.journal.rows import (
     turns_of,
 )
 from batchgen.journal.runs import begin_run, end_run, last_report, last_run
+from batchgen.journal.search import Wanted, find_threads
 from batchgen.journal.status import STATUSES, WORST_FIRST, Status
 from batchgen.journal.writer import Writer
 
@@ -106,6 +107,7 @@ __all__ = [
     "Row",
     "RowCounts",
     "Status",
+    "Wanted",
     "Writer",
     "all_files",
     "answered_between",
@@ -119,6 +121,7 @@ __all__ = [
     "end_run",
     "files_of",
     "find_damage",
+    "find_threads",
     "first_row",
     "last_answer",
     "last_report",

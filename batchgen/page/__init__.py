@@ -12,6 +12,19 @@ What a model wrote is only ever text: the template escapes it, the script sets i
 page's own policy forbids every other script.
 """
 
-from batchgen.page.write import PAGE, PageFacts, write_page
+from batchgen.page.cards import Card, Cards, cut, has_words
+from batchgen.page.thumbnails import thumbnail
+from batchgen.page.write import PAGE, PageFacts, charts_of, render_page, write_page
 
-__all__ = ["PAGE", "PageFacts", "write_page"]
+__all__ = [
+    "PAGE",
+    "Card",
+    "Cards",
+    "PageFacts",
+    "charts_of",
+    "cut",
+    "has_words",
+    "render_page",
+    "thumbnail",
+    "write_page",
+]

@@ -31,7 +31,7 @@ class Cards:
     def card(self, turns: Turns) -> Card:
         """The card of a thread: one request, or the turns of a conversation.
 
-        Texts are cut to `MOST_TEXT` characters; keys without a value are left out.
+        Keys without a value are left out. Texts are whole: see `cut`.
         """
         first = turns[0][0]
         shown = [(row, shown_outcome(self._journal, row, recorded)) for row, recorded in turns]
@@ -53,7 +53,7 @@ class Cards:
         try:
             request = render_row(self._job, self._renderer, row)
         except RequestError as error:
-            yield {"role": "problem", "text": _cut(str(error))}
+            yield {"role": "problem", "text": str(error)}
         else:
             yield from _asked(request, later=row.turn > 1)
         if outcome is None or outcome.status == "failed":
@@ -63,7 +63,7 @@ class Cards:
             draws = kind is not None and kind.makes_images
             yield {
                 "role": "assistant",
-                **({"picture": choice.text} if draws else {"text": _cut(choice.text)}),
+                **({"picture": choice.text} if draws else {"text": choice.text}),
                 **({"old": True} if row.status == "outdated" else {}),
             }
 
@@ -71,9 +71,9 @@ class Cards:
         """Why a thread has not succeeded: the reason and the message of its first such turn."""
         for row, recorded in turns:
             if row.error is not None:
-                return {"reason": "input", "message": _cut(row.error)}
+                return {"reason": "input", "message": row.error}
             if recorded is not None and row.status == "failed":
-                message = _cut(recorded.message or "")
+                message = recorded.message or ""
                 return {"reason": reason_of(recorded), "message": message}
             if recorded is not None and row.status == "incomplete":
                 reason = recorded.finish_reason
@@ -127,7 +127,7 @@ def _messages(value: Any, role: str) -> Iterator[Card]:
         for each in value:
             yield _message(each, role)
     else:
-        yield {"role": role, "text": _cut(value if isinstance(value, str) else _json(value))}
+        yield {"role": role, "text": value if isinstance(value, str) else _json(value)}
 
 
 def _message(message: Mapping[str, Any], role: str) -> Card:
@@ -135,7 +135,7 @@ def _message(message: Mapping[str, Any], role: str) -> Card:
     parts = content if isinstance(content, list) else [content]
     return {
         "role": str(message.get("role", role)),
-        "text": _cut("\n".join(map(_part, parts))),
+        "text": "\n".join(map(_part, parts)),
     }
 
 
@@ -154,6 +154,24 @@ def _part(part: Any) -> str:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
+
+
+def cut(card: Card) -> Card:
+    """The card with texts of at most `MOST_TEXT` characters."""
+    turns = [
+        {**turn, "text": _cut(turn["text"])} if "text" in turn else turn
+        for turn in card.get("turns", ())
+    ]
+    message = {"message": _cut(card["message"])} if "message" in card else {}
+    return {**card, **message, **({"turns": turns} if turns else {})}
+
+
+def has_words(card: Card, words: Sequence[str]) -> bool:
+    """Whether all of these words, in lower case, are in what a card shows."""
+    texts = [card.get(name) for name in ("id", "thread", "message", "reason")]
+    texts += [turn.get("text") or turn.get("file") for turn in card.get("turns", ())]
+    whole = "\n".join(text for text in texts if text).lower()
+    return all(word in whole for word in words)
 
 
 def _cut(text: str) -> str:

@@ -24,7 +24,7 @@ const embedded = {
   cards: (data.cards || []).map((card) => ({ card, text: words(card) })),
   async query() {
     const found = this.cards.filter(({ card, text }) => matches(card, text)).map(({ card }) => card);
-    return { cards: found.slice(0, state.shown), total: found.length };
+    return { cards: found.slice(0, state.shown), total: found.length, more: found.length > state.shown };
   },
 };
 
@@ -204,10 +204,36 @@ async function show() {
     return;
   }
   if (turn !== asked) return;
-  const { cards, total } = result;
+  const { cards, total, more } = result;
   find("answers").replaceChildren(VIEWS[state.view](cards));
-  find("found").textContent = `${total.toLocaleString("en")} found${total > cards.length ? `, ${cards.length} shown` : ""}. ${data.note || ""}`;
-  find("more").hidden = total <= cards.length;
+  const found = total === undefined ? `${cards.length} shown${more ? ", there are more" : ""}` : `${total.toLocaleString("en")} found${more ? `, ${cards.length} shown` : ""}`;
+  find("found").textContent = `${found}. ${data.note || ""}`;
+  find("more").hidden = !more;
+  update(result);
+}
+
+// -- a run that is going on, in the page of `batchgen view` ------------------------------------------
+
+let standing = "";
+
+function update({ counts, cost }) {
+  if (!counts) return;
+  standing = JSON.stringify(counts);
+  for (const [status, count] of Object.entries(counts)) {
+    const tile = document.querySelector(`.tiles .${CSS.escape(status)} dd`);
+    if (tile) tile.textContent = count.toLocaleString("en");
+  }
+  find("cost").textContent = cost.replace(/^cost /, "");
+}
+
+async function follow() {
+  if (document.hidden) return;
+  let reply;
+  try { reply = await (await fetch(`${data.api}?limit=0`)).json(); } catch { return; }
+  if (JSON.stringify(reply.counts) === standing) return;
+  // A status that no tile has yet needs the page anew.
+  if (Object.keys(reply.counts).every((status) => document.querySelector(`.tiles .${CSS.escape(status)}`))) show();
+  else location.reload();
 }
 
 function examples() {
@@ -248,3 +274,4 @@ find("more").addEventListener("click", () => { state.shown += 4 * PAGE; show(); 
 find("large").addEventListener("click", (event) => { if (event.target === find("large")) find("large").close(); });
 examples();
 show();
+if (data.api) setInterval(follow, 3000);

@@ -20,7 +20,7 @@ from batchgen.job import Job
 from batchgen.journal import Journal
 from batchgen.kinds import KINDS
 from batchgen.page.activity import last_activity
-from batchgen.page.cards import Card, Cards
+from batchgen.page.cards import Card, Cards, cut
 from batchgen.page.selection import Selection, select, threads
 from batchgen.page.thumbnails import thumbnail
 from batchgen.report import JobTotals, describe_cost, describe_reason, pluralize
@@ -129,7 +129,7 @@ def _cards(
     facts: PageFacts, journal: Journal, renderer: Renderer, selection: Selection
 ) -> Iterator[Card]:
     makes = Cards(facts.job, journal, renderer)
-    return (makes.card(turns) for turns in threads(journal, selection.heads))
+    return (cut(makes.card(turns)) for turns in threads(journal, selection.heads))
 
 
 def _embedded(cards: Iterator[Card], folder: Path) -> list[Card]:
