@@ -27,6 +27,7 @@ class Kind:
     name: the kind in a job file.
     endpoint: the API's path.
     required: fields of the body that the API requires.
+    text_field: the field that holds what is asked: a text, or a list of texts or messages.
     read: makes an `Answer` of a reply and the request's body. Raises UnreadableReplyError.
     token_caps: fields that limit the answer's tokens; the first is today's name.
     defaults: fields that batchgen adds; they are not in the fingerprint.
@@ -40,6 +41,7 @@ class Kind:
     name: str
     endpoint: str
     required: tuple[str, ...]
+    text_field: str
     read: Callable[[Json, Json], Answer]
     token_caps: tuple[str, ...] = ()
     defaults: Json = field(default_factory=dict)
@@ -56,6 +58,7 @@ KINDS: dict[str, Kind] = {
             name="text",
             endpoint="/responses",
             required=("model", "input"),
+            text_field="input",
             read=read_text,
             token_caps=("max_output_tokens",),
             # Else the API keeps every response for 30 days.
@@ -66,6 +69,7 @@ KINDS: dict[str, Kind] = {
             name="completion",
             endpoint="/completions",
             required=("model", "prompt"),
+            text_field="prompt",
             read=read_completion,
             token_caps=("max_tokens",),
         ),
@@ -73,6 +77,7 @@ KINDS: dict[str, Kind] = {
             name="chat",
             endpoint="/chat/completions",
             required=("model", "messages"),
+            text_field="messages",
             read=read_chat,
             token_caps=("max_completion_tokens", "max_tokens"),
         ),
@@ -80,6 +85,7 @@ KINDS: dict[str, Kind] = {
             name="image",
             endpoint="/images/generations",
             required=("model", "prompt"),
+            text_field="prompt",
             read=read_image,
             makes_images=True,
         ),
@@ -87,6 +93,7 @@ KINDS: dict[str, Kind] = {
             name="image_edit",
             endpoint="/images/edits",
             required=("model", "image", "prompt"),
+            text_field="prompt",
             read=read_image,
             file_fields=("image", "mask"),
             json_fields={"image": "images"},
@@ -96,6 +103,7 @@ KINDS: dict[str, Kind] = {
             name="embedding",
             endpoint="/embeddings",
             required=("model", "input"),
+            text_field="input",
             read=read_embedding,
             # Base64 takes a quarter of the bytes of a list of decimals, on the network and in the
             # journal.
@@ -106,6 +114,7 @@ KINDS: dict[str, Kind] = {
             name="moderation",
             endpoint="/moderations",
             required=("input",),
+            text_field="input",
             read=read_moderation,
             has_output_tokens=False,
         ),

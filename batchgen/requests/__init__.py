@@ -6,6 +6,7 @@
 - `uploads`    the picture files that rows name
 - `checks`     what is wrong with a request, in the job file or in one row
 - `emptiness`  whether a row leaves its prompt empty
+- `content`    texts that are missing, and numbers that stand for texts
 - `bounds`     the most tokens that a request can use
 - `request`    `Request`, and canonical JSON
 - `columns`    `output.columns`: cells that are computed from answers

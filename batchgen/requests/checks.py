@@ -10,8 +10,11 @@ from batchgen.errors import Problem, did_you_mean, listed
 from batchgen.job import Job, KeyPath, dotted, unsendable
 from batchgen.kinds import Kind
 from batchgen.requests.bounds import is_count
+from batchgen.requests.content import missing_texts
 from batchgen.requests.faults import RequestError
 from batchgen.requests.templates import Templates, Values
+
+_NO_TEXT = "is nothing (null, missing or an empty list), and the API needs a text here"
 
 
 def field_problems(job: Job, kind: Kind) -> Iterator[Problem]:
@@ -26,6 +29,10 @@ def field_problems(job: Job, kind: Kind) -> Iterator[Problem]:
     }
     for name, message in _wrong_fields(kind, constant):
         yield job.problem(("request", name), f"request.{name}: {message}")
+    if kind.text_field in constant:
+        for path in missing_texts(kind, constant):
+            where = ("request", *path)
+            yield job.problem(where, f"{dotted(where)}: {_NO_TEXT}; give it one")
 
 
 def include_problems(
@@ -78,6 +85,9 @@ def check_rendered(kind: Kind, body: Mapping[str, Any]) -> None:
             raise RequestError(("request", name), "came out as none, and the API needs it")
     for name, message in _wrong_fields(kind, body):
         raise RequestError(("request", name), message)
+    for path in missing_texts(kind, body):
+        what_to_do = "give the row one, or set prompts.bad_rows: fail to run the others"
+        raise RequestError(("request", *path), f"{_NO_TEXT}; {what_to_do}")
 
 
 def own_body(kind: Kind, columns: Values) -> dict[str, Any]:
@@ -104,6 +114,8 @@ def _wrong_own_fields(kind: Kind, body: Mapping[str, Any]) -> Iterator[tuple[str
         if name not in body:
             yield name, f"is missing; {URL_PREFIX}{kind.endpoint} needs it"
     yield from _wrong_fields(kind, body)
+    for path in missing_texts(kind, body):
+        yield dotted(path), f"{_NO_TEXT}; give it one"
 
 
 def _wrong_fields(kind: Kind, body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

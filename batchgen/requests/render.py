@@ -25,6 +25,7 @@ from batchgen.requests.checks import (
     strings_in,
 )
 from batchgen.requests.columns import Columns
+from batchgen.requests.content import numbers_as_texts
 from batchgen.requests.emptiness import are_empty, prompt_columns
 from batchgen.requests.faults import RequestError, TemplateError
 from batchgen.requests.request import SCHEME, Axes, Request, canonical
@@ -198,9 +199,9 @@ class Renderer:
             turn=turn_number,
             fingerprint=hashlib.sha256(identity).digest(),
             endpoint=kind.endpoint,
-            # Defaults of batchgen's own are not in the fingerprint, so that a later version may
-            # change them.
-            body={**kind.defaults, **body},
+            # What batchgen itself adds or changes is not in the fingerprint, so that a later
+            # version may do it otherwise, and answers of an earlier one stay.
+            body={**kind.defaults, **(numbers_as_texts(kind, body) if self._kind else body)},
             uploads=uploads,
             input_bound=bound,
             input_pictures=input_pictures,

@@ -82,7 +82,7 @@ def test_body_is_the_api_s_own(tmp_path: Path) -> None:
     request = {
         "model": "{{ model }}",
         "messages": [
-            {"role": "system", "content": "{{ none }}"},
+            {"role": "assistant", "content": "{{ none }}"},
             {"role": "user", "content": "Say {{ text }}"},
             "{{ row['more'] }}",
         ],
@@ -95,7 +95,7 @@ def test_body_is_the_api_s_own(tmp_path: Path) -> None:
     body = renderer(tmp_path, "chat", request).request(row, {"model": "m1"}).body
     assert body == {
         "model": "m1",
-        "messages": [{"role": "system"}, {"role": "user", "content": "Say hi"}],
+        "messages": [{"role": "assistant"}, {"role": "user", "content": "Say hi"}],
         "temperature": 0.5,
         "stop": None,
         "new_parameter": {"deep": [1, "hi", None]},
