@@ -13,13 +13,13 @@ from batchgen.journal import (
     answered_between,
     answering_models,
     count_rows,
-    files_of,
     find_damage,
     last_report,
     mark_redo,
     rows_with_outcomes,
     shown_outcome,
 )
+from batchgen.journal.files import file_at, files_of
 from batchgen.page import write_page
 from batchgen.queries import find_rows
 from batchgen.report import as_json, describe_empty_cells, job_totals, write_report
@@ -139,20 +139,28 @@ def verify(job: Job, *, simulate: bool = False, output: Path | None = None) -> l
     Raises InputError, DamagedError.
     """
     workspace = Workspace.of(job, simulate=simulate, output=output)
-    with workspace.peek() as journal, journal.snapshot():
-        workspace.staged(journal)
-        faults = list(find_damage(journal))
-        if faults:
-            # A damaged journal cannot say what its pictures should be.
-            return faults
-        outcomes = (
-            shown_outcome(journal, row, recorded) for row, recorded in rows_with_outcomes(journal)
-        )
+    with workspace.peek() as journal:
+        with journal.snapshot():
+            workspace.staged(journal)
+            faults = list(find_damage(journal))
+            if faults:
+                # A damaged journal cannot say what its pictures should be.
+                return faults
+            outcomes = (
+                shown_outcome(journal, row, recorded)
+                for row, recorded in rows_with_outcomes(journal)
+            )
+            broken = [
+                file
+                for outcome in outcomes
+                if outcome is not None
+                for file in files_of(journal, outcome)
+                if not is_intact(workspace.folder, file, rehash=True)
+            ]
         return [
             f"{workspace.folder / file['path']}: is missing or was changed; "
             "the next run draws it again"
-            for outcome in outcomes
-            if outcome is not None
-            for file in files_of(journal, outcome)
-            if not is_intact(workspace.folder, file, rehash=True)
+            for file in broken
+            # A run that goes on may have replaced a picture since the snapshot.
+            if file_at(journal, file["path"]) == file
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lab import Lab, serving
 
 import batchgen
 from batchgen import maintenance, queries
+from batchgen.journal import Journal, find_damage
 from batchgen.simulator import RequestInfo, Simulator
 from batchgen.workspace import Workspace
 
@@ -144,6 +146,25 @@ def test_verify_asks_for_the_pictures_that_the_tables_show(lab: Lab, api: Simula
     (trouble,) = maintenance.verify(lab.load(job))
     assert str(next(iter(shown & set(old)))) in trouble
     lab.go(job)
+    assert maintenance.verify(lab.load(job)) == []
+
+
+def test_verify_while_a_run_replaces_a_picture(
+    lab: Lab, api: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P02 verify reads one state of the journal: a picture that a run replaces meanwhile is no
+    damage.
+    """
+    request = {"model": "gpt-image-2", "prompt": "{{ text }}"}
+    job = lab.job(api.url, kind="image", rows=2, request=request)
+    lab.go(job)
+
+    def find_and_replace(journal: Journal) -> Iterator[str]:
+        yield from find_damage(journal)
+        maintenance.redo(lab.load(job), ["r1"])
+        assert lab.go(job).run.calls == 1
+
+    monkeypatch.setattr(maintenance, "find_damage", find_and_replace)
     assert maintenance.verify(lab.load(job)) == []
 
 

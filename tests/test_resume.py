@@ -726,25 +726,29 @@ def test_a_picture_that_is_gone_or_altered_is_drawn_again(lab: Lab, api: Simulat
 
 
 def test_a_picture_that_redo_replaced_is_set_aside(lab: Lab, api: Simulator) -> None:
-    """P33 After each redo `images/` has the row's picture of the table and no rejected one; these
-    are kept in `images/replaced/`. What is not batchgen's own stays where it is.
+    """P33 After each redo the row's current picture has its plain name, and `images/` has no
+    rejected one; these are kept in `images/replaced/`. What is not batchgen's own stays where it
+    is.
     """
     write(lab, [("a", "a red cup"), ("b", "a blue cup")])
     request = {"model": "gpt-image-2", "prompt": "{{ text }}"}
+    images = lab.output() / "images"
+    images.mkdir(parents=True)
+    mine = {"b.png": b"mine", "mine.png": b"mine, too"}
+    for name, data in mine.items():
+        (images / name).write_bytes(data)
     job = lab.job(api.url, rows=None, kind="image", request=request)
     lab.go(job)
-    images = lab.output() / "images"
-    (images / "mine.png").write_bytes(b"mine")
-    (images / f"mine.{'0' * 16}.png").write_bytes(b"mine, too")
     rejected: set[bytes] = set()
     for _ in range(3):
         path = lab.output() / lab.table()[0]["output"]
         rejected.add(path.read_bytes())
         maintenance.redo(lab.load(job), ["a"])
         assert lab.go(job).run.calls == 1
-        shown_now = {Path(row["output"]).name for row in lab.table()}
-        kept = {each.name for each in images.iterdir() if each.is_file()}
-        assert kept - shown_now == {"mine.png", f"mine.{'0' * 16}.png"}
+        one, two = (Path(row["output"]).name for row in lab.table())
+        assert (one, two[:2]) == ("a.png", "b.")
+        assert {each.name for each in images.iterdir() if each.is_file()} == {one, two, *mine}
+        assert {name: (images / name).read_bytes() for name in mine} == mine
         assert maintenance.verify(lab.load(job)) == []
     assert {each.read_bytes() for each in (images / "replaced").iterdir()} == rejected
     write(lab, [("a", "a green cup"), ("b", "a blue cup")])

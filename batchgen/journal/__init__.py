@@ -27,7 +27,7 @@ outcomes  One record for each (ident, key): the outcome recorded for it. status:
           JSON as it came, pictures replaced by path, sha256 and size. columns_digest: of the
           prompt's `columns` when it was asked.
 files     Pictures that answers own: path below the output folder, sha256, size in bytes, mtime
-          in ns.
+          in ns. ident is empty: no answer owns it any more, and a run moves it away.
 attempts  One record for each call: run, its number in that run, http_status, code, reason (NULL:
           answered), tokens, cost (NULL: unknown), seconds waited and elapsed, and the batch it
           was in. reason `interrupted`: the process died while the call was in flight.
@@ -67,7 +67,6 @@ from batchgen.journal.attempts import (
 from batchgen.journal.change import Change, together
 from batchgen.journal.counts import RowCounts, count_rows
 from batchgen.journal.damage import check_before_sending, find_damage
-from batchgen.journal.files import all_files, files_of, owns_file, restamp_files
 from batchgen.journal.journal import Journal
 from batchgen.journal.outcomes import (
     RecordedOutcome,
@@ -109,7 +108,6 @@ __all__ = [
     "Status",
     "Wanted",
     "Writer",
-    "all_files",
     "answered_between",
     "answering_models",
     "assume_lost",
@@ -119,7 +117,6 @@ __all__ = [
     "check_before_sending",
     "count_rows",
     "end_run",
-    "files_of",
     "find_damage",
     "find_threads",
     "first_row",
@@ -129,12 +126,10 @@ __all__ = [
     "mark_lost",
     "mark_redo",
     "outcome_of",
-    "owns_file",
     "record_attempt",
     "record_outcome",
     "reread",
     "reserve_cost",
-    "restamp_files",
     "rows_with_id",
     "rows_with_outcomes",
     "scope_of",

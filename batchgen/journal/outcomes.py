@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 from batchgen.dispatch import Outcome
 from batchgen.journal.change import INSERTIONS, Change
 from batchgen.journal.journal import Journal
-from batchgen.journal.records import fitting, insert, packed, sealed, unpacked, update
+from batchgen.journal.records import fitting, insert, is_sound, packed, sealed, unpacked, update
 from batchgen.journal.status import MAX_TRIES, state
 from batchgen.requests import canonical
 
@@ -200,7 +200,12 @@ def _own(
     connection: sqlite3.Connection,
 ) -> None:
     """Give an answer its pictures, in place of those of the answer before it."""
-    connection.execute("DELETE FROM files WHERE ident = ? AND key = ?", (outcome_id, fingerprint))
+    before = "SELECT rowid, * FROM files WHERE ident = ? AND key = ?"
+    for rowid, *record in connection.execute(before, (outcome_id, fingerprint)).fetchall():
+        if is_sound("files", record):
+            update(connection, "files", rowid, {"ident": "", "key": b""})
+        else:
+            connection.execute("DELETE FROM files WHERE rowid = ?", (rowid,))
     for file in files:
         insert(connection, "files", {**file, "ident": outcome_id, "key": fingerprint}, replace=True)
 

@@ -9,6 +9,7 @@ A picture's file is whole before the outcome that names it is committed.
 """
 
 from batchgen.recorder.batches import JournalBatchRecorder
+from batchgen.recorder.pictures import picture_folder, settle_pictures
 from batchgen.recorder.reader import FolderReplyReader
 from batchgen.recorder.recorder import JournalRecorder
 from batchgen.recorder.source import RequestSource, render_row
@@ -18,5 +19,7 @@ __all__ = [
     "JournalBatchRecorder",
     "JournalRecorder",
     "RequestSource",
+    "picture_folder",
     "render_row",
+    "settle_pictures",
 ]

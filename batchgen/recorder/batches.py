@@ -90,6 +90,7 @@ class JournalBatchRecorder:
                 )
             )
         await self._writer.commit(together(*changes))
+        await self._recorder.publish([each.outcome for each in results])
 
     async def unsent(self, outcome: Outcome) -> None:
         """Record a request that ended without being sent."""

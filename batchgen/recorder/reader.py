@@ -52,7 +52,8 @@ class FolderReplyReader:
         if not answer.pictures:
             return Received(answer=answer, reply=reply)
         stem = file_stem(request.id, request.axes)
-        pictures = await asyncio.to_thread(self._pictures.save, list(answer.pictures), stem)
+        owner = (request.outcome_id, request.fingerprint)
+        pictures = await asyncio.to_thread(self._pictures.save, list(answer.pictures), stem, owner)
         items = [
             stored(item, picture) for item, picture in zip(body["data"], pictures, strict=True)
         ]
@@ -60,3 +61,8 @@ class FolderReplyReader:
         return Received(
             answer=answer, reply=kept, files=tuple(asdict(picture) for picture in pictures)
         )
+
+    async def publish(self, files: Sequence[Mapping[str, Any]]) -> None:
+        """Give the pictures of a recorded answer their names. Raises OutputError."""
+        if files:
+            await asyncio.to_thread(self._pictures.publish, files)

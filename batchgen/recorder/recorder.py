@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batchgen.dispatch import Attempt, Outcome, Received
@@ -67,6 +67,11 @@ class JournalRecorder:
         """Record how a request ended, with its last call: the commit point."""
         call = self._attempt(outcome.request, attempt)
         await self._writer.commit(together(call, self._outcome(outcome)))
+        await self._reader.publish(outcome.files)
+
+    async def publish(self, outcomes: Sequence[Outcome]) -> None:
+        """Give the pictures of recorded answers their names. Raises OutputError."""
+        await self._reader.publish([file for outcome in outcomes for file in outcome.files])
 
     async def withdraw(self, request: Request) -> None:
         """Take back a failure recorded in this run that was not the row's: it is pending again."""

@@ -23,13 +23,13 @@ from batchgen.journal import (
     count_rows,
     end_run,
     mark_lost,
-    owns_file,
-    restamp_files,
     scope_of,
 )
 from batchgen.journal.batches import committed, open_batches
+from batchgen.journal.files import restamp_files
 from batchgen.page import PAGE, write_page
 from batchgen.pricing import dollars
+from batchgen.recorder import picture_folder, settle_pictures
 from batchgen.report import (
     NO_CALLS,
     Report,
@@ -65,6 +65,7 @@ class Session:
     _journal: Journal
     _signals: Signals
     _pictures: PictureFolder
+    _draws: bool
     _before: RowCounts
     _tables: Tables
 
@@ -152,7 +153,8 @@ class Session:
 
     def write_tables(self) -> None:
         """Write the tables, unless they are there and nothing has changed. Raises OutputError."""
-        self._pictures.set_aside_replaced()
+        if self._draws:
+            settle_pictures(self._pictures, self._journal)
         self._tables = self.workspace.tables(self._journal)
         # A run that sends nothing must not read a million rows to write the same tables once more.
         if self._before.to_send or not self._tables.are_current(self.workspace.folder):
@@ -185,9 +187,11 @@ class Session:
     def _count(self) -> None:
         """Count the rows as they stand before the run, lost pictures included."""
         self._began = time.monotonic()
-        self._pictures = PictureFolder(self.workspace.folder, partial(owns_file, self._journal))
-        if self.workspace.staged(self._journal).draws:
+        self._pictures = picture_folder(self.workspace.folder, self._journal)
+        self._draws = self.workspace.staged(self._journal).draws
+        if self._draws:
             self._pictures.prepare()
+            settle_pictures(self._pictures, self._journal)
             touched: list[tuple[str, int]] = []
             missing = self.workspace.missing_pictures(self._journal, touched)
             mark_lost(self._journal, missing)

@@ -15,7 +15,8 @@ from batchgen.disk import make_folder, refuse_link, sweep, translating_errors
 from batchgen.errors import BusyError, InputError
 from batchgen.images import intact_mtime
 from batchgen.job import Connection, Job, connection
-from batchgen.journal import Journal, RowCounts, all_files
+from batchgen.journal import Journal, RowCounts
+from batchgen.journal.files import all_files
 from batchgen.page import PageFacts
 from batchgen.pricing import Prices
 from batchgen.report import JobTotals

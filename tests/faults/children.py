@@ -52,8 +52,8 @@ def killed_at(
 ) -> int | None:
     """Run a command of a job in a process that kills itself at one step; returns the exit code.
 
-    step: counted from 1, before and after each exchange, each commit, and each input file that
-        is made or removed
+    step: counted from 1, before and after each exchange, each commit, each input file that is
+        made or removed, and each step of storing a picture
     job, key: the job file and the API key
     command: run or cancel
     most_requests: of an input file
@@ -78,6 +78,7 @@ def _stepped(
 ) -> None:
     from batchgen.dispatch.api.client import Client
     from batchgen.dispatch.batches import client, collect, input_file, poll
+    from batchgen.images import PictureFolder
     from batchgen.journal.writer import Writer
 
     count = itertools.count(1)
@@ -95,6 +96,9 @@ def _stepped(
         (input_file.BatchInputFile, "__init__"),
         (input_file.BatchInputFile, "finish"),
         (input_file.BatchInputFile, "discard"),
+        (PictureFolder, "save"),
+        (PictureFolder, "publish"),
+        (PictureFolder, "_set_aside"),
     ):
         setattr(other, name, _called(getattr(other, name), pass_step))
     _go(job, key, command, room)
