@@ -163,7 +163,7 @@ def test_the_gallery(browser: Any, lab: Lab, api: Simulator) -> None:
     lab.go(lab.job(api.url, kind="image", request={"model": "gpt-image-2", "prompt": "{{ id }}"}))
     tab = opened(browser, lab)
     tab.page.wait_for_function(
-        "() => [...document.querySelectorAll('.gallery img')].filter(e => e.naturalWidth).length == 5"
+        "() => [...document.querySelectorAll('.gallery img')].every(e => e.naturalWidth)"
     )
     tab.page.click(".gallery button.picture >> nth=0")
     tab.page.wait_for_function("() => document.querySelector('#large img').naturalWidth > 320")
