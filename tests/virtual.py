@@ -22,6 +22,7 @@ from batchgen.dispatch.api.http import Reply
 from batchgen.dispatch.api.redaction import Redaction
 from batchgen.dispatch.limits.admission import LimiterFactory, own_limiter
 from batchgen.dispatch.limits.budgets import CostBudget
+from batchgen.dispatch.limits.spending import Spending
 from batchgen.dispatch.limits.window import Limiter
 from batchgen.dispatch.online.backend import OnlineBackend
 from batchgen.errors import BatchgenError
@@ -255,7 +256,7 @@ async def work(
         concurrency=settings.limits.concurrency,
         failures_left=failures_left,
         prices=PRICES,
-        budgets=[CostBudget(cap, name="limits.max_cost") for cap in caps],
+        spending=Spending([CostBudget(cap, name="limits.max_cost") for cap in caps]),
         progress=Progress(),
         host="host.test",
         limiters=limiters,

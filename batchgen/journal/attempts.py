@@ -81,6 +81,27 @@ def unpriced_attempts(journal: Journal) -> list[sqlite3.Row]:
     )
 
 
+def highest_overruns(journal: Journal, batch_share: float) -> list[tuple[int, int]]:
+    """The bound and the cost of the answered calls that cost most beyond their bound, in
+    nano-dollars: by the factor, and by the difference.
+
+    `batch_share` is what the bound of a call in a batch is of its bound outside one. Later turns do
+    not count: their bound also holds the turns before, and is not on record.
+    """
+    overruns = """SELECT bound, cost FROM (
+            SELECT CAST(a.cost AS INTEGER) AS cost,
+                CAST(r.cost_bound * iif(a.batch IS NULL, 1, ?) AS INTEGER) AS bound
+            FROM attempts a JOIN rows r ON r.key = a.key AND r.ident = a.ident
+            WHERE a.reason IS NULL AND r.turn <= 1)
+        WHERE cost > bound ORDER BY {} DESC LIMIT 1"""
+    highest = ("cost * 1.0 / max(bound, 1)", "cost - bound")
+    return [
+        (bound, cost)
+        for by in highest
+        for bound, cost in journal.query(overruns.format(by), batch_share)
+    ]
+
+
 def record_attempt(
     outcome_id: str, fingerprint: bytes, attempt: Attempt, *, run: int, reserved: bool = False
 ) -> Change:

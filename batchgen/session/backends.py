@@ -23,7 +23,7 @@ from batchgen.recorder import (
     JournalRecorder,
     RequestSource,
 )
-from batchgen.session.budgets import cost_budgets, failures_left, is_capped
+from batchgen.session.budgets import failures_left, is_capped, spending
 from batchgen.session.memory import frozen_objects
 from batchgen.session.options import Options
 from batchgen.session.progress import reporting
@@ -33,7 +33,7 @@ from batchgen.workspace import Workspace
 if TYPE_CHECKING:
     from batchgen.dispatch.api.client import Client
     from batchgen.dispatch.batches.backend import BatchBackend
-    from batchgen.dispatch.limits.budgets import CostBudget
+    from batchgen.dispatch.limits.spending import Spending
 
 # Seconds that a batch takes at the simulated API of a run, so that a rehearsal is short.
 SIMULATED_BATCH = 1.0
@@ -150,7 +150,7 @@ class Backends:
                     job=workspace.job,
                     failures_left=failures_left(workspace.job, self.before),
                     prices=workspace.prices,
-                    budgets=self._budgets,
+                    spending=self._spending,
                     capped=is_capped(workspace.job, self.options),
                     progress=self.progress,
                     host=workspace.host,
@@ -186,7 +186,7 @@ class Backends:
             concurrency=self._concurrency,
             failures_left=failures_left(self.workspace.job, self.before),
             prices=self.workspace.prices,
-            budgets=self._budgets(),
+            spending=self._spending(),
             progress=self.progress,
             host=self.workspace.host,
             # A simulated API belongs to this run alone, so its limits are not shared.
@@ -219,6 +219,6 @@ class Backends:
 
         return available_connections(self.workspace.job.limits.concurrency)
 
-    def _budgets(self) -> list[CostBudget]:
+    def _spending(self) -> Spending:
         workspace = self.workspace
-        return cost_budgets(workspace.job, self.options, self.journal, workspace.prices, self.run)
+        return spending(workspace.job, self.options, self.journal, workspace.prices, self.run)

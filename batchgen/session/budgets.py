@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batchgen.job import Job
-from batchgen.journal import Journal, RowCounts, spent, unpriced_attempts
+from batchgen.journal import Journal, RowCounts, highest_overruns, spent, unpriced_attempts
 from batchgen.journal.batches import committed, set_aside
 from batchgen.pricing import NANO, Prices
 from batchgen.replies import Usage
 from batchgen.session.options import Options
+from batchgen.staging import staged
 
 if TYPE_CHECKING:
-    from batchgen.dispatch.limits.budgets import CostBudget
+    from batchgen.dispatch.limits.spending import Spending
 
 
 def is_capped(job: Job, options: Options) -> bool:
@@ -20,10 +21,8 @@ def is_capped(job: Job, options: Options) -> bool:
     return job.limits.max_cost is not None or options.max_cost is not None
 
 
-def cost_budgets(
-    job: Job, options: Options, journal: Journal, prices: Prices, run: int
-) -> list[CostBudget]:
-    """The budgets of a run; each holds the money that is left now.
+def spending(job: Job, options: Options, journal: Journal, prices: Prices, run: int) -> Spending:
+    """What a run may spend: the money that is left now, and how bills exceeded bounds before.
 
     Args:
         job: its `limits.max_cost` counts over all runs.
@@ -33,6 +32,7 @@ def cost_budgets(
         run: the number of this run.
     """
     from batchgen.dispatch.limits.budgets import CostBudget
+    from batchgen.dispatch.limits.spending import Overrun, Spending
 
     budgets = []
     if job.limits.max_cost is not None:
@@ -41,7 +41,11 @@ def cost_budgets(
     if options.max_cost is not None:
         left = int(options.max_cost * NANO) - (committed(journal, run) or 0)
         budgets.append(CostBudget(left, name="--max-cost"))
-    return budgets
+    overrun, prompts = Overrun(), staged(journal)
+    share = prompts.batch_bound if prompts else 1.0
+    for bound, cost in highest_overruns(journal, share) if budgets else ():
+        overrun = overrun.after(bound, cost)
+    return Spending(budgets, overrun)
 
 
 def _spent(journal: Journal, prices: Prices) -> int:

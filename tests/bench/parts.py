@@ -19,6 +19,7 @@ from typing import Any
 from batchgen import load_job
 from batchgen.dispatch import Attempt, Outcome
 from batchgen.dispatch.limits.admission import Admission
+from batchgen.dispatch.limits.spending import Spending
 from batchgen.journal import (
     Journal,
     Writer,
@@ -137,7 +138,7 @@ async def admit(workspace: Workspace, requests: list[Request], limit: float | No
         requests=limit,
         tokens=limit,
         pictures=limit,
-        budgets=[],
+        spending=Spending(),
         prices=workspace.prices,
         clock=time.monotonic,
     )

@@ -6,7 +6,7 @@ The package's docstring has the flow.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from batchgen.dispatch.batches.collect import Collector
 from batchgen.dispatch.batches.records import Batch, BatchRecorder
 from batchgen.dispatch.batches.registry import BatchRegistry
 from batchgen.dispatch.batches.submit import Submitter
-from batchgen.dispatch.limits.budgets import CostBudget
+from batchgen.dispatch.limits.spending import Spending
 from batchgen.errors import BatchgenError, LimitError, OutputError
 from batchgen.job import Job
 from batchgen.pricing import Prices
@@ -34,7 +34,7 @@ class BatchBackend:
     job: the job whose requests are sent
     failures_left: how many more rows may fail (None: any number)
     prices: price requests and answers
-    budgets: returns what may be spent, as it is when a submission begins
+    spending: returns what may be spent, as it is when a submission begins
     capped: whether there is a cap on money
     progress: counts, and what the run waits for
     host: the server's name for messages
@@ -51,7 +51,7 @@ class BatchBackend:
         job: Job,
         failures_left: int | None,
         prices: Prices,
-        budgets: Callable[[], Sequence[CostBudget]],
+        spending: Callable[[], Spending],
         capped: bool,
         progress: Progress,
         host: str,
@@ -89,7 +89,7 @@ class BatchBackend:
             job=job,
             failures_left=failures_left,
             prices=prices,
-            budgets=budgets,
+            spending=spending,
             progress=progress,
             folder=folder,
             metadata=metadata,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from batchgen.dispatch.batches.input_file import BatchInputFile, body_of, tokens
 from batchgen.dispatch.batches.records import Batch, BatchRecorder
 from batchgen.dispatch.batches.registry import BatchRegistry
 from batchgen.dispatch.failure_limit import FailureLimit
-from batchgen.dispatch.limits.budgets import CostBudget
+from batchgen.dispatch.limits.spending import Spending, no_bound_error
 from batchgen.errors import AccountError, LimitError, OutputError
 from batchgen.job import Job
 from batchgen.pricing import Prices
@@ -47,7 +47,7 @@ class Submitter:
     job: whose requests are sent
     failures_left: how many more rows may fail (None: any)
     prices: bounds on what a request costs
-    budgets: returns what may be spent, as it is when a submission begins
+    spending: returns what may be spent, as it is when a submission begins
     progress: counts, and what the run waits for
     folder: where an input file is until it is uploaded
     metadata: goes with each batch to the server
@@ -63,7 +63,7 @@ class Submitter:
         job: Job,
         failures_left: int | None,
         prices: Prices,
-        budgets: Callable[[], Sequence[CostBudget]],
+        spending: Callable[[], Spending],
         progress: Progress,
         folder: Path,
         metadata: Mapping[str, str],
@@ -71,9 +71,9 @@ class Submitter:
     ) -> None:
         self._server, self._recorder, self._registry = server, recorder, registry
         self._job, self._failures_left = job, failures_left
-        self._prices, self._read_budgets, self._progress = prices, budgets, progress
+        self._prices, self._read_spending, self._progress = prices, spending, progress
         self._folder, self._metadata, self._say = folder, metadata, say
-        self._budgets: Sequence[CostBudget] = ()
+        self._spending = Spending()
         self._files: dict[tuple[str, str], BatchInputFile] = {}
         self._list_checked = False
         # Set for the first request that no batch can take: it stays pending, and other modes send
@@ -83,7 +83,7 @@ class Submitter:
     async def submit(self, threads: AsyncIterator[Thread]) -> None:
         """Send everything that may be sent now. Raises what stops the run."""
         self._check_failures()
-        self._progress.deferred, self._budgets = False, self._read_budgets()
+        self._progress.deferred, self._spending = False, self._read_spending()
         try:
             async for thread in threads:
                 self._server.raise_if_stopped()
@@ -132,8 +132,13 @@ class Submitter:
             await self._send(file)
             file = await self._begin(request.endpoint, model)
             line = file.line(request, body)
-        cost = self._prices.bound(request, batch=True)
-        if not await self._reserve(cost):
+        try:
+            cost = await self._set_aside(request)
+        except LimitError as error:
+            if not self._registry.open and not any(each.requests for each in self._files.values()):
+                self._registry.stop_with(error)
+            # Else the run goes on while batches are open: their answers may cost less than is set
+            # aside for them.
             self._defer(request)
             return False
         file.add(request, line, self._recorder.take(request), cost)
@@ -158,22 +163,17 @@ class Submitter:
         )
         self._progress.failed += 1
 
-    async def _reserve(self, cost: int | None) -> bool:
-        """Reserve what a request may cost while its batch is open; returns whether enough was left.
+    async def _set_aside(self, request: Request) -> int | None:
+        """Set aside what a request may cost while its batch is open; returns that (None: unknown).
 
-        If not, the run goes on while batches are open: their answers may cost less than is
-        reserved.
+        Raises LimitError when too little is left.
         """
-        try:
-            for budget in self._budgets:
-                # A request without a price has no budget: staging refuses a cap for it.
-                await budget.reserve(cost or 0)
-                budget.settle(cost or 0, cost or 0)
-        except LimitError as error:
-            if not self._registry.open and not any(file.requests for file in self._files.values()):
-                self._registry.stop_with(error)
-            return False
-        return True
+        bound = self._prices.bound(request, batch=True)
+        if bound is not None:
+            return await self._spending.spend(bound)
+        if self._spending.capped:
+            raise no_bound_error(self._prices, request)
+        return None
 
     async def _file_for(self, endpoint: str, model: str) -> BatchInputFile:
         return self._files.get((endpoint, model)) or await self._begin(endpoint, model)

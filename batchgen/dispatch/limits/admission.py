@@ -6,17 +6,16 @@ leaves only when the server can take it at that moment.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from batchgen.dispatch import Failure, Learned
 from batchgen.dispatch.api.headers import RateLimits, rate_limits
 from batchgen.dispatch.limits.adaptive.limiter import AdaptiveLimiter
-from batchgen.dispatch.limits.budgets import CostBudget, ObservedCosts
 from batchgen.dispatch.limits.gcra import SPAN, WINDOW
+from batchgen.dispatch.limits.spending import Reservation, Spending, no_bound_error
 from batchgen.dispatch.limits.tokens import TokenEstimate
 from batchgen.dispatch.limits.window import Clock, Limiter, LocalLimit
-from batchgen.errors import LimitError
 from batchgen.pricing import Prices
 from batchgen.replies import Usage
 from batchgen.requests import Request
@@ -40,18 +39,21 @@ class NeverFitsError(Exception):
 class Permit:
     """What one call was admitted with.
 
-    money: nano-dollars that are reserved for it.
-    surcharge: the part of `money` beyond the bound of the call.
+    reservation: the money that is set aside for it; None without a cap on money.
     amounts: the units of each limit that it takes.
     counted_until: for each limit, the time until which the call may leave and is counted right.
     is_probe: whether the call probes an outage.
     """
 
-    money: int
-    surcharge: int
+    reservation: Reservation | None
     amounts: Mapping[str, float]
     counted_until: Mapping[str, float]
     is_probe: bool
+
+    @property
+    def money(self) -> int | None:
+        """The most that the call may cost, in nano-dollars; None without a cap on money."""
+        return self.reservation.amount if self.reservation else None
 
 
 def own_limiter(name: str, limit: float) -> Limiter:
@@ -71,20 +73,19 @@ class Admission:
         requests: float | None,
         tokens: float | None,
         pictures: float | None,
-        budgets: Sequence[CostBudget],
+        spending: Spending,
         prices: Prices,
         clock: Clock,
         limiters: LimiterFactory = own_limiter,
     ) -> None:
         """Args:
         requests, tokens, pictures: the job's limits in units a minute; None for no limit.
-        budgets: each of them reserves the cost of a call.
+        spending: sets the cost of a call aside.
         prices: bound the cost of a call.
         clock: monotonic seconds.
         limiters: makes the limiter of a limit; by default one for this run alone.
         """
-        self.capped = bool(budgets)
-        self._budgets, self._prices, self._clock = budgets, prices, clock
+        self._spending, self._prices, self._clock = spending, prices, clock
         self._waiting_for = ""
         # What the server's headers said last, and when they are read again.
         self._headers = RateLimits()
@@ -92,7 +93,6 @@ class Admission:
         # How many answers came so far, and the tokens that they used.
         self._answers = self._used = 0
         self._tokens = TokenEstimate()
-        self._costs = ObservedCosts()
         # Tokens charged beyond the estimates, less those estimated in excess.
         self._excess = 0.0
         limits = {
@@ -110,33 +110,24 @@ class Admission:
         will never be enough or the cost of the call has no bound.
         """
         amounts = self._amounts(request)
-        if self.capped:
-            self._waiting_for = "the first answer, which shows what a call costs"
-            await self._costs.first(request)
-        money = self._money(request)
-        surcharge = self._costs.surcharge if self.capped else 0
-        reserved = []
+        reservation = await self._reserve(request)
         try:
-            for budget in self._budgets:
-                self._waiting_for = "money reserved by calls in flight"
-                await budget.reserve(money)
-                reserved.append(budget)
             await self._take(amounts)
             since = self._clock()
             is_probe = await self.adaptive.acquire()
+            if reservation is not None:
+                await self._spending.renew(reservation)
             if self._clock() - since > KEPT:
                 for name, amount in amounts.items():
                     self._limiters[name].give_back(amount)
                 await self._take(amounts)
         except BaseException:
-            self._costs.seen()
-            for budget in reserved:
-                budget.settle(money, 0)
+            if reservation is not None:
+                self._spending.settle(reservation, 0)
             raise
         counted = {name: self._limiters[name].sent(amount) for name, amount in amounts.items()}
         return Permit(
-            money=money,
-            surcharge=surcharge,
+            reservation=reservation,
             amounts=amounts,
             counted_until=counted,
             is_probe=is_probe,
@@ -156,16 +147,13 @@ class Admission:
                 taken[name] = self._clock()
         self._waiting_for = ""
 
-    def _money(self, request: Request) -> int:
-        if not self.capped:
-            return 0
+    async def _reserve(self, request: Request) -> Reservation | None:
+        if not self._spending.capped:
+            return None
         bound = self._prices.bound(request)
         if bound is None:
-            raise LimitError(
-                f"a cap on cost needs {self._prices.missing_for_bound(request)};"
-                " fix it and run again"
-            )
-        return bound + self._costs.surcharge
+            raise no_bound_error(self._prices, request)
+        return await self._spending.reserve(str(request.body.get("model")), bound)
 
     def record_sent(self, permit: Permit) -> None:
         """Note that a call is sent now.
@@ -197,15 +185,17 @@ class Admission:
         """What the next call waits for, in the words of the progress line; empty for nothing."""
         if self.adaptive.state == "tripped":
             return "the server (outage)"
-        return "the server's rate limit" if self.adaptive.is_limiting else self._waiting_for
+        if self.adaptive.is_limiting:
+            return "the server's rate limit"
+        return self._spending.waiting_for or self._waiting_for
 
-    def settle(self, permit: Permit, cost: int | None) -> None:
-        """Note that a call ended and what it cost, in nano-dollars (None: unknown)."""
-        if cost is not None:
-            self._costs.learn(permit.money - permit.surcharge, cost)
-        self._costs.seen()
-        for budget in self._budgets:
-            budget.settle(permit.money, cost)
+    def settle(self, permit: Permit, cost: int | None, *, answered: bool = False) -> None:
+        """Note that a call ended and what it cost, in nano-dollars (None: unknown).
+
+        answered: whether an answer came.
+        """
+        if permit.reservation is not None:
+            self._spending.settle(permit.reservation, cost, answered=answered)
 
     def observe_headers(self, headers: Mapping[str, str]) -> None:
         """Note the limits that the headers of a reply name."""

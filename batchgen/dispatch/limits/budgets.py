@@ -6,7 +6,6 @@ import asyncio
 
 from batchgen.dispatch.limits.window import Clock
 from batchgen.errors import LimitError
-from batchgen.requests import Request
 
 # Retries that each first attempt pays for, that each second pays for, that a run begins with, and
 # the most that are saved up.
@@ -16,10 +15,16 @@ INITIAL_RETRIES = 10.0
 MAX_RETRIES = 100.0
 
 
+# What is left is at least this many times what several calls in flight have set aside together.
+HEADROOM = 2
+
+
 class CostBudget:
     """Money in nano-dollars, up to `cap`.
 
-    What is spent plus the most that calls in flight may cost never exceeds the cap.
+    What is spent plus the money set aside for calls in flight never exceeds the cap, unless a call
+    costs more than was set aside for it. For that, one call alone may take all that is left, and
+    several together half of it: the other half stays for surprises among them.
     """
 
     def __init__(self, cap: int, *, name: str) -> None:
@@ -28,12 +33,17 @@ class CostBudget:
         self._name = name
         self._settled = asyncio.Event()
 
+    @property
+    def is_exceeded(self) -> bool:
+        """Whether more is set aside than is left."""
+        return self._reserved > self._left
+
     async def reserve(self, amount: int) -> None:
         """Set `amount` aside. If too little is left, wait until calls in flight have settled.
 
         Raises LimitError when there will never be enough.
         """
-        while amount > self._left - self._reserved:
+        while not self._has_room(amount):
             if not self._reserved:
                 raise LimitError(
                     f"{self._name} is reached: the next call may cost up to ${amount / 1e9:.6f} and"
@@ -43,45 +53,19 @@ class CostBudget:
             await self._settled.wait()
         self._reserved += amount
 
+    def _has_room(self, amount: int) -> bool:
+        together = HEADROOM if self._reserved else 1
+        return together * (self._reserved + amount) <= self._left
+
+    def hold(self, more: int) -> None:
+        """Set more aside for calls in flight, whether or not it is left."""
+        self._reserved += more
+
     def settle(self, reserved: int, cost: int | None) -> None:
         """Note that a call cost `cost`; None (unknown) counts all of `reserved` as spent."""
         self._reserved -= reserved
         self._left -= reserved if cost is None else cost
         self._settled.set()
-
-
-class ObservedCosts:
-    """What calls cost beyond their bounds.
-
-    Some servers charge for more than a request asks for, such as reasoning beyond the cap on the
-    answer. So the first call of a run with a cap on money goes alone, and what one call cost beyond
-    its bound is set aside for each of the later ones.
-
-    Attributes:
-        surcharge: the most that a call cost beyond its bound, in nano-dollars.
-    """
-
-    def __init__(self) -> None:
-        self.surcharge = 0
-        self._models: set[str] = set()
-        self._seen = asyncio.Event()
-        self._seen.set()
-
-    async def first(self, request: Request) -> None:
-        """Wait for the first call to each model before this one to end."""
-        await self._seen.wait()
-        model = str(request.body.get("model"))
-        if model not in self._models:
-            self._models.add(model)
-            self._seen.clear()
-
-    def learn(self, bound: int, cost: int) -> None:
-        """Note that a call that was to cost at most `bound` nano-dollars cost `cost`."""
-        self.surcharge = max(self.surcharge, cost - bound)
-
-    def seen(self) -> None:
-        """Note that a call has ended, or was not sent."""
-        self._seen.set()
 
 
 class RetryBudget:

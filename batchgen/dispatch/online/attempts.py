@@ -56,7 +56,7 @@ class AttemptRunner:
 
         `ready_at` is when the request began to wait. Failures are returned, not raised.
         """
-        if self._admission.capped:
+        if permit.money is not None:
             await self._recorder.reserve(request, number, time.time(), permit.money)
             self._admission.record_sent(permit)
         started_at, sent_at = time.time(), self._clock()
@@ -80,11 +80,11 @@ class AttemptRunner:
                 result = reply
         except asyncio.CancelledError:
             # The run ends now. That the call was made is recorded; its result will stay unknown.
-            cancelled = attempt(reason="abandoned", cost=self._worst_cost(permit))
+            cancelled = attempt(reason="abandoned", cost=permit.money)
             self._recorder.abandoned(request, cancelled)
             raise
         cost = self._cost(request, result, permit)
-        self._admission.settle(permit, cost)
+        self._admission.settle(permit, cost, answered=isinstance(result, Received))
         made = attempt(cost=cost, **attempt_fields(result, reply))
         return AttemptResult(attempt=made, result=result, sent_at=sent_at)
 
@@ -96,15 +96,14 @@ class AttemptRunner:
             return Failure(meaning="timeout", reason="timeout", message=message, may_be_billed=True)
 
     def _cost(self, request: Request, result: Received | Failure, permit: Permit) -> int | None:
-        """Nano-dollars that an attempt cost."""
+        """Nano-dollars that an attempt cost.
+
+        An unknown cost counts as the highest possible if there is a cap, and else as None.
+        """
         if isinstance(result, Received):
             cost = self._prices.answer_cost(request, result.answer)
         elif result.usage is not None:
             cost = self._prices.usage_cost(request, result.usage)
         else:
             cost = None if result.may_be_billed else 0
-        return self._worst_cost(permit) if cost is None else cost
-
-    def _worst_cost(self, permit: Permit) -> int | None:
-        """What an unknown cost counts as: the highest possible if there is a cap, else None."""
-        return permit.money if self._admission.capped else None
+        return permit.money if cost is None else cost

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from batchgen.dispatch import Attempt, Failure, Progress, Received, Recorder, Thread
@@ -23,7 +23,8 @@ from batchgen.dispatch.limits.admission import (
     Permit,
     own_limiter,
 )
-from batchgen.dispatch.limits.budgets import CostBudget, RetryBudget
+from batchgen.dispatch.limits.budgets import RetryBudget
+from batchgen.dispatch.limits.spending import Spending
 from batchgen.dispatch.limits.window import Clock
 from batchgen.dispatch.online.attempts import AttemptRunner
 from batchgen.dispatch.online.blame import Blame
@@ -46,7 +47,7 @@ class OnlineBackend:
     concurrency: the most calls in flight; not more than the open files that the system allows.
     failures_left: how many more rows may fail before the run stops; None for any number.
     prices: what requests and answers cost.
-    budgets: each call must fit into all of them.
+    spending: each call must fit into what it has left.
     progress: updated in place.
     host: the server's name in messages.
     limiters: makes the limiter of a limit per minute; by default one for this run alone.
@@ -62,7 +63,7 @@ class OnlineBackend:
         concurrency: int,
         failures_left: int | None,
         prices: Prices,
-        budgets: Sequence[CostBudget],
+        spending: Spending,
         progress: Progress,
         host: str,
         limiters: LimiterFactory = own_limiter,
@@ -75,7 +76,7 @@ class OnlineBackend:
             requests=limits.requests_per_minute,
             tokens=limits.tokens_per_minute,
             pictures=limits.images_per_minute,
-            budgets=budgets,
+            spending=spending,
             prices=prices,
             clock=clock,
             limiters=limiters,

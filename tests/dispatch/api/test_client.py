@@ -45,6 +45,7 @@ from batchgen.dispatch.api.client import Client
 from batchgen.dispatch.api.file_descriptors import available_connections
 from batchgen.dispatch.api.http import Reply
 from batchgen.dispatch.limits.admission import Admission
+from batchgen.dispatch.limits.spending import Spending
 from batchgen.dispatch.online.attempts import AttemptResult, AttemptRunner
 from batchgen.dispatch.online.watchdog import Watchdog
 from batchgen.job import Connection
@@ -69,7 +70,7 @@ async def call(
     """One call, as the backend makes it."""
     sent = sent or request("r", body=MESSAGES)
     admission = Admission(
-        requests=None, tokens=None, pictures=None, budgets=[], prices=PRICES, clock=now
+        requests=None, tokens=None, pictures=None, spending=Spending(), prices=PRICES, clock=now
     )
     async with Client(connection(url), KEY, connections=2, direct=direct) as client:
         watchdog = Watchdog(

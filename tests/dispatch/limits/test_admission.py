@@ -24,6 +24,7 @@ from batchgen.dispatch import Failure
 from batchgen.dispatch.api.http import Reply
 from batchgen.dispatch.limits.admission import Admission
 from batchgen.dispatch.limits.budgets import CostBudget
+from batchgen.dispatch.limits.spending import Spending
 from batchgen.errors import LimitError
 from batchgen.requests import Request
 
@@ -234,7 +235,7 @@ def test_two_budgets_reserve_together_or_not_at_all() -> None:
             requests=None,
             tokens=None,
             pictures=None,
-            budgets=[rich, poor],
+            spending=Spending([rich, poor]),
             prices=PRICES,
             clock=now,
         )
@@ -253,9 +254,14 @@ def test_an_admission_that_is_cancelled_gives_its_money_back() -> None:
     async def run() -> None:
         budget = CostBudget(3 * COST, name="budget")
         admission = Admission(
-            requests=1, tokens=None, pictures=None, budgets=[budget], prices=PRICES, clock=now
+            requests=1,
+            tokens=None,
+            pictures=None,
+            spending=Spending([budget]),
+            prices=PRICES,
+            clock=now,
         )
-        admission.settle(await admission.admit(request("a")), 0)
+        admission.settle(await admission.admit(request("a")), 0, answered=True)
         waiting = asyncio.create_task(admission.admit(request("b")))
         await asyncio.sleep(5)
         waiting.cancel()
