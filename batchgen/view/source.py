@@ -13,9 +13,9 @@ from batchgen.journal import (
     Journal,
     Wanted,
     count_rows,
+    file_at,
     find_threads,
     last_report,
-    owns_file,
     thread_with_outcomes,
 )
 from batchgen.page import Card, Cards, charts_of, cut, has_words, render_page, thumbnail
@@ -64,7 +64,7 @@ class Source:
         with self._reading() as journal:
             path = f"images/{name}"
             file = self._workspace.folder / path
-            return file if owns_file(journal, path) and file.is_file() else None
+            return file if file_at(journal, path) and file.is_file() else None
 
     @contextmanager
     def _reading(self) -> Iterator[Journal]:
