@@ -13,11 +13,11 @@ from batchgen.journal import (
     Journal,
     Wanted,
     count_rows,
-    file_at,
     find_threads,
     last_report,
     thread_with_outcomes,
 )
+from batchgen.journal.files import file_at
 from batchgen.page import Card, Cards, charts_of, cut, has_words, render_page, thumbnail
 from batchgen.report import JobTotals, describe_cost, job_totals
 from batchgen.workspace import Workspace
