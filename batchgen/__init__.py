@@ -35,6 +35,7 @@ The house is the flow; imports point up this list only:
     batch_format  the lines of the Batch API's files
     replies       a reply's JSON        -> Answer
     kinds         what each kind of request is (data)
+    schemas       answers that must be JSON: found in texts, compared with JSON Schemas
     prompts       files                 -> Prompt
     requests      Job + Prompt          -> Request, with its fingerprint
     pricing       usage, bounds         -> money

@@ -107,6 +107,7 @@ def plan(
     workspace = Workspace.of(job, simulate=simulate, output=output)
     with ExitStack() as stack:
         journal = stack.enter_context(workspace.peek())
+        workspace.check_schema()
         capped = job.limits.max_cost is not None
         prompts = None
         if workspace.is_current(journal, stdin, capped=capped):

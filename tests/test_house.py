@@ -33,6 +33,7 @@ DOORS: dict[str, set[str]] = {
     "dotenv": {"job"},
     "pydantic": {"job"},
     "jinja2": {"requests", "page"},
+    "jsonschema_rs": {"schemas"},
     "openai": {"dispatch"},
     "httpx2": {"dispatch"},
     "aiohttp": {"dispatch", "simulator", "view"},
@@ -50,7 +51,17 @@ DOORS: dict[str, set[str]] = {
     "tqdm": {"cli"},
 }
 # Packages that take tenths of a second to import. Only sending and making tables may import them.
-HEAVY = ("openai", "aiohttp", "httpx2", "yarl", "pandas", "pyarrow", "xlsxwriter", "genai_prices")
+HEAVY = (
+    "jsonschema_rs",
+    "openai",
+    "aiohttp",
+    "httpx2",
+    "yarl",
+    "pandas",
+    "pyarrow",
+    "xlsxwriter",
+    "genai_prices",
+)
 
 
 def imported(name: str, path: Path) -> Iterator[tuple[str, bool]]:

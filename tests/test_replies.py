@@ -283,7 +283,7 @@ def test_large_replies_are_read_off_the_event_loop(
         pictures=0,
     )
     received = asyncio.run(
-        reader.FolderReplyReader(folder).receive(
+        reader.FolderReplyReader(folder, folder).receive(
             request, {"data": [{"embedding": [1]}]}, b" " * size
         )
     )

@@ -184,10 +184,11 @@ class Memory:
     def abandoned(self, request: Request, attempt: Attempt) -> None:
         self._run.attempts.setdefault(request.id, []).append(attempt)
 
-    async def outcome(self, outcome: Outcome, attempt: Attempt) -> None:
+    async def outcome(self, outcome: Outcome, attempt: Attempt) -> bool:
         assert outcome.request.id not in self._run.outcomes
         await self.attempt(outcome.request, attempt)
         self._run.outcomes[outcome.request.id] = outcome
+        return False
 
     async def withdraw(self, request: Request) -> None:
         del self._run.outcomes[request.id]

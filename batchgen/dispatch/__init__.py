@@ -127,7 +127,10 @@ class Thread(Protocol):
     """Requests that must be sent in order: a single one, or the turns of a conversation."""
 
     async def next(self) -> Request | None:
-        """The next unanswered request; None when the thread has ended or is blocked."""
+        """The next request: an unanswered one, or the correction of an answer that does not fit.
+
+        None when the thread has ended or is blocked.
+        """
 
 
 class ReplyReader(Protocol):
@@ -152,8 +155,12 @@ class Recorder(ReplyReader, Protocol):
     def abandoned(self, request: Request, attempt: Attempt) -> None:
         """Record a call that was cancelled in flight. Returns at once; durable at the run's end."""
 
-    async def outcome(self, outcome: Outcome, attempt: Attempt) -> None:
-        """Record how a request ended, with its last attempt: the commit point."""
+    async def outcome(self, outcome: Outcome, attempt: Attempt) -> bool:
+        """Record how a request ended, with its last attempt: the commit point.
+
+        Returns whether its thread's next request is its correction: it is sent again, with why its
+        answer does not fit.
+        """
 
     async def withdraw(self, request: Request) -> None:
         """Take back a failure recorded in this run that was not the row's: it is pending again."""

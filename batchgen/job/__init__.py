@@ -11,7 +11,16 @@
 """
 
 from batchgen.job.load import job_for_batch_file, load_job
-from batchgen.job.model import Job, KindName, Mode, json_schema, with_mode, with_prompts
+from batchgen.job.model import (
+    TEXT_KINDS,
+    TURN_KINDS,
+    Job,
+    KindName,
+    Mode,
+    json_schema,
+    with_mode,
+    with_prompts,
+)
 from batchgen.job.positions import KeyPath, dotted
 from batchgen.job.provider import Connection, api_key, connection
 from batchgen.job.sections import (
@@ -30,6 +39,8 @@ from batchgen.job.values import MaxFailures, unsendable
 
 __all__ = [
     "OPENAI_BATCH",
+    "TEXT_KINDS",
+    "TURN_KINDS",
     "Connection",
     "Conversation",
     "Job",

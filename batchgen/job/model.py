@@ -40,6 +40,9 @@ from batchgen.job.values import SIMULATED, Axis, AxisName, Name, RequestKey, Tex
 # The kinds of requests; `batchgen.kinds` says what each is.
 KindName = Literal["text", "completion", "chat", "image", "image_edit", "embedding", "moderation"]
 Mode = Literal["online", "batch"]
+# The kinds whose answers are texts, and those of them whose requests are made of turns.
+TEXT_KINDS = ("text", "completion", "chat")
+TURN_KINDS = ("text", "chat")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,9 +142,18 @@ class Job(Section):
 
     @field_validator("output")
     @classmethod
-    def _known_axis(cls, value: Output, info: ValidationInfo) -> Output:
+    def _fits(cls, value: Output, info: ValidationInfo) -> Output:
         if value.wide is not None and value.wide not in info.data.get("matrix", {value.wide: ()}):
             raise ValueError(f"wide: {value.wide!r} is not an axis of the matrix")
+        if value.expects_json and info.data.get("kind") not in (None, *TEXT_KINDS):
+            raise ValueError(f"json and schema need one of the kinds {', '.join(TEXT_KINDS)}")
+        return value
+
+    @field_validator("retry")
+    @classmethod
+    def _corrections_of_turns(cls, value: Retry, info: ValidationInfo) -> Retry:
+        if value.validation and info.data.get("kind") not in (None, *TURN_KINDS):
+            raise ValueError(f"validation needs one of the kinds {', '.join(TURN_KINDS)}")
         return value
 
     @property
@@ -263,7 +275,7 @@ _SECTIONS: dict[KeyPath, type[BaseModel]] = {
 def known_keys(section: KeyPath) -> list[str]:
     """The keys that the section at a key path may have."""
     model = Price if section[:1] == ("pricing",) else _SECTIONS[section]
-    return list(model.model_fields)
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def json_schema() -> dict[str, Any]:

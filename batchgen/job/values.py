@@ -208,6 +208,17 @@ def _max_failures(value: Any) -> MaxFailures:
 
 Text = Annotated[str, Field(min_length=1)]
 PathText = Annotated[str, AfterValidator(_path)]
+
+
+def path_or_mapping(value: Any) -> Any:
+    """A file's path, or a mapping as it is. Raises ValueError."""
+    if isinstance(value, str):
+        return _path(value)
+    if value is None or isinstance(value, dict):
+        return value
+    raise ValueError("must be the name of a file or a JSON Schema, which is a mapping")
+
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 # USD, for a million tokens or one picture.
 Rate = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]

@@ -21,11 +21,12 @@ rows      One record for each request of the job as it is now, in the file's ord
           expected to take, and its highest cost (NULL: unknown).
 outcomes  One record for each (ident, key): the outcome recorded for it. status: succeeded,
           incomplete or failed. passing: the failure says nothing about the row. tries: runs that
-          ended in one; after 3 the row has failed for good. redo: to be sent again; this answer
-          stays until then. reason of an answer: it was sent again, and that failed. lost: a
-          picture of it is missing. response: one byte, `r` (raw) or `z` (zlib), then the API's
-          JSON as it came, pictures replaced by path, sha256 and size. columns_digest: of the
-          prompt's `columns` when it was asked.
+          ended in one; after 3 the row has failed for good. redo: 1 if it is to be sent again, 1 +
+          n if its correction n is; this answer stays until then. reason of an answer: it was sent
+          again, and that failed. message of an answer without a reason: where and why it does not
+          fit. lost: a picture of it is missing. response: one byte, `r` (raw) or `z` (zlib), then
+          the API's JSON as it came, pictures replaced by path, sha256 and size. columns_digest:
+          of the prompt's `columns` when it was asked.
 files     Pictures that answers own: path below the output folder, sha256, size in bytes, mtime
           in ns. ident is empty: no answer owns it any more, and a run moves it away.
 attempts  One record for each call: run, its number in that run, http_status, code, reason (NULL:
@@ -46,8 +47,9 @@ runs      One record for each run: provenance (versions, platform, host, hashes)
           the exit code and the report.
 meta      `scheme`: of the fingerprints. `staged`: what prompts and rows were made of (signature,
           header, dialect, ...). `pictures N`: a page of [path, size, mtime] of the pictures that
-          they name. `tables`: the stamps of results and errors tables that show the journal as
-          it is. Every transaction that may change what they show removes it.
+          they name. `judged`: a digest of what recorded answers were judged by. `tables`: the
+          stamps of results and errors tables that show the journal as it is. Every transaction
+          that may change what they show removes it.
 
 A row is answered when outcomes has its (ident, key). Answers under older fingerprints stay, so
 that reverting an edit costs nothing.
@@ -66,6 +68,7 @@ from batchgen.journal.attempts import (
     unpriced_attempts,
 )
 from batchgen.journal.change import Change, together
+from batchgen.journal.corrections import change_outcomes
 from batchgen.journal.counts import RowCounts, count_rows
 from batchgen.journal.damage import check_before_sending, find_damage
 from batchgen.journal.journal import Journal
@@ -115,6 +118,7 @@ __all__ = [
     "attempts_of",
     "begin_run",
     "call_totals",
+    "change_outcomes",
     "check_before_sending",
     "count_rows",
     "end_run",

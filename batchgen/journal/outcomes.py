@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from batchgen.dispatch import Outcome
 from batchgen.journal.change import INSERTIONS, Change
+from batchgen.journal.corrections import change_outcomes, correct
 from batchgen.journal.journal import Journal
 from batchgen.journal.records import fitting, insert, is_sound, packed, sealed, unpacked, update
 from batchgen.journal.status import MAX_TRIES, state
@@ -124,11 +125,22 @@ def answered_between(journal: Journal) -> tuple[float | None, float | None]:
 # -- writing, in a run -----------------------------------------------------------------------------
 
 
-def record_outcome(outcome_id: str, columns_digest: bytes, outcome: Outcome, *, run: int) -> Change:
-    """The change that records how a request ended. A failure never replaces a whole answer."""
+def record_outcome(
+    outcome_id: str, columns_digest: bytes, outcome: Outcome, *, run: int, corrections: int = 0
+) -> Change:
+    """The change that records how a request ended. A failure never replaces a whole answer.
+
+    outcome_id: of the request.
+    columns_digest: of the cells that it was made of.
+    outcome: how it ended.
+    run: the number of the run.
+    corrections: how often an answer that does not fit is asked for again.
+    """
     record = partial(_recorded, outcome_id, columns_digest, outcome, run)
     if outcome.failure is not None:
         return Change(also=partial(_fail, record))
+    if corrections and outcome.answer is not None and outcome.answer.misfit:
+        return Change(also=partial(correct, record, corrections))
     if outcome.files:
         own = partial(_own, outcome_id, outcome.request.fingerprint, outcome.files)
         return Change(records=(("outcomes", record),), also=own)
@@ -165,7 +177,7 @@ def _recorded(
         reason=failure.reason if failure else None,
         http_status=failure.status if failure else 200,
         code=failure.code if failure else None,
-        message=failure.message if failure else None,
+        message=failure.message if failure else (answer and answer.misfit) or None,
         request_id=outcome.request_id,
         passing=int(failure is not None and failure.is_passing),
         columns_digest=columns_digest,
@@ -178,7 +190,7 @@ def _recorded(
 
 def _fail(record: Callable[[], RecordedOutcome], connection: sqlite3.Connection) -> None:
     failed = record()
-    sql = "SELECT rowid, status, passing, tries, lost FROM outcomes WHERE ident = ? AND key = ?"
+    sql = "SELECT rowid, * FROM outcomes WHERE ident = ? AND key = ?"
     old = connection.execute(sql, (failed.outcome_id, failed.fingerprint)).fetchone()
     counts = old is not None and (old["passing"] or old["status"] != "failed")
     tries = (old["tries"] if counts else 0) + 1 if failed.passing else 0
@@ -186,7 +198,8 @@ def _fail(record: Callable[[], RecordedOutcome], connection: sqlite3.Connection)
         # `redo` had the row sent again; its mark stays while the failure is a passing one. The
         # answer stays too, with the reason why there is no new one.
         changes = {name: getattr(failed, name) for name in _FAILURE}
-        changes |= {"redo": int(failed.passing and tries < MAX_TRIES), "tries": tries}
+        redo = max(1, old["redo"]) if failed.passing and tries < MAX_TRIES else 0
+        changes |= {"redo": redo, "tries": tries}
         update(connection, "outcomes", old["rowid"], changes)
         return
     connection.execute(INSERTIONS["outcomes"], sealed(failed._replace(tries=tries)))
@@ -243,8 +256,8 @@ def mark_lost(journal: Journal, lost: Iterable[tuple[str, bytes]]) -> None:
     if wanted == marked:
         return
     with journal.transaction() as connection:
-        _mark(connection, marked - wanted, {"lost": 0})
-        _mark(connection, wanted - marked, {"lost": 1})
+        change_outcomes(connection, marked - wanted, {"lost": 0})
+        change_outcomes(connection, wanted - marked, {"lost": 1})
 
 
 def mark_redo(journal: Journal, rows: Iterable[Row], statuses: Iterable[str] = ()) -> int:
@@ -279,18 +292,5 @@ def mark_redo(journal: Journal, rows: Iterable[Row], statuses: Iterable[str] = (
         for (conversation, axes), turn in first.items():
             wanted |= {tuple(row) for row in journal.query(later, conversation, axes, turn)}
             also |= {tuple(row) for row in journal.query(older, conversation, axes, turn)}
-        _mark(connection, also - wanted, {"redo": 1, "tries": 0})
-        return _mark(connection, wanted, {"redo": 1, "tries": 0})
-
-
-def _mark(
-    connection: sqlite3.Connection,
-    outcomes: Iterable[tuple[str, bytes]],
-    changes: Mapping[str, Any],
-) -> int:
-    """Change these outcomes, as far as they exist; returns how many did."""
-    sql = "SELECT rowid FROM outcomes WHERE ident = ? AND key = ?"
-    rowids = [rowid for each in outcomes for (rowid,) in connection.execute(sql, each).fetchall()]
-    for rowid in rowids:
-        update(connection, "outcomes", rowid, changes)
-    return len(rowids)
+        change_outcomes(connection, also - wanted, {"redo": 1, "tries": 0})
+        return change_outcomes(connection, wanted, {"redo": 1, "tries": 0})

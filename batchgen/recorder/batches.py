@@ -11,6 +11,7 @@ from typing import Any
 from batchgen.dispatch import Outcome, Received
 from batchgen.dispatch.batches.records import Batch, Member, MemberResult
 from batchgen.journal import Journal, Writer, batches, record_attempt, record_outcome, together
+from batchgen.recorder.corrections import Corrections
 from batchgen.recorder.recorder import JournalRecorder
 from batchgen.requests import Request
 
@@ -19,15 +20,22 @@ class JournalBatchRecorder:
     """The batches of one job in one run of it: a dispatch.batches.records.BatchRecorder.
 
     recorder: takes requests out of the run, and reads replies
+    corrections: how often and when requests are sent again
     journal: is read
     writer: commits
     run: the number of the run
     """
 
     def __init__(
-        self, recorder: JournalRecorder, journal: Journal, writer: Writer, run: int
+        self,
+        recorder: JournalRecorder,
+        corrections: Corrections,
+        journal: Journal,
+        writer: Writer,
+        run: int,
     ) -> None:
         self._recorder, self._journal, self._writer, self._run = recorder, journal, writer, run
+        self._corrections = corrections
         self._next_number = batches.next_number(journal)
 
     async def recent_batches(self) -> list[Batch]:
@@ -76,8 +84,11 @@ class JournalBatchRecorder:
         """
         return await self._recorder.receive(request, body, reply)
 
-    async def record_results(self, results: Sequence[MemberResult]) -> None:
-        """Record how requests ended and take them out of their batch: their commit point."""
+    async def record_results(self, results: Sequence[MemberResult]) -> list[MemberResult]:
+        """Record how requests ended and take them out of their batch: their commit point.
+
+        Returns those that no correction follows.
+        """
         changes = [batches.remove_members([each.outcome.request for each in results])]
         for each in results:
             request = each.outcome.request
@@ -86,11 +97,16 @@ class JournalBatchRecorder:
             )
             changes.append(
                 record_outcome(
-                    request.outcome_id, each.member.columns_digest, each.outcome, run=self._run
+                    request.outcome_id,
+                    each.member.columns_digest,
+                    each.outcome,
+                    run=self._run,
+                    corrections=self._corrections.most(each.outcome),
                 )
             )
         await self._writer.commit(together(*changes))
         await self._recorder.publish([each.outcome for each in results])
+        return [each for each in results if not await self._corrections.follows(each.outcome)]
 
     async def unsent(self, outcome: Outcome) -> None:
         """Record a request that ended without being sent."""

@@ -11,20 +11,26 @@ from typing import Any
 
 from batchgen.dispatch import LARGE_REPLY, Received
 from batchgen.images import PictureFolder, file_stem, stored
-from batchgen.kinds import KIND_BY_ENDPOINT
-from batchgen.replies import UnreadableReplyError, accepted, is_accepted
+from batchgen.job import TEXT_KINDS
+from batchgen.kinds import KIND_BY_ENDPOINT, Kind
+from batchgen.replies import Answer, UnreadableReplyError, accepted, is_accepted
 from batchgen.requests import Request
+from batchgen.schemas import Expectations
 
 
 class FolderReplyReader:
     """A dispatch.ReplyReader that stores pictures in a job's picture folder."""
 
-    def __init__(self, pictures: PictureFolder, accept: Sequence[str] = ()) -> None:
+    def __init__(
+        self, pictures: PictureFolder, expectations: Expectations, accept: Sequence[str] = ()
+    ) -> None:
         """Args:
         pictures: the folder.
+        expectations: what answers must be.
         accept: finish reasons that count as success (the job's `output.accept`).
         """
-        self._pictures, self._accept = pictures, accepted(accept)
+        self._pictures, self._expectations = pictures, expectations
+        self._accept = accepted(accept)
 
     async def receive(self, request: Request, body: Mapping[str, Any], reply: bytes) -> Received:
         """Read a reply and store its pictures.
@@ -37,7 +43,7 @@ class FolderReplyReader:
         Raises UnreadableReplyError when it is not an answer, OutputError for a full disk.
         """
         kind = KIND_BY_ENDPOINT[request.endpoint]
-        read = partial(kind.read, body, request.body)
+        read = partial(judged_answer, kind, body, request.body, self._expectations)
         # Reading megabytes takes seconds; on the event loop all other requests would wait.
         answer = await asyncio.to_thread(read) if len(reply) > LARGE_REPLY else read()
         if answer.broke_off and not is_accepted(answer.broke_off, self._accept):
@@ -66,3 +72,15 @@ class FolderReplyReader:
         """Give the pictures of a recorded answer their names. Raises OutputError."""
         if files:
             await asyncio.to_thread(self._pictures.publish, files)
+
+
+def judged_answer(
+    kind: Kind, reply: Mapping[str, Any], body: Mapping[str, Any], expectations: Expectations
+) -> Answer:
+    """The answer in a reply's JSON, judged by what was asked for.
+
+    `body` is the request's, or its part that `replies.outline` keeps. Raises UnreadableReplyError.
+    """
+    answer = kind.read(reply, body)
+    expected = expectations.of(body) if kind.name in TEXT_KINDS else None
+    return expected.judged(answer) if expected else answer

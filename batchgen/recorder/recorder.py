@@ -63,11 +63,15 @@ class JournalRecorder:
         """
         self._writer.put(self._attempt(request, attempt))
 
-    async def outcome(self, outcome: Outcome, attempt: Attempt) -> None:
-        """Record how a request ended, with its last call: the commit point."""
+    async def outcome(self, outcome: Outcome, attempt: Attempt) -> bool:
+        """Record how a request ended, with its last call: the commit point.
+
+        Returns whether its thread's next request is its correction.
+        """
         call = self._attempt(outcome.request, attempt)
         await self._writer.commit(together(call, self._outcome(outcome)))
         await self._reader.publish(outcome.files)
+        return await self._source.corrections.follows(outcome)
 
     async def publish(self, outcomes: Sequence[Outcome]) -> None:
         """Give the pictures of recorded answers their names. Raises OutputError."""
@@ -98,4 +102,10 @@ class JournalRecorder:
 
     def _outcome(self, outcome: Outcome) -> Change:
         digest = self._source.take_columns_digest(outcome.request)
-        return record_outcome(outcome.request.outcome_id, digest, outcome, run=self._run)
+        return record_outcome(
+            outcome.request.outcome_id,
+            digest,
+            outcome,
+            run=self._run,
+            corrections=self._source.corrections.most(outcome),
+        )

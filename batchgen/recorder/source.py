@@ -21,6 +21,7 @@ from batchgen.journal import (
     turns_of,
 )
 from batchgen.journal.records import encodable
+from batchgen.recorder.corrections import Corrections
 from batchgen.replies import audio_transcript, first_message, parse
 from batchgen.requests import Renderer, Request, RequestError, with_history, without_system_messages
 
@@ -36,6 +37,7 @@ class RequestSource:
         renderer: Renderer,
         journal: Journal,
         writer: Writer,
+        corrections: Corrections,
         *,
         run: int,
         scope: int | None,
@@ -47,11 +49,12 @@ class RequestSource:
             renderer: makes its requests.
             journal: holds its rows.
             writer: records rows that cannot be made into requests any more.
+            corrections: make the requests of rows whose answers do not fit.
             run: the number of the run.
             scope: only rows of the first `scope` prompts are sent (None: all).
         """
         self._job, self._renderer, self._journal, self._writer = job, renderer, journal, writer
-        self._run, self._scope = run, scope
+        self._run, self._scope, self.corrections = run, scope, corrections
         self._columns_digests: dict[tuple[str, bytes], bytes] = {}
 
     async def threads(self) -> AsyncIterator[Thread]:
@@ -117,11 +120,12 @@ class RequestSource:
         """
         make = partial(self._made, row, previous)
         made = await asyncio.to_thread(make) if self._renderer.reads_files else make()
-        request = await self.register(row, made)
-        return with_history(request, history) if request and history else request
+        return await self.register(row, made, history)
 
-    async def register(self, row: Row, made: Request | RequestError) -> Request | None:
-        """Note that a row's request is about to be sent, and return it.
+    async def register(
+        self, row: Row, made: Request | RequestError, history: Messages = ()
+    ) -> Request | None:
+        """Note that a row's request is about to be sent, and return it as it is sent.
 
         If it could not be made, record that and return None.
         """
@@ -129,7 +133,8 @@ class RequestSource:
             await self._record_unmade(row, str(made))
             return None
         self._columns_digests[row.outcome_id, row.fingerprint] = row.columns_digest
-        return made
+        request = with_history(made, history) if history else made
+        return await self.corrections.applied(row, request)
 
     async def _record_unmade(self, row: Row, message: str) -> None:
         request = Request(
@@ -183,11 +188,14 @@ class _Single:
     def __init__(self, source: RequestSource, head: _Head) -> None:
         self._source = source
         self._head: _Head | None = head
+        self._row = head.row
 
     async def next(self) -> Request | None:
         head, self._head = self._head, None
         if head is None:
-            return None
+            if not self._source.corrections.take_due(self._row):
+                return None
+            return await self._source.request(await self._source.reread(self._row))
         if head.made is None:
             return await self._source.request(head.row)
         return await self._source.register(head.row, head.made)

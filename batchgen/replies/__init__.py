@@ -12,6 +12,7 @@ choices with status 200. Anything that is not a real answer raises `UnreadableRe
 """
 
 from batchgen.replies.answer import (
+    FORMAT_FIELDS,
     Answer,
     Choice,
     UnreadableReplyError,
@@ -26,7 +27,7 @@ from batchgen.replies.data import (
     read_moderation,
     sniff,
 )
-from batchgen.replies.finish import accepted, explained, is_accepted
+from batchgen.replies.finish import accepted, explained, is_accepted, is_whole
 from batchgen.replies.parsing import decoded, parse
 from batchgen.replies.texts import (
     audio_transcript,
@@ -38,6 +39,7 @@ from batchgen.replies.texts import (
 from batchgen.replies.usage import MAX_TOKENS, Json, Usage, read_usage
 
 __all__ = [
+    "FORMAT_FIELDS",
     "MAX_TOKENS",
     "Answer",
     "Choice",
@@ -52,6 +54,7 @@ __all__ = [
     "explained",
     "first_message",
     "is_accepted",
+    "is_whole",
     "outline",
     "parse",
     "read_chat",

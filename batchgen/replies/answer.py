@@ -9,6 +9,9 @@ from batchgen.escapes import one_line
 from batchgen.replies.finish import broke_off, is_whole
 from batchgen.replies.usage import Json, Usage, read_usage
 
+# The fields of a request that say which format its answer has: of a chat, and of a response.
+FORMAT_FIELDS = ("response_format", "text")
+
 
 class UnreadableReplyError(Exception):
     """A reply with status 200 that is not an answer. `final`: a retry would get the same reply."""
@@ -25,12 +28,17 @@ class Choice:
     `text` of a picture is the path of its file.
 
     `finish_reason` is a word of `replies.finish`, such as stop, length or content_filter, for every
-    kind; or batchgen's own empty, fewer_choices or fewer_images. A word of the server that is not
-    known is kept. None if the server gives none.
+    kind; or batchgen's own empty, fewer_choices, fewer_images or schema. A word of the server that
+    is not known is kept. None if the server gives none.
+
+    `calls`: the text is the JSON of tool calls. `unwrapped`: what was taken off around the JSON
+    that the text is, `fence` or `text`; else empty.
     """
 
     text: str
     finish_reason: str | None
+    calls: bool = False
+    unwrapped: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +52,7 @@ class Answer:
     usage: the token counts.
     pictures: pictures in base64, to be stored.
     broke_off: the server's word for an answer that broke off, which is none; else empty.
+    misfit: where and why it is not the JSON that was asked for; else empty.
     """
 
     choices: tuple[Choice, ...]
@@ -54,6 +63,7 @@ class Answer:
     usage: Usage = field(default_factory=Usage)
     pictures: tuple[str, ...] = ()
     broke_off: str = ""
+    misfit: str = ""
 
 
 def word_of(value: object) -> str | None:
@@ -118,9 +128,10 @@ def has_fewer_answers(choices: list[Choice], body: Json) -> bool:
 def outline(body: Json) -> dict[str, Any]:
     """The part of a body that is needed to read its reply.
 
-    It says how many answers the body asks for, and for how many inputs.
+    It says how many answers the body asks for, for how many inputs, and in which format.
     """
     fields: dict[str, Any] = {"n": body["n"]} if isinstance(body.get("n"), int) else {}
+    fields |= {name: body[name] for name in FORMAT_FIELDS if name in body}
     for name in ("prompt", "input"):
         value = body.get(name)
         if isinstance(value, list) and value and not isinstance(value[0], int):

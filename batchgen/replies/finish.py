@@ -97,7 +97,7 @@ BROKEN_OFF = frozenset(
 )
 
 # batchgen's own words, for what no server says.
-_OWN = frozenset({"empty", "fewer_choices", "fewer_images"})
+_OWN = frozenset({"empty", "fewer_choices", "fewer_images", "schema"})
 
 
 def finish_word(reason: object) -> str | None:

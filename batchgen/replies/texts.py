@@ -48,8 +48,8 @@ def _choices(response: Json) -> list[Json]:
     return choices
 
 
-def _choice(text: str, reason: object, *, refused: bool = False) -> Choice:
-    """A text choice.
+def _choice(text: str, reason: object, *, refused: bool = False, calls: bool = False) -> Choice:
+    """A text choice; with `calls` the text is that of tool calls.
 
     The finish reason of an empty or refused text is `empty` or `refusal`, whatever the server says.
     """
@@ -58,7 +58,7 @@ def _choice(text: str, reason: object, *, refused: bool = False) -> Choice:
     word = word_of(finish_word(reason))
     # White space is what some models write for ever when they are to write JSON.
     blank = not text.strip() and is_whole(word)
-    return Choice(text=text, finish_reason="empty" if blank else word)
+    return Choice(text=text, finish_reason="empty" if blank else word, calls=calls)
 
 
 def read_chat(response: Json, body: Json) -> Answer:
@@ -67,10 +67,11 @@ def read_chat(response: Json, body: Json) -> Answer:
     for item in _choices(response):
         message = _message(item)
         refusal = message.get("refusal") or _refusal_part(message.get("content"))
-        text = _content(message.get("content")) or audio_transcript(message) or _tool_calls(message)
+        text = _content(message.get("content")) or audio_transcript(message)
+        calls = "" if text else _tool_calls(message)
         refused = isinstance(refusal, str) and bool(refusal)
-        text = str(refusal) if refused else text
-        choices.append(_choice(text, item.get("finish_reason"), refused=refused))
+        text = str(refusal) if refused else text or calls
+        choices.append(_choice(text, item.get("finish_reason"), refused=refused, calls=bool(calls)))
     return answer_of(
         response, choices, lacking="fewer_choices" if has_fewer_answers(choices, body) else ""
     )
@@ -142,7 +143,8 @@ def read_text(response: Json, body: Json) -> Answer:
     text = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
     refusal = "".join(part["refusal"] for part in parts if isinstance(part.get("refusal"), str))
     calls = [item for item in output if str(item.get("type")) in _CALLS]
-    if calls and not text:
+    only_calls = bool(calls) and not text
+    if only_calls:
         text = json.dumps(calls, ensure_ascii=False)
     refused = bool(refusal)
     # An item says so when it was cut, whatever the response says.
@@ -150,8 +152,9 @@ def read_text(response: Json, body: Json) -> Answer:
     if (status == "incomplete" or is_cut) and not refused:
         reason = _why_incomplete(response)
         return answer_of(response, [Choice(text=text, finish_reason=reason)], lacking=reason)
+    reason = "tool_calls" if calls else "stop"
     return answer_of(
-        response, [_choice(text or refusal, "tool_calls" if calls else "stop", refused=refused)]
+        response, [_choice(text or refusal, reason, refused=refused, calls=only_calls)]
     )
 
 

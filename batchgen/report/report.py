@@ -45,6 +45,7 @@ class Report:
         output: the job's output folder.
         tables: the paths of the results tables.
         disarmed: cells that got an apostrophe, because a spreadsheet would run them.
+        unwrapped: answers of which something around their JSON was taken off.
         learned: what the run learned about the server's limits.
         in_batches: requests in scope that are in open batches.
         batches: the open batches, each as `batch_json` shows it.
@@ -67,6 +68,7 @@ class Report:
     output: str
     tables: tuple[str, ...]
     disarmed: int = 0
+    unwrapped: int = 0
     learned: Learned = field(default_factory=Learned)
     in_batches: int = 0
     batches: tuple[Mapping[str, Any], ...] = ()
@@ -100,10 +102,13 @@ class Report:
         return as_json(self.name, self.job, self.run_json(), simulated=self.simulated)
 
     def notes(self) -> list[str]:
-        """What else is worth knowing, for the line and for run.log: columns with empty cells, and
-        what the run learned about the server's limits.
+        """What else is worth knowing, for the line and for run.log: answers that had text around
+        their JSON, columns with empty cells, and what the run learned about the server's limits.
         """
-        return [*describe_empty_cells(self.job.columns), *self._learned()]
+        answers = pluralize(self.unwrapped, "answer")
+        unwrapped = f"text around the JSON taken off {answers} (column unwrapped)"
+        empty = describe_empty_cells(self.job.columns)
+        return [*([unwrapped] if self.unwrapped else []), *empty, *self._learned()]
 
     def _learned(self) -> list[str]:
         learned, setting = self.learned, "(limits.requests_per_minute)"

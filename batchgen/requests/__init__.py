@@ -29,6 +29,7 @@ from batchgen.requests.request import (
     Request,
     canonical,
     combinations,
+    with_correction,
     with_history,
     without_system_messages,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "searches",
     "unchanged",
     "unknown_column",
+    "with_correction",
     "with_history",
     "without_system_messages",
 ]

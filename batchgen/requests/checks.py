@@ -7,12 +7,13 @@ from typing import Any
 
 from batchgen.batch_format import URL_PREFIX
 from batchgen.errors import Problem, did_you_mean, listed
-from batchgen.job import Job, KeyPath, dotted, unsendable
+from batchgen.job import TEXT_KINDS, Job, KeyPath, dotted, unsendable
 from batchgen.kinds import Kind
 from batchgen.requests.bounds import is_count
 from batchgen.requests.content import missing_texts
 from batchgen.requests.faults import RequestError
 from batchgen.requests.templates import Templates, Values
+from batchgen.schemas import format_problem
 
 _NO_TEXT = "is nothing (null, missing or an empty list), and the API needs a text here"
 
@@ -127,6 +128,8 @@ def _wrong_fields(kind: Kind, body: Mapping[str, Any]) -> Iterator[tuple[str, st
     for name in ("n", "best_of"):
         if body.get(name) is not None and not is_count(body[name]):
             yield name, "must be a whole number above 0"
+    if kind.name in TEXT_KINDS and (problem := format_problem(body)):
+        yield problem
 
 
 def _are_messages(messages: Any) -> bool:

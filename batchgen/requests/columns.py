@@ -15,11 +15,10 @@ from batchgen.replies import parse
 from batchgen.requests.checks import include_problems, unknown_column
 from batchgen.requests.faults import TemplateError
 from batchgen.requests.templates import Render, Templates, Values
+from batchgen.schemas import find_json
 
 # The names that a template may use.
 _NAMES = ("json", "output", "request", "response", "row")
-
-_BACKTICKS = "```"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,17 +134,12 @@ class Columns:
 
 
 def _parsed(output: str) -> tuple[Any, str]:
-    """An answer's JSON, which may stand in a fence of Markdown; and why it is none, or ""."""
-    text = output.strip()
-    tag, line_break, fenced = text.removesuffix(_BACKTICKS).partition("\n")
-    if (
-        line_break
-        and text.endswith(_BACKTICKS)
-        and tag.strip().lower() in (_BACKTICKS, f"{_BACKTICKS}json")
-    ):
-        text = fenced
+    """An answer's JSON, also out of a fence or a sentence; and why it is none, or ""."""
+    if found := find_json(output):
+        return found.value, ""
     try:
-        return parse(text).value, ""
+        # A number that JSON has not, such as NaN, is null.
+        return parse(output).value, ""
     except (ValueError, RecursionError) as error:
         return None, f"the answer is no JSON: {str(error)[:200]}"
 

@@ -15,6 +15,7 @@ from batchgen.batch_format import URL_PREFIX
 from batchgen.errors import Problem
 from batchgen.job import Job, KeyPath, dotted
 from batchgen.kinds import KIND_BY_ENDPOINT, KINDS, Kind
+from batchgen.replies import FORMAT_FIELDS
 from batchgen.requests.bounds import answer_bound, count_of, input_bound, unbounded_by
 from batchgen.requests.checks import (
     check_rendered,
@@ -144,6 +145,25 @@ class Renderer:
         None for a row that was staged when the job's rows were not requests.
         """
         return self._kind or KIND_BY_ENDPOINT.get(str(columns.get("url")).removeprefix(URL_PREFIX))
+
+    def answer_format(self, columns: Values, axes: Axes) -> Values:
+        """The fields of a row's request that say which format its answer has."""
+        if self._kind is None:
+            body = columns.get("body")
+            return body if isinstance(body, Mapping) else {}
+        row = {**columns, **axes}
+        try:
+            fields: Values = self._render_format({**row, "row": row})
+        except RequestError:
+            # The job may have changed since the row was staged.
+            return {}
+        return fields
+
+    @cached_property
+    def _render_format(self) -> Render:
+        request = self._job.request
+        fields = {name: request[name] for name in FORMAT_FIELDS if name in request}
+        return compile_value(fields, ("request",), self._compile_text)
 
     def sets_field(self, columns: Values, name: str) -> bool:
         """Whether the user set this field of the body: in the job, or in a row that is itself a

@@ -82,7 +82,23 @@ def with_history(request: Request, history: Sequence[Mapping[str, Any]]) -> Requ
     system messages.
     """
     messages = [*history, *without_system_messages(request.body["messages"])]
-    body = {**request.body, "messages": messages}
+    return _with_body(request, {**request.body, "messages": messages})
+
+
+def with_correction(request: Request, answer: str, why: str) -> Request:
+    """The request of turns, with an answer that does not fit as the assistant's turn, and where and
+    why as the user's.
+    """
+    text = f"This answer does not fit: {why}. Give the answer again, as the corrected JSON alone."
+    turns = [{"role": "assistant", "content": answer}, {"role": "user", "content": text}]
+    name = "messages" if "messages" in request.body else "input"
+    before = request.body[name]
+    before = [{"role": "user", "content": before}] if isinstance(before, str) else before
+    return _with_body(request, {**request.body, name: [*before, *turns]})
+
+
+def _with_body(request: Request, body: Mapping[str, Any]) -> Request:
+    """The request with a body that only its history makes longer: its fingerprint stays."""
     bound, pictures = input_bound(body, canonical(body))
     return replace(request, body=body, input_bound=bound, input_pictures=pictures)
 

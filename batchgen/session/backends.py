@@ -18,6 +18,7 @@ from batchgen.images import PictureFolder
 from batchgen.job import Connection
 from batchgen.journal import Journal, RowCounts, scope_of
 from batchgen.recorder import (
+    Corrections,
     FolderReplyReader,
     JournalBatchRecorder,
     JournalRecorder,
@@ -134,19 +135,22 @@ class Backends:
                     direct=workspace.simulate,
                 ) as client,
             ):
+                corrections = Corrections(workspace.job, workspace.expectations, self.journal)
                 source = RequestSource(
                     workspace.job,
                     workspace.renderer,
                     self.journal,
                     writer,
+                    corrections,
                     run=self.run,
                     scope=scope_of(self.journal, self.options.limit),
                 )
-                reader = FolderReplyReader(self.pictures, workspace.job.output.accept)
-                recorder = JournalRecorder(source, reader, writer, self.run)
+                recorder = JournalRecorder(source, self._reader(), writer, self.run)
                 batches = BatchBackend(
                     transport=client,
-                    recorder=JournalBatchRecorder(recorder, self.journal, writer, self.run),
+                    recorder=JournalBatchRecorder(
+                        recorder, corrections, self.journal, writer, self.run
+                    ),
                     job=workspace.job,
                     failures_left=failures_left(workspace.job, self.before),
                     prices=workspace.prices,
@@ -170,6 +174,10 @@ class Backends:
         finally:
             self.signals.set_stop(None)
             await writer.close()
+
+    def _reader(self) -> FolderReplyReader:
+        workspace = self.workspace
+        return FolderReplyReader(self.pictures, workspace.expectations, workspace.job.output.accept)
 
     async def _send_online(
         self, client: Client, source: RequestSource, recorder: JournalRecorder

@@ -123,6 +123,8 @@ class Session:
                 say=self._options.say,
                 on_lines=on_lines,
             )
+        if changes := self.workspace.judge_again(self._journal):
+            self._say(changes)
 
     def announce(self) -> None:
         """Say what runs again and what it costs, before anything is paid.
@@ -272,6 +274,7 @@ class Session:
             output=str(self.workspace.folder),
             tables=tuple(str(path) for path in self._tables.paths(self.workspace.folder)),
             disarmed=self._tables.disarmed,
+            unwrapped=self._tables.unwrapped,
             learned=self._progress.learned,
             in_batches=now.in_batches,
             batches=tuple(map(batch_json, batches)),

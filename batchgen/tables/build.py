@@ -21,12 +21,14 @@ from batchgen.journal.status import MAX_TRIES, WORST_FIRST
 from batchgen.pricing import dollars
 from batchgen.recorder import render_row
 from batchgen.replies import (
+    Answer,
     UnreadableReplyError,
     decode_embeddings,
     explained,
     parse,
 )
 from batchgen.requests import Renderer, RequestError, without_system_messages
+from batchgen.schemas import MISFIT, Expectations
 from batchgen.tables.answers import read_answer
 from batchgen.tables.computed import ComputedCells
 from batchgen.tables.formats import Record
@@ -49,10 +51,13 @@ class Records:
 
     Attributes:
         computed: makes the cells of output.columns, and knows which are empty.
+        unwrapped: of how many answers so far something around their JSON was taken off.
     """
 
     def __init__(self, job: Job, journal: Journal, renderer: Renderer, layout: TableLayout) -> None:
         self._job, self._journal, self._renderer, self._layout = job, journal, renderer, layout
+        self._expectations = Expectations(job)
+        self.unwrapped = 0
         self._by_turns = job.conversation is not None and job.conversation.turns is not None
         self.computed = ComputedCells(job, renderer)
 
@@ -89,13 +94,16 @@ class Records:
             yield self._joined(inputs, own)
             return
         response = parse(last.response).value
-        _, answer = read_answer(self._renderer, row.columns, response)
+        _, read = read_answer(self._renderer, row.columns, response)
+        answer = self._judged(row, read)
         if answer is None:
             yield self._joined(inputs, own)
             return
         vectors = _vectors(response) if "data" in response else None
         for number, choice in enumerate(answer.choices, 1):
+            self.unwrapped += bool(choice.unwrapped)
             cells = {
+                "unwrapped": choice.unwrapped or None,
                 "output": choice.text if vectors is None else vectors,
                 **self.computed.of(row, response, choice.text),
                 **({"choice": number} if len(answer.choices) > 1 else {}),
@@ -157,6 +165,12 @@ class Records:
             "run": last.run,
         }
 
+    def _judged(self, row: Row, answer: Answer | None) -> Answer | None:
+        """The answer, as its JSON alone if the row asks for JSON."""
+        form = self._renderer.answer_format(row.columns, row.axes)
+        expected = self._expectations.of(form) if answer else None
+        return expected.judged(answer) if answer and expected else answer
+
     def _messages(self, shown: Turns) -> list[Mapping[str, Any]] | None:
         """The conversation: every answered turn, up to the first that is not."""
         messages: list[Mapping[str, Any]] = []
@@ -197,7 +211,8 @@ def _error_text(turns: Turns) -> str | None:
         if outcome is not None and row.status == "failed":
             return f"{reason_of(outcome)}: {outcome.message}"
         if outcome is not None and row.status == "incomplete":
-            return f"incomplete: {explained(outcome.finish_reason)}"
+            why = f": {outcome.message}" if outcome.finish_reason == MISFIT else ""
+            return f"incomplete: {explained(outcome.finish_reason)}{why}"
         if row.status == "blocked":
             return "blocked: an earlier turn of this conversation has not succeeded"
     return None

@@ -9,6 +9,7 @@ from typing import Any
 
 from batchgen.errors import InputError, Problem, did_you_mean
 from batchgen.job import Job
+from batchgen.schemas import may_expect_json
 from batchgen.tables.formats import SHEET_ROWS, ColumnType, Picture, Timestamp, Vector, cell
 
 # batchgen's own columns of the results table, with the type of each: before those of
@@ -18,6 +19,7 @@ TRAILING: dict[str, ColumnType] = {
     "messages": object,
     "error": str,
     "finish_reason": str,
+    "unwrapped": str,
     "answered_by": str,
     "input_tokens": int,
     "cached_tokens": int,
@@ -117,6 +119,8 @@ def _own_columns(job: Job) -> dict[str, ColumnType]:
         absent.add("choice")
     if not (job.conversation and job.conversation.turns):
         absent.add("messages")
+    if not may_expect_json(job):
+        absent.add("unwrapped")
     output = _OUTPUT_TYPES.get(job.kind, str)
     columns = {
         **LEADING,

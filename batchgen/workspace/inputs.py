@@ -28,6 +28,9 @@ def refuse_to_replace_inputs(job: Job, folder: Path) -> None:
         inputs.append(((), "the job file", job.path))
     if job.prompts_path is not None:
         inputs.append((("prompts", "path"), "prompts.path", job.prompts_path))
+    if isinstance(job.output.schema_, str):
+        name = "output.schema"
+        inputs.append((("output", "schema"), name, job.folder / job.output.schema_))
     if problems := [
         job.problem(
             where,

@@ -19,8 +19,10 @@ from batchgen.journal import Journal, RowCounts
 from batchgen.journal.files import all_files
 from batchgen.page import PageFacts
 from batchgen.pricing import Prices
+from batchgen.recorder import judge_again
 from batchgen.report import JobTotals
 from batchgen.requests import Renderer
+from batchgen.schemas import Expectations
 from batchgen.staging import (
     LinesCallback,
     StagedPrompts,
@@ -53,6 +55,7 @@ class Workspace:
         connection: its server.
         renderer: makes its requests.
         prices: what its calls cost.
+        expectations: what its answers must be.
     """
 
     job: Job
@@ -61,6 +64,7 @@ class Workspace:
     connection: Connection
     renderer: Renderer
     prices: Prices
+    expectations: Expectations
 
     @classmethod
     def of(cls, job: Job, *, simulate: bool = False, output: Path | None = None) -> Workspace:
@@ -77,6 +81,7 @@ class Workspace:
             connection=server,
             renderer=Renderer(job, SIMULATED_PROVIDER if simulate else server.provider_id),
             prices=Prices(job.pricing, server.base_url),
+            expectations=Expectations(job),
         )
 
     @property
@@ -175,6 +180,7 @@ class Workspace:
             say: called with messages for a person.
             on_lines: called very often with how many lines of the prompts were read.
         """
+        self.check_schema()
         reads_stdin, last = self._reads(stdin), staged(journal)
         from_stdin = self.job.prompts.path == "-"
         is_empty = stdin is not None and not reads_stdin
@@ -217,6 +223,15 @@ class Workspace:
             for online, share in zip(costs, shares, strict=True)
         )
         return cost, bound
+
+    def check_schema(self) -> None:
+        """Raise InputError when the job's own JSON Schema cannot be used."""
+        if problems := self.expectations.problems():
+            raise InputError(problems)
+
+    def judge_again(self, journal: Journal) -> str:
+        """Judge recorded answers by what the job asks for now; returns what came of it, or ""."""
+        return judge_again(self.job, self.renderer, self.expectations, journal)
 
     def _signature(self) -> str:
         return signature_of(self.job, self.renderer, self.connection.base_url)

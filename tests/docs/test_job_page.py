@@ -25,7 +25,7 @@ def rows() -> dict[str, list[str]]:
 def keys(model: type[BaseModel], before: str = "") -> Iterator[tuple[str, Any]]:
     """Every key of a section of the job file with its field, as the page writes it."""
     for name, field in model.model_fields.items():
-        path = before + name
+        path = before + (field.alias or name)
         yield path, field
         for kind in (field.annotation, *get_args(field.annotation)):
             if isinstance(kind, type) and issubclass(kind, BaseModel):

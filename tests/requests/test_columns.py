@@ -64,10 +64,11 @@ def test_the_names_of_an_answer(tmp_path: Path) -> None:
         '```json\n{"a": 1}\n```',
         '```\r\n{"a": 1}```\n',
         '```JSON \n{"a":1}\n```',
+        'Here: {"a": 1}',
     ],
 )
 def test_json_in_a_fence(tmp_path: Path, output: str) -> None:
-    """P18 An answer that is JSON in a fence of Markdown is JSON all the same."""
+    """P18 An answer that is JSON in a fence of Markdown or in a sentence is JSON all the same."""
     assert cells(tmp_path, output, a="{{ json.a }}") == {"a": 1}
 
 
@@ -75,7 +76,7 @@ def test_json_in_a_fence(tmp_path: Path, output: str) -> None:
     ("output", "template", "reason", "detail"),
     [
         ("two words", "{{ json.a }}", "the answer is no JSON", "line 1 column 1"),
-        ('Here: {"a": 1}', "{{ json.a }}", "the answer is no JSON", "line 1 column 1"),
+        ('{"a": 1} or {"a": 2}', "{{ json.a }}", "the answer is no JSON", "line 1 column"),
         ('```json\n{"a": 1', "{{ json.a }}", "the answer is no JSON", ""),
         ("```", "{{ json.a }}", "the answer is no JSON", ""),
         ("```\n```", "{{ json }}", "the answer is no JSON", ""),

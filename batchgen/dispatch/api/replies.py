@@ -102,5 +102,9 @@ def attempt_fields(result: Received | Failure, reply: Reply | Failure) -> dict[s
     else:
         assert isinstance(reply, Reply)
         usage = result.answer.usage
-        how = {"status": 200, "request_id": word_of(reply.headers.get("x-request-id"))}
+        how = {
+            "status": 200,
+            "reason": result.answer.finish_reason if result.answer.misfit else None,
+            "request_id": word_of(reply.headers.get("x-request-id")),
+        }
     return {**how, "input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}

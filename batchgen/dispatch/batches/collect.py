@@ -208,8 +208,7 @@ class Collector:
         ended = [result for result in results if result is not None]
         if not ended:
             return
-        await self._recorder.record_results(ended)
-        for result in ended:
+        for result in await self._recorder.record_results(ended):
             answer, failure = result.outcome.answer, result.outcome.failure
             complete = answer is not None and (
                 answer.ended or is_accepted(answer.finish_reason, self._accept)

@@ -148,8 +148,11 @@ class BatchRecorder(ReplyReader, Protocol):
     ) -> dict[int, Member]:
         """The members without an outcome, by line: those of `lines`, or (None) a first page."""
 
-    async def record_results(self, results: Sequence[MemberResult]) -> None:
-        """Record how requests ended and take them out of their batch: their commit point."""
+    async def record_results(self, results: Sequence[MemberResult]) -> list[MemberResult]:
+        """Record how requests ended and take them out of their batch: their commit point.
+
+        Returns those that no correction follows.
+        """
 
     async def unsent(self, outcome: Outcome) -> None:
         """Record a request that ended without being sent."""

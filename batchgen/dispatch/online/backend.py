@@ -240,14 +240,15 @@ class OnlineBackend:
     async def _handle_answer(self, work: Work, received: Received, attempt: Attempt) -> None:
         self._blame.record_answer(work)
         self._streak.record_answer(work.serial)
-        await self._recorder.outcome(work.succeeded(received, attempt), attempt)
+        again = await self._recorder.outcome(work.succeeded(received, attempt), attempt)
         answer = received.answer
         complete = answer.ended or is_accepted(answer.finish_reason, self._accept)
-        self._progress.done += complete
-        self._progress.incomplete += not complete
-        self._stop_for(self._failure_limit.record(complete=complete))
+        if not again:
+            self._progress.done += complete
+            self._progress.incomplete += not complete
+        self._stop_for(self._failure_limit.record(complete=complete or again))
         if self._stopped_by is None:
-            await self._queue.follow(work.thread)
+            await self._queue.follow(work, again=again)
 
     async def _handle_failure(self, work: Work, failure: Failure, attempt: Attempt) -> None:
         failure = work.failure = self._blame.assign(work, failure)

@@ -136,11 +136,15 @@ class WorkQueue:
         """Let a request wait until its `ready_at`."""
         heapq.heappush(self._retries, (work.ready_at, next(self._counter), work))
 
-    async def follow(self, thread: Thread) -> None:
-        """Add the next turn of a conversation, if it has one."""
-        work = await self._next_of(thread)
-        if work is not None:
-            self._next_turns.append(work)
+    async def follow(self, work: Work, *, again: bool) -> None:
+        """Add what follows an answered request in its thread: its correction, or the next turn.
+
+        With `again` it is a correction: another call for the same request.
+        """
+        following = await self._next_of(work.thread)
+        if following is not None:
+            following.calls = work.calls if again else 0
+            self._next_turns.append(following)
 
     def notify(self) -> None:
         """Wake `pick` after a call has ended: there may be something to pick, or nothing left."""

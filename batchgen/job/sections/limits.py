@@ -50,6 +50,13 @@ class Retry(Section):
         description="Seconds for one attempt; by default 600; 900 with service_tier: flex; 60 "
         "for embedding and moderation",
     )
+    validation: int = Field(
+        default=0,
+        ge=0,
+        le=10,
+        description="How often an answer that does not fit its JSON Schema is asked for again, "
+        "each time with the error",
+    )
     give_up: Positive = Field(
         default=900, description="Seconds without any success after which the job stops"
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from batchgen.job.sections.section import Section
-from batchgen.job.values import Delimiter, FolderPath, Text, distinct
+from batchgen.job.values import Delimiter, FolderPath, Text, distinct, path_or_mapping
 
 TableFormat = Literal["csv", "jsonl", "parquet", "xlsx", "openai-batch"]
 
@@ -69,7 +69,27 @@ class Output(Section):
         description="Put before the names of batchgen's own columns; needed when an input "
         "column has one of these names",
     )
+    json_: bool = Field(
+        default=False,
+        alias="json",
+        description="Every answer must be JSON; one that is not leaves its row incomplete",
+    )
+    schema_: Annotated[
+        Any,
+        AfterValidator(path_or_mapping),
+        WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}, {"type": "null"}]}),
+    ] = Field(
+        default=None,
+        alias="schema",
+        description="The JSON Schema that every answer must fit: a file relative to the job "
+        "file, or the schema itself",
+    )
     accept: list[Text] = Field(
         default_factory=list, description="Finish reasons that count as success, such as length"
     )
     csv: OutputCsv = Field(default_factory=OutputCsv, description="How CSV tables are written")
+
+    @property
+    def expects_json(self) -> bool:
+        """Whether every answer must be JSON, whatever its request says."""
+        return self.json_ or self.schema_ is not None
