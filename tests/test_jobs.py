@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from lab import Lab
 
-from batchgen import load_job, plan
+from batchgen import Options, load_job, plan, run
 from batchgen.job import json_schema
 from batchgen.kinds import KINDS
 
@@ -51,6 +51,8 @@ def test_an_example_is_planned(name: str, tmp_path: Path) -> None:
     known.
     """
     job = load_job(JOBS / f"{name}.yaml")
+    if job.upstream_path is not None:
+        run(load_job(job.upstream_path), Options(simulate=True, output=tmp_path))
     planned = plan(job, simulate=True, output=tmp_path)
     assert planned.first is not None
     combinations = 1
@@ -74,7 +76,9 @@ def test_the_examples_show_everything() -> None:
     assert [job for job in jobs if job.conversation and job.conversation.id]
     assert [job for job in jobs if job.conversation and job.conversation.turns]
     assert [job for job in jobs if job.matrix]
-    assert {Path(job.prompts.path).suffix for job in jobs} == {".csv", ".tsv", ".txt", ".jsonl"}
+    assert [job for job in jobs if job.prompts.job and job.prompts.where]
+    suffixes = {Path(job.prompts.path).suffix for job in jobs if job.prompts.path}
+    assert suffixes == {".csv", ".tsv", ".txt", ".jsonl"}
     assert {form for job in jobs for form in job.output.tables} == {"csv", "jsonl", "openai-batch"}
 
 

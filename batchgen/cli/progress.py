@@ -49,13 +49,13 @@ def reading(job: Job, *, quiet: bool) -> Iterator[LinesCallback]:
     if quiet:
         yield lambda lines: None
     elif sys.stderr.isatty():
-        counter = _ReadingCounter(f"{job.name}: {job.prompts.path}")
+        counter = _ReadingCounter(f"{job.name}: {job.prompts.source}")
         try:
             yield counter
         finally:
             counter.close()
     else:
-        yield _ReadingLines(job.name, job.prompts.path)
+        yield _ReadingLines(job.name, job.prompts.source)
 
 
 class _ReadingCounter:

@@ -108,18 +108,38 @@ def _load_all(
         except InputError as error:
             problems.add(error, path)
     problems.raise_any()
-    return jobs
+    return _in_order(jobs)
+
+
+def _in_order(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs in the order of the command, but each after the job whose answers it needs."""
+    by_path = {job.path: job for job in jobs}
+    ordered: dict[Path, Job] = {}
+
+    def add(job: Job) -> None:
+        # No job waits for itself, however far: a workspace cannot be made of such jobs.
+        if job.upstream_path in by_path:
+            add(by_path[job.upstream_path])
+        ordered.setdefault(job.path, job)
+
+    for job in jobs:
+        add(job)
+    return list(ordered.values())
 
 
 def _stage_all(jobs: Sequence[Job], **options: Any) -> set[int]:
     """Read the prompts of every job before the first one starts; the jobs that were read, by index.
 
-    A job that another process is running, or whose output cannot be written, ends with that when
+    The answers of a job of this command are not there yet; they are read when their turn comes. A
+    job that another process is running, or whose output cannot be written, ends with that when
     its turn comes. Raises InputError with the problems of all jobs.
     """
     staged = set()
     problems = _Problems()
+    paths = {job.path for job in jobs}
     for index, job in enumerate(jobs):
+        if job.upstream_path in paths:
+            continue
         try:
             stage_job(job, stdin=piped_prompts(job), **options)
             staged.add(index)
@@ -169,9 +189,12 @@ def _run_all(
     """
     ends: dict[int, tuple[int, dict[str, Any]]] = {}
     for waits in [False, True] if wait and len(jobs) > 1 else [wait]:
+        again: set[Path | None] = set()
         for number, job in enumerate(jobs):
-            if number in ends and ends[number][0] != 6:
+            waited = number not in ends or ends[number][0] == 6
+            if not waited and job.upstream_path not in again:
                 continue
+            again.add(job.path)
             stdin = None if number in staged else piped_prompts(job)
             action = partial(
                 run_job, wait=waits, max_cost=max_cost, quiet=quiet, stdin=stdin, **options

@@ -69,9 +69,8 @@ class Origin:
 
 # Why a conversation cannot be sent in a batch.
 NO_CONVERSATION_IN_BATCH = (
-    "a batch cannot hold a conversation: each turn needs the reply to the one before it, and "
-    "the requests of a batch are"
-    " answered in any order; use mode: online"
+    "a batch cannot hold a conversation: each turn needs the reply to the one before it, and the "
+    "requests of a batch are answered in any order; use mode: online"
 )
 
 
@@ -193,9 +192,14 @@ class Job(Section):
 
     @property
     def prompts_path(self) -> Path | None:
-        """The prompts file, absolute; None for stdin."""
-        path = self.prompts.path
+        """The prompts file, absolute; None for stdin, and for the answers of another job."""
+        path = self.prompts.path or "-"
         return None if path == "-" else Path(os.path.abspath(self._origin.prompts_folder / path))
+
+    @property
+    def upstream_path(self) -> Path | None:
+        """The job file whose answers are the prompts, absolute; None where a file has them."""
+        return Path(os.path.abspath(self.folder / self.prompts.job)) if self.prompts.job else None
 
     @property
     def output_file(self) -> Path | None:
@@ -243,7 +247,9 @@ class Job(Section):
 
 def with_prompts(job: Job, path: str) -> Job:
     """The job with other prompts: a path relative to the working directory, or - for stdin."""
-    copy = job.model_copy(update={"prompts": job.prompts.model_copy(update={"path": path})})
+    copy = job.model_copy(
+        update={"prompts": job.prompts.model_copy(update={"path": path, "job": None})}
+    )
     copy._origin = replace(job._origin, prompts_folder=Path.cwd())
     return copy
 

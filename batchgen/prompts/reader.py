@@ -24,12 +24,16 @@ class Prompt:
     columns: the values by column name (in NFC): text from CSV, TSV and TXT, JSON's types from the
         others.
     error: why the row is broken, or None; `columns` then has what could be read.
+    id: its name, where its source names it; None in files.
+    pending: whether its source will have more to say about it, so that it is left out for now.
     """
 
     n: int
     line: int
     columns: dict[str, Any]
     error: str | None = None
+    id: str | None = None
+    pending: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

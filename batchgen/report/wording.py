@@ -60,7 +60,12 @@ def describe_empty_cells(columns: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def left_out_reasons(left_out: Mapping[str, int]) -> list[str]:
     """How many rows of the file are left out, a phrase for each key of the job that does it."""
-    return [f"{pluralize(count, 'row')} left out by {key}" for key, count in left_out.items()]
+    return [
+        f"{pluralize(count, 'row')} not answered yet by the job in prompts.job"
+        if key == "prompts.job"
+        else f"{pluralize(count, 'row')} left out by {key}"
+        for key, count in left_out.items()
+    ]
 
 
 def describe_empty_prompts(count: int) -> str:

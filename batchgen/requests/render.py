@@ -42,8 +42,9 @@ class Renderer:
         columns: the columns that are computed from answers.
     """
 
-    def __init__(self, job: Job, provider: str) -> None:
-        """`provider` is the provider's id in fingerprints.
+    def __init__(self, job: Job, provider: str, files: Path | None = None) -> None:
+        """`provider` is the provider's id in fingerprints; `files` is the folder below which rows
+        may name files, where the job does not say it and has no prompts file.
 
         Problems in templates are kept for `problems`, not raised.
         """
@@ -51,7 +52,7 @@ class Renderer:
         # None when each row is itself a request, which names its own kind.
         self._kind = KINDS[job.kind] if job.kind else None
         self._provider = provider
-        self._pictures = Pictures(_files_folder(job))
+        self._pictures = Pictures(_files_folder(job, files))
         self._templates = Templates(job.folder, {"data_url": self._pictures.data_url})
         self._syntax_problems: list[Problem] = []
         self._recipes: dict[str, str] = {}
@@ -287,9 +288,9 @@ class Renderer:
         return rendered
 
 
-def _files_folder(job: Job) -> Path:
+def _files_folder(job: Job, given: Path | None) -> Path:
     """The folder below which rows may name files."""
     if job.prompts.files is not None:
         return (job.folder / job.prompts.files).resolve()
     prompts = job.prompts_path
-    return (prompts.parent if prompts is not None else job.folder).resolve()
+    return (prompts.parent if prompts is not None else given or job.folder).resolve()

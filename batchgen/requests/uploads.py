@@ -1,4 +1,4 @@
-"""The pictures that rows name: only regular picture files below one folder are ever read.
+"""The pictures and PDFs that rows name: only such files below one folder are ever read.
 
 A row is data, perhaps another person's, so its path must not be absolute, contain `..`, follow a
 link out of the folder, or name a device or a pipe.
@@ -30,6 +30,8 @@ MAX_PICTURES = 16
 # file.
 REMEMBERED = 4096
 PICTURES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+# What a data URL may hold.
+_SHOWN = {**PICTURES, "pdf": "application/pdf"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,8 @@ class Pictures:
 
     def _upload(self, name: str, part: str, value: Any) -> Upload:
         path, form = self._find(value, ("request", name))
+        if form not in PICTURES:
+            raise RequestError(("request", name), f"{value!r} is not a PNG, JPEG or WebP picture")
         if part == "mask[]":
             raise RequestError(("request", name), "must be one picture, not a list")
         if name == "mask" and (form != "png" or path.stat().st_size >= MAX_MASK):
@@ -116,7 +120,7 @@ class Pictures:
         )
 
     def _find(self, value: Any, key_path: KeyPath) -> tuple[Path, str]:
-        """The picture file that a row names, and its format. Raises RequestError."""
+        """The picture or PDF that a row names, and its format. Raises RequestError."""
         if not isinstance(value, str) or not value.strip() or not value.isprintable():
             raise RequestError(key_path, "names no picture file")
         pure = PurePosixPath(value)
@@ -137,11 +141,12 @@ class Pictures:
             raise RequestError(key_path, f"{value!r} must be a regular file below 50 MB")
         try:
             with open(path, "rb") as file:
-                form = sniff(file.read(12))
+                head = file.read(12)
         except OSError as error:
             raise RequestError(key_path, f"{value!r} in {self._folder}: {error.strerror}") from None
-        if form not in PICTURES:
-            raise RequestError(key_path, f"{value!r} is not a PNG, JPEG or WebP picture")
+        form = "pdf" if head.startswith(b"%PDF-") else sniff(head)
+        if form not in _SHOWN:
+            raise RequestError(key_path, f"{value!r} is not a PNG, JPEG or WebP picture, or a PDF")
         return path, form
 
     def _hash(self, path: Path) -> str:
@@ -169,10 +174,13 @@ class Pictures:
             self._recorded = None
 
     def data_url(self, value: Any) -> str:
-        """The template filter that turns a picture's path into a data URL. Raises TemplateError."""
+        """The template filter that turns the path of a picture or a PDF into a data URL.
+
+        Raises TemplateError.
+        """
         try:
             path, form = self._find(value, ("request",))
         except RequestError as error:
             raise TemplateError(error.message) from None
         self._hash(path)
-        return f"data:{PICTURES[form]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+        return f"data:{_SHOWN[form]};base64,{base64.b64encode(path.read_bytes()).decode()}"

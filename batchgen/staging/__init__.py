@@ -13,9 +13,10 @@ It is skipped while the files and the job are unchanged.
 """
 
 from batchgen.staging.result import StagedPrompts, is_current, signature_of, staged
-from batchgen.staging.stager import LinesCallback, Stager, has_prompts
+from batchgen.staging.stager import GivenPrompts, LinesCallback, Stager, has_prompts
 
 __all__ = [
+    "GivenPrompts",
     "LinesCallback",
     "StagedPrompts",
     "Stager",

@@ -85,7 +85,7 @@ class PromptStager:
         """The id of a prompt (None: the job has no id column), and what is wrong with it."""
         name = self._job.prompts.id
         if name is None or prompt.error:
-            return None, None
+            return prompt.id, None
         value = prompt.columns.get(name)
         if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
             return None, (

@@ -64,7 +64,9 @@ def staged(journal: Journal) -> StagedPrompts | None:
     return StagedPrompts(**{name: kept[name] for name in names})
 
 
-def is_current(job: Job, journal: Journal, signature: str, *, capped: bool) -> bool:
+def is_current(
+    job: Job, journal: Journal, signature: str, *, capped: bool, given: str | None = None
+) -> bool:
     """Whether pass 1 would make the rows that the journal has already.
 
     Args:
@@ -72,11 +74,14 @@ def is_current(job: Job, journal: Journal, signature: str, *, capped: bool) -> b
         journal: holds the rows.
         signature: the job's, from `signature_of`.
         capped: whether every request needs a bound on its cost.
+        given: the digest of prompts that come from no file.
 
     Raises DamagedError.
     """
     last, path = staged(journal), job.prompts_path
     if last is None or (capped and not last.capped) or last.signature != signature:
+        return False
+    if given is not None and last.digest != given:
         return False
     if path is not None and not (path.is_file() and last.digest == file_digest(path)):
         return False

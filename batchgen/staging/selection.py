@@ -39,6 +39,8 @@ class Selection:
 
     def _left_out_by(self, prompt: Prompt) -> str | None:
         """The key of the job that leaves a prompt out, or None."""
+        if prompt.pending:
+            return "prompts.job"
         if not self._renderer.where.keeps(prompt.columns):
             return "prompts.where"
         if self._renderer.leaves_empty(prompt.columns):
@@ -61,4 +63,4 @@ class Selection:
             f"{rows} an empty prompt ({line_s} {', '.join(lines)}): nothing in {names}; fill them, "
             "or set prompts.empty: skip (left out) or send (sent as they are)"
         )
-        return [Problem(path=self._job.prompts.path, line=self._empty_lines[0], message=message)]
+        return [Problem(path=self._job.prompts.source, line=self._empty_lines[0], message=message)]

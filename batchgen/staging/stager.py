@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from typing import BinaryIO
 
 from batchgen.errors import InputError, Problem
@@ -32,6 +32,19 @@ def has_prompts(stream: BinaryIO) -> bool:
         return False
     peek = getattr(stream, "peek", None)
     return bool(peek(1)) if peek is not None else True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenPrompts:
+    """Prompts that come from no file.
+
+    prompts: in order; iterated once.
+    dialect: as if they had a file. digest: changes whenever they may have changed.
+    """
+
+    prompts: Iterable[Prompt]
+    dialect: Dialect
+    digest: str
 
 
 class Stager:
@@ -61,7 +74,7 @@ class Stager:
         """
         self._job, self._renderer, self._prices, self._signature = job, renderer, prices, signature
         self._check, self._capped, self._on_lines = check, capped, on_lines
-        self._problems = Problems(job.prompts.path)
+        self._problems = Problems(job.prompts.source)
 
     def read(self, journal: Journal, stream: BinaryIO | None = None) -> StagedPrompts:
         """Stage the prompts file, or a `stream` in its place, in one transaction.
@@ -75,7 +88,7 @@ class Stager:
             open_prompts(
                 self._job.prompts_path,
                 stream=stream,
-                display_name=prompts.path,
+                display_name=prompts.source,
                 format=prompts.format,
                 encoding=prompts.encoding,
                 bad_rows=prompts.bad_rows,
@@ -85,6 +98,15 @@ class Stager:
             journal.transaction() as connection,
         ):
             return self._stage(file, file.dialect, lambda: file.digest, connection, journal)
+
+    def read_given(self, journal: Journal, given: GivenPrompts) -> StagedPrompts:
+        """Stage prompts that come from no file, in one transaction. Raises InputError."""
+        if problems := self._renderer.problems(None):
+            raise InputError(problems)
+        with journal.transaction() as connection:
+            return self._stage(
+                given.prompts, given.dialect, lambda: given.digest, connection, journal
+            )
 
     def read_again(self, journal: Journal) -> StagedPrompts:
         """Stage the kept prompts that came from stdin once more, for a job that has changed.
@@ -150,7 +172,7 @@ class Stager:
         tables.adopt_outcomes()
         result = StagedPrompts(
             signature=self._signature,
-            source=self._job.prompts.path,
+            source=self._job.prompts.source,
             digest=digest(),
             format=dialect.format,
             delimiter=dialect.delimiter,

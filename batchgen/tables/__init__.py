@@ -10,6 +10,7 @@
 - `formats`     records -> CSV, JSONL, Parquet, a workbook or a DataFrame
 - `dataset`     records -> a folder that Hugging Face's `datasets` loads
 - `formulas`    cells that a spreadsheet would run
+- `chained`     the same records as rows for another job
 - `batchfiles`  outcomes -> the lines of the Batch API's output and error files
 
 The network is not needed, so every table can be deleted and written again.
@@ -17,6 +18,7 @@ The network is not needed, so every table can be deleted and written again.
 
 from batchgen.tables.answers import read_answer
 from batchgen.tables.build import reason_of
+from batchgen.tables.chained import ChainedRow, ChainedRows
 from batchgen.tables.formats import frame
 from batchgen.tables.layout import (
     LEADING,
@@ -32,6 +34,8 @@ from batchgen.tables.write import Tables, table_paths
 __all__ = [
     "LEADING",
     "TRAILING",
+    "ChainedRow",
+    "ChainedRows",
     "TableLayout",
     "Tables",
     "check_formats",

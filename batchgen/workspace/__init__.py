@@ -1,6 +1,8 @@
 """One job's folder, lock and journal, and what makes its requests, prices and tables.
 
 - `workspace`  Workspace
+- `upstream`   the answers of another job as prompts
+- `lock`       one process at a time
 - `inputs`     the files that a job is made of, which it must never write over
 """
 

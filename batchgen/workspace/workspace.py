@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from filelock import FileLock, Timeout
-
-from batchgen.disk import make_folder, refuse_link, sweep, translating_errors
-from batchgen.errors import BusyError, InputError
+from batchgen.errors import InputError
 from batchgen.images import intact_mtime
 from batchgen.job import Connection, Job, connection
 from batchgen.journal import Journal, RowCounts
@@ -34,6 +32,8 @@ from batchgen.staging import (
 )
 from batchgen.tables import TableLayout, Tables, conflicts, layout_of
 from batchgen.workspace.inputs import refuse_to_replace_inputs
+from batchgen.workspace.lock import locked
+from batchgen.workspace.upstream import answers, state_of, upstream_of
 
 # The provider in the fingerprint of a simulated request, so that its answer never counts as a real
 # one.
@@ -56,6 +56,7 @@ class Workspace:
         renderer: makes its requests.
         prices: what its calls cost.
         expectations: what its answers must be.
+        upstream: the workspace of the job whose answers are its prompts, if one's are.
     """
 
     job: Job
@@ -65,23 +66,42 @@ class Workspace:
     renderer: Renderer
     prices: Prices
     expectations: Expectations
+    upstream: Workspace | None = None
 
     @classmethod
-    def of(cls, job: Job, *, simulate: bool = False, output: Path | None = None) -> Workspace:
-        """The workspace of a job; `output` replaces its outputs folder.
+    def of(
+        cls,
+        job: Job,
+        *,
+        simulate: bool = False,
+        output: Path | None = None,
+        downstream: tuple[Path, ...] = (),
+    ) -> Workspace:
+        """The workspace of a job.
+
+        Args:
+            job: the job.
+            simulate: whether the simulated API answers it.
+            output: replaces its outputs folder.
+            downstream: the jobs whose prompts its answers are, one the next one's.
 
         Raises InputError, also when the job would write over a file that it is made of.
         """
         server = connection(job)
-        refuse_to_replace_inputs(job, job.output_dir(output, simulate))
+        folder = job.output_dir(output, simulate)
+        refuse_to_replace_inputs(job, folder)
+        make = partial(cls.of, simulate=simulate, output=output)
+        upstream = upstream_of(job, folder, downstream, make)
+        provider = SIMULATED_PROVIDER if simulate else server.provider_id
         return cls(
             job=job,
             simulate=simulate,
-            folder=job.output_dir(output, simulate),
+            folder=folder,
             connection=server,
-            renderer=Renderer(job, SIMULATED_PROVIDER if simulate else server.provider_id),
+            renderer=Renderer(job, provider, upstream.folder if upstream else None),
             prices=Prices(job.pricing, server.base_url),
             expectations=Expectations(job),
+            upstream=upstream,
         )
 
     @property
@@ -102,34 +122,9 @@ class Workspace:
 
     # -- folder, lock and journal ------------------------------------------------------------------
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the job's lock, and remove what a killed process left half written.
-
-        The kernel holds the lock, so it is free again the moment its process is gone.
-
-        Raises BusyError at once when another process holds it, OutputError when the folder cannot
-        be written.
-        """
-        make_folder(self.folder)
-        path = self.folder / ".lock"
-        refuse_link(path)
-        lock = FileLock(path, timeout=0)
-        with translating_errors(path):
-            try:
-                lock.acquire()
-            except Timeout:  # a subclass of OSError
-                raise BusyError(
-                    f"{self.folder}: another process is running this job; "
-                    "try again when it has ended"
-                ) from None
-        try:
-            sweep(self.folder)
-            if self.job.output_file is not None:
-                sweep(self.job.output_file.parent, self.job.output_file.name)
-            yield
-        finally:
-            lock.release()
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the job's lock while the block runs. Raises BusyError, OutputError."""
+        return locked(self.folder, self.job.output_file)
 
     def open(self) -> Journal:
         """Open the journal for writing. Only under the lock."""
@@ -156,7 +151,11 @@ class Workspace:
     def is_current(self, journal: Journal, stdin: BinaryIO | None, *, capped: bool) -> bool:
         """Whether the journal's rows are those that `stage` would make."""
         return not self._reads(stdin) and is_current(
-            self.job, journal, self._signature(), capped=capped
+            self.job,
+            journal,
+            self._signature(),
+            capped=capped,
+            given=state_of(self.upstream) if self.upstream else None,
         )
 
     def stage(
@@ -205,6 +204,9 @@ class Workspace:
             capped=capped,
             on_lines=on_lines,
         )
+        if self.upstream:
+            with answers(self.upstream) as given:
+                return stager.read_given(journal, given)
         if from_stdin and not reads_stdin:
             return stager.read_again(journal)
         return stager.read(journal, stdin if reads_stdin else None)

@@ -252,7 +252,6 @@ def test_all_problems_at_once_sorted(tmp_path: Path) -> None:
         "1:15: conversation: needs either id or turns, and not both",
         "2:7: kind: must be text, completion, chat, image, image_edit, embedding or "
         "moderation; did you mean 'chat'?",
-        "4:3: prompts.path: is required",
         "4:3: prompts.pth: unknown key; did you mean 'path'?",
         "6:3: limits.request_per_minute: unknown key; did you mean 'requests_per_minute'?",
         "7:16: limits.concurrency: must be a whole number, without quotes",
@@ -384,7 +383,7 @@ def test_missing_keys_are_said_at_the_parent(tmp_path: Path) -> None:
     assert refusals(tmp_path, "# a job\nname: x\nprompts: {id: a}\n") == [
         "2:1: kind: is required",
         "2:1: request: is required",
-        "3:10: prompts.path: is required",
+        "3:10: prompts: needs either path, a prompts file, or job, another job's file",
     ]
 
 

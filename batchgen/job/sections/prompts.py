@@ -21,9 +21,15 @@ CUSTOM_ID = "custom_id"
 class Prompts(Section):
     """The file whose rows become requests."""
 
-    path: PathText = Field(
+    path: PathText | None = Field(
+        default=None,
         description="The prompts file, relative to the job file: .csv .tsv .txt .jsonl .json, each "
-        "also .gz .bz2 .xz .zst .zip; .parquet .xlsx .ods; - is stdin"
+        "also .gz .bz2 .xz .zst .zip; .parquet .xlsx .ods; - is stdin",
+    )
+    job: PathText | None = Field(
+        default=None,
+        description="In place of path: another job file, relative to this one, whose answers are "
+        "the prompts",
     )
     id: Text | None = Field(
         default=None, description="The column that names a row; its values must be unique"
@@ -86,6 +92,17 @@ class Prompts(Section):
         description="The folder below which rows may name files; by default the folder of the "
         "prompts file",
     )
+
+    @property
+    def source(self) -> str:
+        """The prompts file, or the job whose answers are the prompts, as messages name it."""
+        return self.path or self.job or ""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Prompts:
+        if (self.path is None) == (self.job is None):
+            raise ValueError("needs either path, a prompts file, or job, another job's file")
+        return self
 
     @model_validator(mode="before")
     @classmethod
