@@ -26,7 +26,7 @@ def read_parquet(file: BinaryIO, options: TableOptions) -> RawTable:
     try:
         # With its own buffers pyarrow would hold a group of rows at once: often the whole file.
         table = parquet.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False)
-    except (ArrowException, OSError) as error:
+    except (ArrowException, OSError, ValueError, OverflowError) as error:
         raise _unreadable(error, 0) from None
     names = [unicodedata.normalize("NFC", name) for name in table.schema_arrow.names]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -51,7 +51,7 @@ def _rows(table: Any, names: Sequence[str]) -> Iterator[RawRow]:
                     yield number, _row(names, cells, plain), None
                 except RowError as fault:
                     yield number, {}, fault
-    except (ArrowException, OSError) as error:
+    except (ArrowException, OSError, ValueError, OverflowError) as error:
         raise _unreadable(error, number + 1) from None
 
 

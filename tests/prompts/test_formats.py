@@ -278,6 +278,19 @@ def test_an_infinite_number_is_the_fault_of_its_row(tmp_path: Path) -> None:
     assert [each.error is None for each in found] == [True, False, True]
 
 
+def test_a_parquet_file_that_lies(tmp_path: Path) -> None:
+    """P30 Text that is not UTF-8, and a time that no calendar has, are refused in one sentence."""
+    import pyarrow
+
+    text = pyarrow.StringArray.from_buffers(
+        1, pyarrow.py_buffer(b"\0\0\0\0\1\0\0\0"), pyarrow.py_buffer(b"\xff")
+    )
+    time = pyarrow.array([2**62], pyarrow.timestamp("us"))
+    for column in (text, time):
+        path = write_parquet(tmp_path / "p.parquet", {"a": column})
+        assert "p.parquet:1: pyarrow cannot read this Parquet file" in refusal(path)
+
+
 def test_parquet_is_read_a_few_rows_at_a_time(tmp_path: Path) -> None:
     """P31 Rows come before the file is read to its end, over all groups of rows."""
     path = write_parquet(tmp_path / "p.parquet", {"n": list(range(10_000))}, row_group_size=3000)
