@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sqlite3
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,12 @@ from filelock import FileLock
 from lab import KEY, Lab, serving, stalling
 
 from batchgen import BusyError
+from batchgen.cli import main
 from batchgen.simulator import Settings, Simulator
 
+NOWHERE = "http://127.0.0.1:9/v1"
+# The exit code of several jobs is the first of these that one of them had.
+WORST_FIRST = (143, 130, 1, 74, 2, 4, 75, 5, 6, 3, 0)
 PRICES: dict[str, Any] = {"pricing": {"gpt-5.6-luna": {"input": 1, "output": 10}}}
 
 
@@ -281,6 +287,33 @@ def test_the_worst_of_several_jobs(lab: Lab) -> None:
         code, output = ended(lab, "run", broken, some, fine)
         assert code == 74
         assert "fine: 1 row" in output
+
+
+@pytest.mark.parametrize(("worse", "better"), [*pairwise(WORST_FIRST)])
+def test_which_exit_code_of_several_jobs_counts(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, worse: int, better: int
+) -> None:
+    """P17 Of two jobs that end differently, the exit code that asks for more counts, whichever
+    runs first. After an interruption no further job runs.
+    """
+    jobs = [lab.job(NOWHERE, name=f"ends-{code}") for code in (worse, better)]
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setattr(
+        "batchgen.cli.run.execute", lambda action, job, **_: (int(job.name.split("-")[1]), {})
+    )
+    for order in (jobs, jobs[::-1]):
+        with pytest.raises(SystemExit) as ended:
+            main(["run", *map(str, order)])
+        stopped = better if better == 130 and order is not jobs else worse
+        assert ended.value.code == stopped
+
+
+def test_the_page_has_the_same_order() -> None:
+    """P17 The README and docs/commands.md say which exit code of several jobs counts."""
+    for name in ("README.md", "docs/commands.md"):
+        page = (Path(__file__).parents[2] / name).read_text(encoding="utf-8")
+        (order,) = re.findall(r"The exit code is the first of\s([\d, ]+) that any", page)
+        assert tuple(map(int, order.split(", "))) == WORST_FIRST
 
 
 def test_no_job_starts_while_another_is_wrong(lab: Lab, api: Simulator) -> None:
