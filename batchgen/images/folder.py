@@ -58,6 +58,7 @@ class PictureFolder:
         self._file_at = file_at
         self._taken: dict[str, Owner] = {}
         self._naming = threading.Lock()
+        self._is_prepared = False
 
     def prepare(self) -> None:
         """Make the folder and remove what a killed process left half written.
@@ -66,6 +67,7 @@ class PictureFolder:
         """
         make_folder(self._folder)
         sweep(self._folder)
+        self._is_prepared = True
 
     def save(self, encoded: list[str], stem: str, owner: Owner) -> list[Picture]:
         """Verify every picture of an answer, then write them all; `stem` begins their names.
@@ -74,6 +76,10 @@ class PictureFolder:
         written, OutputError.
         """
         pictures = [(data := decode(each), verify(data)) for each in encoded]
+        with self._naming:
+            # Few texts bring pictures, so their folder is made when the first one comes.
+            if pictures and not self._is_prepared:
+                self.prepare()
         numbers = [""] if len(pictures) == 1 else [f"-{n}" for n in range(1, len(pictures) + 1)]
         return [
             self._write(data, f"{stem}{number}", extension, owner)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from batchgen.dispatch import Outcome
-from batchgen.journal.change import INSERTIONS, Change
+from batchgen.journal.change import INSERTIONS, Change, together
 from batchgen.journal.corrections import change_outcomes, correct
 from batchgen.journal.journal import Journal
 from batchgen.journal.records import fitting, insert, is_sound, packed, sealed, unpacked, update
@@ -139,12 +139,11 @@ def record_outcome(
     record = partial(_recorded, outcome_id, columns_digest, outcome, run)
     if outcome.failure is not None:
         return Change(also=partial(_fail, record))
+    # Texts may bring pictures, and may have had some when they were asked for before.
+    own = Change(also=partial(_own, outcome_id, outcome.request.fingerprint, outcome.files))
     if corrections and outcome.answer is not None and outcome.answer.misfit:
-        return Change(also=partial(correct, record, corrections))
-    if outcome.files:
-        own = partial(_own, outcome_id, outcome.request.fingerprint, outcome.files)
-        return Change(records=(("outcomes", record),), also=own)
-    return Change(records=(("outcomes", record),))
+        return together(Change(also=partial(correct, record, corrections)), own)
+    return Change(records=(("outcomes", record),), also=own.also)
 
 
 def withdraw_failure(outcome_id: str, fingerprint: bytes, *, run: int) -> Change:

@@ -10,10 +10,18 @@ from functools import partial
 from typing import Any
 
 from batchgen.dispatch import LARGE_REPLY, Received
-from batchgen.images import PictureFolder, file_stem, stored
+from batchgen.images import Picture, PictureFolder, file_stem, stored
 from batchgen.job import TEXT_KINDS
 from batchgen.kinds import KIND_BY_ENDPOINT, Kind
-from batchgen.replies import Answer, UnreadableReplyError, accepted, is_accepted
+from batchgen.replies import (
+    Answer,
+    PictureSlot,
+    UnreadableReplyError,
+    accepted,
+    is_accepted,
+    picture_slots,
+    with_pictures,
+)
 from batchgen.requests import Request
 from batchgen.schemas import Expectations
 
@@ -55,11 +63,15 @@ class FolderReplyReader:
             raise UnreadableReplyError(
                 "the reply names a stored picture, and only batchgen stores pictures"
             )
-        if not answer.pictures:
-            return Received(answer=answer, reply=reply)
-        stem = file_stem(request.id, request.axes)
-        owner = (request.outcome_id, request.fingerprint)
-        pictures = await asyncio.to_thread(self._pictures.save, list(answer.pictures), stem, owner)
+        if not kind.makes_images:
+            slots = picture_slots(body) if kind.name in TEXT_KINDS else []
+            if not slots:
+                return Received(answer=answer, reply=reply)
+            body, files = await self._store_slots(request, body, slots)
+            answer = judged_answer(kind, body, request.body, self._expectations)
+            kept = json.dumps(body).encode() if files else reply
+            return Received(answer=answer, reply=kept, files=files)
+        pictures = await self._save(request, list(answer.pictures))
         items = [
             stored(item, picture) for item, picture in zip(body["data"], pictures, strict=True)
         ]
@@ -67,6 +79,34 @@ class FolderReplyReader:
         return Received(
             answer=answer, reply=kept, files=tuple(asdict(picture) for picture in pictures)
         )
+
+    async def _save(self, request: Request, encoded: list[str]) -> list[Picture]:
+        stem = file_stem(request.id, request.axes)
+        owner = (request.outcome_id, request.fingerprint)
+        return await asyncio.to_thread(self._pictures.save, encoded, stem, owner)
+
+    async def _store_slots(
+        self, request: Request, body: Mapping[str, Any], slots: Sequence[PictureSlot]
+    ) -> tuple[Mapping[str, Any], tuple[Mapping[str, Any], ...]]:
+        """A text reply with its pictures stored as files, and these files.
+
+        What is a link, or no picture, stays in the reply as it came: the text beside it is paid
+        for. Raises UnreadableReplyError, OutputError.
+        """
+        if any(slot.path for slot in slots):
+            raise UnreadableReplyError(
+                "the reply names a stored picture, and only batchgen stores pictures"
+            )
+        found = [slot for slot in slots if slot.encoded[1]]
+        try:
+            pictures = await self._save(request, [slot.encoded[1] for slot in found])
+        except UnreadableReplyError:
+            return body, ()
+        values = {
+            slot.keys: {**stored({}, picture), "head": slot.encoded[0]}
+            for slot, picture in zip(found, pictures, strict=True)
+        }
+        return with_pictures(body, values), tuple(asdict(picture) for picture in pictures)
 
     async def publish(self, files: Sequence[Mapping[str, Any]]) -> None:
         """Give the pictures of a recorded answer their names. Raises OutputError."""

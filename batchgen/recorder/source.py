@@ -22,7 +22,7 @@ from batchgen.journal import (
 )
 from batchgen.journal.records import encodable
 from batchgen.recorder.corrections import Corrections
-from batchgen.replies import audio_transcript, first_message, parse
+from batchgen.replies import audio_transcript, first_message, parse, sendable_content
 from batchgen.requests import Renderer, Request, RequestError, with_history, without_system_messages
 
 Messages = Sequence[Mapping[str, Any]]
@@ -282,9 +282,9 @@ def _turn(row: Row, column: str) -> Any:
 def _reply_message(response: Mapping[str, Any]) -> dict[str, Any]:
     """The assistant's message of a recorded response, as a later request sends it."""
     reply = first_message(response)
-    kept = {
-        name: reply[name] for name in ("content", "tool_calls", "function_call") if reply.get(name)
-    }
+    sendable = {**reply, "content": sendable_content(reply.get("content"))}
+    names = ("content", "tool_calls", "function_call")
+    kept = {name: sendable[name] for name in names if sendable.get(name)}
     if not kept and reply.get("refusal"):
         # The API wants content in a message without calls; a refusal is one of its parts.
         kept["content"] = [{"type": "refusal", "refusal": reply["refusal"]}]

@@ -5,6 +5,7 @@
 - `answer`  `Answer` and its parts, and what all readers share
 - `finish`  what each finish reason means, as data
 - `texts`   the readers of chat, completion and text
+- `pictures`  pictures and sound inside replies that are texts
 - `data`    the readers of image, embedding and moderation
 
 The readers trust nothing, because compatible servers and proxies send login pages, nulls and empty
@@ -29,6 +30,13 @@ from batchgen.replies.data import (
 )
 from batchgen.replies.finish import accepted, explained, is_accepted, is_whole
 from batchgen.replies.parsing import decoded, parse
+from batchgen.replies.pictures import (
+    PictureSlot,
+    has_sound,
+    picture_slots,
+    sendable_content,
+    with_pictures,
+)
 from batchgen.replies.texts import (
     audio_transcript,
     first_message,
@@ -44,6 +52,7 @@ __all__ = [
     "Answer",
     "Choice",
     "Json",
+    "PictureSlot",
     "UnreadableReplyError",
     "Usage",
     "accepted",
@@ -53,10 +62,12 @@ __all__ = [
     "decoded",
     "explained",
     "first_message",
+    "has_sound",
     "is_accepted",
     "is_whole",
     "outline",
     "parse",
+    "picture_slots",
     "read_chat",
     "read_completion",
     "read_embedding",
@@ -64,6 +75,8 @@ __all__ = [
     "read_moderation",
     "read_text",
     "read_usage",
+    "sendable_content",
     "sniff",
+    "with_pictures",
     "word_of",
 ]

@@ -28,17 +28,19 @@ class Choice:
     `text` of a picture is the path of its file.
 
     `finish_reason` is a word of `replies.finish`, such as stop, length or content_filter, for every
-    kind; or batchgen's own empty, fewer_choices, fewer_images or schema. A word of the server that
-    is not known is kept. None if the server gives none.
+    kind; or batchgen's own empty, fewer_choices, fewer_images, picture or schema. A word of the
+    server that is not known is kept. None if the server gives none.
 
     `calls`: the text is the JSON of tool calls. `unwrapped`: what was taken off around the JSON
-    that the text is, `fence` or `text`; else empty.
+    that the text is, `fence` or `text`; else empty. `pictures`: the paths of pictures that came
+    with a text; where there was none, the text is the first of them.
     """
 
     text: str
     finish_reason: str | None
     calls: bool = False
     unwrapped: str = ""
+    pictures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,7 +97,7 @@ BROKEN_OFF = frozenset(
 )
 
 # batchgen's own words, for what no server says.
-_OWN = frozenset({"empty", "fewer_choices", "fewer_images", "schema"})
+_OWN = frozenset({"empty", "fewer_choices", "fewer_images", "picture", "schema"})
 
 
 def finish_word(reason: object) -> str | None:

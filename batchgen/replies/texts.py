@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from batchgen.replies.answer import (
     Answer,
@@ -15,6 +15,7 @@ from batchgen.replies.answer import (
     word_of,
 )
 from batchgen.replies.finish import INCOMPLETE, finish_word, is_whole
+from batchgen.replies.pictures import PictureSlot, message_slots, picture_slots
 from batchgen.replies.usage import Json, mapping
 
 
@@ -48,17 +49,37 @@ def _choices(response: Json) -> list[Json]:
     return choices
 
 
-def _choice(text: str, reason: object, *, refused: bool = False, calls: bool = False) -> Choice:
-    """A text choice; with `calls` the text is that of tool calls.
+def _choice(
+    text: str,
+    reason: object,
+    *,
+    refused: bool = False,
+    calls: bool = False,
+    slots: Sequence[PictureSlot] = (),
+) -> Choice:
+    """A text choice.
 
-    The finish reason of an empty or refused text is `empty` or `refusal`, whatever the server says.
+    The finish reason of an empty or refused text is `empty` or `refusal`, whatever the server says;
+    that of a text with a picture which is not stored is `picture`.
+
+    text: its text.
+    reason: the server's.
+    refused: the text is a refusal.
+    calls: the text is that of tool calls.
+    slots: its pictures. Without a text, the path of the first stands for it.
     """
     if refused:
         return Choice(text=text, finish_reason="refusal")
     word = word_of(finish_word(reason))
+    pictures = tuple(slot.path for slot in slots if slot.path)
+    if slots and is_whole(word) and len(pictures) < len(slots):
+        return Choice(text=text, finish_reason="picture", pictures=pictures)
+    if pictures and not text.strip():
+        text = pictures[0]
     # White space is what some models write for ever when they are to write JSON.
     blank = not text.strip() and is_whole(word)
-    return Choice(text=text, finish_reason="empty" if blank else word, calls=calls)
+    finish = "empty" if blank else word
+    return Choice(text=text, finish_reason=finish, calls=calls, pictures=pictures)
 
 
 def read_chat(response: Json, body: Json) -> Answer:
@@ -71,7 +92,15 @@ def read_chat(response: Json, body: Json) -> Answer:
         calls = "" if text else _tool_calls(message)
         refused = isinstance(refusal, str) and bool(refusal)
         text = str(refusal) if refused else text or calls
-        choices.append(_choice(text, item.get("finish_reason"), refused=refused, calls=bool(calls)))
+        choices.append(
+            _choice(
+                text,
+                item.get("finish_reason"),
+                refused=refused,
+                calls=bool(calls),
+                slots=message_slots(message),
+            )
+        )
     return answer_of(
         response, choices, lacking="fewer_choices" if has_fewer_answers(choices, body) else ""
     )
@@ -94,10 +123,11 @@ def _tool_calls(message: Json) -> str:
 
 def _content(content: object) -> str:
     """A message's text: a string, null, or a list of text parts as some servers send it."""
-    if content is None:
+    is_picture = isinstance(content, Mapping) and "path" in content
+    if content is None or is_picture:
         return ""
     if isinstance(content, str):
-        return content
+        return "" if content.startswith("data:image/") else content
     if isinstance(content, list) and all(isinstance(part, Mapping) for part in content):
         return "".join(part["text"] for part in content if isinstance(part.get("text"), str))
     raise UnreadableReplyError(f"the reply's content is {type(content).__name__}, not text")
@@ -154,7 +184,16 @@ def read_text(response: Json, body: Json) -> Answer:
         return answer_of(response, [Choice(text=text, finish_reason=reason)], lacking=reason)
     reason = "tool_calls" if calls else "stop"
     return answer_of(
-        response, [_choice(text or refusal, reason, refused=refused, calls=only_calls)]
+        response,
+        [
+            _choice(
+                text or refusal,
+                reason,
+                refused=refused,
+                calls=only_calls,
+                slots=picture_slots(response),
+            )
+        ],
     )
 
 

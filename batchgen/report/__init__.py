@@ -14,6 +14,7 @@ from batchgen.report.reasons import describe_reason
 from batchgen.report.report import Report, as_json, write_report
 from batchgen.report.totals import NO_CALLS, JobTotals, RunTotals, job_totals, run_totals
 from batchgen.report.wording import (
+    describe_answers,
     describe_batches,
     describe_cost,
     describe_empty_cells,
@@ -31,6 +32,7 @@ __all__ = [
     "RunTotals",
     "as_json",
     "batch_json",
+    "describe_answers",
     "describe_batches",
     "describe_cost",
     "describe_empty_cells",

@@ -14,6 +14,7 @@ from batchgen.escapes import escape_in_json
 from batchgen.journal import STATUSES
 from batchgen.report.totals import JobTotals, RunTotals
 from batchgen.report.wording import (
+    describe_answers,
     describe_batches,
     describe_cost,
     describe_empty_cells,
@@ -45,7 +46,8 @@ class Report:
         output: the job's output folder.
         tables: the paths of the results tables.
         disarmed: cells that got an apostrophe, because a spreadsheet would run them.
-        unwrapped: answers of which something around their JSON was taken off.
+        noted: how many answers in the tables had text around their JSON, or pictures or sound
+            beside their text.
         learned: what the run learned about the server's limits.
         in_batches: requests in scope that are in open batches.
         batches: the open batches, each as `batch_json` shows it.
@@ -68,7 +70,7 @@ class Report:
     output: str
     tables: tuple[str, ...]
     disarmed: int = 0
-    unwrapped: int = 0
+    noted: Mapping[str, int] = field(default_factory=dict)
     learned: Learned = field(default_factory=Learned)
     in_batches: int = 0
     batches: tuple[Mapping[str, Any], ...] = ()
@@ -102,13 +104,11 @@ class Report:
         return as_json(self.name, self.job, self.run_json(), simulated=self.simulated)
 
     def notes(self) -> list[str]:
-        """What else is worth knowing, for the line and for run.log: answers that had text around
-        their JSON, columns with empty cells, and what the run learned about the server's limits.
+        """What else is worth knowing, for the line and for run.log: what answers had beside their
+        text, columns with empty cells, and what the run learned about the server's limits.
         """
-        answers = pluralize(self.unwrapped, "answer")
-        unwrapped = f"text around the JSON taken off {answers} (column unwrapped)"
         empty = describe_empty_cells(self.job.columns)
-        return [*([unwrapped] if self.unwrapped else []), *empty, *self._learned()]
+        return [*describe_answers(self.noted), *empty, *self._learned()]
 
     def _learned(self) -> list[str]:
         learned, setting = self.learned, "(limits.requests_per_minute)"

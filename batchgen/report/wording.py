@@ -43,6 +43,23 @@ def describe_cost(totals: RunTotals) -> str:
     )
 
 
+# How the summary tells what answers had beside their text, by what `Report.noted` counts.
+_NOTED = {
+    "unwrapped": "text around the JSON taken off {} (column unwrapped)",
+    "pictures": "pictures came with {}: they are in images/",
+    "sound": "sound came with {}: it stays in the journal (batchgen show), the output is its words",
+}
+
+
+def describe_answers(noted: Mapping[str, int]) -> list[str]:
+    """What some answers had beside their text, as `Report.noted` counts it."""
+    return [
+        sentence.format(pluralize(noted[name], "answer"))
+        for name, sentence in _NOTED.items()
+        if noted.get(name)
+    ]
+
+
 def describe_empty_cells(columns: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Of each column with empty cells: `column a: 2 of 9 cells empty: null (1), ...`.
 

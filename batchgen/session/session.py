@@ -190,7 +190,9 @@ class Session:
         """Count the rows as they stand before the run, lost pictures included."""
         self._began = time.monotonic()
         self._pictures = picture_folder(self.workspace.folder, self._journal)
-        self._draws = self.workspace.staged(self._journal).draws
+        # Pictures may also have come with texts.
+        has_pictures = (self.workspace.folder / "images").is_dir()
+        self._draws = self.workspace.staged(self._journal).draws or has_pictures
         if self._draws:
             self._pictures.prepare()
             settle_pictures(self._pictures, self._journal)
@@ -274,7 +276,7 @@ class Session:
             output=str(self.workspace.folder),
             tables=tuple(str(path) for path in self._tables.paths(self.workspace.folder)),
             disarmed=self._tables.disarmed,
-            unwrapped=self._tables.unwrapped,
+            noted=self._tables.noted,
             learned=self._progress.learned,
             in_batches=now.in_batches,
             batches=tuple(map(batch_json, batches)),

@@ -10,10 +10,16 @@ from typing import Any
 from batchgen.batch_format import Result, result_line
 from batchgen.disk import atomic_write
 from batchgen.images import restored
-from batchgen.job import Job
+from batchgen.job import TEXT_KINDS, Job
 from batchgen.journal import RecordedOutcome, Row
 from batchgen.kinds import Kind
-from batchgen.replies import UnreadableReplyError, decode_embeddings, parse
+from batchgen.replies import (
+    UnreadableReplyError,
+    decode_embeddings,
+    parse,
+    picture_slots,
+    with_pictures,
+)
 from batchgen.requests import Renderer, canonical
 from batchgen.tables.formats import OnWritten
 
@@ -86,6 +92,8 @@ def _as_the_api_gives_it(
     if kind.makes_images:
         items = [restored(folder, item) for item in body["data"]]
         return None if None in items else {**body, "data": items}
+    if kind.name in TEXT_KINDS:
+        return _with_pictures(body, folder)
     if "encoding_format" in kind.defaults and not renderer.sets_field(
         row.columns, "encoding_format"
     ):
@@ -93,6 +101,18 @@ def _as_the_api_gives_it(
         with suppress(UnreadableReplyError):
             return decode_embeddings(body)
     return body
+
+
+def _with_pictures(body: dict[str, Any], folder: Path) -> dict[str, Any] | None:
+    """A text's response with the pictures that were stored; None when one is gone or changed."""
+    values = {}
+    for slot in picture_slots(body):
+        if slot.path:
+            picture = restored(folder, slot.value)
+            if picture is None:
+                return None
+            values[slot.keys] = picture["head"] + picture["b64_json"]
+    return with_pictures(body, values)
 
 
 def failure_of(name: str, row: Row, recorded: RecordedOutcome | None, reason: str) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -25,6 +26,7 @@ from batchgen.replies import (
     UnreadableReplyError,
     decode_embeddings,
     explained,
+    has_sound,
     parse,
 )
 from batchgen.requests import Renderer, RequestError, without_system_messages
@@ -51,13 +53,14 @@ class Records:
 
     Attributes:
         computed: makes the cells of output.columns, and knows which are empty.
-        unwrapped: of how many answers so far something around their JSON was taken off.
+        noted: how many answers so far had something that the summary tells: `unwrapped` of text
+            around their JSON, with `pictures` beside a text, or with `sound`.
     """
 
     def __init__(self, job: Job, journal: Journal, renderer: Renderer, layout: TableLayout) -> None:
         self._job, self._journal, self._renderer, self._layout = job, journal, renderer, layout
         self._expectations = Expectations(job)
-        self.unwrapped = 0
+        self.noted: Counter[str] = Counter()
         self._by_turns = job.conversation is not None and job.conversation.turns is not None
         self.computed = ComputedCells(job, renderer)
 
@@ -100,10 +103,13 @@ class Records:
             yield self._joined(inputs, own)
             return
         vectors = _vectors(response) if "data" in response else None
+        self.noted["sound"] += has_sound(response)
         for number, choice in enumerate(answer.choices, 1):
-            self.unwrapped += bool(choice.unwrapped)
+            self.noted["unwrapped"] += bool(choice.unwrapped)
+            self.noted["pictures"] += bool(choice.pictures)
             cells = {
                 "unwrapped": choice.unwrapped or None,
+                "pictures": list(choice.pictures) or None,
                 "output": choice.text if vectors is None else vectors,
                 **self.computed.of(row, response, choice.text),
                 **({"choice": number} if len(answer.choices) > 1 else {}),

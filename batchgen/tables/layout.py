@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
 from batchgen.errors import InputError, Problem, did_you_mean
-from batchgen.job import Job
+from batchgen.job import TEXT_KINDS, Job
 from batchgen.schemas import may_expect_json
 from batchgen.tables.formats import SHEET_ROWS, ColumnType, Picture, Timestamp, Vector, cell
 
@@ -17,6 +18,7 @@ from batchgen.tables.formats import SHEET_ROWS, ColumnType, Picture, Timestamp, 
 LEADING: dict[str, ColumnType] = {"choice": int, "status": str, "output": str}
 TRAILING: dict[str, ColumnType] = {
     "messages": object,
+    "pictures": object,
     "error": str,
     "finish_reason": str,
     "unwrapped": str,
@@ -121,6 +123,8 @@ def _own_columns(job: Job) -> dict[str, ColumnType]:
         absent.add("messages")
     if not may_expect_json(job):
         absent.add("unwrapped")
+    if not _asks_for_pictures(job):
+        absent.add("pictures")
     output = _OUTPUT_TYPES.get(job.kind, str)
     columns = {
         **LEADING,
@@ -130,6 +134,12 @@ def _own_columns(job: Job) -> dict[str, ColumnType]:
     }
     chosen = columns if job.output.columns_of_own is None else job.output.columns_of_own
     return {name: columns[name] for name in chosen if name in columns and name not in absent}
+
+
+def _asks_for_pictures(job: Job) -> bool:
+    """Whether a job of texts asks for pictures, too: by `modalities` of a chat, or by a tool."""
+    fields = (job.request.get("modalities"), job.request.get("tools"))
+    return job.kind in TEXT_KINDS and "image" in json.dumps(fields)
 
 
 def conflicts(job: Job, header: Sequence[str]) -> list[Problem]:

@@ -36,7 +36,7 @@ class Tables:
 
     Attributes:
         disarmed: how many cells got an apostrophe in the tables that were written or found.
-        unwrapped: of how many answers in them something around their JSON was taken off.
+        noted: how many answers in them had something to tell, as `Records` counts them.
         messages: what `write` has to tell the user about cells that a format cannot hold.
         empty: the columns of output.columns with empty cells in those tables, as `ComputedCells`
             counts them.
@@ -46,7 +46,8 @@ class Tables:
         self._job, self._journal, self._renderer, self._layout = job, journal, renderer, layout
         self._records = Records(job, journal, renderer, layout)
         self._files: dict[str, FileStamp] = {}
-        self.disarmed = self.unwrapped = 0
+        self.disarmed = 0
+        self.noted: dict[str, int] = {}
         self.messages: list[str] = []
         self.empty: dict[str, dict[str, Any]] = {}
 
@@ -66,7 +67,7 @@ class Tables:
         ):
             return False
         self.disarmed, self.empty, self._files = kept["disarmed"], kept["empty"], kept["files"]
-        self.unwrapped = kept["unwrapped"]
+        self.noted = kept["noted"]
         return True
 
     @property
@@ -82,7 +83,7 @@ class Tables:
             "recipe": recipe,
             "files": self._files,
             "disarmed": self.disarmed,
-            "unwrapped": self.unwrapped,
+            "noted": self.noted,
             "empty": self.empty,
         }
 
@@ -116,7 +117,7 @@ class Tables:
                             write(error)
                     if answers and failures:
                         self._write_batch_line(row, recorded, folder, answers, failures)
-        self.empty, self.unwrapped = records.computed.empty, records.unwrapped
+        self.empty, self.noted = records.computed.empty, dict(records.noted)
         return self.paths(folder)
 
     def _open(

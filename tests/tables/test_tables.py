@@ -66,7 +66,7 @@ BODY = {
 
 
 # Columns that only some jobs have.
-CONDITIONAL = {"choice", "messages", "unwrapped"}
+CONDITIONAL = {"choice", "messages", "pictures", "unwrapped"}
 
 
 def write_csv(lab: Lab, cells: list[str], **dialect: Any) -> None:
