@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,7 @@ class Plan:
         tokens: what they are expected to take, input and output.
         cost: what they are expected to cost.
         cost_at_most: the upper bound of their cost.
+        fees_not_included: tools of the server that the job uses, whose fees are in no cost.
         again: answered rows that would run again, by reason.
         seconds: the least time under the job's own limits (None: no limits).
         simulated: whether the simulated API would answer.
@@ -72,6 +73,7 @@ class Plan:
     tokens: int
     cost: float | None
     cost_at_most: float | None
+    fees_not_included: Sequence[str]
     again: Mapping[str, int]
     seconds: float | None
     simulated: bool
@@ -147,6 +149,7 @@ def _plan(
         tokens=counts.tokens,
         cost=dollars(cost),
         cost_at_most=dollars(bound),
+        fees_not_included=prompts.fees_not_included,
         again=rerun_reasons(counts),
         # The job's limits are for online requests; batches have limits of their own.
         seconds=None if batch else _seconds(job, counts.to_send, counts.tokens),

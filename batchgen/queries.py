@@ -19,6 +19,7 @@ from batchgen.journal import (
     outcome_of,
     rows_with_id,
 )
+from batchgen.journal.attempts import in_flight
 from batchgen.journal.batches import batch_of, open_batches
 from batchgen.pricing import dollars
 from batchgen.recorder import render_row
@@ -49,6 +50,7 @@ def status(job: Job, *, simulate: bool = False, output: Path | None = None) -> d
         prompts = workspace.staged(journal)
         counts = count_rows(journal, None, by_turns=workspace.by_turns)
         last = last_run(journal)
+        calls, highest = in_flight(journal)
         return {
             "name": job.name,
             "simulated": simulate,
@@ -61,6 +63,8 @@ def status(job: Job, *, simulate: bool = False, output: Path | None = None) -> d
             "batches": [batch_json(batch) for batch in open_batches(journal)],
             "last_run": {name: last[name] for name in _RUN} if last else None,
             **asdict(run_totals(journal, None)),
+            "in_flight": calls,
+            "in_flight_cost": dollars(highest),
         }
 
 

@@ -49,6 +49,8 @@ def plan_lines(plan: Plan, job: Job) -> Iterator[str]:
     yield f"calls:  {plan.calls:,}, about {plan.tokens:,} tokens{batches}"
     cost, bound = _dollars("about", plan.cost), _dollars("at most", plan.cost_at_most)
     yield f"cost:   {cost}; {bound}{_savings(plan)}"
+    if plan.fees_not_included:
+        yield f"        without the fees of {', '.join(plan.fees_not_included)}"
     max_cost = job.limits.max_cost
     if max_cost is not None and (plan.cost_at_most or 0) > max_cost:
         yield f"        limits.max_cost is ${max_cost:,.4f}: the run may stop there"
@@ -76,7 +78,13 @@ def _dollars(word: str, amount: float | None) -> str:
 
 def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
     """The lines of `batchgen status`, from what `queries.status` returns."""
-    from batchgen.report import RunTotals, describe_cost, left_out_reasons, pluralize
+    from batchgen.report import (
+        RunTotals,
+        describe_cost,
+        describe_uncertain,
+        left_out_reasons,
+        pluralize,
+    )
 
     counts = ", ".join(f"{count:,} {name}" for name, count in sorted(status["rows"].items()))
     totals = RunTotals(**{field.name: status[field.name] for field in fields(RunTotals)})
@@ -84,6 +92,9 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
         f"{status['name']}: {pluralize(status['total'], 'row')}{f': {counts}' if counts else ''}; "
         f"{pluralize(totals.calls, 'call')}, {describe_cost(totals)}"
     )
+    if status["in_flight"]:
+        spent = describe_uncertain(status["in_flight"], status["in_flight_cost"])
+        yield f"  in flight, or when the last run died: {spent}"
     for reason in left_out_reasons(status["left_out"]):
         yield f"  {reason}"
     for reason, count in status["failures"].items():

@@ -61,7 +61,6 @@ functions that return a Change describe what a run records, and the Writer commi
 from batchgen.journal.attempts import (
     attempts_of,
     call_totals,
-    highest_overruns,
     record_attempt,
     reserve_cost,
     spent,
@@ -125,7 +124,6 @@ __all__ = [
     "find_damage",
     "find_threads",
     "first_row",
-    "highest_overruns",
     "last_answer",
     "last_report",
     "last_run",

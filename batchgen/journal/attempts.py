@@ -16,6 +16,10 @@ from batchgen.journal.journal import PAGE, Journal
 from batchgen.journal.records import fitting, insert
 from batchgen.journal.schema import total_of
 
+# Whether an attempt counts at its highest cost because nobody knows how it ended: it has a cost,
+# but no answer and no count of tokens.
+_UNCERTAIN = "(cost > 0 AND reason IS NOT NULL AND input_tokens IS NULL AND output_tokens IS NULL)"
+
 
 def attempts_of(journal: Journal, outcome_ids: Collection[str]) -> list[dict[str, Any]]:
     """The attempts under some outcome ids, those of each in order.
@@ -36,15 +40,18 @@ def attempts_of(journal: Journal, outcome_ids: Collection[str]) -> list[dict[str
 def call_totals(journal: Journal, run: int | None = None) -> dict[str, int]:
     """What the calls of one run took, or (None) of all.
 
-    That is `calls`, `input_tokens`, `output_tokens`, `cost` in nano-dollars, and `unpriced`: the
-    number of calls whose cost is unknown.
+    That is `calls`, `input_tokens`, `output_tokens`; `cost`, of the calls whose cost is known, in
+    nano-dollars; `uncertain`, how many calls count at their highest cost because their outcome is
+    unknown, and `uncertain_cost`; and `unpriced`, how many calls have an unknown cost.
     """
     where, value = ("run = ?", run) if run is not None else ("1 = ?", 1)
     sums = {
         "calls": "count(*)",
         "input_tokens": total_of("input_tokens"),
         "output_tokens": total_of("output_tokens"),
-        "cost": total_of("cost"),
+        "cost": total_of(f"iif({_UNCERTAIN}, 0, cost)"),
+        "uncertain": f"count(iif({_UNCERTAIN}, 1, NULL))",
+        "uncertain_cost": total_of(f"iif({_UNCERTAIN}, cost, 0)"),
         "unpriced": "count(*) - count(cost)",
     }
     (totals,) = journal.query(
@@ -53,15 +60,24 @@ def call_totals(journal: Journal, run: int | None = None) -> dict[str, int]:
     return dict(zip(sums, map(int, totals), strict=True))
 
 
+def in_flight(journal: Journal) -> tuple[int, int]:
+    """How many calls are in flight under a cap on money, or were when their process died, and their
+    highest cost in nano-dollars.
+    """
+    (totals,) = journal.query(f"SELECT count(*), {total_of('cost')} FROM reserved")
+    return int(totals[0]), int(totals[1])
+
+
 def spent(journal: Journal) -> int:
-    """The cost of all attempts whose cost is known, in nano-dollars.
+    """The cost of all attempts, in nano-dollars: what is known, and what counts at its highest.
 
     Raises DamagedError when any attempt is not sound: a cap on money must not rest on a damaged
     sum.
     """
     for record in journal.all_records("attempts"):
         journal.checked("attempts", record)
-    return call_totals(journal)["cost"]
+    totals = call_totals(journal)
+    return totals["cost"] + totals["uncertain_cost"]
 
 
 def unpriced_attempts(journal: Journal) -> list[sqlite3.Row]:

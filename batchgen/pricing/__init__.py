@@ -2,6 +2,7 @@
 
 - `money`   nano-dollars
 - `rates`   the most that a model charges
+- `fees`    what tools of the server cost, and no cost holds
 - `table`   the prices of genai-prices, which works offline
 - `prices`  `Prices`: what requests and answers cost at one provider
 

@@ -10,9 +10,16 @@ from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from batchgen.job import Price
+from batchgen.pricing.fees import fees_not_included
 from batchgen.pricing.money import NANO
 from batchgen.pricing.rates import Rates
-from batchgen.pricing.table import batch_cost_of, cost_of, halves_batches, in_batch, rates_of
+from batchgen.pricing.table import (
+    batch_cost_of,
+    cost_of,
+    halves_batches,
+    in_batch,
+    rates_of,
+)
 from batchgen.replies import Answer, Usage
 from batchgen.requests import Request, searches
 
@@ -179,6 +186,10 @@ class Prices:
         if searches(model) and not rates.request:
             return None
         return rates.most(request.input_bound, request.answer_bound)
+
+    def fees_not_included(self, request: Request) -> list[str]:
+        """Tools that a request lets the server run, and whose fees are in no cost."""
+        return fees_not_included(request, self._pricing, self._base_url)
 
     def batch_shares(self, request: Request) -> BatchShares:
         """What a request costs in a batch, as shares of what it costs outside one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from batchgen.pricing.money import NANO
@@ -17,6 +17,9 @@ _BATCH = {"processing": "batch"}
 # Providers that halve the price of every batch: https://platform.openai.com/docs/guides/batch and
 # https://learn.microsoft.com/azure/ai-services/openai/how-to/batch
 _HALVING = frozenset({"openai", "azure"})
+# Providers whose replies say what they cost, fees of tools included.
+# https://docs.x.ai/developers/cost-tracking
+_BILLING = frozenset({"openrouter", "perplexity", "x-ai"})
 # A server calls the fast tier priority in its reply.
 _SAME_TIER = {"fast": ("fast", "priority")}
 
@@ -107,12 +110,29 @@ def batch_cost_of(
 
 def halves_batches(base_url: str) -> bool:
     """Whether the server of this address is known to halve the price of every batch."""
+    return _provider(base_url) in _HALVING
+
+
+def bills_itself(base_url: str) -> bool:
+    """Whether each reply of the server of this address says what it cost, fees included."""
+    return _provider(base_url) in _BILLING
+
+
+def prices_searches(model: str, base_url: str, unit: str) -> bool:
+    """Whether genai-prices knows what a model takes for each search of a kind."""
+    known = _known(model, base_url)
+    sets = _in_force(known.prices, datetime.now(UTC)) if known else ()
+    return any(_units(prices).get(unit) for prices in sets)
+
+
+def _provider(base_url: str) -> str:
+    """The provider's name in genai-prices; empty for one that it does not know."""
     from genai_prices.data_snapshot import get_snapshot
 
     try:
-        return get_snapshot().find_provider(None, None, base_url).id in _HALVING
+        return str(get_snapshot().find_provider(None, None, base_url).id)
     except LookupError:
-        return False
+        return ""
 
 
 def in_batch(nano: int, base_url: str) -> int:

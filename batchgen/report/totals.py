@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,9 +19,12 @@ class RunTotals:
         calls: how many were made.
         input_tokens: as the server counted them.
         output_tokens: as the server counted them.
-        cost: in USD, without the calls of unknown cost; None when no call is known to have cost
+        cost: in USD, of the calls whose cost is known; None when no call is known to have cost
             anything, and that of some is unknown.
+        uncertain: how many calls count at their highest cost, because their outcome is unknown.
+        uncertain_cost: that cost, in USD; it is not in `cost`.
         unpriced: how many calls have an unknown cost.
+        fees_not_included: tools of the server whose fees are in no cost.
     """
 
     calls: int
@@ -29,6 +32,9 @@ class RunTotals:
     output_tokens: int
     cost: float | None
     unpriced: int
+    uncertain: int = 0
+    uncertain_cost: float = 0.0
+    fees_not_included: Sequence[str] = ()
 
 
 NO_CALLS = RunTotals(calls=0, input_tokens=0, output_tokens=0, cost=0.0, unpriced=0)
@@ -82,11 +88,15 @@ def job_totals(
 
 def run_totals(journal: Journal, run: int | None) -> RunTotals:
     """What the calls of a run took, or (None) of all runs."""
-    totals = call_totals(journal, run)
+    totals, prompts = call_totals(journal, run), staged(journal)
+    unknown = totals["unpriced"] or totals["uncertain"]
     return RunTotals(
         calls=totals["calls"],
         input_tokens=totals["input_tokens"],
         output_tokens=totals["output_tokens"],
-        cost=None if totals["unpriced"] and not totals["cost"] else dollars(totals["cost"]),
+        cost=None if unknown and not totals["cost"] else dollars(totals["cost"]),
+        uncertain=totals["uncertain"],
+        uncertain_cost=dollars(totals["uncertain_cost"]) or 0.0,
         unpriced=totals["unpriced"],
+        fees_not_included=prompts.fees_not_included if prompts and totals["calls"] else (),
     )

@@ -31,16 +31,26 @@ def describe_stale_requests(requests: int) -> str:
 
 
 def describe_cost(totals: RunTotals) -> str:
-    """A cost with as many digits as it needs; says so where a part of it is unknown."""
-    cost = totals.cost
-    if cost is None:
-        return "cost unknown"
+    """A cost with as many digits as it needs; says so where a part of it is unknown or missing."""
+    parts = [] if totals.cost is None else [_dollars(totals.cost)]
+    if totals.unpriced:
+        unpriced = f"{pluralize(totals.unpriced, 'call')} of unknown cost"
+        parts.append(unpriced if parts else "cost unknown")
+    if totals.uncertain:
+        parts.append(describe_uncertain(totals.uncertain, totals.uncertain_cost))
+    tools = ", ".join(totals.fees_not_included)
+    return " and ".join(parts) + (f", without the fees of {tools}" if tools else "")
+
+
+def describe_uncertain(calls: int, cost: float) -> str:
+    """Calls that count at their highest cost, in USD, because nobody knows how they ended."""
+    which = f"{pluralize(calls, 'call')} of unknown outcome"
+    return f"up to {_dollars(cost)} for {which}, counted as spent"
+
+
+def _dollars(cost: float) -> str:
     digits = f"{cost:.2f}" if cost >= 1 else f"{cost:.6f}".rstrip("0").rstrip(".")
-    return (
-        f"${digits} and {totals.unpriced:,} calls of unknown cost"
-        if totals.unpriced
-        else f"${digits}"
-    )
+    return f"${digits}"
 
 
 # How the summary tells what answers had beside their text, by what `Report.noted` counts.

@@ -18,7 +18,12 @@ not change the answer (limits, retries, time-outs, output) and defaults that bat
 are left out of it.
 """
 
-from batchgen.requests.bounds import MAX_PICTURE_TOKENS, TYPICAL_PICTURE_TOKENS, searches
+from batchgen.requests.bounds import (
+    MAX_PICTURE_TOKENS,
+    TYPICAL_PICTURE_TOKENS,
+    searches,
+    server_tools,
+)
 from batchgen.requests.checks import unknown_column
 from batchgen.requests.columns import Blank
 from batchgen.requests.faults import RequestError
@@ -50,6 +55,7 @@ __all__ = [
     "combinations",
     "read_upload",
     "searches",
+    "server_tools",
     "unchanged",
     "unknown_column",
     "with_correction",

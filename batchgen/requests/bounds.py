@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from batchgen.kinds import Kind
-from batchgen.replies import count_inputs
+from batchgen.replies import count_inputs, word_of
 
 # The most tokens that a chat message costs besides its text (role, separators).
 MAX_MESSAGE_TOKENS = 16
@@ -49,6 +49,22 @@ _SWITCHED = (
     "mcp_servers",  # Anthropic
     "container",
     "context_management",
+)
+# Those of them that search, which many servers take a fee for.
+_SEARCHES = (
+    "web_search_options",
+    "plugins",
+    "search_parameters",
+    "enable_search",
+    "search_options",
+    "data_sources",
+    "dataSources",
+    "connectors",
+    "web_search",
+    "search_settings",
+    "compound_custom",
+    "mcp_servers",
+    "container",
 )
 _STORED_PART = re.compile(r'"type":"(input_file|file|input_audio|item_reference)"|"(file_id)":"')
 # Models that search the web by themselves, by their names.
@@ -110,6 +126,20 @@ def searches(model: str) -> bool:
     """Whether a model searches the web by itself, which costs more than its tokens."""
     name = model.lower()
     return bool(_SEARCHING.search(name) or _PRICED_SEARCHING.search(name))
+
+
+def server_tools(body: Mapping[str, Any]) -> list[str]:
+    """What a body makes the server run, which may cost a fee besides tokens.
+
+    Types of tools, and fields that switch searches on.
+    """
+    tools = body.get("tools")
+    kinds = [
+        tool.get("type") if isinstance(tool, Mapping) else None
+        for tool in (tools if isinstance(tools, list) else ())
+    ]
+    names = [word_of(kind) or "tools" for kind in kinds if kind not in _CALLER_TOOLS]
+    return [*names, *(name for name in _SEARCHES if _is_on(body.get(name)))]
 
 
 def _is_on(value: Any) -> bool:

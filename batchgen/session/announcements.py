@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from batchgen.journal import Journal, RowCounts
+from batchgen.journal.attempts import in_flight
 from batchgen.journal.batches import stale_requests
 from batchgen.pricing import NANO
 from batchgen.report import (
     describe_empty_prompts,
     describe_stale_requests,
+    describe_uncertain,
     pluralize,
     rerun_reasons,
 )
@@ -17,10 +19,14 @@ from batchgen.workspace import Workspace
 
 
 def announcements(workspace: Workspace, journal: Journal, before: RowCounts) -> Iterator[str]:
-    """What is sent although it is empty, what runs again, and what that costs, each in a sentence.
+    """What a dead run may have cost, what is sent although it is empty, what runs again, and what
+    that costs, each in a sentence.
 
     `before` are the rows in scope as they stand before the run.
     """
+    calls, highest = in_flight(journal)
+    if calls:
+        yield f"the last run died: {describe_uncertain(calls, highest / NANO)}"
     prompts = workspace.staged(journal)
     if before.to_send and prompts.empty:
         yield describe_empty_prompts(prompts.empty)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batchgen.job import Job
-from batchgen.journal import Journal, RowCounts, highest_overruns, spent, unpriced_attempts
+from batchgen.journal import Journal, RowCounts, spent, unpriced_attempts
+from batchgen.journal.attempts import highest_overruns
 from batchgen.journal.batches import committed, set_aside
 from batchgen.pricing import NANO, Prices
 from batchgen.replies import Usage

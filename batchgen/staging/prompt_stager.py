@@ -13,6 +13,9 @@ from batchgen.staging.problems import Problems
 from batchgen.staging.rows import Combination, StagingTables
 from batchgen.staging.selection import Selection
 
+# Names of tools that are kept: they may come from rows.
+MOST_FEES = 20
+
 
 class PromptStager:
     """Stages the prompts of one pass.
@@ -20,6 +23,7 @@ class PromptStager:
     Attributes:
         draws: whether any request so far asks for pictures.
         batch_shares: the highest shares of a request so far.
+        fees: tools of requests so far whose fees are in no cost, at most MOST_FEES.
         selection: which prompts became rows so far.
     """
 
@@ -49,6 +53,7 @@ class PromptStager:
         self._unbounded: set[str] = set()
         self.draws = False
         self.batch_shares = BatchShares(0.0, 0.0)
+        self.fees: set[str] = set()
         self.selection = Selection(job, renderer)
 
     def stage(self, prompt: Prompt) -> None:
@@ -167,6 +172,8 @@ class PromptStager:
         shares = self._prices.batch_shares(request)
         if shares != self.batch_shares:
             self.batch_shares = BatchShares(*map(max, self.batch_shares, shares))
+        if request.unbounded_by is not None and len(self.fees) < MOST_FEES:
+            self.fees.update(self._prices.fees_not_included(request))
         if self._capped and expected.cost_bound is None:
             self._report_unbounded(request)
         self._tables.row(of, request, thread[0] if thread else None, expected)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 
@@ -33,6 +33,7 @@ class StagedPrompts:
         draws: whether any request asks for pictures.
         batch_cost, batch_bound: the highest share that a batch takes of a request's expected and
             highest cost outside one.
+        fees_not_included: tools of the server that requests use and whose fees are in no cost.
         left_out: how many prompts have no rows, by the key of the job that leaves them out.
         empty: how many prompts are sent although they are empty.
     """
@@ -50,6 +51,7 @@ class StagedPrompts:
     draws: bool = True
     batch_cost: float = 1.0
     batch_bound: float = 1.0
+    fees_not_included: Sequence[str] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
     empty: int = 0
 

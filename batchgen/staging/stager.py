@@ -17,7 +17,7 @@ from batchgen.pricing import Prices
 from batchgen.prompts import Dialect, Prompt, TableOptions, open_prompts
 from batchgen.requests import Renderer, unknown_column
 from batchgen.staging.problems import Problems
-from batchgen.staging.prompt_stager import PromptStager
+from batchgen.staging.prompt_stager import MOST_FEES, PromptStager
 from batchgen.staging.result import PictureStamps, StagedPrompts, staged
 from batchgen.staging.rows import StagingTables, kept_prompts
 
@@ -184,6 +184,7 @@ class Stager:
             draws=stager.draws,
             batch_cost=stager.batch_shares.cost,
             batch_bound=stager.batch_shares.bound,
+            fees_not_included=sorted(stager.fees)[:MOST_FEES],
             left_out=dict(stager.selection.left_out),
             empty=stager.selection.empty,
         )

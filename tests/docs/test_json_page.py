@@ -136,6 +136,7 @@ def test_every_field_of_the_json_is_documented(lab: Lab, checker: Checker) -> No
     _online(lab, checker)
     _in_batches(lab, checker)
     _with_files(lab, checker)
+    _with_tools(lab, checker)
     _stopped(lab, checker)
     for section in ("plan --json", "run --json", "status --json", "show", "A batch", "Errors"):
         unseen = set(documented(section)) - checker.seen[section] - UNSEEN
@@ -231,6 +232,15 @@ def _with_files(lab: Lab, checker: Checker) -> None:
     first = (lab.folder / "jobs/photo-edits.csv").read_text(encoding="utf-8").splitlines()[1]
     for each in printed("show", job, first.split(",")[0], "--simulate")[1]:
         checker.check("show", each)
+
+
+def _with_tools(lab: Lab, checker: Checker) -> None:
+    """Requests with a tool of the server, whose fee nobody names."""
+    request = {"model": "gpt-5", "input": "{{ text }}", "tools": [{"type": "code_interpreter"}]}
+    job = lab.job(name="tools", kind="text", request=request)
+    for command, section in (("plan", "plan --json"), ("run", "run --json")):
+        checker.check(section, printed(command, job, "--simulate", "--json")[1])
+    checker.check("status --json", printed("status", job, "--simulate", "--json")[1])
 
 
 def _stopped(lab: Lab, checker: Checker) -> None:

@@ -54,7 +54,7 @@ def test_its_counts_and_sums_are_read(older: Path) -> None:
     assert status["failures"] == {"policy": 1}
     assert (status["calls"], status["unpriced"]) == (4, 0)
     assert (status["input_tokens"], status["output_tokens"]) == (10, 2048)
-    assert status["cost"] == 0.030745 + 0.2
+    assert (status["cost"], status["uncertain"], status["uncertain_cost"]) == (0.030745, 1, 0.2)
     assert status["in_batches"] == 2
     (batch,) = status["batches"]
     assert (batch["id"], batch["requests"]) == ("batch_sime113ac7131f60cfea568d42c", 2)
@@ -100,7 +100,7 @@ def test_its_tables_are_exported(older: Path) -> None:
         "wood": "pending",
     }
     report = json.loads((older / "output" / "report.json").read_text(encoding="utf-8"))
-    assert report["job"]["cost"] == SPENT / 10**9
+    assert report["job"]["cost"] + report["job"]["uncertain_cost"] == SPENT / 10**9
 
 
 def test_it_is_resumed_and_nothing_is_asked_twice(

@@ -110,7 +110,10 @@ def test_a_request_without_an_answer_counts_as_paid(lab: Lab, name: str) -> None
         api.lie = NO_ANSWER[name]
         report = lab.go(job)
         answers = sum(float(row["cost"] or 0) for row in lab.table() if row["id"] != "r2")
-        assert report.job.totals.cost == pytest.approx(answers + most / ROWS)
+        totals = report.job.totals
+        assert totals.cost == pytest.approx(answers)
+        assert totals.uncertain == 1
+        assert totals.uncertain_cost == pytest.approx(most / ROWS)
         (error,) = lab.table(which="errors")
         assert (error["id"], error["reason"], error["http_status"]) == (
             "r2",
