@@ -22,7 +22,7 @@ FAST = (
     "test_disk.py",
     "test_house.py",
     "images",
-    "test_init.py",
+    "init/test_init.py",
     "test_pricing.py",
     "test_promises.py",
     "test_replies.py",

@@ -40,6 +40,7 @@ DOORS: dict[str, set[str]] = {
     "yarl": {"dispatch.api.http"},
     "tenacity": {"dispatch.retry"},
     "genai_prices": {"pricing"},
+    "charset_normalizer": {"prompts.charset"},
     "filelock": {"workspace"},
     "PIL": {"images", "simulator", "page"},
     "pygal": {"page"},

@@ -11,6 +11,7 @@ whole. The flow:
 - `formats`    what a file is, by its name and by its first bytes
 - `sources`    a path or a stream -> bytes, hashed and unpacked
 - `lines`      bytes -> lines of text, checked and bounded
+- `charset`    the encoding of a file that is not UTF-8, for who asks
 - `delimited`  lines -> records of CSV and TSV
 - `table`      records of cells -> rows by the names of a header
 - `options`    how the table in a file is written

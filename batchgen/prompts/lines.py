@@ -78,6 +78,8 @@ class Lines:
             self._binary, self.encoding, errors="surrogateescape", newline=newline
         )
         number = 0
+        # Whether a line before had letters outside ASCII, and was text.
+        foreign = False
         try:
             for number, line in enumerate(iter(partial(text.readline, LIMIT + 1), ""), start=1):
                 if not number % _REPORTED:
@@ -90,7 +92,8 @@ class Lines:
                         "missing?",
                     )
                 if not line.isascii():
-                    _check_text(line, number, self.encoding)
+                    _check_text(line, number, self.encoding, after_text=foreign)
+                    foreign = True
                     if number == 1:
                         line = line.removeprefix("\ufeff")
                 if number > self.skipped:
@@ -175,20 +178,29 @@ def _codec(name: str) -> str:
 
 def _check_unmarked_utf16(head: bytes) -> None:
     """Refuse text whose every second byte is NUL: as UTF-8 it would be valid, and nonsense."""
+    if name := unmarked_utf16(head):
+        raise FileError(
+            0, f"looks like UTF-16 without a byte order mark; set prompts.encoding: {name}"
+        )
+
+
+def unmarked_utf16(head: bytes) -> str | None:
+    """The UTF-16 that the first bytes of a file are, by the NULs of Latin text; None for none."""
     start = head[:16]
     for name, zeros, others in (
         ("utf-16-le", start[1::2], start[::2]),
         ("utf-16-be", start[::2], start[1::2]),
     ):
         if len(zeros) > 1 and not any(zeros) and all(others):
-            raise FileError(
-                0, f"looks like UTF-16 without a byte order mark; set prompts.encoding: {name}"
-            )
+            return name
+    return None
 
 
-def _check_text(line: str, number: int, encoding: str) -> None:
+def _check_text(line: str, number: int, encoding: str, *, after_text: bool = False) -> None:
     """Raise FileError when bytes of the line are not text in the encoding (they were read as lone
     surrogates).
+
+    `after_text`: lines before have letters outside ASCII that are text, so the encoding is right.
     """
     try:
         line.encode()
@@ -197,6 +209,12 @@ def _check_text(line: str, number: int, encoding: str) -> None:
             raise FileError(number, _not_text(encoding)) from None
         text = line.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
         excerpt = _excerpt(text.rstrip("\r\n"), len(line[: error.start].encode()))
+        if after_text:
+            raise FileError(
+                number,
+                f"is not UTF-8, and lines before it are; as cp1252 it reads '{excerpt}'. Write its "
+                "letters anew, or save the file once more as UTF-8 where it comes from",
+            ) from None
         raise FileError(
             number,
             f"is not UTF-8; as cp1252 the line reads '{excerpt}'. If that looks right, set "

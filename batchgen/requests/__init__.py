@@ -5,6 +5,7 @@
 - `where`      which rows the job is about
 - `uploads`    the picture files that rows name
 - `checks`     what is wrong with a request, in the job file or in one row
+- `conversations`  the filter that makes messages of conversations as data sets have them
 - `emptiness`  whether a row leaves its prompt empty
 - `content`    texts that are missing, and numbers that stand for texts
 - `bounds`     the most tokens that a request can use

@@ -14,16 +14,16 @@ from batchgen.requests.templates import Templates, Values
 def prompt_columns(job: Job, kind: Kind, templates: Templates) -> frozenset[str]:
     """The columns that the prompt's templates use. None of them: no row can leave it empty.
 
-    The prompt is what the kind requires besides the model and files. A template that uses the
-    whole row counts as one without columns, because it decides itself what it shows.
+    The prompt is the kind's text field. A template that uses the whole row counts as one without
+    columns, because it decides itself what it shows.
     """
     columns: set[str] = set()
-    for name in {*kind.required} - {"model", *kind.file_fields}:
-        for _, text in strings_in(job.request.get(name), ()):
-            if templates.uses_alone(text, "row"):
-                return frozenset()
-            bare, keys = templates.names(text)
-            columns |= bare | {key for owner, key in keys if owner == "row"}
+    for _, text in strings_in(job.request.get(kind.text_field), ()):
+        if templates.uses_alone(text, "row"):
+            return frozenset()
+        bare, keys = templates.names(text)
+        columns |= bare | {key for owner, key in keys if owner == "row"}
+        columns |= templates.optional(text)
     if job.conversation is not None and job.conversation.turns and "turn" in columns:
         columns = {*columns, job.conversation.turns} - {"turn"}
     return frozenset(columns - {"row", *job.matrix})

@@ -14,6 +14,7 @@ from jinja2.exceptions import TemplateRuntimeError
 from jinja2.filters import FILTERS, make_attrgetter, sync_do_slice
 from jinja2.utils import missing
 
+from batchgen.requests.conversations import as_messages
 from batchgen.requests.metering import (
     check_format,
     check_size,
@@ -133,6 +134,7 @@ OFFERED: dict[str, Callable[..., Any]] = {
     "indent": _indent,
     "int": _strict_number(int),
     "join": _join,
+    "messages": as_messages,
     "replace": _replace,
     "slice": _slice,
     "tojson": _tojson,

@@ -169,6 +169,20 @@ class Templates:
             keys |= {key for item in items for key in _key_of(item) if key[0] not in others}
         return bare, keys
 
+    def optional(self, source: str) -> set[str]:
+        """The columns in `row.get("x")`, which a row need not have; in its includes too."""
+        return {
+            call.args[0].value
+            for text in (source, *self.included(source).values())
+            for call in self._environment.parse(_in_nfc(text)).find_all(nodes.Call)
+            if isinstance(call.node, nodes.Getattr)
+            and call.node.attr == "get"
+            and isinstance(call.node.node, nodes.Name)
+            and call.node.node.name == "row"
+            and call.args
+            and isinstance(call.args[0], nodes.Const)
+        }
+
     def uses_alone(self, source: str, name: str) -> bool:
         """Whether a string, or a file that it includes, has a name without a key after it."""
         for text in (source, *self.included(source).values()):

@@ -57,7 +57,7 @@ SHAPES: dict[str, tuple[str, bytes]] = {
 def made(folder: Path, name: str, content: bytes) -> tuple[Path, Mapping[str, Any]]:
     """The job that init writes for a file, and what is in it."""
     (folder / name).write_bytes(content)
-    path = write_job(folder / name)
+    path = write_job(folder / name).path
     return path, yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
@@ -95,7 +95,7 @@ def test_any_header_can_be_planned(
     line = ",".join('"' + name.replace('"', '""') + '"' for name in header)
     (folder / "p.csv").write_text(f"{line}\n{','.join('x' * len(header))}\n", encoding="utf-8")
     try:
-        path = write_job(folder / "p.csv")
+        path = write_job(folder / "p.csv").path
     except InputError:
         assume(False)  # the file's own fault: a name twice, or none at all
     assert plan(load_job(path)).total == 1
@@ -103,7 +103,7 @@ def test_any_header_can_be_planned(
 
 def test_the_columns_are_used(tmp_path: Path) -> None:
     """The job names the file's id and prompt columns; without a column for the prompt it shows all
-    of them.
+    of them but the id.
     """
     _, job = made(tmp_path, "a.csv", b"sku,Question\nA,why\nB,how\n")
     assert job["prompts"] == {"path": "a.csv", "id": "sku"}
@@ -111,7 +111,10 @@ def test_the_columns_are_used(tmp_path: Path) -> None:
     _, job = made(tmp_path, "b.csv", "product_id,Größe (cm)\n1,2\n".encode())
     assert job["prompts"]["id"] == "product_id"
     content = job["request"]["messages"][0]["content"]
-    assert content == 'product_id: {{ product_id }}\nGröße (cm): {{ row["Größe (cm)"] }}\n'
+    assert content == '{{ row["Größe (cm)"] }}\n'
+    _, job = made(tmp_path, "c.csv", "product_id,Größe (cm),Art\n1,2,x\n".encode())
+    content = job["request"]["messages"][0]["content"]
+    assert content == 'Größe (cm): {{ row["Größe (cm)"] }}\nArt: {{ Art }}\n'
 
 
 def test_an_id_must_name_every_row(tmp_path: Path) -> None:
@@ -125,11 +128,13 @@ def test_an_id_must_name_every_row(tmp_path: Path) -> None:
 
 
 def test_conversations_are_recognised(tmp_path: Path) -> None:
-    """A list of texts in every row is taken for turns, a list of messages for the thread itself."""
+    """A list of texts under the name of turns is taken for these, and an empty one left out; a list
+    of messages is the thread itself.
+    """
     _, job = made(tmp_path, "a.jsonl", b'{"turns": ["a", "b"]}\n{"turns": ["c"]}\n')
     assert job["conversation"] == {"turns": "turns"}
     _, job = made(tmp_path, "b.jsonl", b'{"turns": ["a"]}\n{"turns": []}\n')
-    assert "conversation" not in job
+    assert job["prompts"]["empty"] == "skip"
     _, job = made(tmp_path, "c.jsonl", b'{"thread": [{"role": "user", "content": "hi"}]}\n')
     assert job["request"]["messages"] == "{{ thread }}"
 
@@ -149,7 +154,7 @@ def test_an_old_encoding_is_named(tmp_path: Path) -> None:
     ("content", "position"),
     [
         (b"id,text\n1,a\n2,b,c\n", ":3: "),
-        (b"id,id\n1,2\n", ":1: "),
+        (b'id,text\n"1"2,a\n', ":2: "),
         (b"", ": is empty"),
         (b"PK\x03\x04", "zip file"),
     ],
@@ -189,7 +194,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 def test_an_example_in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a file, init writes an example job with prompts of its own, once."""
     monkeypatch.chdir(tmp_path)
-    path = write_job(None)
+    path = write_job(None).path
     assert path == Path("jobs/example.yaml")
     assert plan(load_job(path)).output == str(tmp_path / "outputs" / "example")
     with pytest.raises(InputError) as caught:
@@ -202,6 +207,6 @@ def test_a_path_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "p.csv").write_text("id,text\n1,a\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    path = write_job(Path("data/p.csv"))
+    path = write_job(Path("data/p.csv")).path
     assert path == Path("data/p.yaml")
     assert plan(load_job(path)).total == 1
