@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -30,7 +31,7 @@ def execute(
     An error ends this job only, so that the next job of the command still runs.
 
     - `action`: runs or cancels the job
-    - `summary`: print the line that sums up the run
+    - `summary`: print what sums up the run
     - `quiet`: do not print it when the run needs no attention
     """
     try:
@@ -39,7 +40,7 @@ def execute(
             print_message(f"{job.name}: stopped: {report.stopped}")
         # Batches that are at the server (6) need no attention either.
         if summary and not (quiet and report.exit_code in (0, 6)):
-            print_result(escape_controls(report.line()))
+            print_result(_summary_of(report, job, quiet=quiet))
         if report.rows.get("failed") and not report.run.calls and not report.stopped:
             print_message(
                 f"{job.name}: failed rows run again when they or the job change, "
@@ -49,6 +50,15 @@ def execute(
         print_message(str(error))
         return error.exit_code, {"name": job.name, **error_json(error.exit_code, str(error))}
     return report.exit_code, report.as_json()
+
+
+def _summary_of(report: Report, job: Job, *, quiet: bool) -> str:
+    """A block for a person at a terminal; one line for logs, mails and other programs."""
+    if quiet or not sys.stdout.isatty():
+        return escape_controls(report.line())
+    from batchgen.cli.summary import summary
+
+    return summary(report, job)
 
 
 def error_json(code: int, message: str) -> dict[str, Any]:

@@ -46,6 +46,11 @@ def as_json(value: Any) -> str:
     return escape_in_json(text)
 
 
+def styled(text: str, *, colour: str | None = None, bold: bool = False) -> str:
+    """Our own words in a colour or bold, unless NO_COLOR is set (https://no-color.org)."""
+    return text if os.environ.get("NO_COLOR") else click.style(text, fg=colour, bold=bold or None)
+
+
 def print_message(text: str) -> None:
     """Print a message to stderr; if stderr cannot be written, the command goes on."""
     with suppress(OSError):

@@ -45,6 +45,8 @@ class Report:
         stopped: why the run ended early, or None.
         output: the job's output folder.
         tables: the paths of the results tables.
+        error_tables: the paths of the errors tables.
+        page: the path of the page for people; empty if there is none.
         disarmed: cells that got an apostrophe, because a spreadsheet would run them.
         noted: how many answers in the tables had text around their JSON, or pictures or sound
             beside their text.
@@ -69,6 +71,8 @@ class Report:
     stopped: str | None
     output: str
     tables: tuple[str, ...]
+    error_tables: tuple[str, ...] = ()
+    page: str = ""
     disarmed: int = 0
     noted: Mapping[str, int] = field(default_factory=dict)
     learned: Learned = field(default_factory=Learned)
@@ -125,6 +129,20 @@ class Report:
             sentences.append(f"the server's headers name {number} (limits.tokens_per_minute)")
         return [f"learned: {sentence}" for sentence in sentences]
 
+    def remarks(self) -> list[str]:
+        """What a person should know beyond counts and costs, a phrase each."""
+        parts = []
+        if self.batches:
+            cancelling = all(batch["cancelling"] for batch in self.batches)
+            what_to_do = _CANCELLED if cancelling else _COLLECT
+            parts.append(f"{describe_batches(self.in_batches, len(self.batches))}{what_to_do}")
+        if self.held:
+            requests = pluralize(self.held, "request")
+            parts.append(f"{requests} held back until batches have ended: run again later")
+        if self.disarmed:
+            parts.append(f"{self.disarmed:,} cells made safe for spreadsheets")
+        return [*parts, *self.notes()]
+
     def line(self) -> str:
         """The report in one line."""
         counts = ", ".join(
@@ -142,16 +160,7 @@ class Report:
             ]
         else:
             parts.append("no call made")
-        if self.batches:
-            cancelling = all(batch["cancelling"] for batch in self.batches)
-            what_to_do = _CANCELLED if cancelling else _COLLECT
-            parts.append(f"{describe_batches(self.in_batches, len(self.batches))}{what_to_do}")
-        if self.held:
-            requests = pluralize(self.held, "request")
-            parts.append(f"{requests} held back until batches have ended: run again later")
-        if self.disarmed:
-            parts.append(f"{self.disarmed:,} cells made safe for spreadsheets")
-        parts += self.notes()
+        parts += self.remarks()
         if self.simulated:
             parts.append("SIMULATED")
         return f"{'; '.join(parts)} -> {self.tables[0] if self.tables else self.output}"

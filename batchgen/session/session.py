@@ -247,7 +247,7 @@ class Session:
         return SIMULATED_KEY if self.workspace.simulate else api_key(self._job)
 
     def _report(self, stopped: BatchgenError | None) -> Report:
-        journal, number = self._journal, self._number
+        journal, number, folder = self._journal, self._number, self.workspace.folder
         # Without work the counts from before still hold; a million rows are not counted again.
         now = self._counts(self._options.limit) if self._busy else self._before
         whole = now if self._options.limit is None else self._counts(None)
@@ -273,8 +273,10 @@ class Session:
             elapsed=time.monotonic() - self._began,
             simulated=self.workspace.simulate,
             stopped=str(stopped) if stopped else None,
-            output=str(self.workspace.folder),
-            tables=tuple(str(path) for path in self._tables.paths(self.workspace.folder)),
+            output=str(folder),
+            tables=tuple(map(str, self._tables.paths(folder))),
+            error_tables=tuple(map(str, self._tables.paths(folder, "errors"))),
+            page="" if self._job.output_file else str(folder / PAGE),
             disarmed=self._tables.disarmed,
             noted=self._tables.noted,
             learned=self._progress.learned,
