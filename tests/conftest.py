@@ -57,7 +57,10 @@ def _state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture
 def renderings(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """Grows by the key of each request that is rendered in this process."""
+    """Grows by the key of each request that is rendered in this process, but for the page, which
+    shows requests when a run has ended.
+    """
+    monkeypatch.setattr("batchgen.session.session.write_page", lambda *_: None)
     made: list[bytes] = []
     render = Renderer.request
 

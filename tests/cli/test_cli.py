@@ -388,7 +388,7 @@ def test_the_bar(lab: Lab, size: tuple[int, int]) -> None:
         )
     assert code == 0, drawn
     assert re.search(r"job: +\d+%\|.*\| \d+/12 \[.*row.*in flight", drawn)
-    assert re.search(r"job: 12 rows: 12 succeeded; 12 calls", drawn.rsplit("\r", 2)[-2])
+    assert re.search(r"  rows +12: 12 succeeded\r?\n +took +12 calls", drawn)
     assert not re.search(r"\x1b\[[\d;]*m", drawn)
 
 

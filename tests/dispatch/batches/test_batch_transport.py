@@ -112,7 +112,11 @@ def test_what_is_sent_is_what_the_openai_client_sends(tmp_path: Path) -> None:
 
     async def run() -> list[bytes]:
         async with Hostile(lambda n: http(200, {"object": "list", "data": []})) as server:
-            async with openai.AsyncOpenAI(api_key=KEY, base_url=server.url, max_retries=0) as sdk:
+            # What else could be decoded depends on the packages beside the SDK.
+            decoded = {"Accept-Encoding": "gzip, deflate"}
+            async with openai.AsyncOpenAI(
+                api_key=KEY, base_url=server.url, max_retries=0, default_headers=decoded
+            ) as sdk:
                 await sdk.files.create(
                     file=("a.jsonl", LINES, "application/jsonl"), purpose="batch"
                 )
