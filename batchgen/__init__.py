@@ -14,7 +14,8 @@ The words, in the order of the flow:
     row          a line of the prompts file with one combination of axes
     axis         a name of the job's `matrix`, of which each row has one value
     request      what is sent for a row: an endpoint, a body, files; a conversation has several
-    fingerprint  SHA-256 of everything in a request that can change its answer; its identity
+    fingerprint  SHA-256 of everything in a request that can change its answer
+    identity     what a row is known by while its text changes: its id, conversation or position
     thread       requests that must be sent in order: the turns of a conversation, or one request
     run          one `batchgen run` of a job
     attempt      one call for a request, or one request in a batch; a retry is another attempt

@@ -325,9 +325,9 @@ def test_redo_by_status_marks_the_later_turns_of_each_combination(lab: Lab) -> N
 def test_a_conversation_keeps_its_answers_under_another_name(
     lab: Lab, api: Simulator, make: str
 ) -> None:
-    """P08 Where the rows of a conversation get other ids, its turns keep their answers; of two that
-    begin with the same request, whose replies are their own, each is asked again as a whole rather
-    than mixed with the other."""
+    """P08 Where the rows of a conversation get other ids, its turns keep their answers, together:
+    of two that begin with the same request the one that was recorded keeps all of it, and the other
+    is asked as a whole."""
     if make == "id":
         rows = [("a1", "a", "one"), ("a2", "a", "two"), ("b1", "b", "eins")]
         job = by_id(lab, api.url, rows)
@@ -336,7 +336,7 @@ def test_a_conversation_keeps_its_answers_under_another_name(
         same = [("x1", "x", "one"), ("x2", "x", "two"), ("y1", "y", "one"), ("y2", "y", "three")]
         assert batchgen.plan(lab.load(job)).calls == lab.go(job).run.calls == 0
         by_id(lab, api.url, same)
-        assert batchgen.plan(lab.load(job)).calls == lab.go(job).run.calls == 4
+        assert batchgen.plan(lab.load(job)).calls == lab.go(job).run.calls == 2
     else:
         job = by_turns(lab, api.url, [["one", "two"], ["eins"]])
         lab.go(job)
@@ -344,7 +344,8 @@ def test_a_conversation_keeps_its_answers_under_another_name(
         assert batchgen.plan(lab.load(job)).calls == lab.go(job).run.calls == 0
         assert [row["output"] for row in lab.table()] == ["two", "eins"]
         by_turns(lab, api.url, [["one", "three"], ["one", "two"]], prompts={"path": "talks.jsonl"})
-        assert batchgen.plan(lab.load(job)).calls == lab.go(job).run.calls == 4
+        assert batchgen.plan(lab.load(job)).calls == lab.go(job).run.calls == 2
+        assert [row["output"] for row in lab.table()] == ["three", "two"]
     assert maintenance.verify(lab.load(job)) == []
 
 
@@ -406,3 +407,60 @@ def drawn(colour: str) -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (8, 8), colour).save(file, "PNG")
     return file.getvalue()
+
+
+def test_an_edited_turn_that_fails_keeps_the_old_line(lab: Lab) -> None:
+    """P08 With turns, where an edited turn fails the line shows the last reply of before and the
+    error; `messages` has the turns that are answered as they are, and no old reply under a new
+    question."""
+    with serving(script=lambda each: "400_policy" if "zwei" in str(each.body) else None) as api:
+        job = by_turns(lab, api.url, [["one", "two", "three"]])
+        lab.go(job)
+        by_turns(lab, api.url, [["one", "zwei", "three"]])
+        assert lab.go(job).rows == {"failed": 1}
+        (line,) = lab.table()
+        assert (line["status"], line["output"]) == ("failed", "three")
+        assert [m["content"] for m in json.loads(line["messages"])[1:]] == ["ECHO:one", "one"]
+        assert [(each["id"], each["turn"]) for each in lab.table(which="errors")] == [("t1", "2")]
+        by_turns(lab, api.url, [["one", "two", "three"]])
+        assert lab.go(job).run.calls == 0
+        assert [m["content"] for m in json.loads(lab.table()[0]["messages"])[2::2]] == [
+            "one",
+            "two",
+            "three",
+        ]
+
+
+@pytest.mark.parametrize("ids", [True, False])
+def test_a_turn_that_comes_back_after_a_redo_is_asked_anew(
+    lab: Lab, api: Simulator, ids: bool
+) -> None:
+    """P13 An answer belongs to the reply that it followed: turns that were removed while an earlier
+    one was redone are asked anew when they come back, and are told the present replies."""
+    prompts = {"path": "prompts.csv", **({"id": "id"} if ids else {})}
+    rows = [("a1", "a", "one"), ("a2", "a", "two"), ("a3", "a", "three"), ("b1", "b", "one")]
+    job = by_id(lab, api.url, rows, prompts=prompts)
+    lab.go(job)
+    by_id(lab, api.url, [rows[0], rows[3]], prompts=prompts)
+    assert lab.go(job).run.calls == 0
+    assert maintenance.redo(lab.load(job), statuses=["succeeded"]) == 2
+    assert lab.go(job).run.calls == 2
+    by_id(lab, api.url, rows, prompts=prompts)
+    assert batchgen.plan(lab.load(job)).rows == {"succeeded": 2, "outdated": 2}
+    assert lab.go(job).run.calls == 2
+    assert {row["run"] for row in lab.table()} == {"3", "4"}
+    assert lab.go(job).run.calls == 0
+
+
+def test_a_changed_history_is_told_before_it_is_paid_for(lab: Lab, api: Simulator) -> None:
+    """P08 What runs again because an earlier turn has changed counts as that, in plan and run."""
+    rows = [("a1", "a", "one"), ("a2", "a", "two"), ("a3", "a", "three")]
+    job = by_id(lab, api.url, rows)
+    lab.go(job)
+    by_id(lab, api.url, rows[:1])
+    lab.go(job)
+    maintenance.redo(lab.load(job), ["a1"])
+    lab.go(job)
+    by_id(lab, api.url, rows)
+    plan = batchgen.plan(lab.load(job))
+    assert (plan.calls, plan.again) == (2, {"of a change in the job or in an earlier turn": 2})

@@ -1,4 +1,4 @@
-"""The journal: SQLite, the only truth of a job. This docstring specifies its format, version 1.
+"""The journal: SQLite, the only truth of a job. This docstring specifies its format, version 2.
 
 `journal.db` is an SQLite database (application_id 0x62617467, user_version = schema version) in
 WAL mode with synchronous FULL. Only the process that holds `.lock` writes; anybody may read at
@@ -13,9 +13,9 @@ prompts   The prompts file as pass 1 read it. n: data row from 1. line: physical
           JSON object of the cells, untouched. error: why the row is broken, or NULL.
 rows      One record for each request of the job as it is now, in the file's order (seq). id: as
           it is shown. axes: JSON object. conversation, turn: thread and number from 1, or NULL
-          and 0. ident: the outcome id. With an id column it is `=` and JSON of [id, axes, turn],
-          else `#` and the occurrence of the fingerprint. A row without an outcome may have that
-          of an outcome with the same fingerprint that no row has: only its id has changed. key:
+          and 0. ident: the outcome id, at first the row's own identity. With an id column that is
+          `=` and JSON of [id, axes, turn], else `#` and the occurrence of the fingerprint; turns
+          without an id column share `@` and JSON of their conversation. See also adopted. key:
           the request's fingerprint, 32 bytes (scheme in meta.scheme). error: why no request
           could be made (reason `input`), or NULL. tokens, cost, cost_bound: what the call is
           expected to take, and its highest cost (NULL: unknown).
@@ -43,6 +43,9 @@ batches   One record for each batch of the Batch API: tag (in its metadata), end
 members   One record for each request of a batch that is not closed. line: in the batch's input
           file, from 1. id, axes, columns_digest: the row's. outline: JSON of the part of the
           body by which an answer is read. cost: the highest, or NULL.
+follows   One record for each outcome of a later turn: the ident of the turn before (`previous`),
+          and the run that recorded the reply which was sent with it.
+adopted   One record for each outcome that a row of another identity, `owner`, took over.
 runs      One record for each run: provenance (versions, platform, host, hashes), the job's text,
           the exit code and the report.
 meta      `scheme`: of the fingerprints. `staged`: what prompts and rows were made of (signature,
@@ -51,11 +54,10 @@ meta      `scheme`: of the fingerprints. `staged`: what prompts and rows were ma
           stamps of results and errors tables that show the journal as it is. Every transaction
           that may change what they show removes it.
 
-A row is answered when outcomes has its (ident, key). Answers under older fingerprints stay, so
-that reverting an edit costs nothing.
-
-The modules have one subject each. Functions that take a Journal read it, or write outside a run;
-functions that return a Change describe what a run records, and the Writer commits it.
+A row is answered when outcomes has its (ident, key), after the present reply of the turn before (or
+none of a later run). Answers under older fingerprints stay: reverting an edit costs nothing.
+Version 1 lacked `follows` and `adopted`. Opened for writing, a journal is brought to this version.
+Functions that take a Journal read it, or write outside a run; the Writer commits Changes of a run.
 """
 
 from batchgen.journal.attempts import (
@@ -76,12 +78,10 @@ from batchgen.journal.outcomes import (
     answered_between,
     answering_models,
     assume_lost,
-    last_answer,
     mark_lost,
     mark_redo,
     outcome_of,
     record_outcome,
-    shown_outcome,
     withdraw_failure,
 )
 from batchgen.journal.rows import (
@@ -97,6 +97,7 @@ from batchgen.journal.rows import (
 )
 from batchgen.journal.runs import begin_run, end_run, last_report, last_run
 from batchgen.journal.search import Wanted, find_threads
+from batchgen.journal.shown import shown_outcome
 from batchgen.journal.status import STATUSES, WORST_FIRST, Status
 from batchgen.journal.writer import Writer
 
@@ -124,7 +125,7 @@ __all__ = [
     "find_damage",
     "find_threads",
     "first_row",
-    "last_answer",
+    "highest_overruns",
     "last_report",
     "last_run",
     "mark_lost",

@@ -17,6 +17,7 @@ INSERTIONS = {
     "attempts": insertion("attempts"),
     "outcomes": insertion("outcomes", replace=True),
     "members": insertion("members"),
+    "follows": insertion("follows", replace=True),
 }
 
 

@@ -22,9 +22,9 @@ _ALL = """iif(? IS NULL, (SELECT count(*) FROM rows WHERE {0}),
 # the prompt has changed since its last answer.
 _GROUPS = f"""{state()}
     SELECT status, to_send, in_batch, retried, lost, changed,
-        iif(changed, NOT EXISTS (
-            SELECT 1 FROM outcomes e
-            WHERE e.ident = open.ident AND e.key <> open.key AND e.status <> 'failed'
+        iif(changed AND (recorded IS NULL OR lost), NOT EXISTS (
+            SELECT 1 FROM owned e
+            WHERE e.owner = open.ident AND e.key <> open.key AND e.status <> 'failed'
             AND e.columns_digest = (SELECT digest(p.columns) FROM prompts p WHERE p.n = open.n)
         ), 0) AS changed_cells,
         iif(status IN ('failed', 'incomplete'), iif(error IS NOT NULL, 'input',
@@ -36,7 +36,8 @@ _GROUPS = f"""{state()}
     FROM (
         SELECT s.*, {TO_SEND} AS to_send, {IN_BATCH} AS in_batch,
             s.status = 'outdated' AND NOT coalesce(s.redo, 0) AS changed
-        FROM (SELECT * FROM state WHERE n <= ? AND verdict <> 'succeeded' LIMIT -1) s) open
+        FROM (SELECT * FROM state
+            WHERE n <= ? AND (verdict <> 'succeeded' OR turn > open_turn) LIMIT -1) s) open
     GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
     UNION ALL
     SELECT NULL, 0, 0, 0, 0, 0, 0, NULL, {_ALL.format("1")}, 0, 0, 0, 0, 0"""

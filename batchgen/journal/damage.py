@@ -31,15 +31,16 @@ def check_before_sending(journal: Journal) -> None:
     """Raise DamagedError if damage could make a run pay for what is answered already.
 
     Tables and indexes that decide what is sent must agree, and an outcome that may be asked again
-    must be what was written. A million outcomes take three to six seconds.
+    must be what was written, as what it followed. A million outcomes take three to six seconds.
     """
-    for table in (*_DECIDING, *(["rows"] if _has_conversations(journal) else [])):
-        for fault in _faults(journal, f"PRAGMA main.integrity_check({table})"):
+    for table in (*_DECIDING, *(["rows", "follows"] if _has_conversations(journal) else [])):
+        for fault in _faults(journal, f"PRAGMA integrity_check({table})"):
             raise DamagedError(f"{fault}; nothing was sent")
-    again = "SELECT * FROM outcomes WHERE status = 'failed' OR redo OR lost"
-    with journal.select(again) as cursor:
-        for record in cursor:
-            journal.checked("outcomes", tuple(record))
+    again = "status = 'failed' OR redo OR lost"
+    for table, condition in (("outcomes", again), ("follows", "1")):
+        with journal.select(f"SELECT * FROM {table} WHERE {condition}") as cursor:
+            for record in cursor:
+                journal.checked(table, tuple(record))
 
 
 def _has_conversations(journal: Journal) -> bool:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from batchgen.disk import refuse_link
 from batchgen.errors import BatchgenError, DamagedError, InputError, OutputError
+from batchgen.journal.migration import migrate
 from batchgen.journal.records import digest_of, insert
-from batchgen.journal.schema import APPLICATION_ID, KEPT, SCHEMA_VERSION, STAGED
+from batchgen.journal.schema import APPLICATION_ID, SCHEMA_VERSION
 from batchgen.requests import SCHEME
 
 NAME = "journal.db"
@@ -64,12 +65,15 @@ def _translated(path: Path, error: sqlite3.Error) -> BatchgenError | None:
 def writing(path: Path) -> sqlite3.Connection:
     """A connection that writes, in WAL mode, each commit synced to disk.
 
-    Raises OutputError, DamagedError, InputError when SQLite is too old.
+    A journal of an older schema is brought to the present one. Raises OutputError, DamagedError,
+    InputError when SQLite is too old.
     """
     for suffix in ("", "-wal", "-shm"):
         refuse_link(path.with_name(path.name + suffix))
     with translating_errors(path):
         connection = _connection(str(path))
+        # Before anything is written: a journal of a newer batchgen is left as it is.
+        version = _version(connection, path)
         mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
             raise OutputError(
@@ -77,24 +81,31 @@ def writing(path: Path) -> sqlite3.Connection:
             )
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA journal_size_limit = {LARGEST_LOG}")
-        if not _schema(connection) and connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+        if version == 0:
             _create(connection)
-        _check(connection, path)
+        elif version < SCHEMA_VERSION:
+            # All of it or nothing: a process that dies here leaves the journal as it was.
+            connection.execute("BEGIN IMMEDIATE")
+            migrate(connection, version)
+            connection.execute("COMMIT")
     return connection
 
 
 def reading(path: Path) -> sqlite3.Connection:
     """A connection that only reads.
 
-    A journal that does not exist, or has no tables yet, counts as empty. Raises OutputError,
-    DamagedError, InputError when SQLite is too old.
+    A journal that does not exist, or has no tables yet, counts as empty. What one of an older
+    schema lacks is made of temporary tables. Raises OutputError, DamagedError, InputError when
+    SQLite is too old.
     """
     refuse_link(path)
     with translating_errors(path):
         if path.exists() and not _was_never_made(path):
             connection = _connection(f"{path.absolute().as_uri()}?mode=ro")
-            if _schema(connection):
-                _check(connection, path)
+            if version := _version(connection, path):
+                connection.execute("BEGIN")
+                migrate(connection, version, temporary=True)
+                connection.execute("COMMIT")
                 return connection
             connection.close()
         return _empty()
@@ -138,26 +149,30 @@ def _empty() -> sqlite3.Connection:
 def _create(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    for statement in (KEPT + STAGED.format(temporary="", schema="")).split(";"):
-        connection.execute(statement)
+    migrate(connection, 0)
     insert(connection, "meta", {"name": "scheme", "value": json.dumps(SCHEME)})
     connection.execute("COMMIT")
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> None:
-    """Raise DamagedError unless the file is a journal, OutputError for one of a newer batchgen."""
+def _version(connection: sqlite3.Connection, path: Path) -> int:
+    """The schema version of a journal; 0 for an empty file.
+
+    Raises DamagedError unless the file is a journal, OutputError for one of a newer batchgen.
+    """
+    tables = _schema(connection)
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if not tables and not version:
+        return 0
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     if application != APPLICATION_ID:
         raise DamagedError(f"{path}: is not a journal of batchgen; move it away and run again")
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > SCHEMA_VERSION:
         raise OutputError(
-            f"{path}: was written by a newer batchgen (schema {version}); "
-            "update batchgen and run again"
+            f"{path}: was written by a newer batchgen (schema {version}, and this one knows "
+            f"{SCHEMA_VERSION}); update batchgen and run again"
         )
-    # Tables and statistics of other tools are no damage; only batchgen's own count.
-    if not set(_expected()) <= set(_schema(connection)):
+    # Tables, indexes and statistics of other tools are no damage; only batchgen's own count.
+    if version < 1 or not _expected(version) <= set(tables):
         raise DamagedError(
             f"{path}: is damaged (its tables are not batchgen's); restore it from a backup"
         )
@@ -172,6 +187,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
             f"{path}: has fingerprints of a newer batchgen (scheme {scheme[0]}); "
             "update batchgen and run again"
         )
+    return version
 
 
 def forget_tables(connection: sqlite3.Connection) -> None:
@@ -188,6 +204,7 @@ def _schema(connection: sqlite3.Connection) -> list[tuple[str, ...]]:
 
 
 @cache
-def _expected() -> list[tuple[str, ...]]:
-    with closing(_empty()) as empty:
-        return _schema(empty)
+def _expected(version: int) -> set[tuple[str, ...]]:
+    with closing(_connection(":memory:")) as empty:
+        migrate(empty, 0, to=version)
+        return set(_schema(empty))

@@ -14,7 +14,7 @@ from batchgen.errors import DamagedError
 from batchgen.journal import database
 from batchgen.journal.database import translating_errors
 from batchgen.journal.records import damage_of, insert, is_sound
-from batchgen.journal.schema import COLUMNS, STAGED
+from batchgen.journal.schema import COLUMNS, SHADOWED, statements
 from batchgen.journal.status import ROW_STATE
 from batchgen.replies import accepted, is_accepted
 from batchgen.requests import canonical
@@ -42,7 +42,7 @@ class Journal:
 
         connection: of `path`, from batchgen.journal.database. path: of the journal's file, for
         messages and for the writer's own connection. accept: finish reasons that count as success
-        (the job's `output.accept`). shadow: temporary tables stand in for `prompts` and `rows`, so
+        (the job's `output.accept`). shadow: temporary tables stand in for what pass 1 writes, so
         that a plan can stage a job without a write.
         """
         self.path, self.connection, self.shadowed = path, connection, shadow
@@ -50,12 +50,20 @@ class Journal:
         self._lock = threading.RLock()
         with translating_errors(path):
             if shadow:
-                connection.executescript(STAGED.format(temporary="TEMP", schema="temp."))
+                self._shadow()
             taken = accepted(accept)
             connection.create_function(
                 "is_accepted", 1, lambda word: is_accepted(word, taken), deterministic=True
             )
             connection.executescript(ROW_STATE)
+
+    def _shadow(self) -> None:
+        # `prompts` and `rows` are made anew in any case; of `adopted` only a part is replaced.
+        self.connection.execute("CREATE TEMP TABLE copied AS SELECT * FROM adopted")
+        for statement in statements(SHADOWED, temporary=True):
+            self.connection.execute(statement)
+        self.connection.execute("INSERT OR IGNORE INTO temp.adopted SELECT * FROM temp.copied")
+        self.connection.execute("DROP TABLE temp.copied")
 
     @classmethod
     def open(cls, folder: Path, *, accept: Sequence[str] = ()) -> Self:

@@ -74,32 +74,6 @@ def outcome_of(journal: Journal, outcome_id: str, fingerprint: bytes) -> Recorde
     return _first(journal, "ident = ? AND key = ?", outcome_id, fingerprint)
 
 
-def last_answer(journal: Journal, outcome_id: str) -> RecordedOutcome | None:
-    """The latest answer under an outcome id, whatever its fingerprint: what an outdated row shows.
-    Raises DamagedError."""
-    # Without an id column, the same outcome id belongs to many rows.
-    if not outcome_id.startswith("="):
-        return None
-    newest = "ident = ? AND status <> 'failed' ORDER BY answered_at DESC LIMIT 1"
-    return _first(journal, newest, outcome_id)
-
-
-def shown_outcome(
-    journal: Journal, row: Row, recorded: RecordedOutcome | None
-) -> RecordedOutcome | None:
-    """What a table shows of a row: its answer, else the last one under its id, else its failure.
-
-    So no answer that was paid for is blanked because its row was edited, whatever became of the
-    new request. Raises DamagedError.
-    """
-    if recorded is None and row.status == "pending":
-        # With an answer to show it would be outdated, and pending rows are many.
-        return None
-    if recorded is None or recorded.status == "failed":
-        return last_answer(journal, row.outcome_id) or recorded
-    return recorded
-
-
 def _first(journal: Journal, condition: str, *values: Any) -> RecordedOutcome | None:
     records = journal.query(f"SELECT * FROM outcomes WHERE {condition}", *values)
     return RecordedOutcome.read(journal, tuple(records[0])) if records else None
@@ -137,13 +111,17 @@ def record_outcome(
     corrections: how often an answer that does not fit is asked for again.
     """
     record = partial(_recorded, outcome_id, columns_digest, outcome, run)
+    request = outcome.request
+    followed = (outcome_id, request.fingerprint, *request.follows) if request.follows else None
     if outcome.failure is not None:
-        return Change(also=partial(_fail, record))
+        return Change(also=partial(_fail, record, followed))
     # Texts may bring pictures, and may have had some when they were asked for before.
-    own = Change(also=partial(_own, outcome_id, outcome.request.fingerprint, outcome.files))
+    own = partial(_own, outcome_id, request.fingerprint, outcome.files)
+    follows = (("follows", lambda: followed),) if followed is not None else ()
     if corrections and outcome.answer is not None and outcome.answer.misfit:
-        return together(Change(also=partial(correct, record, corrections)), own)
-    return Change(records=(("outcomes", record),), also=own.also)
+        corrected = Change(records=follows, also=partial(correct, record, corrections))
+        return together(corrected, Change(also=own))
+    return Change(records=(("outcomes", record), *follows), also=own)
 
 
 def withdraw_failure(outcome_id: str, fingerprint: bytes, *, run: int) -> Change:
@@ -187,7 +165,11 @@ def _recorded(
     )
 
 
-def _fail(record: Callable[[], RecordedOutcome], connection: sqlite3.Connection) -> None:
+def _fail(
+    record: Callable[[], RecordedOutcome],
+    followed: tuple[str, bytes, str, int] | None,
+    connection: sqlite3.Connection,
+) -> None:
     failed = record()
     sql = "SELECT rowid, * FROM outcomes WHERE ident = ? AND key = ?"
     old = connection.execute(sql, (failed.outcome_id, failed.fingerprint)).fetchone()
@@ -202,6 +184,11 @@ def _fail(record: Callable[[], RecordedOutcome], connection: sqlite3.Connection)
         update(connection, "outcomes", old["rowid"], changes)
         return
     connection.execute(INSERTIONS["outcomes"], sealed(failed._replace(tries=tries)))
+    connection.execute(
+        "DELETE FROM follows WHERE ident = ? AND key = ?", (failed.outcome_id, failed.fingerprint)
+    )
+    if followed is not None:
+        connection.execute(INSERTIONS["follows"], sealed(followed))
     _own(failed.outcome_id, failed.fingerprint, (), connection)
 
 
@@ -282,14 +269,6 @@ def mark_redo(journal: Journal, rows: Iterable[Row], statuses: Iterable[str] = (
             if conversation is not None:
                 first[conversation, axes] = min(turn, first.get((conversation, axes), turn))
         later = "SELECT ident, key FROM rows WHERE conversation = ? AND axes = ? AND turn > ?"
-        # Later turns were also answered under older fingerprints. An edit that is undone must not
-        # bring back an answer to a reply that is gone.
-        older = """SELECT o.ident, o.key FROM rows r JOIN outcomes o ON o.ident = r.ident
-            WHERE r.conversation = ? AND r.axes = ? AND r.turn > ? AND substr(r.ident, 1, 1) = '='
-                AND o.key <> r.key"""
-        also: set[tuple[str, bytes]] = set()
         for (conversation, axes), turn in first.items():
             wanted |= {tuple(row) for row in journal.query(later, conversation, axes, turn)}
-            also |= {tuple(row) for row in journal.query(older, conversation, axes, turn)}
-        change_outcomes(connection, also - wanted, {"redo": 1, "tries": 0})
         return change_outcomes(connection, wanted, {"redo": 1, "tries": 0})

@@ -60,6 +60,8 @@ def damage_of(path: Path, table: str, record: Sequence[Any]) -> str:
         "batches": "the entry of batch {batch}",
         "members": "the request of {id} in batch {batch}",
         "meta": "the entry {name}",
+        "follows": "what the outcome of {ident} followed",
+        "adopted": "the new owner of {ident}",
     }
     what = named[table].format(**dict(zip(COLUMNS[table], record, strict=True)))
     return f"{path}: {what} is not what was written; restore the journal from a backup"

@@ -28,7 +28,7 @@ _CELLS = ", ".join(
 _N = list(COLUMNS["rows"]).index("n")
 _PROMPT = len(COLUMNS["rows"])
 _STATUS = _PROMPT + len(COLUMNS["prompts"])
-_OUTCOME = _STATUS + 2
+_OUTCOME = _STATUS + 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +47,7 @@ class Row:
     text: the same cells as JSON, as the journal keeps them.
     status: as a table shows it.
     to_send: whether a run sends it.
+    follows_another: whether its answer followed another reply than its conversation has now.
     """
 
     seq: int
@@ -63,6 +64,7 @@ class Row:
     text: str
     status: Status
     to_send: bool
+    follows_another: bool
 
     @property
     def input_error(self) -> str:
@@ -175,7 +177,7 @@ def _page(
 
     Raises DamagedError.
     """
-    cells = f"{_CELLS}, s.status, {TO_SEND}"
+    cells = f"{_CELLS}, s.status, {TO_SEND}, s.follows_another"
     joined = ""
     if outcomes:
         cells += ", o.*"
@@ -230,4 +232,5 @@ def _row(journal: Journal, record: sqlite3.Row, same: Row | None) -> Row:
         text=text,
         status=record[_STATUS],
         to_send=bool(record[_STATUS + 1]),
+        follows_another=bool(record[_STATUS + 2]),
     )

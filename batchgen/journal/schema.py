@@ -6,11 +6,10 @@ import sqlite3
 from contextlib import closing
 
 APPLICATION_ID = 0x62617467  # "batg"
-SCHEMA_VERSION = 1
 
 # SQLite keeps these statements word for word, and a journal whose statements differ is refused as
-# damaged: no space may change without a new SCHEMA_VERSION. A backslash joins two lines of this
-# file into one of the statement.
+# damaged: no space may change without a new version. A backslash joins two lines of this file into
+# one of the statement.
 
 # What pass 1 makes, and what a plan may shadow.
 STAGED = """
@@ -30,7 +29,7 @@ CREATE INDEX IF NOT EXISTS {schema}rows_thread ON rows(conversation, axes,\
 """
 
 # What runs leave.
-KEPT = """
+_KEPT = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL, seal BLOB NOT NULL);
 CREATE TABLE outcomes(
     ident TEXT NOT NULL, key BLOB NOT NULL, status TEXT NOT NULL, finish_reason TEXT,\
@@ -77,6 +76,29 @@ CREATE TABLE members(
 CREATE UNIQUE INDEX members_line ON members(batch, line);
 """
 
+# What answers of conversations followed, and which rows took over the outcomes of others.
+_TAKEN_OVER = """
+CREATE {temporary} TABLE IF NOT EXISTS adopted(
+    ident TEXT NOT NULL, key BLOB NOT NULL, owner TEXT NOT NULL, seal BLOB NOT NULL,
+    PRIMARY KEY(ident, key));
+CREATE INDEX IF NOT EXISTS {schema}adopted_owner ON adopted(owner);
+"""
+_FOLLOWED = """
+CREATE {temporary} TABLE follows(
+    ident TEXT NOT NULL, key BLOB NOT NULL, previous TEXT NOT NULL, run INTEGER NOT NULL,\
+ seal BLOB NOT NULL,
+    PRIMARY KEY(ident, key));
+"""
+
+# What each version adds to the one before it, from version 1. A version only adds tables: so an
+# older journal can be read without a write, with temporary tables in place of those that it lacks.
+# Where the new tables must be filled, batchgen.journal.migration has a function for the version.
+_VERSIONS = (_KEPT + STAGED, _FOLLOWED + _TAKEN_OVER)
+SCHEMA_VERSION = len(_VERSIONS)
+
+# What a plan shadows: it stages a job without a write.
+SHADOWED = STAGED + _TAKEN_OVER
+
 TABLES = (
     "prompts",
     "rows",
@@ -88,13 +110,30 @@ TABLES = (
     "runs",
     "batches",
     "members",
+    "follows",
+    "adopted",
 )
+
+
+def statements(script: str, *, temporary: bool = False) -> list[str]:
+    """The statements of a script; `temporary`: they make temporary tables."""
+    parts = (
+        {"temporary": "TEMP", "schema": "temp."} if temporary else {"temporary": "", "schema": ""}
+    )
+    return script.format(**parts).split(";")
+
+
+def additions(version: int, *, temporary: bool = False) -> list[str]:
+    """The statements that bring a journal of the version before to this one."""
+    return statements(_VERSIONS[version - 1], temporary=temporary)
 
 
 def _columns() -> dict[str, dict[str, str]]:
     """The columns of each table in order, with their types."""
     with closing(sqlite3.connect(":memory:")) as empty:
-        empty.executescript(KEPT + STAGED.format(temporary="", schema=""))
+        for version in range(1, SCHEMA_VERSION + 1):
+            for statement in additions(version):
+                empty.execute(statement)
         return {
             table: {
                 name: kind for _, name, kind, *_ in empty.execute(f"PRAGMA table_info({table})")

@@ -1,8 +1,8 @@
 """The status of each row: the six words, their orders, and the SQL that works them out.
 
-`ROW_STATE` is a temporary view, and needs the function `is_accepted` of its connection. Every
+`ROW_STATE` makes temporary views, and needs the function `is_accepted` of its connection. Every
 connection therefore works statuses out in the same way, whatever version wrote the file, and a plan
-may shadow the tables `prompts` and `rows` with temporary ones and ask about rows that are not
+may shadow the tables that pass 1 writes with temporary ones and ask about rows that are not
 staged."""
 
 from __future__ import annotations
@@ -29,25 +29,41 @@ WORST_FIRST: tuple[Status, ...] = (
 # the row has failed for good.
 MAX_TRIES = 3
 
-# The state of each row by its own outcome alone, without the turns before it. Finish reasons that
-# the job accepts count as success here but not in what is recorded, so the job may change
-# `output.accept` without paying for anything again.
+# Whether the outcome `o` of a turn `r` followed another reply than the one that the turn before has
+# now: then it belongs to a conversation that is gone. Of what schema 1 recorded, only the runs may
+# tell: a reply of a later run is another one.
+_FOLLOWS_ANOTHER = """(r.turn > 1 AND o.status IS NOT NULL AND NOT coalesce(
+    f.previous = p.ident AND f.run = po.run, po.run <= o.run, 0))"""
+
+# `row_state`: the state of each row by its own outcome and the reply that it followed. Finish
+# reasons that the job accepts count as success here but not in what is recorded, so the job may
+# change `output.accept` without paying for anything again.
+# `owned`: every outcome with its owner, the identity of the row that has it, or had it last.
 ROW_STATE = f"""
 CREATE TEMP TABLE missing(ident TEXT, key BLOB, PRIMARY KEY(ident, key));
+CREATE TEMP VIEW owned AS
+SELECT o.ident AS owner, o.* FROM outcomes o WHERE NOT EXISTS (
+    SELECT 1 FROM adopted a WHERE a.ident = o.ident AND a.key = o.key)
+UNION ALL
+SELECT a.owner, o.* FROM adopted a JOIN outcomes o ON o.ident = a.ident AND o.key = a.key;
 CREATE TEMP VIEW row_state AS
 SELECT r.*, o.status AS recorded, o.finish_reason, o.reason, o.passing, o.tries, o.redo,
     o.status IS NOT NULL AND (o.lost OR m.ident IS NOT NULL) AS lost,
     CASE
         WHEN r.error IS NOT NULL THEN 'failed'
         WHEN o.status IS NULL OR o.lost OR m.ident IS NOT NULL THEN 'pending'
-        WHEN o.redo THEN iif(o.status = 'failed', 'pending', 'outdated')
+        WHEN o.redo OR {_FOLLOWS_ANOTHER} THEN iif(o.status = 'failed', 'pending', 'outdated')
         WHEN o.reason IS NOT NULL THEN 'failed'
         WHEN o.status = 'incomplete' AND is_accepted(o.finish_reason) THEN 'succeeded'
         ELSE o.status END AS verdict,
     r.error IS NULL AND o.status = 'failed' AND NOT o.redo AND o.passing AND o.tries < {MAX_TRIES}
-        AS retried
+        AS retried,
+    {_FOLLOWS_ANOTHER} AS follows_another
 FROM rows r LEFT JOIN outcomes o ON o.ident = r.ident AND o.key = r.key
-    LEFT JOIN missing m ON m.ident = r.ident AND m.key = r.key;
+    LEFT JOIN missing m ON m.ident = r.ident AND m.key = r.key
+    LEFT JOIN rows p ON p.conversation = r.conversation AND p.axes = r.axes AND p.turn = r.turn - 1
+    LEFT JOIN outcomes po ON po.ident = p.ident AND po.key = p.key
+    LEFT JOIN follows f ON f.ident = iif(p.seq IS NULL, NULL, r.ident) AND f.key = r.key;
 """
 
 
@@ -59,8 +75,9 @@ def state(page: str | None = None) -> str:
 
     It also says how far each conversation has come: `failed_turn` is the first turn that failed or
     is incomplete (later turns are blocked), `last_turn` the first such turn that no run retries (no
-    later turn is sent), and `next_turn` (of the prompt `next_n`) the first turn that has not
-    succeeded. Each is NULL if there is no such turn.
+    later turn is sent), `next_turn` (of the prompt `next_n`) the first turn that has not
+    succeeded, and `open_turn` the first turn that gets a new answer (so do later turns). Each is
+    NULL if there is no such turn.
     """
     # Worked out once for each conversation, not for each turn: a conversation may be thousands of
     # turns long.
@@ -81,16 +98,18 @@ def state(page: str | None = None) -> str:
             min(iif(r.verdict IN ('failed', 'incomplete') AND NOT coalesce(r.retried, 0),
                 r.turn, NULL)) AS last_turn,
             min(iif(r.verdict <> 'succeeded', r.turn, NULL)) AS next_turn,
-            min(iif(r.verdict <> 'succeeded', r.n, NULL)) AS next_n
+            min(iif(r.verdict <> 'succeeded', r.n, NULL)) AS next_n,
+            min(iif(r.verdict IN ('pending', 'outdated'), r.turn, NULL)) AS open_turn
         FROM {turns} GROUP BY r.conversation, r.axes),
     state AS (
-        SELECT r.*, c.failed_turn, c.last_turn, c.next_turn, c.next_n,
+        SELECT r.*, c.failed_turn, c.last_turn, c.next_turn, c.next_n, c.open_turn,
             CASE
+                WHEN r.verdict = 'succeeded' AND r.turn > c.open_turn THEN 'outdated'
                 WHEN r.verdict = 'pending' AND r.turn > c.failed_turn THEN 'blocked'
                 WHEN r.verdict = 'pending' AND (r.recorded IS NULL OR r.lost)
                     AND substr(r.ident, 1, 1) = '=' AND EXISTS (
-                        SELECT 1 FROM outcomes e
-                        WHERE e.ident = r.ident AND e.key <> r.key AND e.status <> 'failed')
+                        SELECT 1 FROM owned e
+                        WHERE e.owner = r.ident AND e.key <> r.key AND e.status <> 'failed')
                     THEN 'outdated'
                 ELSE r.verdict END AS status
         FROM row_state r LEFT JOIN conversations c

@@ -50,8 +50,8 @@ class Corrections:
 
     async def applied(self, row: Row, request: Request) -> Request:
         """The request of a row, as the correction that is to be sent; as it is if there is none."""
-        # Such a row is answered, and to be sent again.
-        if not self._most or row.status != "outdated":
+        # Such a row is answered, and to be sent again; not because an earlier turn has changed.
+        if not self._most or row.status != "outdated" or row.follows_another:
             return request
         recorded = await self._pending(row.outcome_id, row.fingerprint)
         if recorded is None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,7 +26,22 @@ from batchgen.recorder.corrections import Corrections
 from batchgen.replies import audio_transcript, first_message, parse, sendable_content
 from batchgen.requests import Renderer, Request, RequestError, with_history, without_system_messages
 
-Messages = Sequence[Mapping[str, Any]]
+
+class Past(NamedTuple):
+    """What a turn is sent with: its conversation so far.
+
+    Attributes:
+        messages: of the turns before, with their replies.
+        fingerprint: of the turn before.
+        follows: the outcome id of the turn before, and the run that recorded its reply.
+    """
+
+    messages: tuple[Mapping[str, Any], ...] = ()
+    fingerprint: bytes = b""
+    follows: tuple[str, int] | None = None
+
+
+_NO_PAST = Past()
 
 
 class RequestSource:
@@ -110,20 +126,14 @@ class RequestSource:
         """A row with its present status."""
         return await asyncio.to_thread(reread, self._journal, row)
 
-    async def request(
-        self, row: Row, history: Messages = (), previous: bytes = b""
-    ) -> Request | None:
-        """The request of a row. If it can no longer be made, record that and return None.
-
-        `history` holds the messages of the conversation so far, `previous` the fingerprint of the
-        turn before.
-        """
-        make = partial(self._made, row, previous)
+    async def request(self, row: Row, past: Past = _NO_PAST) -> Request | None:
+        """The request of a row. If it can no longer be made, record that and return None."""
+        make = partial(self._made, row, past.fingerprint)
         made = await asyncio.to_thread(make) if self._renderer.reads_files else make()
-        return await self.register(row, made, history)
+        return await self.register(row, made, past)
 
     async def register(
-        self, row: Row, made: Request | RequestError, history: Messages = ()
+        self, row: Row, made: Request | RequestError, past: Past = _NO_PAST
     ) -> Request | None:
         """Note that a row's request is about to be sent, and return it as it is sent.
 
@@ -133,8 +143,9 @@ class RequestSource:
             await self._record_unmade(row, str(made))
             return None
         self._columns_digests[row.outcome_id, row.fingerprint] = row.columns_digest
-        request = with_history(made, history) if history else made
-        return await self.corrections.applied(row, request)
+        if past.follows is not None:
+            made = replace(with_history(made, past.messages), follows=past.follows)
+        return await self.corrections.applied(row, made)
 
     async def _record_unmade(self, row: Row, message: str) -> None:
         request = Request(
@@ -156,20 +167,21 @@ class RequestSource:
             record_outcome(row.outcome_id, row.columns_digest, outcome, run=self._run)
         )
 
-    def messages_of(self, row: Row, previous: bytes, *, first: bool) -> Messages:
-        """What an answered turn adds to its conversation: its own messages, and the reply.
+    def past_after(self, past: Past, row: Row) -> Past:
+        """The conversation after an answered turn: with the turn's own messages, and its reply.
 
-        Only the `first` turn adds the system and developer messages that every turn begins with.
+        Only the first turn adds the system and developer messages that every turn begins with.
         Raises RequestError if a picture that the turn was asked with is gone or has changed.
         """
-        made = self._made(row, previous)
+        made = self._made(row, past.fingerprint)
         if isinstance(made, RequestError):
             raise made
         messages = made.body["messages"]
         outcome = outcome_of(self._journal, row.outcome_id, row.fingerprint)
         assert outcome is not None  # a turn is sent only after the turns before it have succeeded
-        own = messages if first else without_system_messages(messages)
-        return [*own, _reply_message(parse(outcome.response).value)]
+        own = without_system_messages(messages) if past.messages else messages
+        reply = _reply_message(parse(outcome.response).value)
+        return Past((*past.messages, *own, reply), row.fingerprint, (row.outcome_id, outcome.run))
 
 
 class _Head(NamedTuple):
@@ -209,9 +221,7 @@ class _Conversation:
         self._head = head
         # The turns that are not answered yet; None until they are read.
         self._turns: list[Row] | None = None
-        # The messages of the answered turns, and the fingerprint of the last of these turns.
-        self._history: list[Mapping[str, Any]] = []
-        self._previous = b""
+        self._past = _NO_PAST
 
     async def next(self) -> Request | None:
         if self._turns is None:
@@ -228,7 +238,7 @@ class _Conversation:
             return None
         if unmade is not None:
             return await self._source.register(turn, unmade)
-        return await self._source.request(turn, self._history, self._previous)
+        return await self._source.request(turn, self._past)
 
     async def _pass_answered(self, turns: list[Row]) -> RequestError | None:
         """Take answered turns into the history; returns why that of the next cannot be made."""
@@ -236,16 +246,10 @@ class _Conversation:
         while turns and turns[0].status == "succeeded":
             turn = turns.pop(0)
             try:
-                await self._add_to_history(turn)
+                self._past = await asyncio.to_thread(self._source.past_after, self._past, turn)
             except RequestError as error:
                 unmade = unmade or error
         return unmade
-
-    async def _add_to_history(self, turn: Row) -> None:
-        self._history += await asyncio.to_thread(
-            self._source.messages_of, turn, self._previous, first=not self._history
-        )
-        self._previous = turn.fingerprint
 
 
 def render_row(job: Job, renderer: Renderer, row: Row, previous: bytes = b"") -> Request:

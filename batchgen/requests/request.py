@@ -30,6 +30,8 @@ class Request:
     outcome_id: the identity of the row's outcome in the journal.
     axes: the row's combination of the matrix.
     turn: the turn's number within its conversation; 0 outside one.
+    follows: of a later turn: the outcome id of the turn before, and the run that recorded the reply
+        which is sent with it; else None.
     fingerprint: SHA-256 identity; equal fingerprints are the same request, which is never paid for
         twice.
     endpoint: the API's path, such as /chat/completions.
@@ -47,6 +49,7 @@ class Request:
     outcome_id: str = ""
     axes: Axes = field(default_factory=dict)
     turn: int = 0
+    follows: tuple[str, int] | None = None
     fingerprint: bytes
     endpoint: str
     body: Mapping[str, Any]

@@ -3,13 +3,38 @@
 When only the id of a row has changed, or its position among equal rows, its request is the same and
 is answered already. The row then takes the outcome id under which the answer is recorded. So
 nothing is paid twice, and nothing that is recorded changes.
+
+The table `adopted` keeps what was taken over, and by the row of which identity. While that row has
+the same request it keeps the outcome, also from the row that had it first, should this come back;
+once it is edited it shows this answer until it has a new one, and no other row does.
 """
 
 from __future__ import annotations
 
 import sqlite3
 
-from batchgen.journal.records import update
+from batchgen.journal.records import insert, update
+from batchgen.staging.conversations import adopt_conversations
+
+# The rows that may have what was taken over before, under the identities of their own. What was
+# taken over by a row that is not there any more goes back to the one that had it first.
+_CLAIMS = (
+    """CREATE TEMP TABLE claims(ident TEXT, key BLOB, seq INTEGER, PRIMARY KEY(ident, key))
+        WITHOUT ROWID""",
+    """INSERT INTO claims
+        SELECT ident, key, seq FROM rows WHERE key IN (SELECT key FROM adopted)""",
+    """DELETE FROM adopted AS a WHERE
+        EXISTS (SELECT 1 FROM claims c WHERE c.ident = a.ident AND c.key = a.key)
+        AND NOT EXISTS (SELECT 1 FROM claims c WHERE c.ident = a.owner AND c.key = a.key)""",
+)
+_KEPT = """SELECT c.seq, a.ident FROM adopted a JOIN claims c ON c.ident = a.owner AND c.key = a.key
+    ORDER BY c.seq"""
+
+# The rows whose own outcome another row keeps, and which have taken over none.
+_BEREFT = """SELECT c.seq, c.ident, c.key FROM claims c
+    WHERE EXISTS (SELECT 1 FROM adopted a WHERE a.ident = c.ident AND a.key = c.key)
+        AND NOT EXISTS (SELECT 1 FROM adopted a WHERE a.owner = c.ident AND a.key = c.key)
+    ORDER BY c.seq"""
 
 # Orphans are outcomes, and requests in batches, that no row has, although some row has their
 # fingerprint. The orphans of one fingerprint are numbered by outcome id, not by time, so that the
@@ -22,26 +47,20 @@ _ORPHANS = (
         FROM (SELECT key, ident FROM outcomes UNION SELECT key, ident FROM members
             EXCEPT SELECT key, ident FROM rows) o
         WHERE EXISTS (SELECT 1 FROM rows r WHERE r.key = o.key)""",
+    "CREATE UNIQUE INDEX temp.orphans_ident ON orphans(ident, key)",
+    # The outcome that each row takes over.
+    "CREATE TEMP TABLE taken(seq INTEGER PRIMARY KEY, ident TEXT)",
 )
 
 # The first row of a fingerprint without an outcome takes the first orphan, the second row the
-# second, and so on. A turn of a conversation takes one only if the conversation's first request is
-# staged once and recorded once: equal first requests have different replies, and later turns depend
-# on these.
-_ADOPTED = """CREATE TEMP TABLE adopted AS
+# second, and so on.
+_TAKEN = """INSERT INTO taken
     WITH needy AS (
         SELECT r.seq, r.key, row_number() OVER (PARTITION BY r.key ORDER BY r.seq) AS number
         FROM rows r
-        WHERE r.key IN (SELECT key FROM orphans)
+        WHERE r.conversation IS NULL AND r.key IN (SELECT key FROM orphans)
             AND NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.ident = r.ident AND o.key = r.key)
-            AND NOT EXISTS (SELECT 1 FROM members m WHERE m.ident = r.ident AND m.key = r.key)
-            AND NOT EXISTS (
-                SELECT 1 FROM rows f
-                WHERE f.conversation = r.conversation AND f.axes = r.axes AND f.turn = 1 AND (
-                    EXISTS (SELECT 1 FROM rows g WHERE g.key = f.key AND g.occurrence = 2)
-                    OR (SELECT count(*) FROM outcomes o WHERE o.ident = f.ident AND o.key = f.key)
-                        + (SELECT count(*) FROM orphans x WHERE x.key = f.key AND x.number <= 2)
-                        > 1)))
+            AND NOT EXISTS (SELECT 1 FROM members m WHERE m.ident = r.ident AND m.key = r.key))
     SELECT n.seq, o.ident FROM needy n JOIN orphans o ON o.key = n.key AND o.number = n.number"""
 
 
@@ -50,10 +69,54 @@ def adopt_outcomes(connection: sqlite3.Connection) -> None:
     recorded = "SELECT EXISTS (SELECT 1 FROM outcomes) OR EXISTS (SELECT 1 FROM members)"
     if not connection.execute(recorded).fetchone()[0]:
         return
-    for statement in (*_ORPHANS, _ADOPTED):
+    for statement in _CLAIMS:
         connection.execute(statement)
-    adopted = connection.execute("SELECT seq, ident FROM temp.adopted ORDER BY seq")
-    for seq, outcome_id in adopted:
+    bereft = connection.execute(_BEREFT).fetchall()
+    for seq, outcome_id in connection.execute(_KEPT):
         update(connection, "rows", seq, {"ident": outcome_id})
-    connection.execute("DROP TABLE temp.adopted")
-    connection.execute("DROP TABLE temp.orphans")
+    for seq, owner, fingerprint in bereft:
+        _set(connection, seq, fingerprint, _other_id(connection, owner, fingerprint), owner)
+    for statement in (*_ORPHANS, _TAKEN):
+        connection.execute(statement)
+    adopt_conversations(connection)
+    for seq, outcome_id in connection.execute("SELECT seq, ident FROM taken ORDER BY seq"):
+        _take(connection, seq, outcome_id)
+    for table in ("claims", "orphans", "taken"):
+        connection.execute(f"DROP TABLE temp.{table}")
+
+
+def _other_id(connection: sqlite3.Connection, owner: str, fingerprint: bytes) -> str:
+    """An outcome id under which no row has this request, for a row whose own is taken."""
+    sql = "SELECT 1 FROM adopted WHERE ident = ? AND key = ?"
+    number = 2
+    while connection.execute(sql, (f"{owner}~{number}", fingerprint)).fetchone():
+        number += 1
+    return f"{owner}~{number}"
+
+
+def _take(connection: sqlite3.Connection, seq: int, outcome_id: str) -> None:
+    """Let the row with this seq have another outcome; what it took over before it leaves."""
+    sql = "SELECT ident, key FROM rows WHERE seq = ?"
+    had, fingerprint = connection.execute(sql, (seq,)).fetchone()
+    if had == outcome_id:
+        return
+    its = "FROM adopted WHERE ident = ? AND key = ?"
+    before = connection.execute(f"SELECT owner {its}", (had, fingerprint)).fetchone()
+    connection.execute(f"DELETE {its}", (had, fingerprint))
+    _set(connection, seq, fingerprint, outcome_id, before[0] if before else had)
+
+
+def _set(
+    connection: sqlite3.Connection, seq: int, fingerprint: bytes, outcome_id: str, owner: str
+) -> None:
+    """Give a row an outcome id that is not its own, and note that.
+
+    connection: inside the caller's transaction.
+    seq, fingerprint: the row's.
+    outcome_id: that it gets.
+    owner: its own identity.
+    """
+    update(connection, "rows", seq, {"ident": outcome_id})
+    if owner != outcome_id:
+        cells = {"ident": outcome_id, "key": fingerprint, "owner": owner}
+        insert(connection, "adopted", cells, replace=True)

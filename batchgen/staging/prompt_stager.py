@@ -10,7 +10,7 @@ from batchgen.prompts import Prompt
 from batchgen.requests import Renderer, Request, RequestError, combinations
 from batchgen.staging.forecast import forecast
 from batchgen.staging.problems import Problems
-from batchgen.staging.rows import Combination, StagingTables
+from batchgen.staging.rows import ALONE, Combination, StagingTables, Turn
 from batchgen.staging.selection import Selection
 
 # Names of tools that are kept: they may come from rows.
@@ -76,10 +76,9 @@ class PromptStager:
             of = Combination(prompt, row_id, axes)
             if not error:
                 self._stage_combination(of)
-            elif self._job.prompts.id:
-                self._tables.nameless_row(of, self._thread_of_broken(of), error)
             else:
-                self._tables.broken_row(of, self._thread_of_broken(of), error)
+                nameless = self._job.prompts.id is not None
+                self._tables.broken_row(of, self._turn_of_broken(of), error, nameless=nameless)
 
     def finish(self) -> None:
         """Write the last rows, and add the problems that several prompts have together."""
@@ -98,17 +97,17 @@ class PromptStager:
             )
         return str(value), None
 
-    def _thread_of_broken(self, of: Combination) -> tuple[str, int] | None:
-        """The conversation and turn of a broken row, if they can be read.
+    def _turn_of_broken(self, of: Combination) -> Turn:
+        """The position of a broken row in its conversation, if that can be read.
 
         A broken row counts as a turn, so that it blocks the turns after it.
         """
         column = self._job.conversation.id if self._job.conversation else None
         thread = of.prompt.columns.get(column) if column else None
         if thread in (None, ""):
-            return None
+            return ALONE
         name = f"thread {thread}"
-        return name, self._tables.last_turn(name, of.axes)[1] + 1
+        return Turn(name, self._tables.last_turn(name, of.axes)[1] + 1)
 
     def _stage_combination(self, of: Combination) -> None:
         conversation = self._job.conversation
@@ -120,8 +119,8 @@ class PromptStager:
                 self._fail(of, f"{conversation.id} (conversation.id) is empty")
                 return
             name = f"thread {thread}"
-            previous, turn = self._tables.last_turn(name, of.axes)
-            self._stage_request(of, thread=(name, turn + 1), previous=previous)
+            previous, number = self._tables.last_turn(name, of.axes)
+            self._stage_request(of, Turn(name, number + 1), previous=previous)
         else:
             self._stage_turns(of, of.prompt.columns.get(conversation.turns or ""))
 
@@ -131,41 +130,33 @@ class PromptStager:
             return
         name = f"row {of.prompt.n}"
         previous: bytes | None = b""
-        for number, turn in enumerate(turns, 1):
-            previous = self._stage_request(
-                of, thread=(name, number), turn=turn, previous=previous or b""
-            )
+        for number, text in enumerate(turns, 1):
+            turn = Turn(name, number, is_listed=True)
+            previous = self._stage_request(of, turn, text=text, previous=previous or b"")
             if previous is None:
                 break
-        if of.row_id is None:
-            self._tables.name_thread(name, of.axes)
 
     def _stage_request(
-        self,
-        of: Combination,
-        *,
-        thread: tuple[str, int] | None = None,
-        turn: Any = None,
-        previous: bytes = b"",
+        self, of: Combination, turn: Turn = ALONE, *, text: Any = None, previous: bytes = b""
     ) -> bytes | None:
         """Make a request and add its row; returns its fingerprint, or None when it failed.
 
         Args:
             of: the prompt and the combination that it is made of.
-            thread: its conversation and turn number.
-            turn: its element of the turns column.
+            turn: its position in a conversation.
+            text: its element of the turns column.
             previous: the fingerprint of the turn before.
         """
         try:
             request = self._renderer.request(
                 of.prompt.columns,
                 of.axes,
-                turn=turn,
+                turn=text,
                 previous=previous,
-                turn_number=thread[1] if thread else 0,
+                turn_number=turn.number,
             )
         except RequestError as error:
-            self._fail(of, self._located(error), thread)
+            self._fail(of, self._located(error), turn)
             return None
         self.draws |= request.pictures > 0
         expected = forecast(request, self._prices)
@@ -176,7 +167,7 @@ class PromptStager:
             self.fees.update(self._prices.fees_not_included(request))
         if self._capped and expected.cost_bound is None:
             self._report_unbounded(request)
-        self._tables.row(of, request, thread[0] if thread else None, expected)
+        self._tables.row(of, request, turn, expected)
         return request.fingerprint
 
     def _located(self, error: RequestError) -> str:
@@ -193,8 +184,8 @@ class PromptStager:
             where = ("limits", "max_cost")
             self._problems.add_all([self._job.problem(where, f"a cap on cost needs {message}")])
 
-    def _fail(self, of: Combination, message: str, thread: tuple[str, int] | None = None) -> None:
+    def _fail(self, of: Combination, message: str, turn: Turn = ALONE) -> None:
         if self._job.prompts.bad_rows == "fail":
-            self._tables.broken_row(of, thread, message)
+            self._tables.broken_row(of, turn, message, nameless=False)
         else:
             self._problems.add(message, of.prompt.line)

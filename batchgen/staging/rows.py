@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from batchgen.journal.records import digest_of, encodable, fitting, insertion, sealed, update
+from batchgen.journal.records import digest_of, encodable, fitting, insertion, sealed
 from batchgen.prompts import Prompt
 from batchgen.requests import Axes, Request, canonical
 from batchgen.staging.adoption import adopt_outcomes
@@ -58,15 +58,33 @@ class Combination(NamedTuple):
     axes: Axes
 
 
+class Turn(NamedTuple):
+    """The position of a row in a conversation.
+
+    Attributes:
+        conversation: its name; None for a row on its own.
+        number: of the turn, from 1; 0 for a row on its own.
+        is_listed: whether the prompt lists the turns. Else a column names the conversation.
+    """
+
+    conversation: str | None = None
+    number: int = 0
+    is_listed: bool = False
+
+
+ALONE = Turn()
+
+
 class _PendingRow(NamedTuple):
     """A row that is not written yet.
 
     Attributes:
         n: its prompt's number.
         axes: as JSON.
-        thread: its conversation and turn, or None and 0.
+        turn: its position in a conversation.
         shown_id: its id; None: the fingerprint is shown.
-        outcome_id: made of its id; None: it is made of its occurrence.
+        outcome_id: made of its id, or of the name of its conversation; None: it is made of a
+            fingerprint's occurrence.
         fingerprint: the request's.
         error: why there is no request, or None.
         forecast: what sending it is expected to take.
@@ -74,7 +92,7 @@ class _PendingRow(NamedTuple):
 
     n: int
     axes: str
-    thread: tuple[str | None, int]
+    turn: Turn
     shown_id: str | None
     outcome_id: str | None
     fingerprint: bytes
@@ -124,66 +142,46 @@ class StagingTables:
         last = self._connection.execute(sql, (conversation, canonical(axes))).fetchone()
         return (last[0], last[1]) if last else (b"", 0)
 
-    def row(
-        self, of: Combination, request: Request, conversation: str | None, forecast: Forecast
-    ) -> None:
+    def row(self, of: Combination, request: Request, turn: Turn, forecast: Forecast) -> None:
         """Add a row.
 
         Args:
             of: the prompt and the combination that its request was made of.
             request: its request.
-            conversation: the name of its conversation, or None.
+            turn: its position in a conversation.
             forecast: what sending it is expected to take.
         """
         self._rows.append(
             _PendingRow(
                 of.prompt.n,
                 canonical(of.axes),
-                (conversation, request.turn),
+                turn,
                 of.row_id,
-                _outcome_id(of, request.turn),
+                _outcome_id(of, turn),
                 request.fingerprint,
                 None,
                 forecast,
             )
         )
 
-    def broken_row(self, of: Combination, thread: tuple[str, int] | None, error: str) -> None:
-        """Add a row of which no request could be made; `thread` is its conversation and turn."""
-        self._break(of, thread, error, of.row_id, _outcome_id(of, thread[1] if thread else 0))
+    def broken_row(self, of: Combination, turn: Turn, error: str, *, nameless: bool) -> None:
+        """Add a row of which no request could be made.
 
-    def nameless_row(self, of: Combination, thread: tuple[str, int] | None, error: str) -> None:
-        """Add a broken row whose id cannot be read, in a job with an id column.
-
-        It is shown as `row N` but has no id: its outcome id can never match that of a real one.
+        Args:
+            of: the prompt and the combination that it is made of.
+            turn: its position in a conversation.
+            error: why there is no request.
+            nameless: in a job with an id column, its id cannot be read. It is shown as `row N` but
+                has no id: its outcome id can never match that of a real one.
         """
-        self._break(of, thread, error, f"row {of.prompt.n}", None)
-
-    def _break(
-        self,
-        of: Combination,
-        thread: tuple[str, int] | None,
-        error: str,
-        shown_id: str | None,
-        outcome_id: str | None,
-    ) -> None:
-        """Add a row that has no request.
-
-        of: the prompt and its axes.
-        thread: the conversation and the turn's number in it; None for a row on its own.
-        error: why there is no request.
-        shown_id: the row's id; None without an id column.
-        outcome_id: None where the row is numbered by its occurrence.
-        """
-        fingerprint = digest_of(f"{of.prompt.n}\n{error}")
         self._rows.append(
             _PendingRow(
                 of.prompt.n,
                 canonical(of.axes),
-                thread or (None, 0),
-                shown_id,
-                outcome_id,
-                fingerprint,
+                turn,
+                f"row {of.prompt.n}" if nameless else of.row_id,
+                None if nameless else _outcome_id(of, turn),
+                digest_of(f"{of.prompt.n}\n{error}"),
                 error,
                 NOTHING,
             )
@@ -192,9 +190,8 @@ class StagingTables:
     def flush(self) -> None:
         """Write what is pending."""
         self._find_duplicates()
-        records = map(_record, self._rows, self._occurrences())
         self._connection.executemany(insertion("prompts"), self._prompts)
-        self._connection.executemany(insertion("rows"), records)
+        self._connection.executemany(insertion("rows"), self._records())
         self._prompts, self._rows, self._ids, self._size = [], [], [], 0
 
     def _find_duplicates(self) -> None:
@@ -203,6 +200,20 @@ class StagingTables:
             first = lines.setdefault(row_id, line)
             if first != line:
                 self._on_duplicate(row_id, line, first)
+
+    def _records(self) -> list[tuple[Any, ...]]:
+        """The pending rows as their table holds them."""
+        occurrences = self._occurrences()
+        # The turns that a prompt without an id lists belong together as its last request, which
+        # depends on all of them. They are pending together.
+        last: dict[tuple[int, str], _Named] = {}
+        for row, occurrence in zip(self._rows, occurrences, strict=True):
+            if row.turn.is_listed and (row.error is None or row.turn.number == 1):
+                last[row.n, row.axes] = _Named(row.fingerprint, occurrence)
+        return [
+            _record(row, occurrence, last.get((row.n, row.axes)))
+            for row, occurrence in zip(self._rows, occurrences, strict=True)
+        ]
 
     def _occurrences(self) -> list[int]:
         """The number of each pending row among the rows with the same fingerprint, from 1."""
@@ -223,40 +234,48 @@ class StagingTables:
             pairs.update((each[0], each[1]) for each in cursor)
         return pairs
 
-    def name_thread(self, conversation: str, axes: Axes) -> None:
-        """Show all turns of a row without an id under the id of its last turn.
-
-        The last turn's fingerprint depends on the whole thread.
-        """
-        self.flush()
-        sql = "SELECT seq, id FROM rows WHERE conversation = ? AND axes = ? ORDER BY turn"
-        turns = self._connection.execute(sql, (conversation, canonical(axes))).fetchall()
-        for seq, _ in turns[:-1]:
-            update(self._connection, "rows", seq, {"id": turns[-1][1]})
-
     def adopt_outcomes(self) -> None:
         """Let rows take over outcomes of equal requests; see batchgen.staging.adoption."""
         self.flush()
         adopt_outcomes(self._connection)
 
 
-def _outcome_id(of: Combination, turn: int) -> str | None:
-    return None if of.row_id is None else f"={canonical([of.row_id, of.axes, turn])}"
+class _Named(NamedTuple):
+    """A request by which a row is named: its fingerprint, and which of the equal ones it is."""
+
+    fingerprint: bytes
+    occurrence: int
+
+    @property
+    def shown_id(self) -> str:
+        suffix = f"-{self.occurrence}" if self.occurrence > 1 else ""
+        return self.fingerprint.hex()[:SHOWN_FINGERPRINT] + suffix
 
 
-def _record(row: _PendingRow, occurrence: int) -> tuple[Any, ...]:
-    """A row as its table holds it."""
-    suffix = f"-{occurrence}" if occurrence > 1 else ""
+def _outcome_id(of: Combination, turn: Turn) -> str | None:
+    if of.row_id is not None:
+        return f"={canonical([of.row_id, of.axes, turn.number])}"
+    if turn.conversation is None or turn.is_listed:
+        return None
+    return f"@{canonical([turn.conversation, of.axes])}"
+
+
+def _record(row: _PendingRow, occurrence: int, last: _Named | None) -> tuple[Any, ...]:
+    """A row as its table holds it; `last`: the last request of the turns that its prompt lists."""
+    outcome_id = (
+        f"#{occurrence}"
+        if last is None
+        else f"@{canonical([last.fingerprint.hex(), last.occurrence])}"
+    )
     forecast = row.forecast
     return sealed(
         (
             row.n,
-            row.fingerprint.hex()[:SHOWN_FINGERPRINT] + suffix
-            if row.shown_id is None
-            else row.shown_id,
+            row.shown_id or (last or _Named(row.fingerprint, occurrence)).shown_id,
             row.axes,
-            *row.thread,
-            row.outcome_id or f"#{occurrence}",
+            row.turn.conversation,
+            row.turn.number,
+            row.outcome_id or outcome_id,
             row.fingerprint,
             occurrence,
             row.error,

@@ -178,10 +178,15 @@ class Records:
         return expected.judged(answer) if answer and expected else answer
 
     def _messages(self, shown: Turns) -> list[Mapping[str, Any]] | None:
-        """The conversation: every answered turn, up to the first that is not."""
+        """The conversation: every answered turn, up to the first that is not.
+
+        An answer to another request, or to another reply, is no part of it.
+        """
         messages: list[Mapping[str, Any]] = []
         for row, outcome in shown:
-            if outcome is None or outcome.status == "failed":
+            if outcome is None or outcome.status == "failed" or row.follows_another:
+                break
+            if outcome.fingerprint != row.fingerprint:
                 break
             try:
                 sent = render_row(self._job, self._renderer, row).body["messages"]

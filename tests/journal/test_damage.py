@@ -18,7 +18,7 @@ import batchgen
 from batchgen import Job, maintenance, queries
 from batchgen.errors import BatchgenError, DamagedError, OutputError
 from batchgen.journal.records import is_sound
-from batchgen.journal.schema import COLUMNS, TABLES
+from batchgen.journal.schema import COLUMNS, SCHEMA_VERSION, TABLES
 from batchgen.workspace import Workspace
 
 MADE = ("results.csv", "errors.csv", "report.json")
@@ -155,7 +155,7 @@ def test_the_commands_end_with_74_and_a_sentence(lab: Lab, sound: Job) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("PRAGMA user_version = 2", "newer batchgen"),
+        (f"PRAGMA user_version = {SCHEMA_VERSION + 1}", "newer batchgen"),
         ("UPDATE meta SET value = '2' WHERE name = 'scheme'", "newer batchgen"),
         ("DELETE FROM meta WHERE name = 'scheme'", "does not say how its fingerprints were made"),
         ("PRAGMA application_id = 7", "not a journal of batchgen"),
@@ -228,7 +228,14 @@ def test_every_line_of_every_table_is_sealed(lab: Lab, sound: Job) -> None:
             assert list(COLUMNS[table])[-1] == "seal"
             records = [tuple(record) for record in journal.query(f"SELECT * FROM {table}")]
             assert all(is_sound(table, record) for record in records)
-            assert records or table in ("files", "reserved", "batches", "members")
+            assert records or table in (
+                "files",
+                "reserved",
+                "batches",
+                "members",
+                "follows",
+                "adopted",
+            )
 
 
 def pages_of(path: Path, name: str) -> tuple[int, list[int]]:
@@ -281,10 +288,14 @@ def test_damage_by_which_an_answer_is_not_found_stops_the_run(lab: Lab, damage: 
 
 
 def test_what_other_tools_add_is_no_damage(lab: Lab, sound: Job) -> None:
-    """P02 Statistics and tables that another SQLite tool left in the journal are no damage."""
+    """P02 Statistics, tables and indexes that another SQLite tool left in the journal are no
+    damage, nor that it was written anew."""
     with closing(sqlite3.connect(lab.output() / "journal.db")) as connection, connection:
         connection.execute("ANALYZE")
         connection.execute("CREATE TABLE notes(note TEXT)")
+        connection.execute("CREATE INDEX theirs ON outcomes(model)")
+        connection.commit()
+        connection.execute("VACUUM")
     assert queries.status(sound)["total"] == 12
     assert batchgen.run(sound).run.calls == 0
     assert maintenance.verify(sound) == []

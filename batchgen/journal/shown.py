@@ -1,0 +1,45 @@
+"""What the tables show of a row: its outcome, or an older answer until there is a new one."""
+
+from __future__ import annotations
+
+from batchgen.journal.journal import Journal
+from batchgen.journal.outcomes import RecordedOutcome, outcome_of
+from batchgen.journal.rows import Row
+
+
+def last_answer(journal: Journal, row: Row) -> RecordedOutcome | None:
+    """The latest answer that the row of this id had for another request: what it shows meanwhile.
+
+    An answer that another row has taken over is not its own. Raises DamagedError.
+    """
+    owner = _owner(journal, row.outcome_id, row.fingerprint)
+    # Without an id column there is no telling which row an answer belonged to.
+    if not owner.startswith("="):
+        return None
+    newest = "owner = ? AND key <> ? AND status <> 'failed' ORDER BY answered_at DESC LIMIT 1"
+    keys = journal.query(f"SELECT ident, key FROM owned WHERE {newest}", owner, row.fingerprint)
+    if not keys or _owner(journal, *keys[0]) != owner:
+        return None
+    return outcome_of(journal, *keys[0])
+
+
+def _owner(journal: Journal, outcome_id: str, fingerprint: bytes) -> str:
+    """The identity of the row that has an outcome, or had it last. Raises DamagedError."""
+    adopted = journal.records("adopted", "ident = ? AND key = ?", outcome_id, fingerprint)
+    return str(adopted[0]["owner"]) if adopted else outcome_id
+
+
+def shown_outcome(
+    journal: Journal, row: Row, recorded: RecordedOutcome | None
+) -> RecordedOutcome | None:
+    """What a table shows of a row: its answer, else the last one under its id, else its failure.
+
+    So no answer that was paid for is blanked because its row was edited, whatever became of the
+    new request. Raises DamagedError.
+    """
+    if recorded is None and row.status == "pending":
+        # With an answer to show it would be outdated, and pending rows are many.
+        return None
+    if recorded is None or recorded.status == "failed":
+        return last_answer(journal, row) or recorded
+    return recorded
