@@ -6,6 +6,8 @@ TLS and resets. The wrapped cause is one of aiohttp's.
 
 from __future__ import annotations
 
+import errno
+import os
 import ssl
 import zlib
 from typing import NamedTuple
@@ -53,6 +55,11 @@ _CAUSES = (
         (aiohttp.ClientError, httpx2.NetworkError, httpx2.ProtocolError, OSError), "reset", True
     ),
 )
+# Errors of this machine's own network, or of the way to the server.
+_UNREACHABLE = frozenset(
+    {errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.EADDRNOTAVAIL}
+)
+
 # A certificate that is not trusted now is not trusted in a minute: no retry helps.
 _MEANINGS: dict[str, Meaning] = {
     "invalid_response": "transient",
@@ -77,6 +84,10 @@ def failure_of(error: Exception) -> Failure:
     for exceptions, reason, may_be_billed in _CAUSES:
         cause = next((each for each in chain if isinstance(each, exceptions)), None)
         if cause is not None:
+            number = cause.errno if isinstance(cause, OSError) else None
+            if reason == "refused" and number in _UNREACHABLE:
+                message = os.strerror(number).lower()
+                return Failure(meaning="network", reason="unreachable", message=message)
             return Failure(
                 meaning=_MEANINGS.get(reason, "network"),
                 reason=reason,
@@ -86,6 +97,17 @@ def failure_of(error: Exception) -> Failure:
     # A hostile reply can make the libraries raise anything.
     message = f"{type(error).__name__}: {error}"
     return Failure(meaning="transient", reason="client", message=message, may_be_billed=True)
+
+
+def why_unreached(failure: Failure) -> str:
+    """Why no connection to the server was made, in words; empty if one was."""
+    words = {
+        "unreachable": failure.message,
+        "refused": "connection refused",
+        "dns": "its name cannot be resolved",
+        "connect_timeout": "no connection in time",
+    }
+    return words.get(failure.reason, "") if failure.meaning == "network" else ""
 
 
 def _chain(error: BaseException) -> list[BaseException]:

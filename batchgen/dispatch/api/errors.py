@@ -10,8 +10,8 @@ from typing import Any
 from batchgen.dispatch import Failure
 from batchgen.dispatch.api.codes import CODES, STATUSES, Rule
 from batchgen.dispatch.api.error_body import ErrorBody, error_in, refusal_in
-from batchgen.dispatch.api.headers import rate_limits
-from batchgen.dispatch.api.waits import refill, retry_after, wait_in
+from batchgen.dispatch.api.headers import rate_limits, refill
+from batchgen.dispatch.api.waits import retry_after, wait_in
 from batchgen.errors import AccountError
 
 # Bytes of a reply without JSON that are kept for its message. That is far more than is shown: a key

@@ -1,9 +1,7 @@
-"""How long a server asks to wait, wherever it says so: in headers, or in the body of an error.
+"""How long a server asks to wait: by Retry-After, or in the body of an error.
 
-Sources: Retry-After, RFC 9110, 10.2.3; retry-after-ms, OpenAI and Azure; x-ratelimit-reset-*,
-https://platform.openai.com/docs/guides/rate-limits and https://console.groq.com/docs/rate-limits;
-X-RateLimit-Reset, https://openrouter.ai/docs/api/reference/limits; anthropic-ratelimit-*-reset,
-https://docs.claude.com/en/api/rate-limits; RetryInfo, google/rpc/error_details.proto.
+Sources: Retry-After, RFC 9110, 10.2.3; retry-after-ms, OpenAI and Azure; RetryInfo, Google's
+google/rpc/error_details.proto; words, see `_WORDS`.
 """
 
 from __future__ import annotations
@@ -15,9 +13,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
-
-# The longest wait, in seconds, for a limit to be full again: it lets requests through long before.
-LONGEST_REFILL = 60.0
 
 # Numbers above these are times: seconds, and milliseconds, since 1970.
 _SECONDS_SINCE_1970 = 1e9
@@ -36,48 +31,20 @@ _WORDS = re.compile(
     re.IGNORECASE,
 )
 
-# One name for each limit, such as tokens; OpenRouter's has none. LiteLLM puts its own prefix before
-# the names.
-_OPENAI = re.compile(r"(?:llm_provider-)?x-ratelimit-(remaining|reset)(?:-(.+))?", re.IGNORECASE)
-_ANTHROPIC = re.compile(
-    r"(?:llm_provider-)?anthropic-ratelimit-(.+)-(remaining|reset)", re.IGNORECASE
-)
-
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds to wait by the headers Retry-After and retry-after-ms; None if they name none, or
     nonsense.
     """
-    milliseconds = _number(headers.get("retry-after-ms"))
+    milliseconds = number_in(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return milliseconds * 0.001
     value = headers.get("retry-after")
-    seconds = _number(value)
+    seconds = number_in(value)
     if seconds is not None or value is None:
         return seconds
     due = _date(value)
     return None if due is None else max(0.0, due - _now(headers))
-
-
-def refill(headers: Mapping[str, str]) -> float | None:
-    """Seconds until a used-up limit has room again, by the headers that describe limits.
-
-    At most LONGEST_REFILL for a limit with a name: its reset says when it is full again. None if
-    no limit is used up.
-    """
-    values: dict[str, dict[str, str]] = {"remaining": {}, "reset": {}}
-    for name, value in headers.items():
-        if match := _OPENAI.fullmatch(name):
-            values[match[1].lower()][(match[2] or "").lower()] = value
-        elif match := _ANTHROPIC.fullmatch(name):
-            values[match[2].lower()][match[1].lower()] = value
-    waits = []
-    for unit, value in values["reset"].items():
-        wait, left = _reset(value, headers), values["remaining"].get(unit, "")
-        # Azure sends less than nothing.
-        if wait and (left.startswith("-") or _number(left) == 0):
-            waits.append(min(wait, LONGEST_REFILL) if unit else wait)
-    return max(waits, default=None)
 
 
 def wait_in(body: Any, message: str) -> float | None:
@@ -103,12 +70,14 @@ def _retry_delay(body: Any) -> float | None:
     return None
 
 
-def _reset(value: str, headers: Mapping[str, str]) -> float | None:
-    """Seconds until a reset: a duration such as 6m0s, seconds, a time since 1970, or a date."""
+def seconds_until(value: str, headers: Mapping[str, str]) -> float | None:
+    """Seconds until a limit's reset, written as a duration such as 6m0s, as seconds, as seconds or
+    milliseconds since 1970, or as a date; None for nonsense.
+    """
     value = value.strip()
     if _DURATION.fullmatch(value):
         return _duration(value)
-    number = _number(value)
+    number = number_in(value)
     if number is None:
         due = _date(value)
         return None if due is None else max(0.0, due - _now(headers))
@@ -140,7 +109,8 @@ def _date(value: str | None) -> float | None:
     return None
 
 
-def _number(value: str | None) -> float | None:
+def number_in(value: str | None) -> float | None:
+    """A number from 0 on; None for anything else."""
     try:
         number = float(value) if value is not None else math.nan
     except ValueError:

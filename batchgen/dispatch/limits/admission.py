@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from batchgen.dispatch import Failure, Learned
+from batchgen.dispatch.api.causes import why_unreached
 from batchgen.dispatch.api.headers import RateLimits, rate_limits
 from batchgen.dispatch.limits.adaptive.limiter import AdaptiveLimiter
 from batchgen.dispatch.limits.gcra import SPAN, WINDOW
@@ -86,7 +87,7 @@ class Admission:
         limiters: makes the limiter of a limit; by default one for this run alone.
         """
         self._spending, self._prices, self._clock = spending, prices, clock
-        self._waiting_for = ""
+        self._waiting_for = self._unreached = ""
         # What the server's headers said last, and when they are read again.
         self._headers = RateLimits()
         self._read_headers_at = float("-inf")
@@ -181,10 +182,11 @@ class Admission:
                 )
         return amounts
 
-    def describe_wait(self) -> str:
+    def describe_wait(self, host: str) -> str:
         """What the next call waits for, in the words of the progress line; empty for nothing."""
         if self.adaptive.state == "tripped":
-            return "the server (outage)"
+            why = self._unreached
+            return f"a connection: cannot reach {host} ({why})" if why else "the server (outage)"
         if self.adaptive.is_limiting:
             return "the server's rate limit"
         return self._spending.waiting_for or self._waiting_for
@@ -216,7 +218,9 @@ class Admission:
 
     @property
     def learned(self) -> Learned:
-        """What is known of the server's limits."""
+        """What is known of the server's limits; nothing of a server that answered nothing."""
+        if not self._answers:
+            return Learned()
         return Learned(
             requests=self.adaptive.learned_per_minute,
             named_requests=self._headers.requests,
@@ -264,10 +268,9 @@ class Admission:
         failure: how.
         permit: what the call was admitted with.
         sent_at: seconds on the clock.
-        own: the row itself is the cause. The failure shows neither an outage nor a rate that is too
-            high for other rows.
+        own: the row itself is the cause, and not an outage or too high a rate.
         """
-        adaptive = self.adaptive
+        adaptive, self._unreached = self.adaptive, why_unreached(failure)
         if failure.reason == "input":
             if permit.is_probe:
                 adaptive.release_probe()

@@ -281,7 +281,7 @@ class OnlineBackend:
     def _show(self) -> None:
         stopping = self._stopped_by is not None
         self._progress.waiting_for = (
-            "in-flight calls to end" if stopping else self._admission.describe_wait()
+            "in-flight calls to end" if stopping else self._admission.describe_wait(self._host)
         )
 
 

@@ -57,7 +57,7 @@ class RefusalStreak:
         self._in_flight: set[int] = set()
         self._most_in_flight = 0
         self._has_answered = False
-        # The refusals since the last call that was answered, by serial.
+        # The latest refusals, by serial, and the last call that ended a streak.
         self._refusals: list[_Refusal] = []
         self._broken_at = 0
         self._found: _Sort | None = None
@@ -88,8 +88,6 @@ class RefusalStreak:
         if self._has_answered and failure.reason not in UNATTRIBUTED:
             self._break(serial)
             return None
-        if serial < self._broken_at:
-            return None
         words = " ".join(_VARIABLE.sub("", failure.message).split())
         refusal = _Refusal(
             serial, _Sort(failure.status, failure.code, failure.reason, words), request
@@ -108,17 +106,22 @@ class RefusalStreak:
         return [each.request for each in self._refusals if self._are_alike(each.sort, found)]
 
     def _break(self, serial: int) -> None:
-        """Forget the refusals of calls up to this one."""
+        """End the streak of calls up to this one."""
         self._broken_at = max(self._broken_at, serial)
-        self._refusals = [each for each in self._refusals if each.serial > serial]
+        # Calls in flight at one time may reach the server in another order, so that some that were
+        # sent before the last answered one are refused for the same cause.
+        oldest = self._broken_at - self._most_in_flight
+        self._refusals = [each for each in self._refusals if each.serial > oldest]
 
     def _are_alike(self, one: _Sort, other: _Sort) -> bool:
         return one == other if self._has_answered else one[:3] == other[:3]
 
     def _stopping_error(self, refusal: _Refusal, failure: Failure) -> AllRefusedError | None:
+        if refusal.serial < self._broken_at:
+            return None
         position = self._refusals.index(refusal)
         in_flight = sorted(self._in_flight - {refusal.serial})
-        before = max((each for each in in_flight if each < refusal.serial), default=0)
+        before = max(each for each in (self._broken_at, *in_flight) if each < refusal.serial)
         after = min((each for each in in_flight if each > refusal.serial), default=self._sent + 1)
 
         def is_in_row(other: _Refusal) -> bool:

@@ -41,6 +41,7 @@ from virtual import PRICES, Memory, Run, now, request
 
 from batchgen.dispatch import Failure, Received
 from batchgen.dispatch.api import body as body_module
+from batchgen.dispatch.api.causes import why_unreached
 from batchgen.dispatch.api.client import Client
 from batchgen.dispatch.api.file_descriptors import available_connections
 from batchgen.dispatch.api.http import Reply
@@ -105,6 +106,22 @@ def result(behaviour: Behaviour, *args: Any, **parts: Any) -> Any:
             return (await call(server.url, *args, **parts)).result
 
     return asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("url", "reason", "words"),
+    [
+        ("http://255.255.255.255:9/v1", "unreachable", "network is unreachable"),
+        ("http://127.0.0.1:9/v1", "refused", "connection refused"),
+    ],
+)
+def test_a_server_that_is_not_reached(url: str, reason: str, words: str) -> None:
+    """P24 A network without a way to the server is not a server that refuses."""
+    failure = asyncio.run(call(url)).result
+    assert isinstance(failure, Failure)
+    assert (failure.meaning, failure.reason, failure.status) == ("network", reason, None)
+    assert why_unreached(failure) == words
+    assert not failure.may_be_billed
 
 
 # -- error answers ---------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen.dispatch.api.errors import classify
-from batchgen.dispatch.api.waits import LONGEST_REFILL, refill, wait_in
+from batchgen.dispatch.api.headers import LONGEST_REFILL, refill
+from batchgen.dispatch.api.waits import wait_in
 
 DATE = {"date": "Thu, 05 Nov 2026 12:00:00 GMT"}
 # The same moment, in seconds since 1970.

@@ -182,7 +182,7 @@ def test_the_words_of_the_wait() -> None:
     async def watch(backend: Any) -> None:
         while True:
             await asyncio.sleep(0.1)
-            shown.add(backend._admission.describe_wait())
+            shown.add(backend._admission.describe_wait("h"))
 
     bank = Bank({f"r{n}": (1.0, Fraction(1)) for n in range(9)})
     simulate(requests(9), bank.answer, run=bank.run, caps=[9 * COST], during=watch)

@@ -334,6 +334,34 @@ def test_a_slow_first_answer_is_waited_for() -> None:
     assert (run.why, len(run.answered)) == (None, 20)
 
 
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        (REFUSED, "a connection: cannot reach host.test (connection refused)"),
+        (
+            failure("network", "unreachable", message="network is unreachable"),
+            "a connection: cannot reach host.test (network is unreachable)",
+        ),
+        (
+            failure("network", "dns"),
+            "a connection: cannot reach host.test (its name cannot be resolved)",
+        ),
+        (failure("network", "reset"), "the server (outage)"),
+        (failure(), "the server (outage)"),
+    ],
+)
+def test_an_outage_says_whose_it_is(how: Failure, words: str) -> None:
+    """P24 The progress line tells an outage of one's own network from one of the server."""
+    shown = []
+
+    async def during(backend: OnlineBackend) -> None:
+        await asyncio.sleep(60)
+        shown.append(backend._progress.waiting_for)
+
+    simulate(requests(400), Outage(how, 10, 120), concurrency=8, during=during)
+    assert shown == [words]
+
+
 def test_an_outage_without_end_gives_up() -> None:
     """P24 After give_up without any success the job stops with 5; what the network failed stays
     pending."""

@@ -103,11 +103,9 @@ class AdaptiveLimiter:
 
     @property
     def learned_per_minute(self) -> float | None:
-        """The requests a minute that got through when the server last throttled; None while it
-        holds nothing back.
-        """
+        """The requests a minute that got through as it throttled; None while it does not."""
         known = self._measured and self.state == "limited" and self._noise.is_usual
-        return self._measured * 60 if known else None
+        return self._meter.per_minute(self._measured) if known else None
 
     async def acquire(self) -> bool:
         """Wait until one more request may be sent. Returns whether it is the probe of an outage."""
@@ -157,6 +155,7 @@ class AdaptiveLimiter:
         if self.state == "ramping":
             doubling = DOUBLE_IN_ANSWERS * (self.last_success - sent_at)
             self._doubling = min(self._doubling, max(doubling, DOUBLE_AT_LEAST))
+        self._meter.record_answer(self.last_success)
         self._noise.record_success()
         self.clear_trouble()
 

@@ -13,6 +13,8 @@ SAMPLES = 128
 # Seconds of its limit that a server is assumed to have in store: a token bucket one second deep.
 STORE = 1.0
 
+MINUTE = 60.0
+
 # The lowest rate: however often a job is throttled, it sends one request a minute.
 SLOWEST = 1 / 60
 
@@ -29,6 +31,25 @@ class Meter:
         # (when, how many had got through by then), oldest first.
         self._samples: deque[tuple[float, int]] = deque([(now, 0)], maxlen=SAMPLES)
         self._sample_at = now + SAMPLE
+        # How many were answered in each second of the last minute, and in the fullest whole minute.
+        self._began = now
+        self._seconds: deque[list[float]] = deque()
+        self._last_minute = self._fullest_minute = 0
+
+    def record_answer(self, now: float) -> None:
+        """Note that a request was answered."""
+        if not self._seconds or self._seconds[-1][0] < int(now):
+            self._seconds.append([int(now), 0])
+        self._seconds[-1][1] += 1
+        self._last_minute += 1
+        while self._seconds[0][0] <= now - MINUTE:
+            self._last_minute -= int(self._seconds.popleft()[1])
+        if now - self._began >= MINUTE:
+            self._fullest_minute = max(self._fullest_minute, self._last_minute)
+
+    def per_minute(self, rate: float) -> float | None:
+        """A rate as requests a minute, but no more than a whole minute brought; None before one."""
+        return min(rate * MINUTE, self._fullest_minute) or None
 
     def record_sent(self, now: float) -> None:
         """Note that a request is sent."""

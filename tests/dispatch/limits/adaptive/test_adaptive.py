@@ -6,12 +6,13 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from virtual import Run, answer, now, requests, simulate, throttled, virtually, work
 
-from batchgen.dispatch import Failure
+from batchgen.dispatch import Failure, Learned
 from batchgen.dispatch.api.headers import RateLimits, rate_limits
 from batchgen.dispatch.api.http import Reply
 from batchgen.dispatch.limits.adaptive.limiter import FIRST_RATE, AdaptiveLimiter
@@ -388,6 +389,40 @@ def test_tokens_that_headers_name_pace_requests() -> None:
             RateLimits(),
         ),
         ({"x-ratelimit-limit-requests": "0", "x-ratelimit-limit-tokens": "nan"}, RateLimits()),
+        # Full again in 6 s after one request: a limit of a day. In 6 ms: one of a minute.
+        (
+            {
+                "x-ratelimit-limit-requests": "14400",
+                "x-ratelimit-remaining-requests": "14399",
+                "x-ratelimit-reset-requests": "6s",
+            },
+            RateLimits(),
+        ),
+        (
+            {
+                "x-ratelimit-limit-requests": "10000",
+                "x-ratelimit-remaining-requests": "9999",
+                "x-ratelimit-reset-requests": "6ms",
+            },
+            RateLimits(requests=10000),
+        ),
+        # Whole seconds, or those until a window ends, say nothing of that.
+        (
+            {
+                "x-ratelimit-limit-requests": "100",
+                "x-ratelimit-remaining-requests": "99",
+                "x-ratelimit-reset-requests": "10",
+            },
+            RateLimits(requests=100),
+        ),
+        (
+            {
+                "anthropic-ratelimit-requests-limit": "50",
+                "anthropic-ratelimit-requests-remaining": "49",
+                "anthropic-ratelimit-requests-reset": "2026-11-05T12:00:01Z",
+            },
+            RateLimits(requests=50),
+        ),
         (
             {"x-ratelimit-limit-requests": "1e999", "x-ratelimit-limit-tokens": "2m52.8s"},
             RateLimits(),
@@ -411,13 +446,53 @@ def test_headers_are_read(headers: dict[str, str], limits: RateLimits) -> None:
 
 
 def test_what_was_learned_is_told() -> None:
-    """P21 What got through when the server throttled, to five per cent; and nothing of a server
-    that held nothing back.
+    """P21 What got through when the server throttled, to five per cent; nothing before a whole
+    minute showed it, and nothing of a server that held nothing back.
     """
-    run = simulate(requests(4000), Limited([(0, 6000)]), concurrency=64)
+    run = simulate(requests(8000), Limited([(0, 6000)]), concurrency=64)
     assert run.backend._progress.learned.requests == pytest.approx(6000, rel=0.05)
+    short = simulate(requests(3000), Limited([(0, 6000)]), concurrency=64)
+    assert short.backend._progress.learned.requests is None
     free = simulate(requests(500), Limited([(0, None)]), concurrency=64)
     assert free.backend._progress.learned == type(free.backend._progress.learned)()
+
+
+def test_nothing_is_learned_that_did_not_get_through() -> None:
+    """P21 Groq's headers name a day's limit of requests, and its limit of a minute lets a burst
+    through: neither the day's nor the burst's rate is told.
+    """
+    sent: list[float] = []
+
+    def groq(request: Request, n: int) -> Reply | Failure:
+        latest = [at for at in sent if now() - at < 60]
+        if len(latest) >= 30:
+            return throttled(retry_after=61 - (now() - latest[0]), ceiling=None)
+        sent.append(now())
+        headers = {
+            "x-ratelimit-limit-requests": "14400",
+            "x-ratelimit-remaining-requests": str(14400 - len(sent)),
+            "x-ratelimit-reset-requests": f"{6 * len(sent)}s",
+            "x-ratelimit-limit-tokens": "6000",
+            "x-ratelimit-remaining-tokens": "5900",
+        }
+        return replace(answer(), headers=headers)
+
+    learned = simulate(requests(100), groq, concurrency=8).backend._progress.learned
+    assert learned.named_requests is None
+    assert learned.requests is None or learned.requests <= 30
+    assert learned.named_tokens == 6000
+
+
+def test_a_server_that_answers_nothing_teaches_nothing() -> None:
+    """P21 A limit that only refusals name is nobody's to write into a job."""
+    named = {"x-ratelimit-limit-requests": "600"}
+
+    def refusing(request: Request, n: int) -> Reply:
+        return Reply(headers=named, body=b'{"error": {"code": 429, "message": "m"}}')
+
+    run = simulate(requests(5), refusing, concurrency=2, give_up=30.0)
+    assert run.why is not None
+    assert run.backend._progress.learned == Learned()
 
 
 def test_a_limit_in_the_job_is_no_reason_to_start_modestly() -> None:
