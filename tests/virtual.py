@@ -165,6 +165,9 @@ class Scripted:
     def redact_failure(self, failure: Failure) -> Failure:
         return failure
 
+    def release(self) -> None:
+        pass
+
 
 class Memory:
     """A recorder in memory."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import AsyncIterator, Iterator
 
+from batchgen.dispatch.api.held_bytes import SMALL, HeldBytes
 from batchgen.kinds import KINDS
 
 # The largest decoded body that is read, in bytes: text, and a reply with pictures.
@@ -37,15 +38,20 @@ def body_limit(path: str) -> int:
     return MAX_PICTURE_REPLY if path.endswith(_PICTURE_ENDPOINTS) else MAX_TEXT_REPLY
 
 
-async def read_body(chunks: AsyncIterator[bytes], encoding: str, limit: int) -> bytes:
-    """Read and decode a whole body of at most `limit` bytes.
+async def read_body(
+    chunks: AsyncIterator[bytes], encoding: str, limit: int, held: HeldBytes | None = None
+) -> bytes:
+    """Read and decode a whole body of at most `limit` bytes; once it is large, with room in `held`.
 
     Raises ReplyTooLargeError, and zlib.error for a body that is damaged or incomplete.
     """
-    decoder, body = _Decoder(encoding), bytearray()
+    decoder, body, is_held = _Decoder(encoding), bytearray(), held is None
     async for chunk in chunks:
         for piece in decoder.feed(chunk):
             body += piece
+            if held is not None and not is_held and len(body) > SMALL:
+                is_held = True
+                await held.take()
             # Checked after each piece: a bomb is never decompressed further than this.
             bound = limit
             if decoder.compressed:
@@ -53,6 +59,8 @@ async def read_body(chunks: AsyncIterator[bytes], encoding: str, limit: int) -> 
             if len(body) > bound:
                 raise ReplyTooLargeError(f"the reply is larger than {bound // (1024 * 1024)} MiB")
     decoder.finish()
+    if held is not None:
+        held.settle(len(body))
     return bytes(body)
 
 

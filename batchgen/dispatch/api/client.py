@@ -257,6 +257,10 @@ class Client:
         """The JSON of bytes from the server, without the key. Raises ValueError, RecursionError."""
         return self._redaction.json(data)
 
+    def release(self) -> None:
+        """Note that the reply to the current task's last request is no longer in memory."""
+        self._http.held.release()
+
     def redact_failure(self, failure: Failure) -> Failure:
         """The failure with its texts redacted and cut."""
         return self._redaction.failure(failure)

@@ -21,6 +21,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from batchgen.dispatch.api.body import PIECE, body_limit, body_pieces, read_body
+from batchgen.dispatch.api.held_bytes import SMALL, HeldBytes
 from batchgen.dispatch.api.proxies import environment_proxy
 from batchgen.errors import InputError
 
@@ -70,7 +71,7 @@ class HttpTransport(httpx2.AsyncBaseTransport):
             raise InputError(
                 f"SSL_CERT_FILE={name}: holds no certificates to read: {error}; fix or unset it"
             ) from None
-        self._connections = connections
+        self._connections, self.held = connections, HeldBytes()
         self._session: aiohttp.ClientSession | None = None
         self._proxy: dict[str, Any] = {}
         # With a tunnel, only the CONNECT request has the password; without one, each request has.
@@ -130,7 +131,7 @@ class HttpTransport(httpx2.AsyncBaseTransport):
             data = request.stream
             headers.popall("transfer-encoding", None)
         async with self.request(request.method, url, headers=headers, data=data) as response:
-            body = await _whole_body(response, body_limit(url.path))
+            body = await _whole_body(response, body_limit(url.path), self.held)
             kept = [
                 (name, value)
                 for name, value in response.raw_headers
@@ -169,7 +170,7 @@ class Route:
         async with self._http.request(
             "POST", self.url, headers=self.headers, data=data
         ) as response:
-            content = await _whole_body(response, self._limit)
+            content = await _whole_body(response, self._limit, self._http.held)
             return Reply(status=response.status, headers=response.headers, body=content)
 
     async def get(
@@ -193,16 +194,18 @@ class Route:
             if 200 <= response.status < 300:
                 await keep(body_pieces(response.content.iter_any(), _encoding(response)))
             else:
-                content = await _whole_body(response, self._limit)
+                content = await _whole_body(response, self._limit, self._http.held)
             return Reply(status=response.status, headers=response.headers, body=content)
 
 
-async def _whole_body(response: aiohttp.ClientResponse, limit: int) -> bytes:
+async def _whole_body(response: aiohttp.ClientResponse, limit: int, held: HeldBytes) -> bytes:
     size = response.content_length
     if "content-encoding" not in response.headers and size is not None and size <= limit:
         # Nothing to decode and nothing to bound: aiohttp's own way is faster.
+        if size > SMALL:
+            await held.take(size)
         return await response.read()
-    return await read_body(response.content.iter_any(), _encoding(response), limit)
+    return await read_body(response.content.iter_any(), _encoding(response), limit, held)
 
 
 def _encoding(response: aiohttp.ClientResponse) -> str:

@@ -28,6 +28,9 @@ class Transport(Protocol):
     def redact_failure(self, failure: Failure) -> Failure:
         """The failure with its texts redacted and cut."""
 
+    def release(self) -> None:
+        """Note that the reply to the current task's last request is no longer in memory."""
+
 
 async def read_reply(
     reader: ReplyReader, transport: Transport, request: Request, reply: Reply

@@ -70,6 +70,7 @@ class OnlineBackend:
         clock: Clock = time.monotonic,
     ) -> None:
         self._recorder, self._job, self._concurrency = recorder, job, concurrency
+        self._transport = transport
         self._progress, self._host, self._clock = progress, host, clock
         limits, retry, self._accept = job.limits, job.retry, accepted(job.output.accept)
         self._admission = Admission(
@@ -218,6 +219,7 @@ class OnlineBackend:
         try:
             await self._call(work, permit)
         finally:
+            self._transport.release()
             self._progress.in_flight -= 1
             self._streak.record_end(work.serial)
             self._queue.notify()
