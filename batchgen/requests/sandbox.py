@@ -134,7 +134,10 @@ class Environment(ImmutableSandboxedEnvironment):
             return
         for call in tree.find_all(nodes.Call):
             method = call.node
-            if isinstance(method, nodes.Getattr) and method.attr not in _CALLABLE:
+            if not isinstance(method, nodes.Getattr) or method.attr in _CALLABLE:
+                continue
+            # The blocks of a template are methods of `self`.
+            if not isinstance(method.node, nodes.Name) or method.node.name != "self":
                 hint = did_you_mean(method.attr, sorted(_CALLABLE))
                 raise TemplateSyntaxError(f"no method is called {method.attr!r}{hint}", call.lineno)
 

@@ -168,6 +168,7 @@ def test_what_can_never_work(tmp_path: Path, template: str, message: str) -> Non
         "{% for output in json %}{{ output.name }}{% endfor %}",
         "{% for a in json %}{{ loop.cycle('x', 'y') }}{{ loop.changed(a) }}{% endfor %}",
         "{% set c = cycler('a', 'b') %}{{ c.next() }}",
+        "{% block title %}{{ output }}{% endblock %} {{ self.title() }} {{ self.any_name() }}",
         "{% macro m(a) %}{{ caller() }}{% endmacro %}{% call m(1) %}{% endcall %}",
         "{% import 'macros.md' as macros %}{{ macros.anything(output) }}",
     ],
