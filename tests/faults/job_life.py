@@ -24,7 +24,15 @@ from batchgen.simulator import RequestInfo, Settings, Simulator
 # What a server may do to a request that passes when it is tried again, and what ends its row.
 PASSING = ("500", "reset", "truncated", "wrong_json", "html")
 FAULTS = (*PASSING, "400_policy")
-KNOWN = {"journal.db", "results.csv", "errors.csv", "report.json", "run.log", ".lock"}
+KNOWN = {
+    "journal.db",
+    "results.csv",
+    "errors.csv",
+    "report.json",
+    "report.html",
+    "run.log",
+    ".lock",
+}
 
 
 class Life(RuleBasedStateMachine):
