@@ -53,6 +53,7 @@ The house is the flow; imports point up this list only:
     queries       status, show, results
     planner       what a run would do and cost (`plan` is the public function)
     maintenance   redo, export, verify
+    salvage       what is sound of a damaged journal
     view          the page, served to this machine alone
     signals       the first ends a run in order, the second at once
     simulator     beside the flow: an OpenAI-compatible server on loopback

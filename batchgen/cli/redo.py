@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 @click.option("--incomplete", is_flag=True, help="All incomplete rows.")
 @click.option("--all", "everything", is_flag=True, help="All rows.")
 @click.option(
+    "--damaged",
+    is_flag=True,
+    help="All rows whose answers are damaged: make a new journal of all that is sound.",
+)
+@click.option(
     "--from",
     "source",
     type=click.File("rb"),
@@ -34,6 +39,7 @@ def redo(
     failed: bool,
     incomplete: bool,
     everything: bool,
+    damaged: bool,
     source: BinaryIO | None,
     simulate: bool,
     output: Path | None,
@@ -49,12 +55,35 @@ def redo(
     statuses = {"succeeded", "failed", "incomplete"} if everything else set()
     statuses |= {"failed"} if failed else set()
     statuses |= {"incomplete"} if incomplete else set()
+    if damaged:
+        _mend(job, simulate=simulate, output=output)
+        if not ids and not statuses:
+            return
     if not ids and not statuses:
-        raise click.UsageError("name rows by ID, --from FILE, --failed, --incomplete or --all")
+        raise click.UsageError(
+            "name rows by ID, --from FILE, --failed, --incomplete, --damaged or --all"
+        )
     marked = maintenance.redo(job, ids, statuses=statuses, simulate=simulate, output=output)
+    command = _run_again(job, simulate)
     later_turns = ", later turns included" * (job.conversation is not None)
-    command = f"batchgen run {job.display_name}{' --simulate' * simulate}"
     print_result(f"{job.name}: {marked:,} marked{later_turns}; {command} sends them again")
+
+
+def _run_again(job: Job, simulate: bool) -> str:
+    return f"batchgen run {job.display_name}{' --simulate' * simulate}"
+
+
+def _mend(job: Job, *, simulate: bool, output: Path | None) -> None:
+    """Replace a damaged journal by what is sound of it."""
+    from batchgen.salvage import mend
+
+    mended = mend(job, simulate=simulate, output=output)
+    for sentence in mended.sentences():
+        print_result(f"{job.name}: {sentence}")
+    for path in mended.paths:
+        print_result(f"{job.name}: the damaged journal is kept as {path}")
+    if mended.lost:
+        print_result(f"{job.name}: {_run_again(job, simulate)} sends the rows again")
 
 
 def _read_ids(source: BinaryIO) -> list[str]:

@@ -73,13 +73,11 @@ from batchgen.journal.corrections import change_outcomes
 from batchgen.journal.counts import RowCounts, count_rows
 from batchgen.journal.damage import check_before_sending, find_damage
 from batchgen.journal.journal import Journal
+from batchgen.journal.marks import assume_lost, mark_lost, mark_redo
 from batchgen.journal.outcomes import (
     RecordedOutcome,
     answered_between,
     answering_models,
-    assume_lost,
-    mark_lost,
-    mark_redo,
     outcome_of,
     record_outcome,
     withdraw_failure,

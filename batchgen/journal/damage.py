@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from batchgen.errors import DamagedError
 from batchgen.journal.journal import Journal
-from batchgen.journal.records import damage_of, is_sound
+from batchgen.journal.records import MEND, damage_of, is_sound
 from batchgen.journal.schema import TABLES
 
 # The tables whose indexes decide whether a request is answered, is in a batch, or owns a picture.
@@ -52,4 +52,4 @@ def _faults(journal: Journal, check: str) -> Iterator[str]:
     """What a check of SQLite finds."""
     for (report,) in journal.query(check):
         if report != "ok":
-            yield f"{journal.path}: is damaged ({report}); restore the journal from a backup"
+            yield f"{journal.path}: is damaged ({report}); {MEND}"

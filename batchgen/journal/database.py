@@ -13,7 +13,7 @@ from pathlib import Path
 from batchgen.disk import refuse_link
 from batchgen.errors import BatchgenError, DamagedError, InputError, OutputError
 from batchgen.journal.migration import migrate
-from batchgen.journal.records import digest_of, insert
+from batchgen.journal.records import MEND, digest_of, insert
 from batchgen.journal.schema import APPLICATION_ID, SCHEMA_VERSION
 from batchgen.requests import SCHEME
 
@@ -47,9 +47,7 @@ def _translated(path: Path, error: sqlite3.Error) -> BatchgenError | None:
     name = getattr(error, "sqlite_errorname", "") or ""
     damaged = name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT"))
     if damaged or "decode to UTF-8" in str(error):
-        return DamagedError(
-            f"{path}: is damaged ({error}); restore it from a backup or move it away"
-        )
+        return DamagedError(f"{path}: is damaged ({error}); {MEND}")
     if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
         what = "the disk is full or failing"
         return OutputError(
@@ -111,6 +109,29 @@ def reading(path: Path) -> sqlite3.Connection:
         return _empty()
 
 
+def unchecked(path: Path) -> sqlite3.Connection:
+    """A connection that only reads, to a file that may be damaged."""
+    return _connection(f"{path.absolute().as_uri()}?mode=ro")
+
+
+def unsynced(path: Path, version: int) -> sqlite3.Connection:
+    """A connection to a new journal of a schema version, in a file that its maker must sync."""
+    connection = _connection(str(path))
+    connection.execute("PRAGMA journal_mode = OFF")
+    connection.execute("PRAGMA synchronous = OFF")
+    _create(connection, version)
+    return connection
+
+
+def refuse_newer(version: int, path: Path) -> None:
+    """Raise OutputError for the schema version of a newer batchgen."""
+    if version > SCHEMA_VERSION:
+        raise OutputError(
+            f"{path}: was written by a newer batchgen (schema {version}, and this one knows "
+            f"{SCHEMA_VERSION}); update batchgen and run again"
+        )
+
+
 def _was_never_made(path: Path) -> bool:
     """Whether a process died while it made this file, before anything was committed to it.
 
@@ -146,10 +167,10 @@ def _empty() -> sqlite3.Connection:
     return connection
 
 
-def _create(connection: sqlite3.Connection) -> None:
+def _create(connection: sqlite3.Connection, version: int = SCHEMA_VERSION) -> None:
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    migrate(connection, 0)
+    migrate(connection, 0, to=version)
     insert(connection, "meta", {"name": "scheme", "value": json.dumps(SCHEME)})
     connection.execute("COMMIT")
 
@@ -166,11 +187,7 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     if application != APPLICATION_ID:
         raise DamagedError(f"{path}: is not a journal of batchgen; move it away and run again")
-    if version > SCHEMA_VERSION:
-        raise OutputError(
-            f"{path}: was written by a newer batchgen (schema {version}, and this one knows "
-            f"{SCHEMA_VERSION}); update batchgen and run again"
-        )
+    refuse_newer(version, path)
     # Tables, indexes and statistics of other tools are no damage; only batchgen's own count.
     if version < 1 or not _expected(version) <= set(tables):
         raise DamagedError(

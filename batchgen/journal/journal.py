@@ -13,7 +13,7 @@ from typing import Any, Self
 from batchgen.errors import DamagedError
 from batchgen.journal import database
 from batchgen.journal.database import translating_errors
-from batchgen.journal.records import damage_of, insert, is_sound
+from batchgen.journal.records import MEND, damage_of, insert, is_sound
 from batchgen.journal.schema import COLUMNS, SHADOWED, statements
 from batchgen.journal.status import ROW_STATE
 from batchgen.replies import accepted, is_accepted
@@ -140,9 +140,7 @@ class Journal:
         circles.
         """
         if after <= before:
-            raise DamagedError(
-                f"{self.path}: is damaged (its records are out of order); restore it from a backup"
-            )
+            raise DamagedError(f"{self.path}: is damaged (its records are out of order); {MEND}")
         return after
 
     @contextmanager

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from batchgen.dispatch import Outcome
 from batchgen.journal.change import INSERTIONS, Change, together
-from batchgen.journal.corrections import change_outcomes, correct
+from batchgen.journal.corrections import correct
 from batchgen.journal.journal import Journal
 from batchgen.journal.records import fitting, insert, is_sound, packed, sealed, unpacked, update
-from batchgen.journal.status import MAX_TRIES, state
-from batchgen.requests import canonical
+from batchgen.journal.status import MAX_TRIES
 
 if TYPE_CHECKING:
-    from batchgen.journal.rows import Row
+    pass
 
 # What an outcome has of a failure. An answer has it, too, when `redo` asked for another and failed.
 _FAILURE = ("reason", "http_status", "code", "message", "passing")
@@ -116,7 +115,7 @@ def record_outcome(
     if outcome.failure is not None:
         return Change(also=partial(_fail, record, followed))
     # Texts may bring pictures, and may have had some when they were asked for before.
-    own = partial(_own, outcome_id, request.fingerprint, outcome.files)
+    own = partial(own_files, outcome_id, request.fingerprint, outcome.files)
     follows = (("follows", lambda: followed),) if followed is not None else ()
     if corrections and outcome.answer is not None and outcome.answer.misfit:
         corrected = Change(records=follows, also=partial(correct, record, corrections))
@@ -189,10 +188,10 @@ def _fail(
     )
     if followed is not None:
         connection.execute(INSERTIONS["follows"], sealed(followed))
-    _own(failed.outcome_id, failed.fingerprint, (), connection)
+    own_files(failed.outcome_id, failed.fingerprint, (), connection)
 
 
-def _own(
+def own_files(
     outcome_id: str,
     fingerprint: bytes,
     files: Sequence[Mapping[str, Any]],
@@ -219,56 +218,3 @@ def _withdraw(
     for (rowid,) in connection.execute(sql, (outcome_id, fingerprint)).fetchall():
         again = {**dict.fromkeys(_FAILURE), "http_status": 200, "passing": 0, "redo": 1}
         update(connection, "outcomes", rowid, again)
-
-
-# -- writing, outside a dispatch -------------------------------------------------------------------
-
-
-def assume_lost(journal: Journal, outcomes: Iterable[tuple[str, bytes]]) -> None:
-    """Treat pictures of these (outcome id, fingerprint) as missing, for this connection only.
-
-    So a plan counts what a run would mark as lost.
-    """
-    journal.connection.executemany("INSERT OR IGNORE INTO missing VALUES(?, ?)", outcomes)
-
-
-def mark_lost(journal: Journal, lost: Iterable[tuple[str, bytes]]) -> None:
-    """Mark exactly these (outcome id, fingerprint) as lost: their pictures are gone or changed."""
-    wanted = set(lost)
-    marked = {
-        (record["ident"], record["key"])
-        for record in journal.query("SELECT ident, key FROM outcomes WHERE lost")
-    }
-    if wanted == marked:
-        return
-    with journal.transaction() as connection:
-        change_outcomes(connection, marked - wanted, {"lost": 0})
-        change_outcomes(connection, wanted - marked, {"lost": 1})
-
-
-def mark_redo(journal: Journal, rows: Iterable[Row], statuses: Iterable[str] = ()) -> int:
-    """Mark rows that the next run sends again; old answers stay until new ones are recorded.
-
-    rows: the rows to mark.
-    statuses: rows in one of these statuses are marked too.
-
-    The later turns of their conversations depend on them, so they are marked too. Returns how many
-    of all these had an outcome.
-    """
-    with journal.transaction() as connection:
-        marked = {
-            (row.outcome_id, row.fingerprint, row.conversation, canonical(row.axes), row.turn)
-            for row in rows
-        }
-        sql = f"{state()} SELECT ident, key, conversation, axes, turn FROM state WHERE status = ?"
-        for status in statuses:
-            marked |= {tuple(row) for row in journal.query(sql, status)}
-        wanted = {(outcome_id, fingerprint) for outcome_id, fingerprint, *_ in marked}
-        first: dict[tuple[str, str], int] = {}
-        for _, _, conversation, axes, turn in marked:
-            if conversation is not None:
-                first[conversation, axes] = min(turn, first.get((conversation, axes), turn))
-        later = "SELECT ident, key FROM rows WHERE conversation = ? AND axes = ? AND turn > ?"
-        for (conversation, axes), turn in first.items():
-            wanted |= {tuple(row) for row in journal.query(later, conversation, axes, turn)}
-        return change_outcomes(connection, wanted, {"redo": 1, "tries": 0})

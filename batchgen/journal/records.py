@@ -7,11 +7,15 @@ import json
 import sqlite3
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from batchgen.errors import DamagedError
 from batchgen.journal.schema import COLUMNS, FIRST, REAL, SEALED
+
+# What to do about a damaged journal.
+MEND = "restore the journal from a backup, or mend it: batchgen redo JOB --damaged"
 
 # What SQLite's INTEGER holds.
 LARGEST = 2**63 - 1
@@ -52,10 +56,10 @@ def damage_of(path: Path, table: str, record: Sequence[Any]) -> str:
     named = {
         "prompts": "the staged line {line} of the prompts",
         "rows": "the staged row {id}",
-        "outcomes": "the outcome of {ident}",
+        "outcomes": "the outcome of {id}",
         "files": "the entry of {path}",
-        "attempts": "an attempt at {ident}",
-        "reserved": "a call in flight for {ident}",
+        "attempts": "an attempt at {id}",
+        "reserved": "a call in flight for {id}",
         "runs": "the entry of run {run}",
         "batches": "the entry of batch {batch}",
         "members": "the request of {id} in batch {batch}",
@@ -63,8 +67,21 @@ def damage_of(path: Path, table: str, record: Sequence[Any]) -> str:
         "follows": "what the outcome of {ident} followed",
         "adopted": "the new owner of {ident}",
     }
-    what = named[table].format(**dict(zip(COLUMNS[table], record, strict=True)))
-    return f"{path}: {what} is not what was written; restore the journal from a backup"
+    cells = dict(zip(COLUMNS[table], record, strict=True))
+    if "id" not in cells and "ident" in cells:
+        cells["id"] = shown_id(cells["ident"], cells["key"])
+    what = named[table].format(**cells)
+    return f"{path}: {what} is not what was written; {MEND}"
+
+
+def shown_id(outcome_id: Any, fingerprint: Any) -> str:
+    """The id of a row as people know it, of whatever a damaged record holds."""
+    if isinstance(outcome_id, str) and outcome_id.startswith("="):
+        with suppress(ValueError, LookupError, TypeError):
+            return str(json.loads(outcome_id[1:])[0])
+    if isinstance(fingerprint, bytes):
+        return f"{fingerprint.hex()[:12]} ({outcome_id})"
+    return str(outcome_id)
 
 
 def sealed(cells: Sequence[Any]) -> tuple[Any, ...]:
@@ -129,7 +146,7 @@ def update(
             path for _, name, path in connection.execute("PRAGMA database_list") if name == "main"
         ]
         what = f"a record of the table {table} is not what was written"
-        raise DamagedError(f"{path}: {what}; restore the journal from a backup")
+        raise DamagedError(f"{path}: {what}; {MEND}")
     cells = dict(zip(SEALED[table], record[FIRST[table] :], strict=False)) | dict(changes)
     marks = ", ".join(f"{name} = ?" for name in (*SEALED[table], "seal"))
     connection.execute(

@@ -96,16 +96,17 @@ class Tables:
         """The files of the results table, or of the errors table."""
         return table_paths(self._job, folder, table)
 
-    def write(self, folder: Path) -> list[Path]:
+    def write(self, folder: Path, *, mark: str = "") -> list[Path]:
         """Write every table of the job; returns the paths of the results tables.
 
-        Raises OutputError, DamagedError; each file then has its old content or its new one.
+        With a `mark`, they are other files: it stands in their names before the ending. Raises
+        OutputError, DamagedError; each file then has its old content or its new one.
         """
         layout, records = self._layout, self._records
         with ExitStack() as stack:
-            results = self._open(folder, "results", layout.inputs, layout.own, stack)
-            errors = self._open(folder, "errors", layout.named, layout.errors, stack)
-            answers, failures = self._open_batch_files(folder, stack)
+            results = self._open(folder, f"results{mark}", layout.inputs, layout.own, stack)
+            errors = self._open(folder, f"errors{mark}", layout.named, layout.errors, stack)
+            answers, failures = self._open_batch_files(folder, mark, stack)
             for prompt in records.prompts():
                 for record in records.lines(prompt) if results else ():
                     for write in results:
@@ -118,7 +119,7 @@ class Tables:
                     if answers and failures:
                         self._write_batch_line(row, recorded, folder, answers, failures)
         self.empty, self.noted = records.computed.empty, dict(records.noted)
-        return self.paths(folder)
+        return self.paths(folder, f"results{mark}")
 
     def _open(
         self,
@@ -132,7 +133,7 @@ class Tables:
 
         Args:
             folder: the job's output folder.
-            table: "results" or "errors".
+            table: the file's name without its ending.
             first: the user's columns, which come first and are never changed.
             own: the columns that batchgen adds, with their types.
             stack: closes the files; each then appears.
@@ -161,7 +162,7 @@ class Tables:
         ]
 
     def _open_batch_files(
-        self, folder: Path, stack: ExitStack
+        self, folder: Path, mark: str, stack: ExitStack
     ) -> tuple[WriteResult, WriteResult] | tuple[None, None]:
         """Open the Batch API's files: answers and failures apart, or both in one file."""
         note = partial(self._note, folder)
@@ -172,7 +173,7 @@ class Tables:
             return None, None
         answers, failures = (
             stack.enter_context(
-                batch_writer(folder / _file_name(table, OPENAI_BATCH), on_written=note)
+                batch_writer(folder / _file_name(f"{table}{mark}", OPENAI_BATCH), on_written=note)
             )
             for table in ("results", "errors")
         )

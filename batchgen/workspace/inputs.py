@@ -14,6 +14,8 @@ from batchgen.tables import table_paths
 _DATABASE = ("journal.db", "journal.db-shm", "journal.db-wal")
 _OWN_FILES = (*_DATABASE, ".lock", PAGE, "report.json", "run.log")
 
+_TABLES = ("results", "errors", "results.salvaged", "errors.salvaged")
+
 
 def refuse_to_replace_inputs(job: Job, folder: Path) -> None:
     """Raise InputError when a file that the job writes is its prompts file or the job file.
@@ -22,7 +24,7 @@ def refuse_to_replace_inputs(job: Job, folder: Path) -> None:
     takes `A` for `a` give one file many names.
     """
     own = [folder / name for name in _OWN_FILES]
-    written = [path for table in ("results", "errors") for path in table_paths(job, folder, table)]
+    written = [path for table in _TABLES for path in table_paths(job, folder, table)]
     inputs: list[tuple[KeyPath, str, Path]] = []
     if job.output_file is None:
         inputs.append(((), "the job file", job.path))

@@ -10,7 +10,9 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ import batchgen
 from batchgen import Job, Options, load_job, maintenance, queries
 from batchgen.journal import Journal, find_damage, rows_with_outcomes, spent
 from batchgen.journal.batches import set_aside
+from batchgen.salvage import mend
 from batchgen.simulator import RequestInfo, Settings
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "journal-v1"
@@ -145,3 +148,19 @@ def test_it_is_resumed_and_nothing_is_asked_twice(
             "stars": 7,
             "wood": 7,
         }
+
+
+def test_a_damaged_one_is_mended(older: Path) -> None:
+    """P02 What is sound of a damaged journal of an older version comes out and goes on: answers,
+    failures, money, and the requests in its open batch.
+    """
+    before = queries.status(load(older))
+    with closing(sqlite3.connect(older / "output" / "journal.db")) as connection, connection:
+        connection.execute("UPDATE outcomes SET model = 'x' WHERE ident LIKE '%sun%'")
+    assert mend(load(older)).lost == ["sun"]
+    after = queries.status(load(older))
+    assert after["rows"] == {"succeeded": 1, "failed": 1, "pending": 3}
+    assert {**after, "rows": 0} == {**before, "rows": 0}
+    with Journal.peek(older / "output") as journal:
+        assert list(find_damage(journal)) == []
+        assert (spent(journal), set_aside(journal)) == (SPENT, SET_ASIDE)
