@@ -26,6 +26,9 @@ from batchgen.requests.metering import (
 # large text.
 _LEFT_OUT = ("attr", "pprint", "random", "urlize", "wordwrap", "xmlattr")
 
+# The most digits that `round` takes.
+MAX_PRECISION = 400
+
 
 def plain(value: Any) -> Any:
     """A value as JSON has it, sharing no list or object with the row.
@@ -98,6 +101,14 @@ def _tojson(value: Any, indent: int | None = None) -> str:
     return json.dumps(plain(value), ensure_ascii=False, indent=spaces)
 
 
+def _round(value: Any, precision: int = 0, method: Any = "common") -> Any:
+    # A float has 17 digits and an exponent of at most 308; beyond that, 10 ** precision takes
+    # minutes.
+    if isinstance(precision, int) and abs(precision) > MAX_PRECISION:
+        raise TemplateRuntimeError(f"round takes at most {MAX_PRECISION} digits")
+    return FILTERS["round"](value, precision, method)
+
+
 def _strict_number(kind: type[int] | type[float]) -> Callable[..., Any]:
     """The filter `int` or `float`.
 
@@ -136,6 +147,7 @@ OFFERED: dict[str, Callable[..., Any]] = {
     "join": _join,
     "messages": as_messages,
     "replace": _replace,
+    "round": _round,
     "slice": _slice,
     "tojson": _tojson,
 }

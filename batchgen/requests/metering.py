@@ -63,6 +63,7 @@ class Meter(threading.local):
     """What the rendering in this thread has used so far. Each thread counts for itself."""
 
     steps = 0
+    tests = 0
     made = 0
     # The thread's CPU clock, in seconds, at which the rendering must end; 0 until the clock is
     # first read.
@@ -70,7 +71,7 @@ class Meter(threading.local):
 
     def start(self) -> None:
         """Begin a new rendering."""
-        self.steps, self.made, self.deadline = 0, 0, 0.0
+        self.steps, self.tests, self.made, self.deadline = 0, 0, 0, 0.0
 
     def weigh(self, value: Any) -> Any:
         """Count a step and its result; return the result. Raises SecurityError above a bound."""
@@ -86,6 +87,12 @@ class Meter(threading.local):
         if weight > MAX_TEXT or self.made > MAX_MADE:
             raise SecurityError(f"the template makes more than {MAX_TEXT:,} characters")
         return value
+
+    def tick(self) -> None:
+        """Look at the clock now and then, for a test that makes nothing. Raises SecurityError."""
+        self.tests += 1
+        if self.tests % STEPS_PER_CLOCK_READ == 0:
+            self._check_time()
 
     def count(self, items: Iterable[Any]) -> Iterator[Any]:
         """The items, each counted as a step."""

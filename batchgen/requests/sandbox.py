@@ -93,6 +93,9 @@ class Environment(ImmutableSandboxedEnvironment):
         self.filters.update(
             {name: self._metered(each) for name, each in {**OFFERED, **filters}.items()}
         )
+        # A filter calls a test for each item of a list, and `in` looks through a whole list.
+        tests: Mapping[str, Any] = self.tests
+        self.tests = {name: self._timed(each) for name, each in tests.items()}
         # The names that `Instrumentation` puts into syntax trees.
         self.filters.update(_counted=self.meter.count, _output=_output, _weighed=self.meter.weigh)
 
@@ -198,6 +201,16 @@ class Environment(ImmutableSandboxedEnvironment):
         if operator == "%" and isinstance(left, str):
             check_format(left, "%", right if isinstance(right, tuple) else [right])
         return self.meter.weigh(super().call_binop(context, operator, left, right))
+
+    def _timed(self, bare: Callable[..., Any]) -> Callable[..., Any]:
+        """A test that is not begun when the time is up."""
+
+        @wraps(bare)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            self.meter.tick()
+            return bare(*args, **kwargs)
+
+        return timed
 
     def _metered(self, bare: Callable[..., Any]) -> Callable[..., Any]:
         """A filter whose result is a plain value: an iterator becomes a list, `Markup` becomes

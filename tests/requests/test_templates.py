@@ -260,6 +260,8 @@ def test_templates_cannot_reach_python(source: str) -> None:
         "{% set ns = namespace(x=9) %}{% for i in range(60) %}{% set ns.x = ns.x * ns.x %}{% "
         "endfor %}",
         "{{ 9 ** (9 ** 9) }}",
+        "{{ 9 | round(-99999999) }}",
+        "{{ 9.5 | round(99999999, 'ceil') }}",
         "{{ '%99999999d' % 1 }}",
         "{{ '%*d' % (99999999, 1) }}",
         "{{ '%*d' | format(99999999, 1) }}",
@@ -300,6 +302,11 @@ def test_the_clock_ends_what_only_burns_time(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(metering, "MAX_SECONDS", 0.1)
     source = "{% for i in range(90000) %}{% if range(99999) | sum == 1 %}{% endif %}{% endfor %}"
     assert "seconds" in fault(source)
+    for source in (
+        "{{ range(90000) | select('in', ['a'] * 90000) | list }}",
+        "{{ range(90000) | select('in', ['a'] * 90000) | first }}",
+    ):
+        assert "seconds" in fault(source)
 
 
 def test_each_rendering_counts_anew() -> None:
