@@ -82,6 +82,8 @@ class Backends:
                 if isinstance(stopped, ServerUnresponsiveError) and wait and batches.is_waiting:
                     # What could not be sent now is sent when a batch has ended.
                     stopped = None
+                if stopped is None and batches.must_send_again:
+                    continue
                 if stopped is not None or not wait or not batches.is_waiting:
                     break
                 stopped = await batches.wait()

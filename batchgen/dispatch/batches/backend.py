@@ -64,20 +64,21 @@ class BatchBackend:
             transport, host=host, attempts=job.retry.attempts, max_wait=job.retry.max_wait
         )
         self._registry = BatchRegistry(recorder, progress)
+        collector = Collector(
+            transport=transport,
+            server=self._server,
+            recorder=recorder,
+            registry=self._registry,
+            job=job,
+            prices=prices,
+            progress=progress,
+            folder=folder,
+            capped=capped,
+        )
         self._poller = poll.Poller(
             server=self._server,
             registry=self._registry,
-            collector=Collector(
-                transport=transport,
-                server=self._server,
-                recorder=recorder,
-                registry=self._registry,
-                job=job,
-                prices=prices,
-                progress=progress,
-                folder=folder,
-                capped=capped,
-            ),
+            collector=collector,
             give_up_after=job.retry.give_up,
             keep_files=job.batch.keep_files,
             say=say,
@@ -86,6 +87,7 @@ class BatchBackend:
             server=self._server,
             recorder=recorder,
             registry=self._registry,
+            collector=collector,
             job=job,
             failures_left=failures_left,
             prices=prices,
@@ -102,6 +104,11 @@ class BatchBackend:
     def is_waiting(self) -> bool:
         """Whether something only needs time: batches that have not ended, or deferred requests."""
         return bool(self._registry.open or self._progress.deferred)
+
+    @property
+    def must_send_again(self) -> bool:
+        """Whether batches were refused for some of their requests: the others are to be sent."""
+        return self._submitter.send_again
 
     @property
     def never_fits_error(self) -> BatchgenError | None:

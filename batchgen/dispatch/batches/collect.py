@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from batchgen.batch_format import encoded
 from batchgen.disk import temporary_path, translating_errors
 from batchgen.dispatch import Attempt, Failure, Outcome, Progress, Received
 from batchgen.dispatch.api.body import MAX_PICTURE_REPLY, MAX_TEXT_REPLY
@@ -21,9 +22,16 @@ from batchgen.dispatch.api.http import Reply
 from batchgen.dispatch.api.replies import attempt_fields, interpret
 from batchgen.dispatch.batches.client import BatchClient, BatchTransport, Json, RequestRejectedError
 from batchgen.dispatch.batches.file_counts import FileCounts
-from batchgen.dispatch.batches.records import Batch, BatchRecorder, Member, MemberResult
+from batchgen.dispatch.batches.records import (
+    Batch,
+    BatchRecorder,
+    Member,
+    MemberResult,
+    counts_of,
+)
+from batchgen.dispatch.batches.refused import named_lines
 from batchgen.dispatch.batches.registry import BatchRegistry
-from batchgen.dispatch.batches.result_file import GROUP, LineResult, error_reply, read_results
+from batchgen.dispatch.batches.result_file import GROUP, LineResult, read_results
 from batchgen.job import Job
 from batchgen.kinds import KIND_BY_ENDPOINT
 from batchgen.pricing import Prices
@@ -109,24 +117,34 @@ class Collector:
 
     async def record_line_errors(self, batch: Batch, errors: Sequence[Json]) -> int:
         """Record the errors of a failed batch that name a line; returns how many there are."""
-        by_line = {
-            line: error
-            for error in errors
-            if type(line := error.get("line")) is int and 0 < line <= batch.requests
-        }
-        lines, count = list(by_line), 0
+        by_line: dict[int, Failure] = {}
+        for error in errors:
+            failure, line = self.classified(error), error.get("line")
+            named = [line] if type(line) is int else named_lines(failure.message, batch.requests)
+            for each in named:
+                if 0 < each <= batch.requests:
+                    by_line.setdefault(each, failure)
+        return await self._fail_by_line(batch, by_line)
+
+    async def fail_lines(self, batch: Batch, lines: Sequence[int], failure: Failure) -> None:
+        """Fail the members of the lines for which the server refuses a batch."""
+        await self._fail_by_line(batch, dict.fromkeys(lines, replace(failure, meaning="row")))
+
+    async def _fail_by_line(self, batch: Batch, failures: Mapping[int, Failure]) -> int:
+        lines, count = list(failures), 0
         for start in range(0, len(lines), GROUP):
             members = await self._recorder.members(batch, lines[start : start + GROUP])
             await self._record(
-                self._failed(batch, member, self._classified(error_reply(by_line[line])))
-                for line, member in members.items()
+                self._failed(batch, member, failures[line]) for line, member in members.items()
             )
             count += len(members)
         return count
 
-    def worded(self, error: Json) -> str:
-        """The message of an error, without anything that looks like a key."""
-        return self._classified(error_reply(error)).message
+    def classified(self, error: Json) -> Failure:
+        """What an error in the object of a batch means; it has no HTTP status."""
+        # Its line is one of the input file, which the user never sees.
+        body = encoded({"error": {name: error[name] for name in error if name != "line"}})
+        return self._transport.redact_failure(classify(None, body, {}))
 
     async def _read_files(self, batch: Batch) -> tuple[FileCounts, RequestRejectedError | None]:
         """Record what the result files hold; returns what that is, and why one is missing."""
@@ -174,7 +192,8 @@ class Collector:
             self._recorder, self._transport, member.request, result.body, reply
         )
         if isinstance(received, Failure):
-            return self._failed(batch, member, received)
+            status = reply.status if result.is_http else None
+            return self._failed(batch, member, replace(received, status=status))
         cost = self._prices.answer_cost(member.request, received.answer, batch=True)
         return _ended(batch, member, received, reply, self._worst(member) if cost is None else cost)
 
@@ -199,6 +218,10 @@ class Collector:
         """The failure of a row; None for a failure of the account, which stops the run."""
         if failure.meaning != "account":
             return failure
+        answered, failed = counts_of(batch)
+        if failure.reason == "forbidden" and (answered > failed or self._progress.done):
+            # The account may do what it did for others.
+            return replace(failure, meaning="row")
         if failure.reason in ("model", "service_tier") and self._job.rows_choose(failure.reason):
             return replace(failure, meaning="row")
         self._registry.stop_with(account_error(failure, self._server.host, batch.model))

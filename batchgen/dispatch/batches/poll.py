@@ -18,6 +18,7 @@ from batchgen.dispatch.batches.client import (
 from batchgen.dispatch.batches.collect import Collector
 from batchgen.dispatch.batches.file_counts import FileCounts
 from batchgen.dispatch.batches.records import Batch
+from batchgen.dispatch.batches.refused import refusal_error
 from batchgen.dispatch.batches.registry import GIVEN_UP, BatchRegistry, errors_of
 from batchgen.errors import AccountError, LimitError
 
@@ -236,8 +237,8 @@ class Poller:
             return full
         if not failed_rows:
             # Sent again unchanged, the batch would fail again.
-            why = self._collector.worded(errors[0]) if errors else "it does not say why"
-            self._registry.stop_with(AccountError(f"{host} refused the batch {batch.id}: {why}"))
+            why = self._collector.classified(errors[0]).message if errors else "it does not say why"
+            self._registry.stop_with(refusal_error(host, why, None, f"the batch {batch.id}"))
         return batch
 
     def _report_end(self, batch: Batch, answered: int, lost: int) -> None:

@@ -22,6 +22,9 @@ from batchgen.errors import BatchgenError
 # The status of a batch that a user gave up: its answers are never fetched.
 GIVEN_UP = "given up"
 
+# The status of a batch that the server did not make, because of some of its lines.
+REFUSED = "refused"
+
 # The bounds on what is kept of a batch object: the characters of a text, the names of the counts,
 # and the largest number (the time at the end of the year 9999; no count is as large).
 LONGEST = 1000

@@ -16,7 +16,6 @@ from typing import IO, Any, NamedTuple
 from batchgen.batch_format import Result, encoded, parse_result
 from batchgen.disk import translating_errors
 from batchgen.dispatch.api.http import Reply
-from batchgen.dispatch.batches.retrying import Json
 
 # Lines, and bytes of them, that are read and recorded together: a bound on memory.
 GROUP = 250
@@ -29,11 +28,13 @@ class LineResult(NamedTuple):
     reply: as the online API would have sent it; None for a request without one
     body: the JSON of the reply
     executed: whether the server may have executed the request
+    is_http: whether `reply` is an HTTP reply; if not, it is an error that came without one
     """
 
     reply: Reply | None
     body: Any
     executed: bool = True
+    is_http: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +69,6 @@ def read_results(
                 except (ValueError, RecursionError):
                     torn += _is_torn(line)
             yield Results(by_line=group, torn=torn)
-
-
-def error_reply(error: Json) -> Reply:
-    """The reply that the online API would have sent for an error of the batch's object."""
-    return _reply(400, {"error": dict(error)}, None)
 
 
 def _next_lines(file: IO[bytes], longest: int) -> list[bytes]:
@@ -115,7 +111,7 @@ def _line_result(result: Result) -> LineResult:
     if result.error is None or not result.executed:
         return LineResult(None, None, result.executed)
     body = {"error": result.error}
-    return LineResult(_reply(200, body, None), body)
+    return LineResult(_reply(200, body, None), body, is_http=False)
 
 
 def _reply(status: int, body: Any, request_id: str | None) -> Reply:

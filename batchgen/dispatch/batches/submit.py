@@ -7,7 +7,6 @@ more than is left while open batches reserve money.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
@@ -18,9 +17,11 @@ from batchgen.disk import temporary_path
 from batchgen.dispatch import Failure, Outcome, Progress, Thread
 from batchgen.dispatch.batches import queue_limit
 from batchgen.dispatch.batches.client import BatchClient, RequestRejectedError
+from batchgen.dispatch.batches.collect import Collector
 from batchgen.dispatch.batches.input_file import BatchInputFile, body_of, tokens_of
 from batchgen.dispatch.batches.records import Batch, BatchRecorder
-from batchgen.dispatch.batches.registry import BatchRegistry
+from batchgen.dispatch.batches.refused import named_lines, refusal_error
+from batchgen.dispatch.batches.registry import REFUSED, BatchRegistry
 from batchgen.dispatch.failure_limit import FailureLimit
 from batchgen.dispatch.limits.spending import Spending, no_bound_error
 from batchgen.errors import AccountError, LimitError, OutputError
@@ -31,11 +32,12 @@ from batchgen.requests import Request, RequestError
 # Members that are recorded together.
 PAGE = 250
 
-# How a server words that it has no batches of an endpoint, or no files for batches.
-_UNSUPPORTED = re.compile(r"\b(endpoint|purpose)\b", re.IGNORECASE)
-
 # Input files that are written at one time, one for each endpoint and model: each keeps a file open.
 MOST_FILES = 16
+
+# So many batches in a row may be refused for some of their lines, which fail. More show that the
+# server refuses them all, and names a line for that.
+MOST_REFUSALS = 20
 
 
 class Submitter:
@@ -44,6 +46,7 @@ class Submitter:
     server: the Batch API
     recorder: makes every step durable
     registry: the batches of the job
+    collector: fails the requests for which a batch is refused
     job: whose requests are sent
     failures_left: how many more rows may fail (None: any)
     prices: bounds on what a request costs
@@ -60,6 +63,7 @@ class Submitter:
         server: BatchClient,
         recorder: BatchRecorder,
         registry: BatchRegistry,
+        collector: Collector,
         job: Job,
         failures_left: int | None,
         prices: Prices,
@@ -70,12 +74,16 @@ class Submitter:
         say: Callable[[str], None],
     ) -> None:
         self._server, self._recorder, self._registry = server, recorder, registry
+        self._collector = collector
         self._job, self._failures_left = job, failures_left
         self._prices, self._read_spending, self._progress = prices, spending, progress
         self._folder, self._metadata, self._say = folder, metadata, say
         self._spending = Spending()
         self._files: dict[tuple[str, str], BatchInputFile] = {}
         self._list_checked = False
+        # Batches in a row that were refused for some of their lines, and whether what is left of
+        # them is to be sent again.
+        self._refusals, self.send_again = 0, False
         # Set for the first request that no batch can take: it stays pending, and other modes send
         # it.
         self.never_fits_error: LimitError | None = None
@@ -83,7 +91,8 @@ class Submitter:
     async def submit(self, threads: AsyncIterator[Thread]) -> None:
         """Send everything that may be sent now. Raises what stops the run."""
         self._check_failures()
-        self._progress.deferred, self._spending = False, self._read_spending()
+        self.send_again = self._progress.deferred = False
+        self._spending = self._read_spending()
         try:
             async for thread in threads:
                 self._server.raise_if_stopped()
@@ -206,7 +215,9 @@ class Submitter:
                 self._list_checked = True
             file_id = await self._server.upload(file.path, batch)
         except RequestRejectedError as rejected:
-            raise self._rejection(rejected) from None
+            await self._fail_lines(batch, rejected)
+            self._files.pop((batch.endpoint, batch.model)).discard()
+            return
         batch = replace(batch, file=file_id, status="uploaded")
         await self._recorder.update(batch)
         self._files.pop((batch.endpoint, batch.model)).discard()
@@ -216,11 +227,33 @@ class Submitter:
         try:
             batch_object = await self._server.create(batch, self._metadata)
         except RequestRejectedError as rejected:
-            await self._registry.forget(batch)
-            raise self._rejection(rejected) from None
+            try:
+                await self._fail_lines(batch, rejected)
+            except AccountError:
+                await self._registry.forget(batch)
+                raise
+            await self._server.delete_file(str(batch.file))
+            return
+        self._refusals = 0
         batch = await self._registry.record_object(batch, batch_object)
         self._say(f"batch {batch.id}: {_count(batch)} sent")
         self._registry.show_progress()
+
+    async def _fail_lines(self, batch: Batch, rejected: RequestRejectedError) -> None:
+        """Fail the requests for which the server refuses their whole batch; the others go again.
+
+        Raises AccountError when it names none, or has refused too many batches in a row.
+        """
+        failure, host = rejected.failure, self._server.host
+        lines = named_lines(failure.message, batch.requests)
+        self._refusals += 1
+        if not lines or self._refusals > MOST_REFUSALS:
+            raise refusal_error(host, failure.message, failure.status, "the batch") from None
+        await self._collector.fail_lines(batch, lines, failure)
+        await self._registry.close(replace(batch, status=REFUSED))
+        self.send_again = True
+        what = f"a batch of {_count(batch)}: {failure.message}"
+        self._say(f"{host} refused {what}; the named rows fail, the others go again")
 
     async def _drop(self, file: BatchInputFile) -> None:
         """Remove an input file that was not uploaded, and its batch."""
@@ -228,16 +261,6 @@ class Submitter:
         with suppress(OutputError):
             file.discard()
             await self._registry.forget(file.batch)
-
-    def _rejection(self, rejected: RequestRejectedError) -> AccountError:
-        host = self._server.host
-        failure = rejected.failure
-        # Servers word it in many ways, and none has a code for it.
-        if failure.status in (400, 422) and _UNSUPPORTED.search(failure.message):
-            return AccountError(f"{host} takes no such batches ({rejected}); use mode: online")
-        if failure.status in (404, 405, 501):
-            return AccountError(f"{host} takes no batches ({rejected}); use mode: online")
-        return AccountError(f"{host} refused the batch: {rejected}; fix it and run again")
 
 
 def _count(batch: Batch) -> str:

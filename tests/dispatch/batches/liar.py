@@ -32,7 +32,9 @@ class Liar(Simulator):
         self.lose = 0
         # The calls that are refused, with their status; files that the simulator does not have.
         self.refuse: tuple[str, int] | None = None
-        self.refusal = "no"
+        self.refusal: Any = "no"
+        # How many of these calls are refused; None for all.
+        self.refusals: int | None = None
         self.files: dict[str, bytes] = {}
         # How many polls find the server busy.
         self.busy = 0
@@ -46,7 +48,8 @@ class Liar(Simulator):
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         asked = f"{request.method} {request.raw_path}"
         self.asked.append(asked)
-        if self.refuse is not None and asked.startswith(self.refuse[0]):
+        if self.refusals != 0 and self.refuse is not None and asked.startswith(self.refuse[0]):
+            self.refusals = None if self.refusals is None else self.refusals - 1
             error = {"error": {"message": self.refusal}}
             return web.json_response(error, status=self.refuse[1])
         if self.busy and asked.startswith("GET /v1/batches/"):
