@@ -27,6 +27,9 @@ _REASONS = {
     "Invalid \\uXXXX escape": r"\u must be followed by four hexadecimal digits",
     "Extra data": "there is more text after the object; each line holds one object",
 }
+# Python's own bound is about 1,000, less the depth of the calls, which is not the same wherever a
+# row is used.
+MOST_LEVELS = 200
 _KINDS = {
     list: "a list",
     str: "a text",
@@ -94,6 +97,8 @@ def checked(value: Any, text: str) -> dict[str, Any]:
         raise RowError(
             f'expected a JSON object such as {{"prompt": "…"}}, found {_KINDS[type(value)]}{array}'
         )
+    if text.count("[") + text.count("{") > MOST_LEVELS and _levels(value) > MOST_LEVELS:
+        raise RowError(f"the JSON is nested too deeply: more than {MOST_LEVELS} levels")
     try:
         if "\\ud" in text or "\\uD" in text:
             json.dumps(value, ensure_ascii=False).encode()
@@ -104,6 +109,17 @@ def checked(value: Any, text: str) -> dict[str, Any]:
     if all(map(str.isascii, value)):
         return value
     return _unique([(unicodedata.normalize("NFC", name), item) for name, item in value.items()])
+
+
+def _levels(value: Any) -> int:
+    """How deep lists and objects are nested in a value. Without recursion, which has a bound."""
+    levels, here = 0, [value]
+    while here := [item for item in here if isinstance(item, dict | list)]:
+        levels += 1
+        here = [
+            inner for item in here for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+    return levels
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

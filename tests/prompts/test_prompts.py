@@ -526,6 +526,8 @@ def test_an_array_is_no_jsonl(tmp_path: Path) -> None:
         (r'{"a": ["\ud83d"]}', 0, "half a character"),
         (r'{"\uDE00": 1}', 0, "half a character"),
         ('{"a": ' + "[" * 200_000 + "]" * 200_000 + "}", 0, "nested too deeply"),
+        ('{"a": ' + "[" * 975 + "]" * 975 + "}", 0, "nested too deeply"),
+        ('{"a": ' + "[" * 200 + "]" * 200 + "}", 0, "nested too deeply: more than 200 levels"),
     ],
 )
 def test_bad_json_lines(line: str, column: int, word: str) -> None:
