@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from batchgen.replies import (
     Answer,
     Json,
+    check_embedding,
     read_chat,
     read_completion,
     read_embedding,
@@ -29,6 +30,7 @@ class Kind:
     required: fields of the body that the API requires.
     text_field: the field that holds what is asked: a text, or a list of texts or messages.
     read: makes an `Answer` of a reply and the request's body. Raises UnreadableReplyError.
+    check: the same without the text of the answer, where that takes long; None for `read`.
     token_caps: fields that limit the answer's tokens; the first is today's name.
     defaults: fields that batchgen adds; they are not in the fingerprint.
     file_fields: fields that name files, which are uploaded.
@@ -43,6 +45,7 @@ class Kind:
     required: tuple[str, ...]
     text_field: str
     read: Callable[[Json, Json], Answer]
+    check: Callable[[Json, Json], Answer] | None = None
     token_caps: tuple[str, ...] = ()
     defaults: Json = field(default_factory=dict)
     file_fields: tuple[str, ...] = ()
@@ -105,6 +108,7 @@ KINDS: dict[str, Kind] = {
             required=("model", "input"),
             text_field="input",
             read=read_embedding,
+            check=check_embedding,
             # Base64 takes a quarter of the bytes of a list of decimals, on the network and in the
             # journal.
             defaults={"encoding_format": "base64"},

@@ -272,7 +272,7 @@ def test_large_replies_are_read_off_the_event_loop(
         loops.append(asyncio._get_running_loop() is None)
         return KINDS["embedding"].read(reply, body)
 
-    monkeypatch.setitem(KIND_BY_ENDPOINT, "/spied", replace(KINDS["embedding"], read=spied))
+    monkeypatch.setitem(KIND_BY_ENDPOINT, "/spied", replace(KINDS["embedding"], check=spied))
     folder: Any = None
     request = Request(
         fingerprint=b"k",
@@ -289,6 +289,40 @@ def test_large_replies_are_read_off_the_event_loop(
     )
     assert received.answer.choices[0].text == "[1]"
     assert loops == [off]
+
+
+@given(
+    st.lists(
+        st.floats()
+        | st.integers(-(10**400), 10**400)
+        | st.sampled_from([1e308, -1e308, True, None, "1", [1.0]]),
+        max_size=6,
+    )
+    | st.binary(max_size=40).map(lambda data: base64.b64encode(data).decode())
+    | st.text(max_size=9)
+)
+@settings(deadline=None)
+def test_a_check_of_an_embedding_takes_what_its_reader_takes(embedding: Any) -> None:
+    """P18 P19 A run checks an embedding without making its text, which would take milliseconds on
+    the event loop, and takes and refuses the same replies: only numbers that JSON has.
+    """
+    reply = {"data": [{"embedding": embedding}], "model": "m"}
+    kind = KINDS["embedding"]
+    assert kind.check is not None
+    try:
+        read = kind.read(reply, {"input": "a"})
+    except UnreadableReplyError:
+        with pytest.raises(UnreadableReplyError):
+            kind.check(reply, {"input": "a"})
+        return
+    checked = kind.check(reply, {"input": "a"})
+    assert checked.choices[0].text == ""
+    assert replace(checked, choices=read.choices) == read
+    numbers = json.loads(read.choices[0].text)
+    assert numbers
+    assert all(type(number) in (int, float) and abs(number) <= 10**400 for number in numbers)
+    assert "NaN" not in read.choices[0].text
+    assert "Infinity" not in read.choices[0].text
 
 
 def test_many_embeddings_are_written_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from batchgen.replies.answer import (
     word_of,
 )
 from batchgen.replies.data import (
+    check_embedding,
     decode_embeddings,
     read_embedding,
     read_image,
@@ -57,6 +58,7 @@ __all__ = [
     "Usage",
     "accepted",
     "audio_transcript",
+    "check_embedding",
     "count_inputs",
     "decode_embeddings",
     "decoded",
