@@ -16,11 +16,11 @@ def main() -> None:
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     for requirement in [*project["dependencies"], *chain.from_iterable(extras.values())]:
-        match = re.fullmatch(r"([\w.-]+)(?:\[[\w,-]+\])?>=([\w.]+)", requirement)
+        match = re.fullmatch(r"([\w.-]+)(?:\[[\w,-]+\])?>=([\w.]+)(; .+)?", requirement)
         if match is None:
             sys.exit(f"{PYPROJECT}: {requirement!r} has no lowest version")
         # Some packages are in two extras; pip accepts a constraint twice.
-        sys.stdout.write(f"{match[1]}=={match[2]}\n")
+        sys.stdout.write(f"{match[1]}=={match[2]}{match[3] or ''}\n")
 
 
 if __name__ == "__main__":
