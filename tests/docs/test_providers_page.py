@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from provider_forms import FINISH, FORMS
 from providers_page import PAGE, page
 
-from batchgen.dispatch.api.codes import CODES, STATUSES
+from batchgen.dispatch.api.codes import CODES, STATUSES, UNATTRIBUTED
+from batchgen.dispatch.failure_limit import SAME_REFUSALS
+from batchgen.dispatch.retry import LONGEST_WAIT
 from batchgen.replies.finish import BROKEN_OFF, ENDED, INCOMPLETE
 
 
@@ -21,6 +25,16 @@ def test_every_code_is_on_the_page() -> None:
         assert f"`{code}`" in text
     for status in STATUSES:
         assert f"HTTP {status}" in text
+
+
+def test_the_rules_above_the_tables_are_those_of_the_code() -> None:
+    """The numbers and reasons that the page names."""
+    rules = PAGE.read_text(encoding="utf-8").split("\n## ")[0]
+    assert f"If {SAME_REFUSALS} requests" in rules
+    sentence = rules.split("this holds for the reasons")[1].split(" only")[0]
+    assert set(re.findall(r"`(\w+)`", sentence)) == UNATTRIBUTED
+    assert LONGEST_WAIT == 600
+    assert "more than ten minutes" in rules
 
 
 def test_all_ten_providers_are_there() -> None:

@@ -29,7 +29,7 @@ from batchgen.dispatch.batches.records import (
     MemberResult,
     counts_of,
 )
-from batchgen.dispatch.batches.refused import named_lines
+from batchgen.dispatch.batches.refused import named_lines, same_refusal
 from batchgen.dispatch.batches.registry import BatchRegistry
 from batchgen.dispatch.batches.result_file import GROUP, LineResult, read_results
 from batchgen.job import Job
@@ -169,12 +169,18 @@ class Collector:
                 self._server.raise_if_stopped()
                 found.add(results)
                 members = await self._recorder.members(batch, results.by_line.keys())
-                await self._record(
-                    [
-                        await self._member_result(batch, member, results.by_line[line])
-                        for line, member in members.items()
-                    ]
-                )
+                ended = [
+                    await self._member_result(batch, member, results.by_line[line])
+                    for line, member in members.items()
+                ]
+                failures = [each.outcome.failure for each in ended if each]
+                if not found.succeeded and all(failures):
+                    why = same_refusal(self._server.host, [each for each in failures if each])
+                    if why is not None:
+                        # The members are pending again when the batch is closed.
+                        self._registry.stop_with(why)
+                        continue
+                await self._record(ended)
         finally:
             with translating_errors(path):
                 path.unlink(missing_ok=True)

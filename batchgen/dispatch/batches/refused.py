@@ -1,10 +1,18 @@
-"""A batch that the server refuses as a whole: because of some of its lines, or of what it is."""
+"""A batch that is refused as a whole: for some of its lines, for what it is, or line by line."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
+from batchgen.dispatch import Failure
+from batchgen.dispatch.api.codes import UNATTRIBUTED
+from batchgen.dispatch.failure_limit import (
+    SAME_REFUSALS,
+    AllRefusedError,
+    all_refused_error,
+    sort_of,
+)
 from batchgen.errors import AccountError
 
 # How a message names a line of the input file. The line of a text that is no JSON has a column.
@@ -36,3 +44,14 @@ def refusal_error(host: str, message: str, status: int | None, what: str) -> Acc
     if status in (404, 405, 501):
         return AccountError(f"{host} takes no batches ({message}); use mode: online")
     return AccountError(f"{host} refused {what}: {message}; fix it and run again")
+
+
+def same_refusal(host: str, failures: Sequence[Failure]) -> AllRefusedError | None:
+    """The error that stops a run when all these lines of a batch were refused alike, if they show
+    that the account or the job is wrong.
+    """
+    if len(failures) < SAME_REFUSALS or len(set(map(sort_of, failures))) > 1:
+        return None
+    if failures[0].is_passing or failures[0].reason not in UNATTRIBUTED:
+        return None
+    return all_refused_error("all requests of a batch", host, failures[0])

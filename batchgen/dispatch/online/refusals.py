@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from bisect import insort
 from itertools import takewhile
 from typing import NamedTuple
 
 from batchgen.dispatch import Failure
 from batchgen.dispatch.api.codes import UNATTRIBUTED
-from batchgen.errors import AccountError
+from batchgen.dispatch.failure_limit import (
+    SAME_REFUSALS,
+    AllRefusedError,
+    RefusalSort,
+    all_refused_error,
+    sort_of,
+)
 from batchgen.requests import Request
-
-# How many calls in a row must be refused alike.
-SAME_REFUSALS = 20
-
-# What differs in the messages of the same refusal: quotations, and words that are or have numbers.
-_VARIABLE = re.compile(r"""(?<!\w)'[^']*'(?!\w)|"[^"]*"|`[^`]*`|\S*\d\S*|[\w-]{20,}""")
-
-
-class AllRefusedError(AccountError):
-    """Calls in a row were all refused alike: the cause is the job, the account or the server."""
-
-
-class _Sort(NamedTuple):
-    """What refusals have in common that are alike."""
-
-    status: int
-    code: str | None
-    reason: str
-    message: str
 
 
 class _Refusal(NamedTuple):
     """A row that failed with the run's call `serial`."""
 
     serial: int
-    sort: _Sort
+    sort: RefusalSort
     request: Request
 
 
@@ -60,7 +46,7 @@ class RefusalStreak:
         # The latest refusals, by serial, and the last call that ended a streak.
         self._refusals: list[_Refusal] = []
         self._broken_at = 0
-        self._found: _Sort | None = None
+        self._found: RefusalSort | None = None
 
     def record_sent(self) -> int:
         """Note that a call is sent; returns its serial."""
@@ -88,10 +74,7 @@ class RefusalStreak:
         if self._has_answered and failure.reason not in UNATTRIBUTED:
             self._break(serial)
             return None
-        words = " ".join(_VARIABLE.sub("", failure.message).split())
-        refusal = _Refusal(
-            serial, _Sort(failure.status, failure.code, failure.reason, words), request
-        )
+        refusal = _Refusal(serial, sort_of(failure), request)
         insort(self._refusals, refusal, key=lambda each: each.serial)
         # Memory stays flat: alike, so many would hold a streak between two calls in flight.
         del self._refusals[: -SAME_REFUSALS * (self._most_in_flight + 1)]
@@ -113,7 +96,7 @@ class RefusalStreak:
         oldest = self._broken_at - self._most_in_flight
         self._refusals = [each for each in self._refusals if each.serial > oldest]
 
-    def _are_alike(self, one: _Sort, other: _Sort) -> bool:
+    def _are_alike(self, one: RefusalSort, other: RefusalSort) -> bool:
         return one == other if self._has_answered else one[:3] == other[:3]
 
     def _stopping_error(self, refusal: _Refusal, failure: Failure) -> AllRefusedError | None:
@@ -132,8 +115,4 @@ class RefusalStreak:
         if sum(1 for _ in earlier) + sum(1 for _ in later) < SAME_REFUSALS:
             return None
         self._found = refusal.sort
-        return AllRefusedError(
-            f"{SAME_REFUSALS} requests in a row got the same refusal from {self._host}"
-            f" (HTTP {failure.status}: {failure.message});"
-            " fix the job's request, the account or the provider, and run again"
-        )
+        return all_refused_error(f"{SAME_REFUSALS} requests in a row", self._host, failure)

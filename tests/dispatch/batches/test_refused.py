@@ -143,6 +143,32 @@ def test_a_403_in_a_batch_that_was_answered_is_the_rows(lab: Lab, api: Liar) -> 
     assert lab.table(which="errors")[0]["reason"] == "forbidden"
 
 
+@pytest.mark.parametrize("answered", [0, 1])
+def test_lines_that_were_all_refused_alike_are_pending(lab: Lab, api: Liar, answered: int) -> None:
+    """P23 An account that is refused in words alone, line by line: 4, and the rows are pending;
+    with an answer among them, the refusals are the rows'."""
+
+    def refused(line: dict[str, Any]) -> dict[str, Any]:
+        number = int(line["custom_id"])
+        error = {"type": "invalid_request_error", "message": f"Account {number} has no money"}
+        response = {"status_code": 400, "request_id": "q", "body": {"error": error}}
+        return line if number <= answered else {**line, "response": response}
+
+    written(lab, api)
+    lab.prompts(30)
+    api.lie = each_line(refused)
+    code, output = ran(lab, "--wait")
+    if answered:
+        assert code == 3, output
+        assert (states(lab).count("succeeded"), states(lab).count("failed")) == (1, 29)
+        return
+    assert code == 4, output
+    assert "all requests of a batch got the same refusal from 127.0.0.1 (HTTP 400: Acc" in output
+    assert states(lab) == ["pending"] * 30
+    api.lie = None
+    assert ran(lab, "--wait")[0] == 0
+
+
 def test_an_error_without_a_reply_has_no_status(lab: Lab, api: Liar) -> None:
     """P18 A line of a batch that has an error, and no response, was no HTTP reply."""
     written(lab, api)
