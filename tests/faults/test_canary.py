@@ -160,17 +160,18 @@ def test_the_key_is_nowhere(lab: Lab, last: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoiled", "code"),
+    ("spoiled", "said"),
     [
-        (f"{HALVES[0]}\n{HALVES[1]}", 4),
-        (f"{HALVES[0]} {HALVES[1]}", 4),
-        (f"{HALVES[0]}ü{HALVES[1]}", 4),
-        (f"{HALVES[0]}\x7f{HALVES[1]}", 4),
-        (f"“{CANARY}”", 4),
-        (f"{CANARY}\r\n", 3),
+        (f"{HALVES[0]}\n{HALVES[1]}", "OPENAI_API_KEY"),
+        (f"{HALVES[0]} {HALVES[1]}", "OPENAI_API_KEY"),
+        (f"{HALVES[0]}ü{HALVES[1]}", "OPENAI_API_KEY"),
+        (f"{HALVES[0]}\x7f{HALVES[1]}", "OPENAI_API_KEY"),
+        (f"“{CANARY}”", "OPENAI_API_KEY"),
+        # A line end after the key is left out, and the server refuses the key itself.
+        (f"{CANARY}\r\n", "refused the key"),
     ],
 )
-def test_a_malformed_key_is_nowhere(lab: Lab, spoiled: str, code: int) -> None:
+def test_a_malformed_key_is_nowhere(lab: Lab, spoiled: str, said: str) -> None:
     """P39 P40 A key with a line break, a space or a character of another script: the message names
     its variable and never quotes it.
     """
@@ -178,8 +179,8 @@ def test_a_malformed_key_is_nowhere(lab: Lab, spoiled: str, code: int) -> None:
     with leaky() as url:
         job = write_job(lab, url, "chat", rows=20, retry={"attempts": 1})
         done = lab.run("run", job, env=env)
-    assert done.returncode == code, done.stderr
-    assert code == 3 or "OPENAI_API_KEY" in done.stderr
+    assert done.returncode == 4, done.stderr
+    assert said in done.stderr
     assert_absent(lab.folder, done.stdout, done.stderr)
 
 
