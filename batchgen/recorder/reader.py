@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,6 @@ from batchgen.replies import (
     accepted,
     is_accepted,
     picture_slots,
-    read_usage,
     with_pictures,
 )
 from batchgen.requests import Request
@@ -123,6 +122,6 @@ def judged_answer(
     `body` is the request's, or its part that `replies.outline` keeps. Raises UnreadableReplyError.
     """
     # Nobody needs the text before the tables, which read it anew.
-    answer = replace((kind.check or kind.read)(reply, body), usage=read_usage(reply))
+    answer = (kind.check or kind.read)(reply, body)
     expected = expectations.of(body) if kind.name in TEXT_KINDS else None
     return expected.judged(answer) if expected else answer

@@ -7,7 +7,7 @@ from typing import Any
 
 from batchgen.escapes import one_line
 from batchgen.replies.finish import broke_off, is_whole
-from batchgen.replies.usage import Json, Usage
+from batchgen.replies.usage import Json, Usage, read_usage
 
 # The fields of a request that say which format its answer has: of a chat, and of a response.
 FORMAT_FIELDS = ("response_format", "text")
@@ -51,7 +51,7 @@ class Answer:
     ended: False when an answer was cut, filtered, refused or empty, or one is missing.
     finish_reason: why it has not ended, else the finish reason of the first choice.
     model, service_tier: the server's, if it names them.
-    usage: the token counts; the readers leave them to `read_usage`, because tables need none.
+    usage: the token counts.
     pictures: pictures in base64, to be stored.
     broke_off: the server's word for an answer that broke off, which is none; else empty.
     misfit: where and why it is not the JSON that was asked for; else empty.
@@ -100,7 +100,7 @@ def answer_of(
 ) -> Answer:
     """The answer that these choices make.
 
-    response: the reply's JSON; its model and tier are read here.
+    response: the reply's JSON; its model, tier and token counts are read here.
     choices: at least one.
     pictures: in base64, to be stored.
     lacking: why the answer has not ended although each choice has; empty for no reason.
@@ -113,6 +113,7 @@ def answer_of(
         finish_reason=cut or choices[0].finish_reason,
         model=word_of(response.get("model")),
         service_tier=word_of(response.get("service_tier")),
+        usage=read_usage(response),
         pictures=pictures,
         broke_off=next((word for word in words if word is not None and broke_off(word)), ""),
     )

@@ -57,7 +57,6 @@ class Renderer:
         self._syntax_problems: list[Problem] = []
         self._recipes: dict[str, str] = {}
         self._render = compile_value(job.request, ("request",), self._compile_text)
-        self._format = {name: job.request[name] for name in FORMAT_FIELDS if name in job.request}
         self.columns = Columns(job, self._templates)
         self.where = Where(job, self._templates)
         self._by_turns = job.conversation is not None and job.conversation.turns is not None
@@ -153,9 +152,6 @@ class Renderer:
         if self._kind is None:
             body = columns.get("body")
             return body if isinstance(body, Mapping) else {}
-        if not self._format:
-            # Most jobs have none, and this is asked for every line of a table.
-            return {}
         row = {**columns, **axes}
         try:
             fields: Values = self._render_format({**row, "row": row})
@@ -166,7 +162,9 @@ class Renderer:
 
     @cached_property
     def _render_format(self) -> Render:
-        return compile_value(self._format, ("request",), self._compile_text)
+        request = self._job.request
+        fields = {name: request[name] for name in FORMAT_FIELDS if name in request}
+        return compile_value(fields, ("request",), self._compile_text)
 
     def sets_field(self, columns: Values, name: str) -> bool:
         """Whether the user set this field of the body: in the job, or in a row that is itself a

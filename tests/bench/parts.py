@@ -12,7 +12,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from batchgen.journal import (
 )
 from batchgen.kinds import KINDS
 from batchgen.prompts import open_prompts
-from batchgen.replies import Usage, read_usage
+from batchgen.replies import Usage
 from batchgen.requests import Request
 from batchgen.workspace import Workspace
 
@@ -94,15 +93,11 @@ def parts(prompts: Path, workspace: Workspace) -> dict[str, float]:
         ]
         for name, limit in {"no limit": None, "three limits": 1e9}.items():
             costs[f"admit, {name}"] = least(size, partial(admitted, workspace, requests, limit))
-        kind, prices = KINDS["chat"], workspace.prices
+        kind, model = KINDS["chat"], workspace.prices
         costs["read a reply, and its cost"] = least(
             size,
             lambda: [
-                (
-                    kind.read(reply := json.loads(REPLY), {}),
-                    prices.cost("gpt-5.6-luna", read_usage(reply)),
-                )
-                for _ in rows
+                model.cost("gpt-5.6-luna", kind.read(json.loads(REPLY), {}).usage) for _ in rows
             ],
         )
         for group in (1, 16, 64):
@@ -158,8 +153,7 @@ async def record(journal: Journal, requests: list[Request], group: int) -> None:
     """Commit an answer and an attempt for every request, so many at once."""
     run = begin_run(journal, {}, "")
     writer = Writer(journal.path)
-    reply = json.loads(REPLY)
-    answer = replace(KINDS["chat"].read(reply, {}), usage=read_usage(reply))
+    answer = KINDS["chat"].read(json.loads(REPLY), {})
     attempt = Attempt(
         number=1,
         started_at=1.0,

@@ -191,7 +191,7 @@ def test_cost_and_status_never_contradict_the_body(
     except UnreadableReplyError:
         return
     prices = Prices({"m": Price(input=2, output=6)}, "http://127.0.0.1:8000/v1")
-    counted = read_usage(reply)
+    counted = answer.usage
     cost = prices.cost("m", counted)
     if counted.cost is not None:
         assert cost == counted.cost

@@ -157,7 +157,6 @@ def test_json_types_keep_their_type_in_jsonl(lab: Lab, api: Simulator) -> None:
     job = lab.job(
         api.url,
         prompts={"path": "prompts.jsonl", "id": "id", "empty": "send"},
-        request={**BODY, "messages": [{"role": "user", "content": "It is {{ text }}"}]},
         output={"tables": ["csv", "jsonl", "parquet"]},
     )
     report = lab.go(job)
