@@ -160,7 +160,7 @@ def test_the_key_is_nowhere(lab: Lab, last: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoiled", "said"),
+    ("spoiled", "wanted"),
     [
         (f"{HALVES[0]}\n{HALVES[1]}", "OPENAI_API_KEY"),
         (f"{HALVES[0]} {HALVES[1]}", "OPENAI_API_KEY"),
@@ -171,7 +171,7 @@ def test_the_key_is_nowhere(lab: Lab, last: int | None) -> None:
         (f"{CANARY}\r\n", "refused the key"),
     ],
 )
-def test_a_malformed_key_is_nowhere(lab: Lab, spoiled: str, said: str) -> None:
+def test_a_malformed_key_is_nowhere(lab: Lab, spoiled: str, wanted: str) -> None:
     """P39 P40 A key with a line break, a space or a character of another script: the message names
     its variable and never quotes it.
     """
@@ -180,7 +180,7 @@ def test_a_malformed_key_is_nowhere(lab: Lab, spoiled: str, said: str) -> None:
         job = write_job(lab, url, "chat", rows=20, retry={"attempts": 1})
         done = lab.run("run", job, env=env)
     assert done.returncode == 4, done.stderr
-    assert said in done.stderr
+    assert wanted in done.stderr
     assert_absent(lab.folder, done.stdout, done.stderr)
 
 

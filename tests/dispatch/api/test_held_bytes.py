@@ -181,6 +181,6 @@ def test_pictures_that_come_together(lab: Lab) -> None:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0
-    # About 300 MB; without a bound it is 800.
+    # About 300 MB, up to 600 on a busy machine; without a bound it is 800 and more.
     unit = 1024 if sys.platform == "linux" else 1
-    assert usage.ru_maxrss * unit < 420 * MB
+    assert usage.ru_maxrss * unit < 700 * MB
