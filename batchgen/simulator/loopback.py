@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ipaddress
-
 from batchgen.errors import InputError
+from batchgen.job.provider import is_loopback
 from batchgen.simulator.refusals import RefusalError
 
 
 def check_loopback(host: str) -> None:
     """Raise InputError if the simulator would listen on another machine's interface."""
-    if not _is_loopback(host):
+    if not is_loopback(host):
         raise InputError(f"the simulator listens on loopback only, not on {host}; use 127.0.0.1")
 
 
@@ -23,12 +22,5 @@ def refuse_other_hosts(header: str | None) -> None:
     host = "localhost" if header is None else header
     # [::1]:8080, 127.0.0.1:8080, localhost
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    if not _is_loopback(name.lower().rstrip(".")):
+    if not is_loopback(name.lower().rstrip(".")):
         raise RefusalError(421, "The simulator answers loopback names only, such as 127.0.0.1.")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import ipaddress
 import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from batchgen.errors import DamagedError, InputError, OutputError
 from batchgen.job import Job
+from batchgen.job.provider import is_loopback
 from batchgen.journal import Wanted
 from batchgen.view.source import Source
 
@@ -103,7 +104,7 @@ def _application(source: Source, token: str) -> web.Application:
     async def guard(
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        if not _is_loopback(request.host):
+        if not _is_this_machine(request.host):
             raise web.HTTPMisdirectedRequest(text="This page has loopback names only.")
         given = request.match_info.get("token", "")
         if not hmac.compare_digest(given.encode(), token.encode()):
@@ -120,12 +121,12 @@ def _application(source: Source, token: str) -> web.Application:
     return application
 
 
-def _is_loopback(host: str) -> bool:
+def _is_this_machine(host: str) -> bool:
     """Whether a Host header names this machine: else a page elsewhere could read this one (DNS
     rebinding).
     """
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     try:
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+        name = urlsplit(f"//{host}").hostname
     except ValueError:
         return False
+    return name is not None and is_loopback(name)
