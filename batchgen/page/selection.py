@@ -39,11 +39,6 @@ class Selection:
     failed: int
     shown_failed: int
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether the page has every thread."""
-        return len(self.heads) == self.threads
-
 
 def select(journal: Journal) -> Selection:
     """Choose the failed threads, and of the others every so many."""
