@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from batchgen.journal import Journal, RowCounts, answering_models, call_totals
@@ -34,7 +34,7 @@ class RunTotals:
     unpriced: int
     uncertain: int = 0
     uncertain_cost: float = 0.0
-    fees_not_included: Sequence[str] = ()
+    fees_not_included: Sequence[str] = field(default_factory=list)
 
 
 NO_CALLS = RunTotals(calls=0, input_tokens=0, output_tokens=0, cost=0.0, unpriced=0)
@@ -98,5 +98,5 @@ def run_totals(journal: Journal, run: int | None) -> RunTotals:
         uncertain=totals["uncertain"],
         uncertain_cost=dollars(totals["uncertain_cost"]) or 0.0,
         unpriced=totals["unpriced"],
-        fees_not_included=prompts.fees_not_included if prompts and totals["calls"] else (),
+        fees_not_included=prompts.fees_not_included if prompts and totals["calls"] else [],
     )

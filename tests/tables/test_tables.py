@@ -157,6 +157,7 @@ def test_json_types_keep_their_type_in_jsonl(lab: Lab, api: Simulator) -> None:
     job = lab.job(
         api.url,
         prompts={"path": "prompts.jsonl", "id": "id", "empty": "send"},
+        request={"model": "m", "messages": [{"role": "user", "content": "Of {{ text }}"}]},
         output={"tables": ["csv", "jsonl", "parquet"]},
     )
     report = lab.go(job)
