@@ -83,17 +83,19 @@ def _chart(
         include_x_axis=True,
         value_formatter=lambda value: f"{value:,.4g}",
     )
+    # pygal's own is random: the same run would give another page each time.
+    chart.uuid = title.lower().replace(" ", "-")
     chart.x_labels = labels
     for name, values in series.items():
         chart.add(name, list(values))
-    return _without_scripts(chart.render_tree())
+    return _drawing_alone(chart.render_tree())
 
 
-def _without_scripts(tree: ElementTree.Element) -> str:
-    """An SVG without pygal's settings for a script that the page does not have."""
+def _drawing_alone(tree: ElementTree.Element) -> str:
+    """An SVG without pygal's notes on itself and its settings for a script that is not there."""
     for parent in tree.iter():
         for child in list(parent):
-            if child.tag in ("script", f"{{{_SVG}}}script"):
+            if child.tag in ("script", f"{{{_SVG}}}script", ElementTree.Comment):
                 parent.remove(child)
     return ElementTree.tostring(tree, encoding="unicode")
 

@@ -12,7 +12,9 @@ from lab import Lab
 
 from batchgen import maintenance
 from batchgen.page import selection, write
+from batchgen.page.activity import Activity
 from batchgen.page.cards import MOST_TEXT
+from batchgen.page.charts import charts
 from batchgen.simulator import Simulator
 
 PAYLOAD = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>"
@@ -238,6 +240,24 @@ def test_an_activity_counts_every_attempt(lab: Lab) -> None:
     assert activity is not None
     assert sum(activity.answers) == 9
     assert sum(map(sum, activity.failures.values())) == report.run.calls - 9 > 0
+
+
+def test_the_same_activity_draws_the_same_charts() -> None:
+    """A page made again is the same page: no random ids or dates in its charts."""
+    activity = Activity(
+        run=1,
+        began=0.0,
+        width=60.0,
+        answers=[3, 5],
+        failures={"server": [0, 1]},
+        median=[0.5, None],
+        slow=[0.9, None],
+    )
+    first, again = charts(activity), charts(activity)
+    assert first == again
+    ids = {re.findall(r'<svg[^>]* id="([^"]+)"', each)[0] for each in first}
+    assert len(ids) == len(first) == 3
+    assert not any("<!--" in each or "kozea" in each.lower() for each in first)
 
 
 def test_the_assets_are_in_the_package() -> None:
