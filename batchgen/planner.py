@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from batchgen.dispatch.batches.input_file import MOST_REQUESTS
-from batchgen.job import Job
+from batchgen.job import Job, Mode, as_called
 from batchgen.journal import (
     Journal,
     assume_lost,
@@ -20,6 +20,7 @@ from batchgen.journal import (
 )
 from batchgen.journal.batches import open_batches, set_aside, stale_requests
 from batchgen.pricing import dollars
+from batchgen.prompts import GivenRows
 from batchgen.queries import request_json
 from batchgen.report import rerun_reasons
 from batchgen.staging import LinesCallback, StagedPrompts
@@ -93,6 +94,8 @@ def plan(
     simulate: bool = False,
     output: Path | None = None,
     stdin: BinaryIO | None = None,
+    prompts: GivenRows | None = None,
+    mode: Mode | None = None,
     on_lines: LinesCallback = lambda lines: None,
 ) -> Plan:
     """Read everything, send nothing, write nothing. Raises InputError, DamagedError.
@@ -103,24 +106,27 @@ def plan(
         simulate: plan a run on the simulated API, with its own output folder.
         output: the folder that replaces the job's outputs folder.
         stdin: the stream that holds the prompts of a job whose `prompts.path` is "-".
+        prompts: the rows, in place of the job's prompts: a pandas DataFrame, or an iterable of
+            dicts, which is iterated once.
+        mode: online or batch, in place of the job's (None: the job's).
         on_lines: called very often with how many lines of the prompts were read.
     """
+    job = as_called(job, mode=mode, gives_rows=prompts is not None)
     check_formats(job, job.output.tables)
     workspace = Workspace.of(job, simulate=simulate, output=output)
     with ExitStack() as stack:
         journal = stack.enter_context(workspace.peek())
         workspace.check_schema()
         capped = job.limits.max_cost is not None
-        prompts = None
-        if workspace.is_current(journal, stdin, capped=capped):
+        read = None
+        if prompts is None and workspace.is_current(journal, stdin, capped=capped):
             workspace.layout(journal)
         else:
             journal = stack.enter_context(workspace.peek(shadow=True))
-            prompts = workspace.stage(journal, stdin, capped=capped, on_lines=on_lines)
+            read = workspace.stage(journal, stdin, capped=capped, rows=prompts, on_lines=on_lines)
         stack.enter_context(journal.snapshot())
-        prompts = prompts or workspace.staged(journal)
         assume_lost(journal, workspace.missing_pictures(journal))
-        return _plan(workspace, journal, prompts, limit)
+        return _plan(workspace, journal, read or workspace.staged(journal), limit)
 
 
 def _plan(

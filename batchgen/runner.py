@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from batchgen.job import Job
+from batchgen.prompts import GivenRows
 from batchgen.report import Report
 from batchgen.session import Options, Session, require_open_batches
 
 __all__ = ["cancel", "run", "stage"]
 
 
-def run(job: Job, options: Options | None = None) -> Report:
+def run(job: Job, options: Options | None = None, *, prompts: GivenRows | None = None) -> Report:
     """Do what is not done of a job, and return its report.
+
+    Args:
+        job: the job.
+        options: what is set for this run.
+        prompts: rows in place of the job's own prompts, as in `options`.
 
     Raises InputError (2), OutputError (74), BusyError (75), and AccountError (4) for a missing key.
     What stops a run that has begun is in the report instead.
     """
+    if prompts is not None:
+        options = replace(options or Options(), prompts=prompts)
     with Session(job, options) as session:  # folder, lock, journal, signals
         session.stage()  # prompts -> requests -> rows
         session.announce()  # what runs again, and its price

@@ -8,6 +8,7 @@
 - `sections`    the sections of a job file
 - `model`       `Job`, and its JSON Schema
 - `load`        a job file, or the options of run-batch -> `Job`
+- `variants`    a job that the caller has changed
 """
 
 from batchgen.job.load import job_for_batch_file, load_job
@@ -18,8 +19,6 @@ from batchgen.job.model import (
     KindName,
     Mode,
     json_schema,
-    with_mode,
-    with_prompts,
 )
 from batchgen.job.positions import KeyPath, dotted
 from batchgen.job.provider import Connection, api_key, connection
@@ -36,6 +35,7 @@ from batchgen.job.sections import (
     Retry,
 )
 from batchgen.job.values import MaxFailures, unsendable
+from batchgen.job.variants import as_called, with_mode, with_prompts
 
 __all__ = [
     "OPENAI_BATCH",
@@ -57,6 +57,7 @@ __all__ = [
     "Provider",
     "Retry",
     "api_key",
+    "as_called",
     "connection",
     "dotted",
     "job_for_batch_file",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,7 +18,7 @@ from pydantic import (
     field_validator,
 )
 
-from batchgen.errors import InputError, Problem
+from batchgen.errors import Problem
 from batchgen.job.env_file import Environment
 from batchgen.job.positions import Document, KeyPath, Position
 from batchgen.job.sections import (
@@ -243,26 +243,6 @@ class Job(Section):
         """A problem with the value at a key path."""
         line, column = self.position(*key_path)
         return Problem(path=self.display_name, message=message, line=line, column=column)
-
-
-def with_prompts(job: Job, path: str) -> Job:
-    """The job with other prompts: a path relative to the working directory, or - for stdin."""
-    copy = job.model_copy(
-        update={"prompts": job.prompts.model_copy(update={"path": path, "job": None})}
-    )
-    copy._origin = replace(job._origin, prompts_folder=Path.cwd())
-    return copy
-
-
-def with_mode(job: Job, mode: Mode) -> Job:
-    """The job with another mode. Raises InputError for a conversation in a batch."""
-    if mode == "batch" and job.conversation is not None:
-        raise InputError(
-            [job.problem(("conversation",), f"conversation: {NO_CONVERSATION_IN_BATCH}")]
-        )
-    copy = job.model_copy(update={"mode": mode})
-    copy._origin = job._origin
-    return copy
 
 
 _SECTIONS: dict[KeyPath, type[BaseModel]] = {

@@ -1,7 +1,7 @@
 """Prompt files -> Prompt, one at a time.
 
 Texts (CSV, TSV, JSONL, JSON, plain text, the Batch API's input) come from a file, packed or not, or
-from a stream; Parquet and spreadsheets from a file.
+from a stream; Parquet and spreadsheets from a file; rows of Python's objects from a caller.
 
 Cells are never interpreted: in CSV `007`, `NA`, `1e3` and the empty cell stay text, and what has
 types keeps them. Memory holds few rows, never the whole file, but for spreadsheets, which come
@@ -21,10 +21,13 @@ whole. The flow:
 - `parquet`    a Parquet file -> rows
 - `sheets`     a spreadsheet -> rows
 - `cells`      the values of these two as JSON has them
+- `given`      rows that a caller in Python gives -> rows
+- `objects`    their values as JSON has them
 - `rows`       a raw row, and the two kinds of error: of one row, and of the file
 - `reader`     the rows as numbered prompts, and everything that is wrong with them
 """
 
+from batchgen.prompts.given import GivenRows, open_given
 from batchgen.prompts.lines import LIMIT
 from batchgen.prompts.opening import open_prompts
 from batchgen.prompts.options import TableOptions
@@ -34,9 +37,11 @@ from batchgen.prompts.sources import file_digest
 __all__ = [
     "LIMIT",
     "Dialect",
+    "GivenRows",
     "Prompt",
     "PromptsFile",
     "TableOptions",
     "file_digest",
+    "open_given",
     "open_prompts",
 ]

@@ -5,7 +5,8 @@ This module checks what all requests have in common; `batchgen.requests` checks 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from json import JSONDecoder
 from json.decoder import WHITESPACE  # type: ignore[attr-defined]  # the decoder has it, the stubs lack it
 from typing import Any
@@ -34,10 +35,27 @@ def read_batch(lines: Lines, options: TableOptions) -> RawTable:
 def _request(number: int, line: str) -> RawRow:
     """The row of a line; it has all FIELDS, in this order, even if the line lacks some."""
     _, fields, error = json_row(number, line)
+    return batch_row(number, fields, error, partial(_column, line))
+
+
+def batch_row(
+    number: int,
+    fields: Mapping[str, Any],
+    error: RowError | None = None,
+    column: Callable[[str], int] = lambda name: 0,
+) -> RawRow:
+    """The row of a request.
+
+    Args:
+        number: of its line.
+        fields: what it holds.
+        error: why it could not be read whole, or None.
+        column: says where on the line the value of a name begins, from 1; 0: unknown.
+    """
     columns = {**{name: fields.get(name) for name in FIELDS}, **fields}
     if error is None:
         wrong = next(_wrong_fields(columns), None)
-        error = RowError(f"{wrong[0]}: {wrong[1]}", _column(line, wrong[0])) if wrong else None
+        error = RowError(f"{wrong[0]}: {wrong[1]}", column(wrong[0])) if wrong else None
     return number, columns, error
 
 

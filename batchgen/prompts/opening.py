@@ -98,7 +98,7 @@ def open_prompts(
                     header=layout.header,
                 ),
                 layout.rows,
-                hashed,
+                hashed.sha256.hexdigest,
                 lines,
                 display_name=display_name,
                 forgive=bad_rows == "fail",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -12,7 +12,6 @@ from batchgen.errors import SHOWN, InputError, Problem, ProblemList
 from batchgen.job import PromptsFormat
 from batchgen.prompts.lines import Lines
 from batchgen.prompts.rows import FileError, RawRow
-from batchgen.prompts.sources import Hashed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +66,7 @@ class PromptsFile:
         self,
         dialect: Dialect,
         rows: Iterator[RawRow],
-        hashed: Hashed,
+        digest: Callable[[], str],
         lines: Lines | None,
         *,
         display_name: str,
@@ -78,14 +77,14 @@ class PromptsFile:
 
         dialect: how the file is written.
         rows: its raw rows; iterated once.
-        hashed: the stream that they are read from.
+        digest: the SHA-256 of what was read of them so far, as hex.
         lines: its lines, of a text.
         display_name: the file's name in messages.
         forgive: whether a broken row becomes a Prompt with an `error`, and not a problem.
         closing: closes the file.
         """
         self.dialect = dialect
-        self._hashed, self._lines = hashed, lines
+        self._digest, self._lines = digest, lines
         self._display_name = display_name
         self._forgive = forgive
         self._closing = closing
@@ -116,7 +115,7 @@ class PromptsFile:
     @property
     def digest(self) -> str:
         """SHA-256 of the raw bytes read so far, as hex; at the end it equals `file_digest`."""
-        return self._hashed.sha256.hexdigest()
+        return self._digest()
 
     @property
     def problems(self) -> tuple[Problem, ...]:

@@ -108,7 +108,7 @@ def checked(value: Any, text: str) -> dict[str, Any]:
         ) from None
     if all(map(str.isascii, value)):
         return value
-    return _unique([(unicodedata.normalize("NFC", name), item) for name, item in value.items()])
+    return unique([(unicodedata.normalize("NFC", name), item) for name, item in value.items()])
 
 
 def _levels(value: Any) -> int:
@@ -122,8 +122,11 @@ def _levels(value: Any) -> int:
     return levels
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object from its pairs; the decoder calls this for every object, nested ones too."""
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object from its pairs; the decoder calls this for every object, nested ones too.
+
+    Raises RowError.
+    """
     value = dict(pairs)
     if len(value) < len(pairs):
         names = [name for name, _ in pairs]
@@ -143,4 +146,4 @@ def _constant(text: str) -> NoReturn:
     raise RowError(f"{text} is not JSON; write null, or a number")
 
 
-DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_constant)
+DECODER = json.JSONDecoder(object_pairs_hook=unique, parse_float=_finite, parse_constant=_constant)

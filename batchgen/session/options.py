@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from batchgen.dispatch import Progress
+from batchgen.job import Mode
+from batchgen.prompts import GivenRows
 from batchgen.staging import LinesCallback
 
 # Receives the progress of a run, and the requests by status from before it.
@@ -32,6 +34,9 @@ class Options:
         wait: stay until the job's batches have ended.
         output: the folder that replaces the job's outputs folder.
         stdin: the stream that holds the prompts of a job whose `prompts.path` is "-".
+        prompts: the rows, in place of the job's prompts: a pandas DataFrame, or an iterable of
+            dicts, which is iterated once. They stay in the journal.
+        mode: online or batch, in place of the job's (None: the job's).
         watch: called with the progress every `every` seconds. If it fails, the run goes on.
         every: seconds between two calls of `watch`.
         reading: makes the block in which prompts are read; it yields what receives, very often, how
@@ -45,6 +50,8 @@ class Options:
     wait: bool = False
     output: Path | None = None
     stdin: BinaryIO | None = None
+    prompts: GivenRows | None = None
+    mode: Mode | None = None
     watch: ProgressCallback | None = None
     every: float = 1.0
     reading: Callable[[], AbstractContextManager[LinesCallback]] = unwatched

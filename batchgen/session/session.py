@@ -13,7 +13,7 @@ from batchgen.disk import append_line
 from batchgen.dispatch import Progress
 from batchgen.errors import BatchgenError, OutputError
 from batchgen.images import PictureFolder
-from batchgen.job import Job, api_key
+from batchgen.job import Job, api_key, as_called
 from batchgen.journal import (
     Journal,
     RowCounts,
@@ -71,8 +71,9 @@ class Session:
 
     def __init__(self, job: Job, options: Options | None = None) -> None:
         """Open nothing yet. Raises InputError when the job cannot be run as it is."""
+        self._options = options = options or Options()
+        job = as_called(job, mode=options.mode, gives_rows=options.prompts is not None)
         check_formats(job, job.output.tables)
-        self._options = options or Options()
         self._job = job
         self.workspace = Workspace.of(
             job, simulate=self._options.simulate, output=self._options.output
@@ -120,6 +121,7 @@ class Session:
                 self._journal,
                 self._options.stdin,
                 capped=is_capped(self._job, self._options),
+                rows=self._options.prompts,
                 say=self._options.say,
                 on_lines=on_lines,
             )

@@ -26,7 +26,7 @@ class StagedPrompts:
 
     Attributes:
         signature: of the job, see `signature_of`.
-        source: the prompts' path as the job shows it, "-" for stdin.
+        source: the prompts' path as the job shows it, "-" for stdin and for rows given in Python.
         digest: of the prompts file.
         format, delimiter, bom: the dialect of the prompts file.
         header: the prompts' columns in order.

@@ -11,10 +11,17 @@ from dataclasses import asdict, dataclass, fields
 from typing import BinaryIO
 
 from batchgen.errors import InputError, Problem
-from batchgen.job import Job, Prompts
+from batchgen.job import OPENAI_BATCH, Job, Prompts
 from batchgen.journal import Journal
 from batchgen.pricing import Prices
-from batchgen.prompts import Dialect, Prompt, TableOptions, open_prompts
+from batchgen.prompts import (
+    Dialect,
+    GivenRows,
+    Prompt,
+    TableOptions,
+    open_given,
+    open_prompts,
+)
 from batchgen.requests import Renderer, unknown_column
 from batchgen.staging.problems import Problems
 from batchgen.staging.prompt_stager import MOST_FEES, PromptStager
@@ -39,12 +46,13 @@ class GivenPrompts:
     """Prompts that come from no file.
 
     prompts: in order; iterated once.
-    dialect: as if they had a file. digest: changes whenever they may have changed.
+    dialect: as if they had a file.
+    digest: returns, after they were iterated, what changes whenever they may have changed.
     """
 
     prompts: Iterable[Prompt]
     dialect: Dialect
-    digest: str
+    digest: Callable[[], str]
 
 
 class Stager:
@@ -99,24 +107,31 @@ class Stager:
         ):
             return self._stage(file, file.dialect, lambda: file.digest, connection, journal)
 
+    def read_rows(self, journal: Journal, rows: GivenRows) -> StagedPrompts:
+        """Stage the rows that a caller gives, in one transaction. Raises InputError."""
+        prompts = self._job.prompts
+        requests = prompts.format == OPENAI_BATCH
+        file = open_given(rows, requests=requests, bad_rows=prompts.bad_rows)
+        given = GivenPrompts(prompts=file, dialect=file.dialect, digest=lambda: file.digest)
+        return self.read_given(journal, given)
+
     def read_given(self, journal: Journal, given: GivenPrompts) -> StagedPrompts:
         """Stage prompts that come from no file, in one transaction. Raises InputError."""
         if problems := self._renderer.problems(None):
             raise InputError(problems)
         with journal.transaction() as connection:
-            return self._stage(
-                given.prompts, given.dialect, lambda: given.digest, connection, journal
-            )
+            return self._stage(given.prompts, given.dialect, given.digest, connection, journal)
 
     def read_again(self, journal: Journal) -> StagedPrompts:
-        """Stage the kept prompts that came from stdin once more, for a job that has changed.
+        """Stage the kept prompts that came from no file once more, for a job that has changed.
 
         Raises InputError, also when none are kept.
         """
         last = staged(journal)
         if last is None or last.source != "-":
             raise InputError(
-                "stdin: is empty, and prompts.path is '-'; pipe the prompts into batchgen"
+                "stdin: is empty, and prompts.path is '-'; pipe the prompts into batchgen, or give "
+                "the rows in Python: run(job, prompts=rows)"
             )
         if problems := self._renderer.problems(None):
             raise InputError(problems)
@@ -172,7 +187,7 @@ class Stager:
         tables.adopt_outcomes()
         result = StagedPrompts(
             signature=self._signature,
-            source=self._job.prompts.source,
+            source=self._job.prompts.path or self._job.prompts.job or "-",
             digest=digest(),
             format=dialect.format,
             delimiter=dialect.delimiter,

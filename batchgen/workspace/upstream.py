@@ -83,5 +83,5 @@ def answers(upstream: Workspace) -> Iterator[GivenPrompts]:
                 bom=staged.bom,
                 header=rows.header,
             ),
-            digest=state,
+            digest=lambda: state,
         )

@@ -17,6 +17,7 @@ from batchgen.journal import Journal, RowCounts
 from batchgen.journal.files import all_files
 from batchgen.page import PageFacts
 from batchgen.pricing import Prices
+from batchgen.prompts import GivenRows
 from batchgen.recorder import judge_again
 from batchgen.report import JobTotals
 from batchgen.requests import Renderer
@@ -164,6 +165,7 @@ class Workspace:
         stdin: BinaryIO | None = None,
         *,
         capped: bool,
+        rows: GivenRows | None = None,
         say: Callable[[str], None] = _ignore,
         on_lines: LinesCallback = _ignore,
     ) -> StagedPrompts:
@@ -176,6 +178,7 @@ class Workspace:
             stdin: the prompts of a job whose `prompts.path` is "-". If it is empty or None, the
                 prompts of the last run stay.
             capped: whether the cost is capped, so that every request needs an upper bound.
+            rows: the prompts of a job made by `as_called`, which are always read.
             say: called with messages for a person.
             on_lines: called very often with how many lines of the prompts were read.
         """
@@ -185,7 +188,7 @@ class Workspace:
         is_empty = stdin is not None and not reads_stdin
         if from_stdin and is_empty and last is not None and last.source == "-":
             say("stdin is empty; going on with the prompts of the last run")
-        if self.is_current(journal, stdin, capped=capped):
+        if rows is None and self.is_current(journal, stdin, capped=capped):
             # Pass 1 does not depend on the templates of output.columns, which may be new.
             self.layout(journal)
             return self.staged(journal)
@@ -204,6 +207,8 @@ class Workspace:
             capped=capped,
             on_lines=on_lines,
         )
+        if rows is not None:
+            return stager.read_rows(journal, rows)
         if self.upstream:
             with answers(self.upstream) as given:
                 return stager.read_given(journal, given)

@@ -383,7 +383,8 @@ def test_missing_keys_are_said_at_the_parent(tmp_path: Path) -> None:
     assert refusals(tmp_path, "# a job\nname: x\nprompts: {id: a}\n") == [
         "2:1: kind: is required",
         "2:1: request: is required",
-        "3:10: prompts: needs either path, a prompts file, or job, another job's file",
+        "3:10: prompts: needs either path (a prompts file, or - for rows that a pipe or Python "
+        "gives) or job (another job's file)",
     ]
 
 

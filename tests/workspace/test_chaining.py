@@ -204,7 +204,7 @@ def test_chains_that_are_wrong(lab: Lab) -> None:
     assert "wait for each other" in done.stderr
     for prompts in ({"path": "p.csv", "job": "job.yaml"}, {"id": "x"}):
         wrong = lab.job(NOWHERE, "wrong", rows=None, prompts=prompts)
-        with pytest.raises(batchgen.InputError, match="either path, a prompts file, or job"):
+        with pytest.raises(batchgen.InputError, match=r"needs either path \(a prompts file, or -"):
             lab.load(wrong)
     text = second(lab, NOWHERE).read_text(encoding="utf-8")
     (lab.folder / "same.yaml").write_text(text.replace("{", '{"name": "job",', 1), encoding="utf-8")

@@ -95,13 +95,19 @@ class Prompts(Section):
 
     @property
     def source(self) -> str:
-        """The prompts file, or the job whose answers are the prompts, as messages name it."""
-        return self.path or self.job or ""
+        """The prompts file, or the job whose answers are the prompts, as messages name it.
+
+        "prompts", the parameter's name, for rows that a caller in Python gives.
+        """
+        return self.path or self.job or "prompts"
 
     @model_validator(mode="after")
     def _one_source(self) -> Prompts:
         if (self.path is None) == (self.job is None):
-            raise ValueError("needs either path, a prompts file, or job, another job's file")
+            raise ValueError(
+                "needs either path (a prompts file, or - for rows that a pipe or Python gives) or "
+                "job (another job's file)"
+            )
         return self
 
     @model_validator(mode="before")
