@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fast import FAST, SLOW
+from fast import FAST, FEW, SLOW
 from hypothesis import settings
 from lab import Lab, serving
 
@@ -17,7 +17,7 @@ from batchgen.simulator import Simulator
 
 # No test is timed: machines are shared, and a slow one proves nothing.
 settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+settings.register_profile("fast", deadline=None, max_examples=FEW)
 
 
 def is_fast(path: Path) -> bool:
@@ -39,11 +39,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.fast)
 
 
-def pytest_configure() -> None:
-    """Restore signals that are ignored, as SIGINT is in the background of a script.
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose how many examples are drawn, and restore signals that are ignored.
 
-    The runs that tests start would inherit that.
+    SIGINT is ignored in the background of a script, and the runs that tests start would inherit it.
     """
+    settings.load_profile("fast" if config.getoption("markexpr") == "fast" else "untimed")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)

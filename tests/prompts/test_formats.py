@@ -225,7 +225,10 @@ def test_parquet_keeps_its_types(tmp_path: Path) -> None:
             "x": [1.0, float("nan")],
             "ok": [True, None],
             "list": [["a", None], []],
-            "object": [{"k": 1.5, "b": b"\xff"}, None],
+            "object": pyarrow.array(
+                [{"k": 1.5, "b": b"\xff"}, None],
+                pyarrow.struct([("k", pyarrow.float64()), ("b", pyarrow.binary())]),
+            ),
             "map": pyarrow.array(
                 [[("k", 1)], None], pyarrow.map_(pyarrow.string(), pyarrow.int64())
             ),
