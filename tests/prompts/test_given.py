@@ -100,7 +100,7 @@ def test_a_frame_is_read_with_its_types() -> None:
             "sku": ["a", "b"],
             "n": [1, 2],
             "price": [1.5, np.nan],
-            "on": pd.to_datetime(["2024-01-05", None]),
+            "on": [pd.Timestamp("2024-01-05"), pd.NaT],
             "in": pd.Categorical(["x", None]),
             "stock": pd.array([1, None], dtype="Int64"),
             "vector": [np.array([0.5, 1.0]), None],
