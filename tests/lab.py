@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import fork_server
+
 import batchgen
 from batchgen import Job, Options, Report, load_job
 from batchgen.simulator import RequestInfo, Settings, Simulator
@@ -131,10 +133,13 @@ class Lab:
         timeout: float = 60,
     ) -> subprocess.CompletedProcess[str]:
         """Run `batchgen ARGS` and wait for it."""
+        environ = self.environ() if env is None else env
+        if stdin is None and fork_server.can_fork(environ):
+            return fork_server.run([*map(str, args)], self.folder, environ, timeout)
         return subprocess.run(
             [sys.executable, "-m", "batchgen", *map(str, args)],
             cwd=self.folder,
-            env=dict(env) if env is not None else self.environ(),
+            env=dict(environ),
             input=None if stdin is None else stdin.decode(),
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
