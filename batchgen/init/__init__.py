@@ -2,6 +2,7 @@
 
 - `options`        what the user says that the file cannot show
 - `survey`         one pass over the prompts: what is in each column
+- `layout`         how the file is written: where its header is, and what else its name hides
 - `shape`          what the rows are, and how the prompt is made of them
 - `conversations`  rows that are conversations
 - `texts`          rows whose prompt is made of texts in columns, and of a picture

@@ -7,9 +7,10 @@ from textwrap import wrap
 
 from batchgen.errors import listed
 from batchgen.init.doubts import doubts
-from batchgen.init.options import InitOptions
+from batchgen.init.layout import Layout
 from batchgen.init.shape import Shape
 from batchgen.init.survey import Survey
+from batchgen.prompts.formats import BINARY
 
 _FORMATS = {"openai-batch": "JSONL", "txt": "text, a prompt on each line"}
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "TABs", "|": "bars"}
@@ -22,9 +23,8 @@ _WIDTH = 84
 
 
 def findings(
-    survey: Survey,
+    layout: Layout,
     shape: Shape,
-    options: InitOptions,
     *,
     id_column: str | None,
     proof: Sequence[str],
@@ -35,16 +35,20 @@ def findings(
     """The lines that say what was found and why.
 
     Args:
-        survey: of the file.
+        layout: the file, and how it is read.
         shape: what its rows are.
-        options: what the user said.
         id_column: names the rows.
         proof: words that show whether a guessed encoding is right; none where none was guessed.
         left_out: rows with an empty prompt.
         prefix: of batchgen's own columns.
         capped: whether the job has a cap on its cost.
     """
+    survey, options = layout.survey, layout.options
     yield f"{survey.path}: {_summary(survey)}"
+    if sheets := survey.dialect.sheets:
+        yield _line("sheet", f"{sheets[0]}, the first of {listed(sheets)}; --sheet names another")
+    for name, text in layout.notes:
+        yield _line(name, text)
     if proof:
         words = " and ".join(f'"{word}"' for word in proof)
         yield _line("encoding", f"{options.encoding}, a guess: it reads {words}. Wrong? --encoding")
@@ -79,6 +83,8 @@ def _summary(survey: Survey) -> str:
     if dialect.format == "csv" and dialect.delimiter:
         cells = f" with {_DELIMITERS.get(dialect.delimiter, repr(dialect.delimiter))}"
     rows = "1 row" if survey.rows == 1 else f"{survey.rows:,} rows"
+    if dialect.format in BINARY:
+        return f"{rows} of {name}"
     encoding = dialect.encoding.upper() if dialect.encoding == "utf-8" else dialect.encoding
     return f"{rows} of {name}{cells}, {encoding}"
 

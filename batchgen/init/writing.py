@@ -15,13 +15,13 @@ from batchgen.init.conversations import messages_of, turns_of
 from batchgen.init.findings import findings
 from batchgen.init.identity import id_column_of, names_things
 from batchgen.init.job_text import job_text
+from batchgen.init.layout import Layout, layout_of
 from batchgen.init.options import InitOptions
 from batchgen.init.shape import Shape
-from batchgen.init.survey import Survey, survey
+from batchgen.init.survey import Survey
 from batchgen.init.texts import is_results_table, prompt_column, text_of
 from batchgen.job import Job, load_job
 from batchgen.planner import plan
-from batchgen.prompts import PromptsFile, open_prompts
 from batchgen.prompts.batchfile import FIELDS
 from batchgen.prompts.charset import guess_encoding
 from batchgen.prompts.formats import FileName
@@ -69,32 +69,27 @@ def write_job(prompts: Path | None, options: InitOptions | None = None) -> Writt
     proof: tuple[str, ...] = ()
     if options.encoding is None and (guess := guess_encoding(prompts)) is not None:
         options, proof = replace(options, encoding=guess.encoding), guess.proof
-    found, options = _survey(prompts, options)
+    layout = _layout(prompts, options)
+    found, options = layout.survey, layout.options
     shape, id_column = _understand(found, options)
     try:
         made = _write(path, found, shape, options, id_column)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-    lines = findings(found, shape, options, id_column=id_column, proof=proof, **made)
+    lines = findings(layout, shape, id_column=id_column, proof=proof, **made)
     return Written(path=path, findings=tuple(lines), requests=prompts if shape.requests else None)
 
 
-def _survey(prompts: Path, options: InitOptions) -> tuple[Survey, InitOptions]:
-    """What the file holds, and the options that it was read with. Raises InputError.
-
-    Columns of one name are numbered, because a job can use them only so.
-    """
+def _layout(prompts: Path, options: InitOptions) -> Layout:
+    """What the file holds, and how it is read. Raises InputError in the words of `init`."""
     try:
-        return survey(prompts, partial(_open, prompts, options)), options
+        return layout_of(prompts, options)
     except InputError as error:
-        if "duplicate_headers" not in str(error):
-            raise InputError(
-                [replace(each, message=_by_option(each.message)) for each in error.problems],
-                found=error.found,
-            ) from None
-    options = replace(options, table=replace(options.table, duplicate_headers="number"))
-    return survey(prompts, partial(_open, prompts, options)), options
+        raise InputError(
+            [replace(each, message=_by_option(each.message)) for each in error.problems],
+            found=error.found,
+        ) from None
 
 
 def _by_option(message: str) -> str:
@@ -103,16 +98,6 @@ def _by_option(message: str) -> str:
         r"prompts\.(format|delimiter|encoding|sheet|skip_lines|skip_rows)(: (?=\w))?",
         lambda key: f"--{key[1].replace('_', '-')}" + (" " if key[2] else ""),
         message,
-    )
-
-
-def _open(prompts: Path, options: InitOptions) -> PromptsFile:
-    return open_prompts(
-        prompts,
-        display_name=str(prompts),
-        format=options.format,
-        encoding=options.encoding,
-        table=options.table,
     )
 
 

@@ -12,6 +12,7 @@ whole. The flow:
 - `sources`    a path or a stream -> bytes, hashed and unpacked
 - `lines`      bytes -> lines of text, checked and bounded
 - `charset`    the encoding of a file that is not UTF-8, for who asks
+- `letters`    letters that stand where no language has them, a sign of the wrong encoding
 - `delimited`  lines -> records of CSV and TSV
 - `table`      records of cells -> rows by the names of a header
 - `options`    how the table in a file is written

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 from batchgen.errors import InputError, Problem
 from batchgen.prompts.formats import MAGIC_BYTES, FileName, check_bytes
+from batchgen.prompts.letters import odd_letters
 from batchgen.prompts.lines import unmarked_utf16
 from batchgen.prompts.rows import FileError
 from batchgen.prompts.sources import Hashed, open_file, unpacked
@@ -40,8 +43,16 @@ _ENCODINGS = (
     "cp437",
     "cp850",
 )
-# Two encodings whose measures of disorder differ by less fit equally well.
+# Two encodings whose measures of disorder, or whose parts of odd letters, differ by less fit
+# equally well.
 _CLOSE = 0.02
+# Of encodings of Latin letters, the one that nearly all files in one of them have, and how much
+# more disorder it may have.
+_COMMON = "cp1252"
+_LATIN = frozenset(
+    ("cp1252", "cp1250", "mac_roman", "cp1254", "cp1257", "iso8859_2", "cp437", "cp850")
+)
+_MARGIN = 0.3
 # Bytes of the lines with letters outside ASCII that are enough to judge by.
 _ENOUGH = 64 * 1024
 # The longest piece of a line that is looked at.
@@ -138,23 +149,29 @@ def _guess(path: Path, sample: bytes) -> Guess:
     # Late: it costs time that a file in UTF-8 does not need.
     from charset_normalizer import from_bytes
 
-    matches = list(from_bytes(sample, cp_isolation=list(_ENCODINGS), threshold=1))
-    if not matches:
+    odd = {name: odd_letters(text) for name, text in _readings(sample)}
+    least = min(odd.values(), default=0.0)
+    disorder: dict[str, float] = {}
+    for match in from_bytes(sample, cp_isolation=list(_ENCODINGS), threshold=1):
+        for name in (match.encoding, *match.could_be_from_charset):
+            if odd.get(name, 1.0) <= least + _CLOSE:
+                disorder[name] = min(match.chaos, disorder.get(name, 1.0))
+    if not disorder:
         message = "is not UTF-8, and no known encoding fits; name it with --encoding"
         raise InputError([Problem(path=str(path), message=message)])
-    best = min(match.chaos for match in matches)
-    names = {
-        name
-        for match in matches
-        if match.chaos <= best + _CLOSE
-        for name in (match.encoding, *match.could_be_from_charset)
-    }
-    encoding = min(names & {*_ENCODINGS} or names, key=_preference)
+    best = min(disorder.values())
+    names = {name for name in disorder if disorder[name] <= best + _CLOSE}
+    if names <= _LATIN and disorder.get(_COMMON, 1.0) <= best + _MARGIN:
+        names.add(_COMMON)
+    encoding = min(names, key=_ENCODINGS.index)
     return Guess(encoding, _proof(sample.decode(encoding, "replace")))
 
 
-def _preference(encoding: str) -> int:
-    return _ENCODINGS.index(encoding) if encoding in _ENCODINGS else len(_ENCODINGS)
+def _readings(sample: bytes) -> Iterator[tuple[str, str]]:
+    """The sample as each of the encodings reads it that can."""
+    for name in _ENCODINGS:
+        with suppress(UnicodeDecodeError):
+            yield name, sample.decode(name)
 
 
 def _proof(text: str) -> tuple[str, ...]:

@@ -30,6 +30,22 @@ def read_json(lines: Lines, options: TableOptions) -> RawTable:
     return RawTable(delimiter="", header=None, rows=_Document(lines).rows())
 
 
+def _way_out(columns: dict[str, Any]) -> str:
+    """How the rows in a document that is one object become a file of their own."""
+    lists = [name for name, value in columns.items() if isinstance(value, list)]
+    objects = [value for value in columns.values() if isinstance(value, dict)]
+    if not lists and len(objects) == len(columns) > 0:
+        return (
+            "where each of its names is that of a row, write them as rows: "
+            "jq -c 'to_entries[] | {id: .key} + .value' IN.json > OUT.jsonl"
+        )
+    if not lists:
+        return "put it into brackets, [ ], if it is one row"
+    longest = max(lists, key=lambda name: len(columns[name]))
+    path = longest if longest.isidentifier() and longest.isascii() else json.dumps([longest])
+    return f"take the array out of it: jq -c '.{path}[]' IN.json > OUT.jsonl"
+
+
 class _Document:
     """The text of a document from `_at` on, as far as it was read."""
 
@@ -45,7 +61,7 @@ class _Document:
             return
         array = first == "["
         self._at += array
-        count = 0
+        count, row = 0, None
         while mark := self._next_mark():
             if array and mark == "]":
                 self._at += 1
@@ -57,16 +73,13 @@ class _Document:
                     raise self._error("expected a comma or the closing bracket of the array")
                 self._at += 1
                 self._next_mark()
-            yield self._row()
+            row = self._row()
+            yield row
             count += 1
         if array:
             raise self._error("the array is never closed; is the file whole?")
-        if count == 1:
-            raise FileError(
-                0,
-                "is one JSON object, not an array of objects; take the array out of it, for "
-                "example with: jq -c '.data[]' in.json > out.jsonl",
-            )
+        if count == 1 and row is not None:
+            raise FileError(0, f"is one JSON object, not an array of objects; {_way_out(row[1])}")
 
     def _next_mark(self) -> str:
         """The next character that is no white space, without taking it; empty at the end."""
@@ -84,8 +97,6 @@ class _Document:
         value, end, fault = self._decoded()
         text = self._text[self._at : end]
         self._advance(end)
-        if isinstance(value, str):
-            value = {"prompt": value}
         try:
             return line, {} if fault else checked(value, text), fault
         except RowError as error:

@@ -82,6 +82,10 @@ _MAGIC = (
     ),
     (rb"SQLite format 3\0", "is an SQLite database; export a table of it as CSV"),
     (rb"ARROW1\0", "is an Arrow or Feather file; save it as Parquet"),
+    (
+        rb"(\xef\xbb\xbf)?\s*<(?i:!doctype html|html)[\s>]",
+        "is an HTML page, and not what it links to; download the file itself, signed in if need be",
+    ),
     (rb"%PDF-", "is a PDF, which has no rows; put its text into a CSV"),
 )
 # Of the bytes before, the formats that are read from a file themselves.

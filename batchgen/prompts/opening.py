@@ -96,6 +96,7 @@ def open_prompts(
                     encoding=lines.encoding if lines else "utf-8",
                     bom=lines.bom if lines else kind in _SPREADSHEETS,
                     header=layout.header,
+                    sheets=layout.sheets,
                 ),
                 layout.rows,
                 hashed.sha256.hexdigest,

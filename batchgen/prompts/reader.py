@@ -11,7 +11,7 @@ from typing import Any, NoReturn, Self
 from batchgen.errors import SHOWN, InputError, Problem, ProblemList
 from batchgen.job import PromptsFormat
 from batchgen.prompts.lines import Lines
-from batchgen.prompts.rows import FileError, RawRow
+from batchgen.prompts.rows import FileError, RawRow, which_sheet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +45,8 @@ class Dialect:
         it is a spreadsheet, as which the tables will be opened.
     header: the named columns in file order; None for JSON, JSONL and openai-batch, whose rows have
         their own.
+    sheets: the names of a spreadsheet's sheets, if there are several and the first was taken
+        because none was named.
     """
 
     format: PromptsFormat
@@ -52,6 +54,7 @@ class Dialect:
     encoding: str
     bom: bool
     header: tuple[str, ...] | None
+    sheets: tuple[str, ...] = ()
 
 
 class PromptsFile:
@@ -145,7 +148,8 @@ class PromptsFile:
             self._refuse(fault)
         if n == 0:
             headed = self.dialect.header and self.dialect.format != "txt"
-            self._refuse(FileError(0, "has a header but no rows" if headed else "holds no prompts"))
+            message = "has a header but no rows" if headed else "holds no prompts"
+            self._refuse(FileError(0, message + which_sheet(self.dialect.sheets)))
         if self._problems.found:
             raise InputError(self._problems.problems(), found=self._problems.found)
 

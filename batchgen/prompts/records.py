@@ -49,23 +49,29 @@ def read_txt(lines: Lines, options: TableOptions) -> RawTable:
 
 
 def read_jsonl(lines: Lines, options: TableOptions) -> RawTable:
-    """One JSON object a line; blank lines are skipped."""
+    """One JSON object, or text, a line; blank lines are skipped. A text is a `prompt`."""
     rows = (json_row(number, line) for number, line in lines.plain() if line.strip(" \t\r"))
     return RawTable(delimiter="", header=None, rows=rows)
 
 
-def json_row(number: int, line: str) -> RawRow:
-    """The row of a line of JSON."""
+def json_row(number: int, line: str, *, texts: bool = True) -> RawRow:
+    """The row of a line of JSON; `texts`: whether it may be a text."""
     try:
-        return number, _object(line), None
+        return number, _object(line, texts=texts), None
     except RowError as fault:
         return number, {}, fault
 
 
-def _object(line: str) -> dict[str, Any]:
+def _object(line: str, *, texts: bool) -> dict[str, Any]:
     """The object on the line, with the names at its top level in NFC. Raises RowError."""
     try:
-        return checked(DECODER.decode(line), line)
+        value = DECODER.decode(line)
+        if isinstance(value, list):
+            raise RowError(
+                "expected a JSON object, found a list (prompts.format: json reads a file that is "
+                "one list of objects or texts)"
+            )
+        return checked(value, line, texts=texts)
     except json.JSONDecodeError as error:
         raise RowError(f"{reason(error)}{_other_format(line)}", error.colno) from None
     except RecursionError:
@@ -87,15 +93,16 @@ def reason(error: json.JSONDecodeError) -> str:
     return _REASONS.get(error.msg, f"not JSON: {error.msg}")
 
 
-def checked(value: Any, text: str) -> dict[str, Any]:
+def checked(value: Any, text: str, *, texts: bool = True) -> dict[str, Any]:
     """The row that a value is, as it was read from `text`: the names at its top level in NFC.
 
-    Raises RowError.
+    With `texts` it may be a text, which is the column `prompt`. Raises RowError.
     """
+    if texts and isinstance(value, str):
+        value = {"prompt": value}
     if not isinstance(value, dict):
-        array = " (prompts.format: json reads a file that is one list)" * isinstance(value, list)
         raise RowError(
-            f'expected a JSON object such as {{"prompt": "…"}}, found {_KINDS[type(value)]}{array}'
+            f'expected a JSON object such as {{"prompt": "…"}}, found {_KINDS[type(value)]}'
         )
     if text.count("[") + text.count("{") > MOST_LEVELS and _levels(value) > MOST_LEVELS:
         raise RowError(f"the JSON is nested too deeply: more than {MOST_LEVELS} levels")

@@ -7,11 +7,11 @@ it always stops the job.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from batchgen.errors import Problem
+from batchgen.errors import Problem, listed
 
 
 class RowError(Exception):
@@ -57,9 +57,17 @@ RawRow = tuple[int, dict[str, Any], RowError | None]
 class RawTable:
     """A file whose header has been read.
 
-    `delimiter` and `header` are as in Dialect; iterate `rows` once.
+    `delimiter`, `header` and `sheets` are as in Dialect; iterate `rows` once.
     """
 
     delimiter: str
     header: tuple[str, ...] | None
     rows: Iterator[RawRow]
+    sheets: tuple[str, ...] = ()
+
+
+def which_sheet(sheets: Sequence[str]) -> str:
+    """What to add to a fault of the first of several sheets, of which none was named."""
+    if not sheets:
+        return ""
+    return f" in its first sheet (sheets: {listed(sheets)}); prompts.sheet names another"

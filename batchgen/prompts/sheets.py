@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 from batchgen.errors import did_you_mean, listed
 from batchgen.prompts.cells import json_value
 from batchgen.prompts.options import TableOptions
-from batchgen.prompts.rows import FileError, RawTable, RowError
+from batchgen.prompts.rows import FileError, RawTable, RowError, which_sheet
 from batchgen.prompts.table import Record, table_of
 
 # Up to here every whole number is a float of its own.
@@ -38,7 +39,13 @@ def read_sheet(file: BinaryIO, options: TableOptions) -> RawTable:
     except (CalamineError, OSError) as error:
         raise FileError(0, f"cannot be read ({error}); save it anew as .xlsx") from None
     records = _records(sheet.iter_rows(), options.skip_lines)
-    return table_of(records, options, delimiter="", hint="give the column a name")
+    sheets = tuple(names) if options.sheet is None and len(names) > 1 else ()
+    try:
+        table = table_of(records, options, delimiter="", hint="give the column a name")
+    except FileError as fault:
+        messages = (f"{message}{which_sheet(sheets)}" for message in fault.messages)
+        raise FileError(fault.line, *messages) from None
+    return replace(table, sheets=sheets)
 
 
 def _records(rows: Iterator[list[Any]], skipped: int) -> Iterator[Record]:

@@ -131,10 +131,13 @@ def _uneven(
     """
     expected = max(position for position, name in enumerate(names, start=1) if name)
     columns = {name: cell for name, cell in zip(names, cells, strict=False) if name}
+    counts = f"expected {expected} cell{'s' * (expected != 1)}, found {len(cells)}"
     if len(cells) < expected:
-        return columns, RowError(f"expected {expected} cells, found {len(cells)}")
+        if not "".join(map(str, cells)).strip("\0\x1a "):
+            counts = "has nothing but control characters (NUL or Ctrl-Z); cut it off the file"
+        return columns, RowError(counts)
     if filled(cells[len(names) :]):
-        return columns, RowError(f"expected {expected} cells, found {len(cells)}; {hint}{lower}")
+        return columns, RowError(f"{counts}; {hint}{lower}")
     for position, (name, cell) in enumerate(zip(names, cells, strict=False), start=1):
         if cell != "" and not name:
             return columns, RowError(
