@@ -81,7 +81,13 @@ def workbook(path: Path, sheets: dict[str, list[list[Any]]]) -> Path:
 
 def test_a_title_in_a_sheet(tmp_path: Path) -> None:
     """So it is in a spreadsheet; and of several sheets init says which one it took."""
-    rows = [["Products"], ["as of", "2024"], [], ["SKU", "Name", "Price"], ["K-1", "kettle", 5]]
+    rows: list[list[Any]] = [
+        ["Products"],
+        ["as of", "2024"],
+        [],
+        ["SKU", "Name", "Price"],
+        ["K-1", "kettle", 5],
+    ]
     path = workbook(tmp_path / "p.xlsx", {"Data": rows, "More": [["x"]]})
     done = write_job(path)
     findings = " ".join("\n".join(done.findings).split())
