@@ -75,19 +75,18 @@ def open_prompts(
     try:
         name = FileName.of(path.name if path else "")
         kind = format or name.format or _no_format(path)
-        _check_arguments(kind, name.packing if path else "", stream, encoding, table)
+        _check_arguments(kind, name.packing, stream, encoding, table)
         with ExitStack() as closing:
             if stream is None:
                 if path is None:
                     raise InputError("the prompts need a path or a stream")
                 stream = closing.enter_context(open_file(path, display_name))
-            hashed = Hashed(stream)
+            hashed, lines = Hashed(stream), None
             if kind in BINARY:
-                lines = None
                 layout = _read_binary(hashed, kind, table)
             else:
-                binary = unpacked(hashed, name.packing if path else "")
-                lines = Lines(binary, encoding, on_lines, skip_lines=table.skip_lines)
+                text = unpacked(hashed, name.packing)
+                lines = Lines(text, encoding, on_lines, skip_lines=table.skip_lines)
                 layout = _READERS[kind](lines, table)
             return PromptsFile(
                 Dialect(

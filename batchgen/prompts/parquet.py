@@ -44,7 +44,7 @@ def _rows(table: Any, names: Sequence[str]) -> Iterator[RawRow]:
     number = 0
     try:
         for batch in table.iter_batches(batch_size=_ROWS):
-            columns = [column.to_pylist() for column in batch.columns]
+            columns = [_cells(column) for column in batch.columns]
             for cells in zip(*columns, strict=True):
                 number += 1
                 try:
@@ -53,6 +53,14 @@ def _rows(table: Any, names: Sequence[str]) -> Iterator[RawRow]:
                     yield number, {}, fault
     except (ArrowException, OSError, ValueError, OverflowError) as error:
         raise _unreadable(error, number + 1) from None
+
+
+def _cells(column: Any) -> list[Any]:
+    """The cells of a column; a map without entries is no list."""
+    from pyarrow import types
+
+    cells: list[Any] = column.to_pylist()
+    return [{} if cell == [] else cell for cell in cells] if types.is_map(column.type) else cells
 
 
 def _row(names: Sequence[str], cells: Sequence[Any], plain: Sequence[bool]) -> dict[str, Any]:

@@ -5,6 +5,9 @@ Each check raises RefusalError for the first fault that it finds.
 
 from __future__ import annotations
 
+import base64
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from batchgen.simulator.calls import Body
@@ -24,6 +27,12 @@ def chat(body: Body) -> None:
     """Check a /chat/completions body."""
     _model(body)
     _messages(body)
+    for path, part in _parts(body["messages"], "messages"):
+        if part.get("type") == "file":
+            file = part.get("file")
+            if not isinstance(file, dict):
+                raise missing(f"{path}.file")
+            _file(file, f"{path}.file", ("file_data", "file_id"), pdf=True)
     _sampling(body, ("max_completion_tokens", "max_tokens"))
     _content(body)
 
@@ -33,8 +42,44 @@ def responses(body: Body) -> None:
     _model(body)
     _present(body, "input")
     _kind(body, "input", (str, list), "a text or a list of items")
+    for path, part in _parts(body["input"], "input"):
+        if part.get("type") == "input_file":
+            _file(part, path, ("file_data", "file_id", "file_url"))
     _sampling(body, ("max_output_tokens",))
     _content(body)
+
+
+def _parts(messages: Any, name: str) -> Iterator[tuple[str, Body]]:
+    """The parts of messages that are lists of parts, each with its path below `name`."""
+    for number, message in enumerate(messages if isinstance(messages, list) else ()):
+        content = message.get("content") if isinstance(message, dict) else None
+        for position, part in enumerate(content if isinstance(content, list) else ()):
+            if isinstance(part, dict):
+                yield f"{name}[{number}].content[{position}]", part
+
+
+def _file(file: Body, path: str, sources: Sequence[str], *, pdf: bool = False) -> None:
+    """Check a file inside a message.
+
+    file: the object that names it
+    path: of the object
+    sources: the fields of which one must say where its content is
+    pdf: whether content that comes along must be a PDF
+    """
+    if not any(file.get(source) for source in sources):
+        raise missing(f"{path}.{sources[0]}")
+    data = file.get("file_data")
+    if data is None:
+        return
+    head, _, coded = str(data).partition(",")
+    kind = "application/pdf" if pdf else r"[\w.+-]+/[\w.+-]+"
+    expected = "a base64 data URL is expected, such as data:application/pdf;base64,JVBERi0x."
+    if not re.fullmatch(rf"data:{kind};base64", head):
+        raise invalid(f"{path}.file_data", expected)
+    try:
+        base64.b64decode(coded, validate=True)
+    except ValueError:
+        raise invalid(f"{path}.file_data", expected) from None
 
 
 def completions(body: Body) -> None:

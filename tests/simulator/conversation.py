@@ -69,7 +69,7 @@ def once(path: str, body: Any, settings: Settings | None = None, **options: Any)
     return answer
 
 
-def chat_body(text: str = "Hello", **more: Any) -> dict[str, Any]:
+def chat_body(text: Any = "Hello", **more: Any) -> dict[str, Any]:
     return {"model": "gpt-5.6-luna", "messages": [{"role": "user", "content": text}], **more}
 
 

@@ -33,6 +33,32 @@ from batchgen.simulator import Settings
         (CHAT, chat_body(n=0), 400, "n", "integer_below_min_value"),
         (CHAT, chat_body(max_completion_tokens=1.5), 400, "max_completion_tokens", "invalid_type"),
         (CHAT, chat_body(stream=True), 400, "stream", "unsupported_value"),
+        (
+            CHAT,
+            chat_body([{"type": "file", "file": {"filename": "a.pdf"}}]),
+            400,
+            "messages[0].content[0].file.file_data",
+            "missing_required_parameter",
+        ),
+        (
+            CHAT,
+            chat_body([{"type": "file", "file": {"file_data": "data:text/csv;base64,YQ=="}}]),
+            400,
+            "messages[0].content[0].file.file_data",
+            "invalid_value",
+        ),
+        (
+            "/responses",
+            {
+                "model": "m",
+                "input": [
+                    {"role": "user", "content": [{"type": "input_file", "file_data": "YQ=="}]}
+                ],
+            },
+            400,
+            "input[0].content[0].file_data",
+            "invalid_value",
+        ),
         ("/responses", {"model": "m"}, 400, "input", "missing_required_parameter"),
         ("/responses", {"model": "m", "input": "[policy]"}, 400, None, "content_policy_violation"),
         (
