@@ -50,6 +50,7 @@ The house is the flow; imports point up this list only:
     report        journal               -> counts, tokens, money, time
     page          journal               -> report.html
     workspace     one job's folder, lock and journal
+    inspection    one row in full: its requests, what they were sent with, answers, attempts
     queries       status, show, results
     planner       what a run would do and cost (`plan` is the public function)
     maintenance   redo, export, verify

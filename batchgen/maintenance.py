@@ -8,6 +8,7 @@ from pathlib import Path
 import batchgen
 from batchgen.errors import DamagedError
 from batchgen.images import is_intact
+from batchgen.inspection import find_rows
 from batchgen.job import Job
 from batchgen.journal import (
     answered_between,
@@ -21,7 +22,6 @@ from batchgen.journal import (
 )
 from batchgen.journal.files import file_at, files_of
 from batchgen.page import write_page
-from batchgen.queries import find_rows
 from batchgen.report import as_json, describe_empty_cells, job_totals, write_report
 from batchgen.tables import check_formats
 from batchgen.tables.dataset import DatasetFacts, card_of, write_dataset

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from batchgen.dispatch.batches.input_file import MOST_REQUESTS
+from batchgen.inspection import request_json
 from batchgen.job import Job, Mode, as_called
 from batchgen.journal import (
     Journal,
@@ -21,7 +22,6 @@ from batchgen.journal import (
 from batchgen.journal.batches import open_batches, set_aside, stale_requests
 from batchgen.pricing import dollars
 from batchgen.prompts import GivenRows
-from batchgen.queries import request_json
 from batchgen.report import rerun_reasons
 from batchgen.staging import LinesCallback, StagedPrompts
 from batchgen.tables import check_formats, check_size

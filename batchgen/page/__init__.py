@@ -12,7 +12,15 @@ What a model wrote is only ever text: the template escapes it, the script sets i
 page's own policy forbids every other script.
 """
 
-from batchgen.page.cards import Card, Cards, cut, has_words
+from batchgen.page.cards import (
+    Card,
+    Cards,
+    asked_cards,
+    cut,
+    has_words,
+    history_cards,
+    reply_cards,
+)
 from batchgen.page.thumbnails import thumbnail
 from batchgen.page.write import PAGE, PageFacts, charts_of, render_page, write_page
 
@@ -21,10 +29,13 @@ __all__ = [
     "Card",
     "Cards",
     "PageFacts",
+    "asked_cards",
     "charts_of",
     "cut",
     "has_words",
+    "history_cards",
     "render_page",
+    "reply_cards",
     "thumbnail",
     "write_page",
 ]

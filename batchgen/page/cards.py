@@ -50,22 +50,8 @@ class Cards:
 
     def _turn(self, row: Row, outcome: RecordedOutcome | None) -> Iterator[Card]:
         """What was asked in a turn, and what was answered."""
-        try:
-            request = render_row(self._job, self._renderer, row)
-        except RequestError as error:
-            yield {"role": "problem", "text": str(error)}
-        else:
-            yield from _asked(request, later=row.turn > 1)
-        if outcome is None or outcome.status == "failed":
-            return
-        kind, answer = read_answer(self._renderer, row.columns, parse(outcome.response).value)
-        for choice in answer.choices if answer else ():
-            draws = kind is not None and kind.makes_images
-            yield {
-                "role": "assistant",
-                **({"picture": choice.text} if draws else {"text": choice.text}),
-                **({"old": True} if row.status == "outdated" else {}),
-            }
+        yield from asked_cards(self._job, self._renderer, row)
+        yield from reply_cards(self._renderer, row, outcome)
 
     def _problem(self, turns: Turns) -> Card:
         """Why a thread has not succeeded: the reason and the message of its first such turn."""
@@ -79,6 +65,35 @@ class Cards:
                 reason = recorded.finish_reason
                 return {"reason": reason, "message": explained(reason)}
         return {}
+
+
+def asked_cards(job: Job, renderer: Renderer, row: Row) -> Iterator[Card]:
+    """What is asked in a row's request, without the turns before it."""
+    try:
+        request = render_row(job, renderer, row)
+    except RequestError as error:
+        yield {"role": "problem", "text": str(error)}
+    else:
+        yield from _asked(request, later=row.turn > 1)
+
+
+def history_cards(messages: Sequence[Mapping[str, Any]]) -> Iterator[Card]:
+    """What was asked and answered in the turns before a request."""
+    yield from _messages(list(messages), "user")
+
+
+def reply_cards(renderer: Renderer, row: Row, outcome: RecordedOutcome | None) -> Iterator[Card]:
+    """The answers of a row in an outcome; none in a failure."""
+    if outcome is None or outcome.status == "failed":
+        return
+    kind, answer = read_answer(renderer, row.columns, parse(outcome.response).value)
+    for choice in answer.choices if answer else ():
+        draws = kind is not None and kind.makes_images
+        yield {
+            "role": "assistant",
+            **({"picture": choice.text} if draws else {"text": choice.text}),
+            **({"old": True} if row.status == "outdated" else {}),
+        }
 
 
 def _measures(outcomes: list[RecordedOutcome]) -> Card:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from batchgen.dispatch import Failure, Outcome, Thread
 from batchgen.job import Job
@@ -15,33 +14,14 @@ from batchgen.journal import (
     Journal,
     Row,
     Writer,
-    outcome_of,
     record_outcome,
     reread,
     thread_heads,
     turns_of,
 )
-from batchgen.journal.records import encodable
 from batchgen.recorder.corrections import Corrections
-from batchgen.replies import audio_transcript, first_message, parse, sendable_content
-from batchgen.requests import Renderer, Request, RequestError, with_history, without_system_messages
-
-
-class Past(NamedTuple):
-    """What a turn is sent with: its conversation so far.
-
-    Attributes:
-        messages: of the turns before, with their replies.
-        fingerprint: of the turn before.
-        follows: the outcome id of the turn before, and the run that recorded its reply.
-    """
-
-    messages: tuple[Mapping[str, Any], ...] = ()
-    fingerprint: bytes = b""
-    follows: tuple[str, int] | None = None
-
-
-_NO_PAST = Past()
+from batchgen.recorder.past import NO_PAST, Past, past_after, render_unchanged
+from batchgen.requests import Renderer, Request, RequestError, with_history
 
 
 class RequestSource:
@@ -108,14 +88,9 @@ class RequestSource:
     def _made(self, row: Row, previous: bytes = b"") -> Request | RequestError:
         """The request of a row, or why it cannot be made any more."""
         try:
-            request = render_row(self._job, self._renderer, row, previous)
+            return render_unchanged(self._job, self._renderer, row, previous)
         except RequestError as error:
             return error
-        if request.fingerprint != row.fingerprint:
-            return RequestError(
-                ("request",), "a file that it is made of has changed since the run began; run again"
-            )
-        return request
 
     async def turns(self, head: Row) -> list[Row]:
         """The turns of a conversation that are in scope, in order, with their present statuses."""
@@ -126,14 +101,14 @@ class RequestSource:
         """A row with its present status."""
         return await asyncio.to_thread(reread, self._journal, row)
 
-    async def request(self, row: Row, past: Past = _NO_PAST) -> Request | None:
+    async def request(self, row: Row, past: Past = NO_PAST) -> Request | None:
         """The request of a row. If it can no longer be made, record that and return None."""
         make = partial(self._made, row, past.fingerprint)
         made = await asyncio.to_thread(make) if self._renderer.reads_files else make()
         return await self.register(row, made, past)
 
     async def register(
-        self, row: Row, made: Request | RequestError, past: Past = _NO_PAST
+        self, row: Row, made: Request | RequestError, past: Past = NO_PAST
     ) -> Request | None:
         """Note that a row's request is about to be sent, and return it as it is sent.
 
@@ -168,20 +143,11 @@ class RequestSource:
         )
 
     def past_after(self, past: Past, row: Row) -> Past:
-        """The conversation after an answered turn: with the turn's own messages, and its reply.
+        """The conversation after an answered turn.
 
-        Only the first turn adds the system and developer messages that every turn begins with.
         Raises RequestError if a picture that the turn was asked with is gone or has changed.
         """
-        made = self._made(row, past.fingerprint)
-        if isinstance(made, RequestError):
-            raise made
-        messages = made.body["messages"]
-        outcome = outcome_of(self._journal, row.outcome_id, row.fingerprint)
-        assert outcome is not None  # a turn is sent only after the turns before it have succeeded
-        own = without_system_messages(messages) if past.messages else messages
-        reply = _reply_message(parse(outcome.response).value)
-        return Past((*past.messages, *own, reply), row.fingerprint, (row.outcome_id, outcome.run))
+        return past_after(self._job, self._renderer, self._journal, past, row)
 
 
 class _Head(NamedTuple):
@@ -221,7 +187,7 @@ class _Conversation:
         self._head = head
         # The turns that are not answered yet; None until they are read.
         self._turns: list[Row] | None = None
-        self._past = _NO_PAST
+        self._past = NO_PAST
 
     async def next(self) -> Request | None:
         if self._turns is None:
@@ -250,51 +216,3 @@ class _Conversation:
             except RequestError as error:
                 unmade = unmade or error
         return unmade
-
-
-def render_row(job: Job, renderer: Renderer, row: Row, previous: bytes = b"") -> Request:
-    """The request of a staged row, without the history of its conversation.
-
-    `previous` is the fingerprint of the turn before. Raises RequestError.
-    """
-    column = job.conversation.turns if job.conversation else None
-    return renderer.request(
-        row.columns,
-        row.axes,
-        turn=_turn(row, column) if column else None,
-        previous=previous,
-        row_id=row.id,
-        outcome_id=row.outcome_id,
-        turn_number=row.turn,
-    )
-
-
-def _turn(row: Row, column: str) -> Any:
-    """The row's turn, from its column of turns.
-
-    Raises RequestError if the job has changed since.
-    """
-    turns = row.columns.get(column)
-    if not isinstance(turns, list) or not 0 < row.turn <= len(turns):
-        raise RequestError(
-            ("conversation", "turns"),
-            f"the row was read before {column!r} became its turns; run again",
-        )
-    return turns[row.turn - 1]
-
-
-def _reply_message(response: Mapping[str, Any]) -> dict[str, Any]:
-    """The assistant's message of a recorded response, as a later request sends it."""
-    reply = first_message(response)
-    sendable = {**reply, "content": sendable_content(reply.get("content"))}
-    names = ("content", "tool_calls", "function_call")
-    kept = {name: sendable[name] for name in names if sendable.get(name)}
-    if not kept and reply.get("refusal"):
-        # The API wants content in a message without calls; a refusal is one of its parts.
-        kept["content"] = [{"type": "refusal", "refusal": reply["refusal"]}]
-    elif not kept:
-        # The server forgets recordings, so their transcript is sent. An empty reply is a text.
-        kept["content"] = audio_transcript(reply)
-    message = {"role": reply.get("role") or "assistant", **kept}
-    # A lone surrogate can be received, but not be sent.
-    return dict(json.loads(encodable(json.dumps(message, ensure_ascii=False))))

@@ -19,6 +19,7 @@ _WORDS = {
     "invalid_response": "a reply that is no answer",
     "gave_up": "failed in three runs by passing failures",
     "abandoned": "given up while on its way",
+    "interrupted": "on its way when the run died",
     # answers that are not whole
     "length": "cut off at the token limit",
     "content_filter": "cut by the server's content filter",

@@ -32,7 +32,7 @@ def describe_stale_requests(requests: int) -> str:
 
 def describe_cost(totals: RunTotals) -> str:
     """A cost with as many digits as it needs; says so where a part of it is unknown or missing."""
-    parts = [] if totals.cost is None else [_dollars(totals.cost)]
+    parts = [] if totals.cost is None else [in_dollars(totals.cost)]
     if totals.unpriced:
         unpriced = f"{pluralize(totals.unpriced, 'call')} of unknown cost"
         parts.append(unpriced if parts else "cost unknown")
@@ -45,10 +45,11 @@ def describe_cost(totals: RunTotals) -> str:
 def describe_uncertain(calls: int, cost: float) -> str:
     """Calls that count at their highest cost, in USD, because nobody knows how they ended."""
     which = f"{pluralize(calls, 'call')} of unknown outcome"
-    return f"up to {_dollars(cost)} for {which}, counted as spent"
+    return f"up to {in_dollars(cost)} for {which}, counted as spent"
 
 
-def _dollars(cost: float) -> str:
+def in_dollars(cost: float) -> str:
+    """An amount in USD, with as many digits as it needs."""
     digits = f"{cost:.2f}" if cost >= 1 else f"{cost:.6f}".rstrip("0").rstrip(".")
     return f"${digits}"
 

@@ -157,7 +157,7 @@ def test_where_and_from_what(lab: Lab, api: Simulator) -> None:
     for command in ("plan", "run", "status", "export", "verify"):
         done = lab.run(command, job, *where)
         assert done.returncode == 0, (command, done.stderr)
-    assert parsed(lab.run("show", job, "r2", *where).stdout)[0]["status"] == "succeeded"
+    assert parsed(lab.run("show", job, "r2", *where, "--json").stdout)[0]["status"] == "succeeded"
     assert lab.run("redo", job, "r2", *where).stdout.startswith("job: 1 marked")
     assert parsed(lab.run("status", job, *where, "--json").stdout)["rows"] == {
         "outdated": 1,
@@ -325,6 +325,7 @@ def test_replies_do_not_steer_the_terminal(lab: Lab, api: Simulator) -> None:
         ["run", job],
         ["status", job],
         ["show", job, EVIL],
+        ["show", job, EVIL, "--json"],
         ["redo", job, f"{EVIL}x"],
     ):
         done = lab.run(*args)

@@ -137,8 +137,16 @@ def test_every_field_of_the_json_is_documented(lab: Lab, checker: Checker) -> No
     _in_batches(lab, checker)
     _with_files(lab, checker)
     _with_tools(lab, checker)
+    _with_turns(lab, checker)
     _stopped(lab, checker)
-    for section in ("plan --json", "run --json", "status --json", "show", "A batch", "Errors"):
+    for section in (
+        "plan --json",
+        "run --json",
+        "status --json",
+        "show --json",
+        "A batch",
+        "Errors",
+    ):
         unseen = set(documented(section)) - checker.seen[section] - UNSEEN
         assert not unseen, f"docs/json.md, {section}: no command printed {unseen}"
 
@@ -166,8 +174,8 @@ def _online(lab: Lab, checker: Checker) -> None:
         assert report == ended
         checker.check("status --json", printed("status", job, "--json")[1])
         for row in ("r1", "r2"):
-            for each in printed("show", job, row)[1]:
-                checker.check("show", each)
+            for each in printed("show", job, row, "--json")[1]:
+                checker.check("show --json", each)
         lab.job(api.url, rows=4, matrix={"sample": 2}, request={**REQUEST, "messages": "{{ x }}"})
         code, refused = printed("plan", job, "--json")
         assert code == 2
@@ -213,9 +221,9 @@ def _in_batches(lab: Lab, checker: Checker) -> None:
         checker.check("run --json", submitted)
         checker.check("status --json", printed("status", job, "--json")[1])
         checker.check("plan --json", printed("plan", job, "--json")[1])
-        for each in printed("show", job, "r1")[1]:
+        for each in printed("show", job, "r1", "--json")[1]:
             assert each["batch"]
-            checker.check("show", each)
+            checker.check("show --json", each)
         checker.check("run --json", printed("cancel", job, "--json")[1])
 
 
@@ -230,8 +238,8 @@ def _with_files(lab: Lab, checker: Checker) -> None:
     for each in ended["jobs"]:
         checker.check("run --json", each)
     first = (lab.folder / "jobs/photo-edits.csv").read_text(encoding="utf-8").splitlines()[1]
-    for each in printed("show", job, first.split(",")[0], "--simulate")[1]:
-        checker.check("show", each)
+    for each in printed("show", job, first.split(",")[0], "--simulate", "--json")[1]:
+        checker.check("show --json", each)
 
 
 def _with_tools(lab: Lab, checker: Checker) -> None:
@@ -241,6 +249,17 @@ def _with_tools(lab: Lab, checker: Checker) -> None:
     for command, section in (("plan", "plan --json"), ("run", "run --json")):
         checker.check(section, printed(command, job, "--simulate", "--json")[1])
     checker.check("status --json", printed("status", job, "--simulate", "--json")[1])
+
+
+def _with_turns(lab: Lab, checker: Checker) -> None:
+    """A turn that is sent with the one before it."""
+    (lab.folder / "turns.csv").write_text("id,t,text\na,t,one\nb,t,two\n", encoding="utf-8")
+    prompts = {"path": "turns.csv", "id": "id"}
+    job = lab.job(name="turns", prompts=prompts, conversation={"id": "t"})
+    printed("run", job, "--simulate", "--json")
+    (shown,) = printed("show", job, "b", "--simulate", "--json")[1]
+    assert [each["role"] for each in shown["history"]] == ["user", "assistant"]
+    checker.check("show --json", shown)
 
 
 def _stopped(lab: Lab, checker: Checker) -> None:

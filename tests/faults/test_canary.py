@@ -150,7 +150,11 @@ def test_the_key_is_nowhere(lab: Lab, last: int | None) -> None:
         done = lab.run("run", job, env=env)
         outputs = [done.stdout, done.stderr]
         assert done.returncode in (3, 4), done.stderr[-2000:]
-        commands: list[list[str | Path]] = [["show", job, "r1"], ["export", job]]
+        commands: list[list[str | Path]] = [
+            ["show", job, "r1"],
+            ["show", job, "r1", "--json"],
+            ["export", job],
+        ]
         for command in commands:
             ended = lab.run(*command, env=env)
             outputs += [ended.stdout, ended.stderr]

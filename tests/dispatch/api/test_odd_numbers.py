@@ -70,7 +70,7 @@ def test_the_answer_beside_it_is_kept(lab: Lab, number: str) -> None:
     assert strict(record["all"])["score"] is None
     (line,) = [strict(line) for line in (lab.folder / "out.jsonl").read_text().splitlines()]
     assert line["response"]["body"]["score"] is None
-    shown = lab.run("show", job, "r1")
+    shown = lab.run("show", job, "r1", "--json")
     assert strict(shown.stdout), shown.stderr
 
 
