@@ -12,9 +12,9 @@ import click
 
 import batchgen
 from batchgen.cli.cancel import cancel
-from batchgen.cli.execute import error_json
 from batchgen.cli.export import export
 from batchgen.cli.init import init
+from batchgen.cli.jobs_json import jobs_json
 from batchgen.cli.plan import plan
 from batchgen.cli.redo import redo
 from batchgen.cli.run import run
@@ -64,7 +64,7 @@ class CommandGroup(click.Group):
             print_message(message)
         if message is not None and "--json" in argv:
             with suppress(OutputError):
-                print_result(as_json(error_json(code, message)))
+                print_result(as_json(jobs_json(code, [], message)))
         flush_stdout()
         sys.exit(code or 0)
 

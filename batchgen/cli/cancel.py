@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from batchgen.cli.execute import execute, watched_options
+from batchgen.cli.jobs_json import jobs_json
 from batchgen.cli.options import json_option, one_job, quiet_option, wait_option
 from batchgen.cli.terminal import as_json, print_result
 
@@ -48,5 +49,5 @@ def cancel(
 
     code, as_dict = execute(action, job, summary=not as_object, quiet=quiet)
     if as_object:
-        print_result(as_json(as_dict))
+        print_result(as_json(jobs_json(code, [as_dict])))
     raise click.exceptions.Exit(code)

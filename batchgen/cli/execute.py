@@ -48,7 +48,11 @@ def execute(
             )
     except BatchgenError as error:
         print_message(str(error))
-        return error.exit_code, {"name": job.name, **error_json(error.exit_code, str(error))}
+        return error.exit_code, {
+            "name": job.name,
+            "exit_code": error.exit_code,
+            "error": str(error),
+        }
     return report.exit_code, report.as_json()
 
 
@@ -59,11 +63,6 @@ def _summary_of(report: Report, job: Job, *, quiet: bool) -> str:
     from batchgen.cli.summary import summary
 
     return summary(report, job)
-
-
-def error_json(code: int, message: str) -> dict[str, Any]:
-    """What --json prints for an error."""
-    return {"exit_code": code, "error": message}
 
 
 def _way_to_retry(job: Job, report: Report) -> str:

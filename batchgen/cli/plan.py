@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from batchgen.cli.jobs_json import jobs_json
 from batchgen.cli.messages import plan_lines
 from batchgen.cli.options import (
     in_mode,
@@ -55,6 +56,6 @@ def plan(
             on_lines=on_lines,
         )
     if as_object:
-        print_result(as_json(asdict(result)))
+        print_result(as_json(jobs_json(0, [asdict(result)])))
     else:
         print_result(escape_controls("\n".join(plan_lines(result, job))))

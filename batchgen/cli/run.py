@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchgen.cli.execute import PRECEDENCE, execute, run_job, stage_job
+from batchgen.cli.jobs_json import jobs_json
 from batchgen.cli.options import (
     in_mode,
     job_options,
@@ -66,10 +67,10 @@ def run(
     }
     staged = _stage_all(loaded, **options) if len(loaded) > 1 else set()
     ends = _run_all(loaded, staged, wait=wait, summary=not as_object, limit=limit, **options)
+    code = min((code for code, _ in ends), key=PRECEDENCE.index)
     if as_object:
-        objects = [as_dict for _, as_dict in ends]
-        print_result(as_json(objects[0] if len(loaded) == 1 else {"jobs": objects}))
-    raise click.exceptions.Exit(min((code for code, _ in ends), key=PRECEDENCE.index))
+        print_result(as_json(jobs_json(code, [as_dict for _, as_dict in ends])))
+    raise click.exceptions.Exit(code)
 
 
 def _load_all(

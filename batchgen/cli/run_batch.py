@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from batchgen.cli.execute import execute, run_job
+from batchgen.cli.jobs_json import jobs_json
 from batchgen.cli.options import (
     json_option,
     limit_option,
@@ -109,7 +110,7 @@ def run_batch(
     )
     code, as_dict = execute(action, job, summary=not as_object, quiet=quiet)
     if as_object:
-        print_result(as_json(as_dict))
+        print_result(as_json(jobs_json(code, [as_dict])))
     raise click.exceptions.Exit(code)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from batchgen.cli.jobs_json import jobs_json
 from batchgen.cli.messages import status_lines
 from batchgen.cli.options import json_option, one_job
 from batchgen.cli.terminal import as_json, print_result
@@ -28,6 +29,6 @@ def status(job: Job, simulate: bool, output: Path | None, as_object: bool) -> No
 
     state = queries.status(job, simulate=simulate, output=output)
     if as_object:
-        print_result(as_json(state))
+        print_result(as_json(jobs_json(0, [state])))
     else:
         print_result(escape_controls("\n".join(status_lines(state))))

@@ -75,15 +75,22 @@ def test_results_and_messages_are_kept_apart(lab: Lab, api: Simulator) -> None:
 
 @pytest.mark.parametrize("command", ["run", "plan", "status"])
 def test_json_is_one_object(lab: Lab, api: Simulator, command: str) -> None:
-    """--json prints one object on stdout and nothing else there, whether it went well or not."""
+    """--json prints one object on stdout and nothing else there, in one shape: the exit code,
+    totals and a list of jobs, whether it went well or not.
+    """
     job = lab.job(api.url)
-    lab.run("run", job)
-    assert parsed(lab.run(command, job, "--json").stdout)
+    lab.go(job)
+    found = parsed(lab.run(command, job, "--json").stdout)
+    assert list(found) == ["exit_code", "totals", "jobs"]
+    assert (found["exit_code"], len(found["jobs"])) == (0, 1)
+    assert found["totals"]["rows"] == {"succeeded": 5}
     (lab.folder / "bad.yaml").write_text("kind: chat\n", encoding="utf-8")
     done = lab.run(command, "bad.yaml", "--json")
     assert done.returncode == 2
     assert parsed(done.stdout)["exit_code"] == 2
     assert parsed(done.stdout)["error"] in done.stderr
+    assert parsed(done.stdout)["jobs"] == []
+    assert parsed(done.stdout)["totals"] == {"rows": {}, "total": 0, "calls": 0, "cost": 0}
     for wrong in ([command, "--json"], [command, "--no-such-option", "--json", job]):
         done = lab.run(*wrong)
         assert (done.returncode, parsed(done.stdout)["exit_code"]) == (2, 2)
@@ -91,12 +98,18 @@ def test_json_is_one_object(lab: Lab, api: Simulator, command: str) -> None:
 
 
 def test_json_of_several_jobs(lab: Lab, api: Simulator) -> None:
-    """Several jobs are one object with an entry each, also for a job that could not start."""
+    """Several jobs are one object with an entry each, also for a job that could not start; the
+    exit code and the totals are those of all, and what the totals lack is no cost of 0.
+    """
     jobs = [lab.job(api.url, name=name) for name in ("a", "b")]
     (lab.folder / "outputs").mkdir()
     (lab.folder / "outputs" / "a").write_text("in the way", encoding="utf-8")
     done = lab.run("run", *jobs, "--json")
-    first, second = parsed(done.stdout)["jobs"]
+    found = parsed(done.stdout)
+    assert found["exit_code"] == 74
+    assert (found["totals"]["rows"], found["totals"]["calls"]) == ({"succeeded": 5}, 5)
+    assert found["totals"]["cost"] is None
+    first, second = found["jobs"]
     assert (done.returncode, first["name"], first["exit_code"]) == (74, "a", 74)
     assert second["job"]["rows"] == {"succeeded": 5}
     assert second["run"]["exit_code"] == 0
@@ -142,8 +155,8 @@ def test_quiet_says_nothing_of_a_batch_that_is_on_its_way(lab: Lab) -> None:
 def test_a_limit_is_the_files_first_rows(lab: Lab, api: Simulator) -> None:
     """--limit N runs and counts the file's first N rows, and plan sees the same ones."""
     job = lab.job(api.url, rows=9)
-    assert parsed(lab.run("plan", job, "--limit", "3", "--json").stdout)["calls"] == 3
-    assert parsed(lab.run("run", job, "--limit", "3", "--json").stdout)["run"]["rows"] == {
+    assert parsed(lab.run("plan", job, "--limit", "3", "--json").stdout)["totals"]["calls"] == 3
+    assert parsed(lab.run("run", job, "--limit", "3", "--json").stdout)["totals"]["rows"] == {
         "succeeded": 3
     }
     assert api.requests.received == 3
@@ -159,7 +172,7 @@ def test_where_and_from_what(lab: Lab, api: Simulator) -> None:
         assert done.returncode == 0, (command, done.stderr)
     assert parsed(lab.run("show", job, "r2", *where, "--json").stdout)[0]["status"] == "succeeded"
     assert lab.run("redo", job, "r2", *where).stdout.startswith("job: 1 marked")
-    assert parsed(lab.run("status", job, *where, "--json").stdout)["rows"] == {
+    assert parsed(lab.run("status", job, *where, "--json").stdout)["totals"]["rows"] == {
         "outdated": 1,
         "succeeded": 1,
     }
@@ -264,7 +277,7 @@ def test_an_unknown_id_is_named(lab: Lab, api: Simulator) -> None:
         assert done.returncode == 2
         assert "r11" in done.stderr
         assert "did you mean" in done.stderr
-    assert parsed(lab.run("status", job, "--json").stdout)["rows"] == {"succeeded": 5}
+    assert parsed(lab.run("status", job, "--json").stdout)["totals"]["rows"] == {"succeeded": 5}
 
 
 def test_errors_come_all_at_once(lab: Lab) -> None:

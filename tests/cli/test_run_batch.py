@@ -89,7 +89,7 @@ def test_the_same_command_resumes(lab: Lab) -> None:
         stopped.clear()
         second = run(lab, "--base-url", api.url, "--json")
         assert second.returncode == 0, second.stderr
-        assert json.loads(second.stdout)["run"]["calls"] == 4
+        assert json.loads(second.stdout)["totals"]["calls"] == 4
         assert [text_of(each) for each in results(lab)] == [str(n) for n in range(6)]
         before = (lab.folder / "out.jsonl").stat().st_ino
         third = run(lab, "--base-url", api.url, "--quiet")

@@ -29,6 +29,8 @@ UNSEEN = {
 }
 
 REQUEST = {"model": "gpt-5.6-luna", "max_completion_tokens": 100}
+# What commands printed in whole.
+WHOLE: list[dict[str, Any]] = []
 PRICES = {"gpt-5.6-luna": {"input": 0.05, "output": 0.4}}
 
 
@@ -46,6 +48,10 @@ class Field:
     inside: str | None
 
 
+# What documents the content of a field, by what its type says.
+INSIDE = {"#a-batch": "A batch", "as the API": "API", "as the command": "API"}
+
+
 def documented(section: str) -> dict[str, Field]:
     """The fields of a section of the page, by path."""
     table = PAGE.split(f"\n## {section}\n")[1].split("\n## ")[0]
@@ -55,7 +61,7 @@ def documented(section: str) -> dict[str, Field]:
         path: Field(
             types=frozenset(re.findall(names, cell.split(":")[0])),
             optional="optional" in cell,
-            inside="A batch" if "#a-batch" in cell else "API" if "as the API" in cell else None,
+            inside=next((inside for mark, inside in INSIDE.items() if mark in cell), None),
         )
         for path, cell in rows
     }
@@ -109,11 +115,16 @@ class Checker:
 
 
 def printed(*args: str | Path) -> tuple[int, Any]:
-    """The exit code and the JSON that a command prints."""
+    """The exit code and the JSON that a command prints; of one job, that of the job."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as ended:
         main([str(each) for each in args])
-    return int(ended.value.code or 0), json.loads(out.getvalue())
+    code, found = int(ended.value.code or 0), json.loads(out.getvalue())
+    if isinstance(found, dict):
+        WHOLE.append(found)
+        assert found["exit_code"] == code
+        found = found["jobs"][0] if len(found["jobs"]) == 1 else found
+    return code, found
 
 
 def refusing(info: RequestInfo) -> str | None:
@@ -139,13 +150,16 @@ def test_every_field_of_the_json_is_documented(lab: Lab, checker: Checker) -> No
     _with_tools(lab, checker)
     _with_turns(lab, checker)
     _stopped(lab, checker)
+    for each in WHOLE:
+        checker.check("The shape", each)
     for section in (
         "plan --json",
         "run --json",
         "status --json",
         "show --json",
         "A batch",
-        "Errors",
+        "The shape",
+        "A job that ended with an error",
     ):
         unseen = set(documented(section)) - checker.seen[section] - UNSEEN
         assert not unseen, f"docs/json.md, {section}: no command printed {unseen}"
@@ -179,7 +193,7 @@ def _online(lab: Lab, checker: Checker) -> None:
         lab.job(api.url, rows=4, matrix={"sample": 2}, request={**REQUEST, "messages": "{{ x }}"})
         code, refused = printed("plan", job, "--json")
         assert code == 2
-        checker.check("Errors", refused)
+        assert refused["jobs"] == []
         changed = [{"role": "user", "content": "Now: {{ text }}"}]
         job = lab.job(api.url, matrix={"sample": 2}, request={**REQUEST, "messages": changed})
         planned = printed("plan", job, "--json")[1]
@@ -234,7 +248,6 @@ def _with_files(lab: Lab, checker: Checker) -> None:
     checker.check("plan --json", printed("plan", job, "--simulate", "--json")[1])
     code, ended = printed("run", job, "jobs/taglines.yaml", "--simulate", "--limit", "1", "--json")
     assert code == 0
-    assert list(ended) == ["jobs"]
     for each in ended["jobs"]:
         checker.check("run --json", each)
     first = (lab.folder / "jobs/photo-edits.csv").read_text(encoding="utf-8").splitlines()[1]
@@ -276,7 +289,7 @@ def _stopped(lab: Lab, checker: Checker) -> None:
         assert code == 4
         checker.check("run --json", ended["jobs"][0])
         assert ended["jobs"][1]["name"] == "keyless"
-        checker.check("Errors", ended["jobs"][1])
+        checker.check("A job that ended with an error", ended["jobs"][1])
 
 
 def test_learned_is_documented() -> None:

@@ -20,7 +20,8 @@ CAPPED: dict[str, Any] = {"pricing": PRICE, "limits": {"max_cost": 1}}
 
 def shown(lab: Lab, job: Any) -> tuple[dict[str, Any], str]:
     """What `status` says, as JSON and in words."""
-    return json.loads(lab.run("status", job, "--json").stdout), lab.run("status", job).stdout
+    (state,) = json.loads(lab.run("status", job, "--json").stdout)["jobs"]
+    return state, lab.run("status", job).stdout
 
 
 def test_a_run_that_is_killed(lab: Lab) -> None:
@@ -114,14 +115,14 @@ def test_fees_that_no_cost_holds_are_named(
     """
     request = {"model": "gpt-5", "input": "{{ text }}", "max_output_tokens": 50, **fields}
     job = lab.job(kind="text", request=request, rows=2)
-    planned = json.loads(lab.run("plan", job, "--simulate", "--json").stdout)
+    (planned,) = json.loads(lab.run("plan", job, "--simulate", "--json").stdout)["jobs"]
     assert planned["fees_not_included"] == missing
     words = "without the fees of " + ", ".join(missing)
     assert bool(missing) == (words in lab.run("plan", job, "--simulate").stdout)
     ran = lab.run("run", job, "--simulate")
     assert ran.returncode == 0, ran.stderr
     assert bool(missing) == (words in ran.stderr + ran.stdout)
-    state = json.loads(lab.run("status", job, "--simulate", "--json").stdout)
+    (state,) = json.loads(lab.run("status", job, "--simulate", "--json").stdout)["jobs"]
     assert state["fees_not_included"] == missing
     capped = lab.run("run", job, "--simulate", "--max-cost", "1")
     only_ours = fields["tools"][0] == {"type": "function", "name": "f"} if "tools" in fields else 0
@@ -140,5 +141,5 @@ def test_a_server_that_bills_itself_lacks_no_fee(lab: Lab, server: str, missing:
     message = [{"role": "user", "content": "{{ text }}"}]
     request = {"model": "m", "messages": message, "web_search_options": {"a": 1}}
     job = lab.job(server, request=request)
-    planned = json.loads(lab.run("plan", job, "--json").stdout)
+    (planned,) = json.loads(lab.run("plan", job, "--json").stdout)["jobs"]
     assert planned["fees_not_included"] == missing

@@ -324,7 +324,7 @@ def test_other_prompts_may_be_named(lab: Lab, api: Simulator) -> None:
     )
     done = lab.run("run", job, "--prompts", lab.folder / "other.csv", "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["run"]["calls"] == 1
+    assert json.loads(done.stdout)["totals"]["calls"] == 1
     assert [row["id"] for row in lab.table()] == ["r1", "new"]
 
 

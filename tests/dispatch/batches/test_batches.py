@@ -446,7 +446,7 @@ def test_several_jobs_are_all_sent_before_one_is_waited_for(lab: Lab) -> None:
         # Each first checks that the server lists its batches.
         assert order[:4] == ["GET", "POST", "GET", "POST"]
         third = lab.job(api.url, name="three", mode="batch", pricing=pricing)
-        summary = json.loads(lab.run("run", third, "--json").stdout)["run"]
+        summary = json.loads(lab.run("run", third, "--json").stdout)["jobs"][0]["run"]
         fourth = [
             lab.job(api.url, name=name, mode="batch", pricing=pricing) for name in ("four", "five")
         ]
