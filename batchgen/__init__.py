@@ -51,6 +51,7 @@ The house is the flow; imports point up this list only:
     page          journal               -> report.html
     workspace     one job's folder, lock and journal
     inspection    one row in full: its requests, what they were sent with, answers, attempts
+    comparison    a row's answers before and after a change, side by side
     queries       status, show, results
     planner       what a run would do and cost (`plan` is the public function)
     maintenance   redo, export, verify

@@ -12,6 +12,7 @@ import click
 
 import batchgen
 from batchgen.cli.cancel import cancel
+from batchgen.cli.diff import diff
 from batchgen.cli.export import export
 from batchgen.cli.init import init
 from batchgen.cli.jobs_json import jobs_json
@@ -100,7 +101,7 @@ def main() -> None:
     """
 
 
-for _command in (init, plan, run, run_batch, cancel, redo, show, view, status, export, verify):
+for _command in (init, plan, run, run_batch, cancel, redo):
     main.add_command(_command)
-for _command in (schema, simulate):
+for _command in (show, diff, view, status, export, verify, schema, simulate):
     main.add_command(_command)

@@ -43,3 +43,24 @@ def shown_outcome(
     if recorded is None or recorded.status == "failed":
         return last_answer(journal, row) or recorded
     return recorded
+
+
+def answers_of(journal: Journal, row: Row) -> list[RecordedOutcome]:
+    """Every answer that the row of this id has: that to its present request first, then those to
+    earlier ones, the latest first.
+
+    A `redo` replaces an answer. Without an id column nobody can tell which row an earlier request
+    belonged to. Raises DamagedError.
+    """
+    owner = _owner(journal, row.outcome_id, row.fingerprint)
+    if not owner.startswith("="):
+        own = outcome_of(journal, row.outcome_id, row.fingerprint)
+        return [own] if own is not None and own.status != "failed" else []
+    keys = journal.query(
+        "SELECT ident, key FROM owned WHERE owner = ? AND status <> 'failed' "
+        "ORDER BY key = ? DESC, answered_at DESC",
+        owner,
+        row.fingerprint,
+    )
+    found = [outcome_of(journal, *key) for key in keys if _owner(journal, *key) == owner]
+    return [outcome for outcome in found if outcome is not None]

@@ -5,6 +5,7 @@
 - `activity`    attempts -> answers, failures and waiting over time
 - `charts`      activity -> SVG; the only door to pygal
 - `thumbnails`  pictures -> small ones, inside the page
+- `comparison`  answers side by side -> a page of their own
 - `write`       all of it -> report.html
 - `page.html`, `page.css`, `page.js`: the page itself
 
@@ -13,6 +14,7 @@ page's own policy forbids every other script.
 """
 
 from batchgen.page.cards import (
+    MOST_TEXT,
     Card,
     Cards,
     asked_cards,
@@ -21,10 +23,12 @@ from batchgen.page.cards import (
     history_cards,
     reply_cards,
 )
+from batchgen.page.comparison import render_comparison
 from batchgen.page.thumbnails import thumbnail
 from batchgen.page.write import PAGE, PageFacts, charts_of, render_page, write_page
 
 __all__ = [
+    "MOST_TEXT",
     "PAGE",
     "Card",
     "Cards",
@@ -34,6 +38,7 @@ __all__ = [
     "cut",
     "has_words",
     "history_cards",
+    "render_comparison",
     "render_page",
     "reply_cards",
     "thumbnail",
