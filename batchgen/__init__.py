@@ -57,6 +57,7 @@ The house is the flow; imports point up this list only:
     maintenance   redo, export, verify
     salvage       what is sound of a damaged journal
     view          the page, served to this machine alone
+    spend         what all jobs on this machine cost
     signals       the first ends a run in order, the second at once
     simulator     beside the flow: an OpenAI-compatible server on loopback
     session       what one run opens and closes

@@ -119,9 +119,11 @@ class Lab:
         return path
 
     def environ(self, **more: str) -> dict[str, str]:
-        """The environment of a run: nothing but paths, a home and a key."""
+        """The environment of a run: nothing but paths, a home, the state of this test, a key."""
         kept = {
-            name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH") if name in os.environ
+            name: os.environ[name]
+            for name in ("PATH", "LANG", "PYTHONPATH", "XDG_STATE_HOME")
+            if name in os.environ
         }
         return {**kept, "HOME": str(self.folder), "OPENAI_API_KEY": KEY, **self.env, **more}
 

@@ -21,6 +21,7 @@ from batchgen.cli.redo import redo
 from batchgen.cli.run import run
 from batchgen.cli.run_batch import run_batch
 from batchgen.cli.show import show
+from batchgen.cli.spend import spend
 from batchgen.cli.status import status
 from batchgen.cli.terminal import (
     as_json,
@@ -103,5 +104,5 @@ def main() -> None:
 
 for _command in (init, plan, run, run_batch, cancel, redo):
     main.add_command(_command)
-for _command in (show, diff, view, status, export, verify, schema, simulate):
+for _command in (show, diff, view, status, spend, export, verify, schema, simulate):
     main.add_command(_command)

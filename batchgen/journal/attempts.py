@@ -179,3 +179,24 @@ def _release(outcome_id: str, fingerprint: bytes, connection: sqlite3.Connection
     connection.execute(
         "DELETE FROM reserved WHERE ident = ? AND key = ?", (outcome_id, fingerprint)
     )
+
+
+def spent_by_day(journal: Journal) -> list[dict[str, Any]]:
+    """What was spent, by the day (UTC, `2026-11-29`) on which calls were sent and by run.
+
+    Each has `day`, `run`, `calls`, `tokens`, `cost` in nano-dollars, and `unpriced`: how many calls
+    have an unknown cost. What is in flight, or has an unknown outcome, counts at its highest cost.
+    """
+    tokens = f"{total_of('input_tokens')} + {total_of('output_tokens')}"
+    records = journal.query(
+        f"""SELECT date(started_at, 'unixepoch') AS day, run, count(*) AS calls,
+            {tokens} AS tokens, {total_of("cost")} AS cost, count(*) - count(cost) AS unpriced
+        FROM attempts GROUP BY 1, 2
+        UNION ALL SELECT date(at, 'unixepoch'), run, count(*), 0, {total_of("cost")}, 0
+        FROM reserved GROUP BY 1, 2 ORDER BY 1, 2"""
+    )
+    numbers = ("run", "calls", "tokens", "cost", "unpriced")
+    return [
+        {"day": record["day"], **{name: int(record[name]) for name in numbers}}
+        for record in records
+    ]

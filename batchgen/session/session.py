@@ -44,7 +44,7 @@ from batchgen.session.backends import Backends
 from batchgen.session.budgets import is_capped
 from batchgen.session.event_loop import run_to_end
 from batchgen.session.options import Options
-from batchgen.session.provenance import provenance
+from batchgen.session.provenance import note_journal, provenance
 from batchgen.signals import Signals
 from batchgen.tables import Tables, check_formats, check_size
 from batchgen.workspace import Workspace
@@ -220,11 +220,14 @@ class Session:
         key = self._key() if self._busy else None
         self._signals.end_in_order()
         self._number = begin_run(
-            self._journal, provenance(self.workspace, self._options, self._journal), self._job.text
+            self._journal,
+            provenance(self.workspace, self._options, self._journal, key),
+            self._job.text,
         )
         self._log(f"began: {self._before.to_send if self._sends else 0} requests to send")
         if not self._busy:
             return None
+        note_journal(self.workspace, self._say)
         if source := self.workspace.server_from:
             self._say(f"the server is {self.workspace.host}, by OPENAI_BASE_URL in {source}")
         backends = Backends(

@@ -25,6 +25,7 @@ PAGE = (ROOT / "docs/json.md").read_text(encoding="utf-8")
 UNSEEN = {
     "first.error",
     "request.error",
+    "unread[]",
     *(f"run.learned.{each.name}" for each in fields(Learned)),
 }
 
@@ -123,7 +124,8 @@ def printed(*args: str | Path) -> tuple[int, Any]:
     if isinstance(found, dict):
         WHOLE.append(found)
         assert found["exit_code"] == code
-        found = found["jobs"][0] if len(found["jobs"]) == 1 else found
+        jobs = found.get("jobs", ())
+        found = jobs[0] if len(jobs) == 1 else found
     return code, found
 
 
@@ -150,6 +152,8 @@ def test_every_field_of_the_json_is_documented(lab: Lab, checker: Checker) -> No
     _with_tools(lab, checker)
     _with_turns(lab, checker)
     _stopped(lab, checker)
+    printed("spend", "--json")
+    checker.check("spend --json", WHOLE.pop())
     for each in WHOLE:
         checker.check("The shape", each)
     for section in (
@@ -157,6 +161,7 @@ def test_every_field_of_the_json_is_documented(lab: Lab, checker: Checker) -> No
         "run --json",
         "status --json",
         "show --json",
+        "spend --json",
         "A batch",
         "The shape",
         "A job that ended with an error",
