@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from lab import Lab
 
+import batchgen
+from batchgen.comparison import compare, write_comparison
 from batchgen.simulator import Simulator
 
 PAYLOAD = (
@@ -187,3 +189,27 @@ def test_the_page_prints(browser: Any, job: Lab) -> None:
     tab.page.emulate_media(media="print")
     assert not tab.page.is_visible("#filters")
     assert tab.page.is_visible("article.card >> nth=0")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_answers_side_by_side(browser: Any, lab: Lab, api: Simulator, width: int) -> None:
+    """The page of `diff` shows both answers of a row, one above the other where it is narrow, with
+    the words marked that changed; nothing in them runs, and nothing is wider than the window.
+    """
+    prompts, payload = lab.folder / "prompts.csv", PAYLOAD.replace('"', '""')
+    for word in ("old", "new"):
+        prompts.write_text(f'id,text\na,"ECHO:{word} {payload}"\n', encoding="utf-8")
+        job = lab.load(lab.job(api.url, rows=None))
+        batchgen.run(job)
+    path = lab.folder / "page.html"
+    with compare(job) as comparison:
+        write_comparison(comparison, path)
+    tab = Tab(browser, path.as_uri(), width=width, dark=True)
+    assert tab.page.inner_text("del") == "old"
+    assert tab.page.inner_text("ins") == "new"
+    before, after = (each.bounding_box() for each in tab.page.query_selector_all(".side"))
+    assert (before["x"] == after["x"]) == (width == 390)
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.page.title().startswith("job: before and after")
+    assert tab.page.query_selector_all("script, article img") == []
+    assert tab.problems == []
