@@ -114,7 +114,7 @@ def export_dataset(
         facts = DatasetFacts(
             name=job.name,
             kind=job.kind or str(job.prompts.format),
-            prompts=Path(prompts.source).name,
+            prompts="no file" if prompts.source == "-" else Path(prompts.source).name,
             # Replies with pictures do not name the model.
             models=answering_models(journal) or [str(job.request.get("model", ""))],
             rows=count_rows(journal, None, by_turns=workspace.by_turns).lines,

@@ -31,7 +31,8 @@ def doubts(survey: Survey, shape: Shape, options: InitOptions) -> Iterator[str]:
                 "--no-header for a file without one"
             )
         if len(header) == 1 and (mark := re.search(r"[,;|\t]", header[0])):
-            yield f"there is one column, and its name has {mark[0]!r} in it: is --delimiter needed?"
+            option = "--delimiter" if survey.dialect.format == "csv" else "--format csv"
+            yield f"there is one column, and its name has {mark[0]!r} in it: is {option} needed?"
     if shape.messages is None and not (shape.turns or shape.requests):
         for name in shape.columns:
             kinds = survey.columns[name].kinds

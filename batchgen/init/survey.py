@@ -18,6 +18,7 @@ LONGEST_NAME = 100
 MOSTLY = 0.5
 
 _PICTURE = re.compile(r"\S.*\.(png|jpe?g|webp)", re.IGNORECASE)
+_PDF = re.compile(r"\S.*\.pdf", re.IGNORECASE)
 _URL = re.compile(r"https?://\S+", re.IGNORECASE)
 _PICTURE_URL = re.compile(r"https?://\S+\.(png|jpe?g|webp)([?#]\S*)?", re.IGNORECASE)
 
@@ -32,7 +33,7 @@ class Column:
     present: in how many rows it is, empty or not.
     filled: in how many rows it is not empty.
     kinds: of how many filled cells it is true that they are `text`, `number`, `texts`, `messages`,
-        `conversation`, `reply_last`, `picture`, `picture_url`, `word`, `code`, ...; see `kinds_of`.
+        `conversation`, `reply_last`, `picture`, `picture_url`, `pdf`, `code`, ...; see `kinds_of`.
     characters: the sum of the lengths of its texts.
     distinct: whether its filled cells can name rows, and all differ.
     first: its first filled cell.
@@ -154,6 +155,8 @@ def _kinds_of_text(text: str) -> Iterator[str]:
         yield "url"
     elif _PICTURE.fullmatch(text) and "\n" not in text:
         yield "picture"
+    elif _PDF.fullmatch(text) and "\n" not in text:
+        yield "pdf"
     elif re.fullmatch(r"[+-]?\d+([.,]\d+)*\s?[%€$£]?", text):
         yield "digits"
     # A code: letters and digits in one word, such as A-17 or r3.

@@ -168,6 +168,11 @@ def _picture(survey: Survey, options: InitOptions) -> tuple[Column | None, list[
     unsure: list[str] = []
     for column in survey.columns.values():
         paths, urls = column.all("picture"), column.all("picture_url")
+        if column.all("pdf"):
+            unsure.append(
+                f"{column.name} names PDFs, and only the names are sent; "
+                f"{expression(column.name)} | data_url sends the files (docs/templates.md)"
+            )
         if not (paths or urls) or options.kind not in (None, "chat", "image_edit"):
             continue
         if column.filled < survey.rows:

@@ -92,7 +92,8 @@ def _quote_fault(error: csv.Error, line: int, last: int) -> RowError:
         message = "a double quote is opened in this row and never closed"
     else:
         message = (
-            'text follows a closing double quote; write a quote inside a quoted cell twice ("")'
+            "text, or a space, follows a closing double quote; write a quote inside a quoted cell "
+            'twice ("")'
         )
     if last > line:
         raise FileError(line, f"{message}; lines {line} to {last} cannot be told apart")

@@ -86,6 +86,7 @@ _MAGIC = (
         rb"(\xef\xbb\xbf)?\s*<(?i:!doctype html|html)[\s>]",
         "is an HTML page, and not what it links to; download the file itself, signed in if need be",
     ),
+    (rb"\{\\rtf1", "is a document in RTF; save it as plain text (.txt)"),
     (rb"%PDF-", "is a PDF, which has no rows; put its text into a CSV"),
 )
 # Of the bytes before, the formats that are read from a file themselves.

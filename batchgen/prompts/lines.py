@@ -27,8 +27,11 @@ _REPORTED = 1024
 _EXCERPT = 80
 # Characters of a block of text.
 BLOCK = 64 * 1024
+# That of UTF-16 is the beginning of the third.
 _BOMS = {
     codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF32_LE: "utf-32-le",
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }

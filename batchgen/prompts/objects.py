@@ -27,7 +27,9 @@ def plain_object(pairs: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
         if not isinstance(name, str | int) or isinstance(name, bool):
             raise RowError(f"a column is called {name!r}; its name must be a text")
         try:
-            row.append((unicodedata.normalize("NFC", str(name)), plain_value(value, 1)))
+            # Most are plain already.
+            plain = value if type(value) in _AS_THEY_ARE else plain_value(value, 1)
+            row.append((unicodedata.normalize("NFC", str(name)), plain))
         except RowError as fault:
             raise RowError(f"column {str(name)!r}: {fault.message}") from None
     return unique(row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from batchgen.prompts.options import TableOptions
 from batchgen.prompts.rows import FileError, RawRow, RawTable, RowError
 
+# A cell that was meant to be in quotes.
+_SPACED_QUOTE = re.compile(r'\s+"')
 # The line on which a record starts, and its cells or what is wrong with them.
 Record = tuple[int, Sequence[Any] | RowError]
 
@@ -137,6 +140,8 @@ def _uneven(
             counts = "has nothing but control characters (NUL or Ctrl-Z); cut it off the file"
         return columns, RowError(counts)
     if filled(cells[len(names) :]):
+        if any(_SPACED_QUOTE.match(str(cell)) for cell in cells):
+            hint = "a double quote counts only where no space stands before it; take the space out"
         return columns, RowError(f"{counts}; {hint}{lower}")
     for position, (name, cell) in enumerate(zip(names, cells, strict=False), start=1):
         if cell != "" and not name:

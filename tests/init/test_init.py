@@ -24,6 +24,7 @@ SHAPES: dict[str, tuple[str, bytes]] = {
     ),
     "a BOM": ("excel.csv", "sku;Text\nA;eins\nB;zwei\n".encode("utf-8-sig")),
     "UTF-16": ("wide.csv", "id;Text\nA;eins\n".encode("utf-16")),
+    "UTF-32": ("wider.csv", "id;Text\nA;eins\n".encode("utf-32")),
     "UTF-16 without a mark": ("unmarked.csv", "id;Text\nA;eins\n".encode("utf-16-le")),
     "cp1252": ("alt.csv", "id;Größe\n1;weiß\n".encode("cp1252")),
     "cp1252, told late": (

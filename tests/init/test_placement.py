@@ -104,6 +104,9 @@ def test_a_title_in_a_sheet(tmp_path: Path) -> None:
         ("id,name,text\n1,a,x,y\n2,b,y\n3,c,z\n", "p.csv:2: expected 3 cells, found 4"),
         ("Title here\n1,2,3\n4,5,6\n", "p.csv:2: expected 1 cell, found 3"),
         ("id,text\r\n1,a\r\n\x1a", "p.csv:3: has nothing but control characters"),
+        ('id, name\n1, "a, b"\n', "p.csv:2: expected 2 cells, found 3; a double quote counts only"),
+        ('id\n"a" \n', "p.csv:2: text, or a space, follows a closing double quote"),
+        ("{\\rtf1\\ansi hello}", "p.csv: is a document in RTF"),
         ("<!DOCTYPE html>\n<html>Sign in</html>", "p.csv: is an HTML page"),
     ],
 )
@@ -123,6 +126,14 @@ def test_texts_alone_are_left_alone(tmp_path: Path) -> None:
     done = write_job(path)
     assert yaml.safe_load(done.path.read_text(encoding="utf-8"))["prompts"] == {"path": "p.csv"}
     assert plan(load_job(done.path), simulate=True).calls == 2
+
+
+def test_pdfs_are_named(tmp_path: Path) -> None:
+    """Of a column of PDFs init says that only the names are sent, and how the files are."""
+    path = tmp_path / "p.csv"
+    path.write_text("id,report\n1,a.pdf\n2,b c.PDF\n", encoding="utf-8")
+    findings = " ".join("\n".join(write_job(path).findings).split())
+    assert "report names PDFs, and only the names are sent; report | data_url sends" in findings
 
 
 def test_another_sheet_is_named(tmp_path: Path) -> None:
