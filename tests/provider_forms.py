@@ -568,6 +568,20 @@ def _typed(status: int, outcome: Rule, *kinds: str) -> list[Form]:
     return [_openrouter(status, outcome, "The provider says so", error_type=kind) for kind in kinds]
 
 
+def _inside(code: int, outcome: Rule, **parts: Any) -> Form:
+    """An error while the model answers: it stands in the choice, with its own code."""
+    error = {"code": code, "message": "The provider says so", **parts}
+    choice = {"index": 0, "finish_reason": "error", "message": {"content": "half"}, "error": error}
+    flagged = " and a flag" if parts else ""
+    return Form(
+        provider="OpenRouter",
+        status=200,
+        code=f"choices.error.code `{code}`{flagged}",
+        body={"choices": [choice]},
+        outcome=outcome,
+    )
+
+
 OPENROUTER = [
     *_typed(400, TOO_LONG, "context_length_exceeded", "string_too_long"),
     *_typed(400, BAD_REQUEST, "invalid_request", "invalid_prompt"),
@@ -628,6 +642,17 @@ OPENROUTER = [
     *_typed(502, SERVER, "provider_unavailable"),
     *_typed(503, SERVER, "provider_overloaded"),
     *_typed(504, SERVER, "timeout"),
+    *(
+        _inside(code, outcome)
+        for code, outcome in (
+            (400, BAD_REQUEST),
+            (401, KEY),
+            (402, QUOTA),
+            (429, THROTTLED),
+            (502, SERVER),
+        )
+    ),
+    _inside(403, POLICY, metadata={"reasons": ["violence"], "flagged_input": "..."}),
 ]
 
 
@@ -690,8 +715,17 @@ FINISH = {
         "BLOCKLIST",
         "PROHIBITED_CONTENT",
         "SPII",
+        "LANGUAGE",
+        "MODEL_ARMOR",
         "IMAGE_SAFETY",
+        "IMAGE_PROHIBITED_CONTENT",
+        "IMAGE_RECITATION",
+        "IMAGE_OTHER",
+        "NO_IMAGE",
+        "TOO_MANY_TOOL_CALLS",
         "MALFORMED_FUNCTION_CALL",
+        "MALFORMED_RESPONSE",
+        "UNEXPECTED_TOOL_CALL",
         "OTHER",
     ],
     "Anthropic": [

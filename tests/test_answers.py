@@ -159,7 +159,10 @@ def test_the_final_answer_without_the_commentary(lab: Lab) -> None:
     assert (line["output"], line["day"]) == ('{"date": "2026-03-14"}', "2026-03-14")
 
 
-@given(st.text(max_size=30) | st.none() | st.integers() | st.sampled_from(KNOWN), st.text())
+NO_WORDS = st.integers() | st.booleans() | st.lists(st.sampled_from(KNOWN), max_size=1)
+
+
+@given(st.text(max_size=30) | st.none() | NO_WORDS | st.sampled_from(KNOWN), st.text())
 @settings(deadline=None)
 def test_made_up_finish_reasons(reason: Any, text: str) -> None:
     """P18 Whatever the finish reason, an answer has ended only with words, and a known end or
@@ -167,7 +170,7 @@ def test_made_up_finish_reasons(reason: Any, text: str) -> None:
     """
     reply = {"choices": [{"message": {"content": text}, "finish_reason": reason}]}
     answer = KINDS["chat"].read(reply, {})
-    word = reason.strip().lower().replace("-", "_") if isinstance(reason, str) else ""
+    word = "" if reason is None else str(reason).strip().lower().replace("-", "_")
     assert answer.ended == (bool(text.strip()) and (not word or word in ENDED))
     assert bool(answer.broke_off) == (word in BROKEN_OFF)
     assert answer.choices[0].text == text

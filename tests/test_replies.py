@@ -32,6 +32,7 @@ def response(status: str = "completed", *parts: dict[str, Any], **more: Any) -> 
     return {"status": status, "output": [{"type": "message", "content": list(parts)}], **more}
 
 
+CUT_CALL = {"type": "function_call", "status": "incomplete", "name": "f", "arguments": "{"}
 HALF = {"type": "output_text", "text": "half"}
 FUNCTION = {"name": "f", "arguments": "{}"}
 CALL = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
@@ -51,7 +52,11 @@ CALL = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "
         (chat(None, "tool_calls", tool_calls=CALL), json.dumps(CALL), "tool_calls", True),
         (chat(None, "stop", tool_calls=[]), "", "empty", False),
         (chat([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]), "ab", "stop", True),
-        (chat(reason=7), "hi", None, True),
+        (chat([{"type": "reasoning", "text": "hm"}, {"text": "a"}]), "a", "stop", True),
+        (chat(reason=""), "hi", None, True),
+        (chat(reason=7), "hi", "7", False),
+        (chat(reason=["stop"]), "hi", '["stop"]', False),
+        (chat(reason={"type": "length"}), "hi", "length", False),
         (
             chat(None, "function_call", function_call=FUNCTION),
             json.dumps(FUNCTION),
@@ -121,7 +126,53 @@ def test_chat(reply: Any, text: str, reason: str | None, ended: bool) -> None:
         (
             response("incomplete", HALF, incomplete_details={"reason": "stop"}),
             "half",
+            "incomplete",
+            False,
+        ),
+        # A completed response whose parts say otherwise.
+        (
+            response("completed", HALF, incomplete_details={"reason": "max_output_tokens"}),
+            "half",
+            "length",
+            False,
+        ),
+        (
+            {
+                "status": "completed",
+                "output": [{"type": "message", "status": "in_progress", "content": [HALF]}],
+            },
+            "half",
+            "incomplete",
+            False,
+        ),
+        (
+            {"status": "completed", "output": [CUT_CALL]},
+            json.dumps([CUT_CALL]),
+            "incomplete",
+            False,
+        ),
+        (
+            {"status": "completed", "output": [{"type": "message", "content": "hi"}]},
+            "hi",
             "stop",
+            True,
+        ),
+        (
+            response("completed", {"type": "reasoning_text", "text": "hm"}, HALF),
+            "half",
+            "stop",
+            True,
+        ),
+        (
+            {
+                "status": "completed",
+                "output": [
+                    {"type": "image_generation_call", "status": "failed", "result": None},
+                    {"type": "message", "content": [HALF]},
+                ],
+            },
+            "half",
+            "picture",
             False,
         ),
         ({"status": "completed", "output": [{"type": "reasoning"}]}, "", "empty", False),
@@ -234,8 +285,12 @@ def test_a_link_is_no_picture() -> None:
     downloaded.
     """
     with pytest.raises(UnreadableReplyError, match="b64_json") as caught:
-        read("image", {"data": [{"b64_json": "QUJD"}, {"url": "https://example.com/a.png"}]})
+        read("image", {"data": [{"url": "https://example.com/a.png"}]})
     assert caught.value.final
+    # The picture that came is kept, and the row says that one is missing.
+    beside = {"data": [{"b64_json": "QUJD"}, {"url": "https://example.com/a.png"}]}
+    answer = read("image", beside, n=2)
+    assert (answer.pictures, answer.finish_reason) == (("QUJD",), "fewer_images")
 
 
 def test_embeddings() -> None:
@@ -370,7 +425,6 @@ def test_moderation() -> None:
         ("chat", {"choices": [{}]}),
         ("chat", {"choices": [{"message": {"content": 7}}]}),
         ("chat", {"choices": [{"message": {"content": ["x"]}}]}),
-        ("chat", {"choices": [{"message": {"content": "half"}, "error": {"code": 502}}]}),
         ("chat", {"id": None, "choices": None, "error": {"message": "x"}}),
         ("completion", {"choices": [{"text": None}]}),
         ("text", {"status": "failed", "error": {"code": "server_error"}, "output": []}),

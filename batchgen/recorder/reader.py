@@ -18,6 +18,7 @@ from batchgen.replies import (
     PictureSlot,
     UnreadableReplyError,
     accepted,
+    drawn_items,
     is_accepted,
     picture_slots,
     with_pictures,
@@ -72,9 +73,9 @@ class FolderReplyReader:
             kept = json.dumps(body).encode() if files else reply
             return Received(answer=answer, reply=kept, files=files)
         pictures = await self._save(request, list(answer.pictures))
-        items = [
-            stored(item, picture) for item, picture in zip(body["data"], pictures, strict=True)
-        ]
+        drawn = drawn_items(body)
+        items = [stored(item, picture) for item, picture in zip(drawn, pictures, strict=True)]
+        items += [item for item in body["data"] if item not in drawn]
         kept = json.dumps({**body, "data": items}).encode()
         return Received(
             answer=answer, reply=kept, files=tuple(asdict(picture) for picture in pictures)

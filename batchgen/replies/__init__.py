@@ -24,6 +24,7 @@ from batchgen.replies.answer import (
 from batchgen.replies.data import (
     check_embedding,
     decode_embeddings,
+    drawn_items,
     read_embedding,
     read_image,
     read_moderation,
@@ -62,6 +63,7 @@ __all__ = [
     "count_inputs",
     "decode_embeddings",
     "decoded",
+    "drawn_items",
     "explained",
     "first_message",
     "has_sound",

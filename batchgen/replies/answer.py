@@ -90,9 +90,11 @@ def items_of(response: Json, name: str) -> list[Json]:
         or not all(isinstance(item, dict) for item in value)
     ):
         raise UnreadableReplyError(f"the reply has no {name}")
-    if len(value) > 1 and all(isinstance(item.get("index"), int) for item in value):
+    try:
+        # Some servers write it as 1.0 or as a text.
         return sorted(value, key=lambda item: int(item["index"]))
-    return value
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return value
 
 
 def answer_of(

@@ -38,27 +38,41 @@ def sniff(data: bytes) -> str | None:
     return None
 
 
+def drawn_items(response: Json) -> list[Json]:
+    """The items of a reply that hold a picture, in base64 or stored as a file.
+
+    Raises UnreadableReplyError if there are none.
+    """
+    items = items_of(response, "data")
+    drawn = [item for item in items if _is_stored(item) or _encoded(item)]
+    if drawn:
+        return drawn
+    if any(item.get("url") for item in items):
+        raise UnreadableReplyError(
+            "the server sent a link instead of the picture, and batchgen downloads nothing a reply"
+            " names: add `response_format: b64_json` to the request",
+            final=True,
+        )
+    raise UnreadableReplyError("the reply's data holds no b64_json")
+
+
+def _is_stored(item: Json) -> bool:
+    return isinstance(item.get("path"), str)
+
+
+def _encoded(item: Json) -> str:
+    value = item.get("b64_json")
+    return value if isinstance(value, str) else ""
+
+
 def read_image(response: Json, body: Json) -> Answer:
     """Generated or edited pictures: https://platform.openai.com/docs/api-reference/images/object"""
-    pictures, choices = [], []
-    for item in items_of(response, "data"):
-        stored, encoded = item.get("path"), item.get("b64_json")
-        if isinstance(stored, str):
-            choices.append(Choice(text=stored, finish_reason="stop"))
-        elif isinstance(encoded, str) and encoded:
-            pictures.append(encoded)
-            choices.append(Choice(text="", finish_reason="stop"))
-        elif item.get("url"):
-            hint = (
-                "the server sent a link instead of the picture, and batchgen downloads "
-                "nothing a reply names"
-            )
-            raise UnreadableReplyError(
-                f"{hint}: add `response_format: b64_json` to the request", final=True
-            )
-        else:
-            raise UnreadableReplyError("the reply's data holds no b64_json")
-    lacking = "fewer_images" if has_fewer_answers(choices, body) else ""
+    drawn = drawn_items(response)
+    texts = [item["path"] if _is_stored(item) else "" for item in drawn]
+    choices = [Choice(text=text, finish_reason="stop") for text in texts]
+    pictures = [_encoded(item) for item in drawn if not _is_stored(item)]
+    is_fewer = has_fewer_answers(choices, body) or len(drawn) < len(response["data"])
+    lacking = "fewer_images" if is_fewer else ""
     return answer_of(response, choices, pictures=tuple(pictures), lacking=lacking)
 
 
@@ -147,13 +161,13 @@ def read_moderation(response: Json, body: Json) -> Answer:
         categories = [name for name, hit in mapping(item.get("categories")).items() if hit is True]
         verdicts.append({"flagged": item["flagged"], "categories": categories})
     inputs = body.get("input")
+    # Parts of one input, such as a text and a picture, have one result.
+    texts = [inputs] if isinstance(inputs, str) else inputs
     if (
-        isinstance(inputs, list)
-        and all(isinstance(item, str) for item in inputs)
-        and len(verdicts) != len(inputs)
+        isinstance(texts, list)
+        and all(isinstance(item, str) for item in texts)
+        and len(verdicts) != len(texts)
     ):
-        raise UnreadableReplyError(
-            f"the reply has {len(verdicts)} results for {len(inputs)} inputs"
-        )
+        raise UnreadableReplyError(f"the reply has {len(verdicts)} results for {len(texts)} inputs")
     text = json.dumps(verdicts[0] if len(verdicts) == 1 else verdicts)
     return answer_of(response, [Choice(text=text, finish_reason="stop")])

@@ -11,7 +11,8 @@ z.ai, DeepSeek, Cohere and Bedrock name them in the references of their APIs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 
 # The answer is whole. The word stays as the server says it.
 ENDED = frozenset(
@@ -68,6 +69,8 @@ INCOMPLETE = {
             "prohibited_content",
             "image_prohibited_content",
             "spii",
+            "language",
+            "model_armor",
             "error_toxic",
             "guardrail_intervened",
             "blocked",
@@ -76,7 +79,8 @@ INCOMPLETE = {
     ),
     "refusal": "refusal",
     **dict.fromkeys(("incomplete", "pause_turn", "repetition"), "incomplete"),
-    "max_tool_calls": "max_tool_calls",
+    **dict.fromkeys(("no_image", "image_other"), "picture"),
+    **dict.fromkeys(("max_tool_calls", "too_many_tool_calls"), "max_tool_calls"),
 }
 
 # The answer broke off through no fault of the request: it is asked again.
@@ -93,6 +97,8 @@ BROKEN_OFF = frozenset(
         "internal_error",
         "insufficient_system_resource",
         "malformed_function_call",
+        "malformed_response",
+        "unexpected_tool_call",
     }
 )
 
@@ -101,10 +107,15 @@ _OWN = frozenset({"empty", "fewer_choices", "fewer_images", "picture", "schema"}
 
 
 def finish_word(reason: object) -> str | None:
-    """The word of the tables for a server's finish reason; None if it gives none."""
-    if not isinstance(reason, str) or not reason.strip():
-        return None
-    return INCOMPLETE.get(_plain(reason), reason.strip())
+    """The word of the tables for a server's finish reason; None if it gives none.
+
+    What is no word is one that nobody knows, written as JSON.
+    """
+    if isinstance(reason, Mapping) and isinstance(reason.get("type"), str):
+        # SGLang's own form: {"type": "length", "length": 5}
+        reason = reason["type"]
+    word = reason if isinstance(reason, str) else "" if reason is None else json.dumps(reason)
+    return INCOMPLETE.get(_plain(word), word.strip()) or None
 
 
 def is_whole(word: str | None) -> bool:

@@ -5,8 +5,9 @@ Where they stand: `result` of an `image_generation_call` of the Responses API
 (https://openrouter.ai/docs/features/multimodal/image-generation, also LiteLLM's) or its older
 `image`; parts of a message's content; or the content itself, as a data URL.
 
-A picture is base64, a data URL or a link. One that was stored as a file is an object with its
-`path`, `sha256`, `size` and `head`, which is what stood before the base64.
+A picture is base64, a data URL or a link, or None where one is announced and missing. One that was
+stored as a file is an object with its `path`, `sha256`, `size` and `head`, which is what stood
+before the base64.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ _KEYS = (
     ("b64_json",),
     ("url",),
 )
+
+# The types of parts that are pictures, also where none is there.
+_PICTURES = ("image_url", "image", "output_image")
 
 # The types of parts that are sound.
 _SOUND = ("audio", "input_audio", "output_audio")
@@ -57,8 +61,8 @@ def picture_slots(reply: Json) -> list[PictureSlot]:
     for at, choice in _objects(reply.get("choices")):
         slots += message_slots(mapping(choice.get("message")), ("choices", at, "message"))
     for at, item in _objects(reply.get("output")):
-        if item.get("type") == "image_generation_call" and item.get("result"):
-            slots.append(PictureSlot(("output", at, "result"), item["result"]))
+        if item.get("type") == "image_generation_call":
+            slots.append(PictureSlot(("output", at, "result"), item.get("result")))
         slots += message_slots(item, ("output", at))
     return slots
 
@@ -76,6 +80,10 @@ def message_slots(message: Json, keys: tuple[str | int, ...] = ()) -> list[Pictu
     for name in ("content", "images"):
         for at, part in _objects(message.get(name)):
             slots += _slot_of(part, (*keys, name, at))
+    images = message.get("images")
+    for at, value in enumerate(images if isinstance(images, list) else ()):
+        if isinstance(value, str):
+            slots.append(PictureSlot((*keys, "images", at), value))
     return slots
 
 
@@ -83,13 +91,16 @@ def _slot_of(part: Json, keys: tuple[str | int, ...]) -> list[PictureSlot]:
     """The picture in a part that stands at `keys`, if it has one."""
     if part.get("type") in _SOUND or isinstance(part.get("text"), str):
         return []
+    if "path" in part:
+        return [PictureSlot(keys, part)]
     for inner in _KEYS:
         value: Any = part
         for key in inner:
             value = value.get(key) if isinstance(value, Mapping) else None
         if (isinstance(value, str) and value) or (isinstance(value, Mapping) and "path" in value):
             return [PictureSlot((*keys, *inner), value)]
-    return []
+    is_picture = "images" in keys[-2:-1] or part.get("type") in _PICTURES
+    return [PictureSlot((*keys, "url"), None)] if is_picture else []
 
 
 def has_sound(reply: Json) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 
 from batchgen.replies.answer import (
@@ -18,10 +19,13 @@ from batchgen.replies.finish import INCOMPLETE, finish_word, is_whole
 from batchgen.replies.pictures import PictureSlot, message_slots, picture_slots
 from batchgen.replies.usage import Json, mapping
 
+# The types of parts that are no part of the answer: reasoning, reasoning_text, thinking.
+_THOUGHT = re.compile("reason|think")
+
 
 def first_message(response: Json) -> Json:
     """The message of the choice with the lowest index. Raises UnreadableReplyError."""
-    return _message(_choices(response)[0])
+    return _message(items_of(response, "choices")[0])
 
 
 def _message(choice: Json) -> Json:
@@ -38,15 +42,6 @@ def audio_transcript(message: Json) -> str:
     """The transcript of a chat message that is audio; empty for any other."""
     transcript = mapping(message.get("audio")).get("transcript")
     return transcript if isinstance(transcript, str) else ""
-
-
-def _choices(response: Json) -> list[Json]:
-    """The reply's choices. Raises UnreadableReplyError, also if one of them holds an error."""
-    # Some servers put an error into a choice of a reply with status 200.
-    choices = items_of(response, "choices")
-    if any(item.get("error") for item in choices):
-        raise UnreadableReplyError("the reply's choice broke off with an error")
-    return choices
 
 
 def _choice(
@@ -85,7 +80,7 @@ def _choice(
 def read_chat(response: Json, body: Json) -> Answer:
     """A chat completion: https://platform.openai.com/docs/api-reference/chat/object"""
     choices = []
-    for item in _choices(response):
+    for item in items_of(response, "choices"):
         message = _message(item)
         refusal = message.get("refusal") or _refusal_part(message.get("content"))
         text = _content(message.get("content")) or audio_transcript(message)
@@ -129,14 +124,23 @@ def _content(content: object) -> str:
     if isinstance(content, str):
         return "" if content.startswith("data:image/") else content
     if isinstance(content, list) and all(isinstance(part, Mapping) for part in content):
-        return "".join(part["text"] for part in content if isinstance(part.get("text"), str))
+        return _text_of(content)
     raise UnreadableReplyError(f"the reply's content is {type(content).__name__}, not text")
+
+
+def _text_of(parts: Sequence[Json]) -> str:
+    """The text of a message's parts, without what the model thought before it answered."""
+    return "".join(
+        part["text"]
+        for part in parts
+        if isinstance(part.get("text"), str) and not _THOUGHT.search(str(part.get("type")))
+    )
 
 
 def read_completion(response: Json, body: Json) -> Answer:
     """A completion: https://platform.openai.com/docs/api-reference/completions/object"""
     choices = []
-    for item in _choices(response):
+    for item in items_of(response, "choices"):
         text = item.get("text")
         if not isinstance(text, str):
             raise UnreadableReplyError("the reply's choice has no text")
@@ -158,6 +162,9 @@ _CALLS = frozenset(
     }
 )
 
+# Statuses of items that did not come to their end.
+_CUT = ("incomplete", "in_progress")
+
 
 def read_text(response: Json, body: Json) -> Answer:
     """A response: https://platform.openai.com/docs/api-reference/responses/object"""
@@ -170,15 +177,16 @@ def read_text(response: Json, body: Json) -> Answer:
     output = [] if has_no_output else items_of(response, "output")
     messages = _final_messages(output)
     parts = [part for item in messages for part in _parts(item)]
-    text = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+    text = _text_of(parts)
     refusal = "".join(part["refusal"] for part in parts if isinstance(part.get("refusal"), str))
     calls = [item for item in output if str(item.get("type")) in _CALLS]
     only_calls = bool(calls) and not text
     if only_calls:
         text = json.dumps(calls, ensure_ascii=False)
     refused = bool(refusal)
-    # An item says so when it was cut, whatever the response says.
-    is_cut = any(item.get("status") == "incomplete" for item in messages)
+    # An item says so when it was cut, and so do the details, whatever the response says.
+    is_cut = any(item.get("status") in _CUT for item in (*messages, *calls))
+    is_cut = is_cut or bool(mapping(response.get("incomplete_details")).get("reason"))
     if (status == "incomplete" or is_cut) and not refused:
         reason = _why_incomplete(response)
         return answer_of(response, [Choice(text=text, finish_reason=reason)], lacking=reason)
@@ -206,6 +214,9 @@ def _final_messages(output: list[Json]) -> list[Json]:
 
 def _parts(item: object) -> list[Json]:
     content = mapping(item).get("content") if mapping(item).get("type") == "message" else None
+    if isinstance(content, str):
+        # The form that the API takes for a message, which some servers also send.
+        return [{"text": content}]
     return (
         [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
     )
@@ -213,5 +224,5 @@ def _parts(item: object) -> list[Json]:
 
 def _why_incomplete(response: Json) -> str:
     """The reason, as chat completions name it if they have a name for it."""
-    reason = mapping(response.get("incomplete_details")).get("reason")
-    return word_of(finish_word(reason)) or "incomplete"
+    word = word_of(finish_word(mapping(response.get("incomplete_details")).get("reason")))
+    return "incomplete" if word is None or is_whole(word) else word

@@ -168,9 +168,12 @@ def mapping(value: object) -> Json:
 
 
 def _count(source: Json, *names: str) -> int | None:
-    for name in names:
-        value = source.get(name)
-        # True is an int too, but not a count.
-        if type(value) is int and 0 <= value <= MAX_TOKENS:
-            return value
-    return None
+    """The highest count under these names: gateways send both spellings, one of them as 0."""
+    return _highest(*(_number_of_tokens(source.get(name)) for name in names))
+
+
+def _number_of_tokens(value: object) -> int | None:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    # True is an int too, but not a count.
+    return value if type(value) is int and 0 <= value <= MAX_TOKENS else None

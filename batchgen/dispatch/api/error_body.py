@@ -33,6 +33,9 @@ _CODE_PARENTS = ("details", "detail", "metadata", "innererror", "error", "errors
 # OpenRouter's metadata of a request that a filter stopped.
 _FLAGS = ("flagged_input", "reasons", "patterns")
 
+# Where the answer is, beside which other fields mean no error.
+_ANSWERS = frozenset({"choices", "output", "data", "results"})
+
 # A word of this form, such as invalid_request, is a code and no message.
 _CODE = re.compile(r"[A-Za-z0-9]+(_[A-Za-z0-9]+)+")
 
@@ -54,7 +57,8 @@ class ErrorBody:
 def error_in(body: Any) -> ErrorBody | None:
     """The error in a reply's JSON; None if there is none.
 
-    It stands at `error`, in the first item of a list, at the top (vLLM) or at `detail` (FastAPI).
+    It stands at `error`, in the first item of a list, at the top (vLLM), at `detail` (FastAPI), in
+    one of the choices (OpenRouter) or in all items of the data.
     """
     if isinstance(body, list) and body:
         body = body[0]
@@ -64,14 +68,31 @@ def error_in(body: Any) -> ErrorBody | None:
     if isinstance(inner, str) and inner:
         # OAuth's code has its words beside it, xAI's words their code.
         return _worded({"code": inner, **body} if _CODE.fullmatch(inner) else body)
-    if isinstance(inner, Mapping):
+    if isinstance(inner, Mapping) and inner:
         # OpenRouter's type of a failed response stands beside the error.
         return _worded({"error_type": body.get("error_type"), **inner})
+    if inner:
+        return _worded({"error": inner})
     if body.get("object") == "error":
         return _worded(body)
-    if body.get("detail"):
+    if body.get("detail") and not body.keys() & _ANSWERS:
         return _worded({"detail": body["detail"]})
-    return None
+    return _error_in_items(body)
+
+
+def _error_in_items(body: Mapping[str, Any]) -> ErrorBody | None:
+    """The error in an answer's parts: one choice that broke off is no answer, and data without any
+    sound item is none.
+    """
+    choices, data = (_errors_of(body.get(name)) for name in ("choices", "data"))
+    broken = next(filter(None, choices), None) or (all(data) and next(iter(data), None))
+    return error_in({"error": broken}) if broken else None
+
+
+def _errors_of(items: Any) -> list[Any]:
+    """What stands at `error` of each item of a list."""
+    items = items if isinstance(items, list) else []
+    return [item.get("error") if isinstance(item, Mapping) else None for item in items]
 
 
 def refusal_in(body: Any) -> ErrorBody | None:

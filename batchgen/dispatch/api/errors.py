@@ -46,8 +46,13 @@ def classify(status: int | None, body: bytes, headers: Mapping[str, str]) -> Fai
         request_id=headers.get("x-request-id") or headers.get("request-id"),
         retry_after=wait,
         ceiling=rate_limits(headers).requests,
-        may_be_billed=judged in _GATEWAY_TIMEOUTS or reason == "invalid_response",
+        may_be_billed=_may_be_billed(status, judged) or reason == "invalid_response",
     )
+
+
+def _may_be_billed(status: int | None, judged: int) -> bool:
+    """Whether the server may have worked on the request: it broke off, or a gateway gave up."""
+    return judged in _GATEWAY_TIMEOUTS or (status == 200 and judged >= 500)
 
 
 def _judged_status(status: int | None, error: ErrorBody) -> int:
