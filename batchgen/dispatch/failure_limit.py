@@ -61,5 +61,6 @@ class FailureLimit:
         if self._left is None or self._left >= 0:
             return None
         return LimitError(
-            "more rows failed than max_failures allows; see errors.csv, fix them and run again"
+            "more rows failed than max_failures allows; see errors.csv, fix them, or mark them by"
+            " `batchgen redo JOB --failed` once their cause is gone, and run again"
         )

@@ -15,6 +15,7 @@ from batchgen.errors import BatchgenError, DamagedError, InputError, OutputError
 from batchgen.journal.migration import migrate
 from batchgen.journal.records import MEND, digest_of, insert
 from batchgen.journal.schema import APPLICATION_ID, SCHEMA_VERSION
+from batchgen.journal.spill import keep_private
 from batchgen.requests import SCHEME
 
 NAME = "journal.db"
@@ -70,6 +71,7 @@ def writing(path: Path) -> sqlite3.Connection:
         refuse_link(path.with_name(path.name + suffix))
     with translating_errors(path):
         connection = _connection(str(path))
+        keep_private(connection, path.parent)
         # Before anything is written: a journal of a newer batchgen is left as it is.
         version = _version(connection, path)
         mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
@@ -99,24 +101,27 @@ def reading(path: Path) -> sqlite3.Connection:
     refuse_link(path)
     with translating_errors(path):
         if path.exists() and not _was_never_made(path):
-            connection = _connection(f"{path.absolute().as_uri()}?mode=ro")
+            connection = unchecked(path)
             if version := _version(connection, path):
                 connection.execute("BEGIN")
                 migrate(connection, version, temporary=True)
                 connection.execute("COMMIT")
                 return connection
             connection.close()
-        return _empty()
+        return _empty(path.parent)
 
 
 def unchecked(path: Path) -> sqlite3.Connection:
     """A connection that only reads, to a file that may be damaged."""
-    return _connection(f"{path.absolute().as_uri()}?mode=ro")
+    connection = _connection(f"{path.absolute().as_uri()}?mode=ro")
+    keep_private(connection, path.parent)
+    return connection
 
 
 def unsynced(path: Path, version: int) -> sqlite3.Connection:
     """A connection to a new journal of a schema version, in a file that its maker must sync."""
     connection = _connection(str(path))
+    keep_private(connection, path.parent)
     connection.execute("PRAGMA journal_mode = OFF")
     connection.execute("PRAGMA synchronous = OFF")
     _create(connection, version)
@@ -161,8 +166,9 @@ def _connection(uri: str) -> sqlite3.Connection:
     return connection
 
 
-def _empty() -> sqlite3.Connection:
+def _empty(folder: Path) -> sqlite3.Connection:
     connection = _connection(":memory:")
+    keep_private(connection, folder)
     _create(connection)
     return connection
 

@@ -169,8 +169,8 @@ def test_what_becomes_of_it(
     rows(lab, *replies)
 
     def reply(body: dict[str, Any]) -> Any:
-        said = json.dumps(body)
-        return next(sent for name, (sent, _) in replies.items() if json.dumps(name) in said)
+        text = json.dumps(body)
+        return next(sent for name, (sent, _) in replies.items() if json.dumps(name) in text)
 
     with answering(reply) as api:
         table = answered(
