@@ -205,6 +205,7 @@ def atomic_write(
     binary: bool = False,
     encoding: str = "utf-8",
     errors: str = "strict",
+    sync: bool = True,
     on_written: Callable[[Path, FileStamp], None] | None = None,
 ) -> Iterator[IO[Any]]:
     """Write `path` whole: it keeps its old content unless the block ends without an error.
@@ -214,6 +215,7 @@ def atomic_write(
         binary: yield a binary file instead of a text file.
         encoding: of a text file.
         errors: what a text file does with characters that the encoding lacks.
+        sync: make it durable; without, a crash of the machine may lose the file.
         on_written: called with the path and the new file's stamp, taken before the rename: after
             it, another process may replace the file at any moment.
 
@@ -234,12 +236,14 @@ def atomic_write(
             with file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                if sync:
+                    os.fsync(file.fileno())
                 status = os.fstat(file.fileno())
             if on_written is not None:
                 on_written(path, (status.st_size, status.st_mtime_ns))
             os.replace(temporary, path)
-            sync_folder(path.parent)
+            if sync:
+                sync_folder(path.parent)
     except BaseException:
         with suppress(OSError):
             temporary.unlink()

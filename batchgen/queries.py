@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batchgen.errors import InputError
 from batchgen.inspection import inspect
 from batchgen.job import Job
 from batchgen.journal import (
@@ -16,8 +17,9 @@ from batchgen.journal.attempts import in_flight
 from batchgen.journal.batches import open_batches
 from batchgen.pricing import dollars
 from batchgen.report import batch_json, run_totals
+from batchgen.staging import staged
 from batchgen.tables import frame
-from batchgen.workspace import Workspace
+from batchgen.workspace import Workspace, read_running
 
 if TYPE_CHECKING:
     import pandas
@@ -29,7 +31,12 @@ _RUN = ("run", "started_at", "ended_at", "exit_code")
 def status(job: Job, *, simulate: bool = False, output: Path | None = None) -> dict[str, Any]:
     """How a job stands, from its journal alone; works while a run is going. Raises InputError."""
     workspace = Workspace.of(job, simulate=simulate, output=output)
+    running = read_running(workspace.folder)
     with workspace.peek() as journal, journal.snapshot():
+        if running and staged(journal) is None:
+            raise InputError(
+                f"{job.display_name}: its first run is {running['phase']}; wait for that"
+            )
         prompts = workspace.staged(journal)
         counts = count_rows(journal, None, by_turns=workspace.by_turns)
         last = last_run(journal)
@@ -44,6 +51,7 @@ def status(job: Job, *, simulate: bool = False, output: Path | None = None) -> d
             "failures": counts.failures,
             "in_batches": counts.in_batches,
             "batches": [batch_json(batch) for batch in open_batches(journal)],
+            "running": running,
             "last_run": {name: last[name] for name in _RUN} if last else None,
             **asdict(run_totals(journal, None)),
             "in_flight": calls,

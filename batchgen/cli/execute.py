@@ -94,11 +94,11 @@ def watched_options(job: Job, *, quiet: bool, **options: Any) -> Iterator[Option
     """`Options` for a run whose progress is shown while the block runs, unless it is quiet."""
     from batchgen.session import Options
 
-    with watching(job.name, quiet=quiet) as (watch, every):
+    with watching(job.name, quiet=quiet) as (watch, every, say):
         yield Options(
             watch=watch,
             every=every,
             reading=partial(reading, job, quiet=quiet),
-            say=(lambda text: None) if quiet else print_message,
+            say=say,
             **options,
         )

@@ -8,6 +8,7 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from batchgen.cli.running_lines import running_lines
 from batchgen.cli.terminal import as_json
 
 if TYPE_CHECKING:
@@ -92,9 +93,11 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
         f"{status['name']}: {pluralize(status['total'], 'row')}{f': {counts}' if counts else ''}; "
         f"{pluralize(totals.calls, 'call')}, {describe_cost(totals)}"
     )
-    if status["in_flight"]:
+    if status["running"]:
+        yield from (f"  {line}" for line in running_lines(status["running"]))
+    elif status["in_flight"]:
         spent = describe_uncertain(status["in_flight"], status["in_flight_cost"])
-        yield f"  in flight, or when the last run died: {spent}"
+        yield f"  in flight when the last run died: {spent}"
     for reason in left_out_reasons(status["left_out"]):
         yield f"  {reason}"
     for reason, count in status["failures"].items():
@@ -105,6 +108,8 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
 
 def _batch_line(batch: Mapping[str, Any]) -> str:
     """One line about a batch that has not ended."""
+    from batchgen.report import describe_duration
+
     cancelling = ", to be cancelled" * batch["cancelling"]
     failed = f", {batch['failed']:,} of them failed" if batch["failed"] else ""
     answered = f"{batch['answered']:,} of {batch['requests']:,} answered{failed}"
@@ -112,13 +117,5 @@ def _batch_line(batch: Mapping[str, Any]) -> str:
     end = f", ends by {datetime.fromtimestamp(expires, UTC):%Y-%m-%d %H:%M} UTC" if expires else ""
     return (
         f"batch {batch['id'] or 'not sent yet'}: {batch['status']}{cancelling}, {answered}, "
-        f"{_duration(batch['age_s'])} old{end}"
+        f"{describe_duration(batch['age_s'])} old{end}"
     )
-
-
-def _duration(seconds: int) -> str:
-    """A time as people write it: `45 s`, `12 min`, `3 h 20 min`."""
-    if seconds < 60:
-        return f"{seconds} s"
-    hours, minutes = divmod(seconds // 60, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

@@ -1,14 +1,14 @@
-"""The progress of a run: a bar on a terminal, a line every half minute elsewhere."""
+"""The progress of a run: two lines on a terminal, a line every half minute elsewhere."""
 
 from __future__ import annotations
 
-import os
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from batchgen.cli.display import Display, can_draw
+from batchgen.cli.progress_lines import progress_lines, progress_sentence
 from batchgen.cli.terminal import print_message
 from batchgen.escapes import escape_controls
 
@@ -18,29 +18,32 @@ if TYPE_CHECKING:
     from batchgen.session import ProgressCallback
     from batchgen.staging import LinesCallback
 
-# Seconds between progress lines, and between updates of the bar.
+# Seconds between progress lines in a log, and between updates of a terminal.
 LINE_INTERVAL = 30.0
-BAR_INTERVAL = 0.2
+DRAW_INTERVAL = 0.2
 
-_BAR_FORMAT = (
-    "{desc}: {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} "
-    "[{elapsed}<{remaining}, {rate_fmt}{postfix}]"
-)
+# Seconds between two looks at a run whose progress goes to a log: a long wait is told at its start.
+LOG_INTERVAL = 1.0
+
+Say = Callable[[str], None]
 
 
 @contextmanager
-def watching(name: str, *, quiet: bool) -> Iterator[tuple[ProgressCallback | None, float]]:
-    """The progress callback for the run of a job, and the seconds between its calls."""
+def watching(name: str, *, quiet: bool) -> Iterator[tuple[ProgressCallback | None, float, Say]]:
+    """Shows the progress of the run of a job while the block runs.
+
+    Yields the callback, the seconds between its calls, and what prints a message meanwhile.
+    """
     if quiet:
-        yield None, LINE_INTERVAL
-    elif sys.stderr.isatty():
-        bar = _Bar(name)
+        yield None, LINE_INTERVAL, lambda text: None
+    elif can_draw():
+        display = Display()
         try:
-            yield bar, BAR_INTERVAL
+            yield _Drawn(name, display), DRAW_INTERVAL, display.print_above
         finally:
-            bar.close()
+            display.close()
     else:
-        yield _Lines(name), LINE_INTERVAL
+        yield _Lines(name), LOG_INTERVAL, print_message
 
 
 @contextmanager
@@ -48,8 +51,8 @@ def reading(job: Job, *, quiet: bool) -> Iterator[LinesCallback]:
     """What receives, in the block that reads a job's prompts, how many lines were read."""
     if quiet:
         yield lambda lines: None
-    elif sys.stderr.isatty():
-        counter = _ReadingCounter(f"{job.name}: {job.prompts.source}")
+    elif can_draw():
+        counter = _ReadingCounter(job.name, job.prompts.source)
         try:
             yield counter
         finally:
@@ -59,25 +62,31 @@ def reading(job: Job, *, quiet: bool) -> Iterator[LinesCallback]:
 
 
 class _ReadingCounter:
-    """A tqdm counter, which appears when the reading takes a moment."""
+    """A counter on a terminal, which appears when the reading takes a moment."""
 
-    def __init__(self, name: str) -> None:
-        self._name = escape_controls(name)
-        self._next = time.monotonic() + 2 * BAR_INTERVAL
-        self._counter: Any = None
+    def __init__(self, name: str, path: str) -> None:
+        self._name, self._path = escape_controls(name), escape_controls(path)
+        self._began = time.monotonic()
+        self._next = self._began + 2 * DRAW_INTERVAL
+        self._display = Display()
 
     def __call__(self, lines: int) -> None:
-        if time.monotonic() < self._next:
+        now = time.monotonic()
+        if now < self._next:
             return
-        self._next = time.monotonic() + BAR_INTERVAL
-        if self._counter is None:
-            self._counter = _tqdm(self._name, unit=" lines")
-        self._counter.n = lines
-        self._counter.refresh()
+        self._next = now + DRAW_INTERVAL
+        counted = f"read {lines:,} lines"
+        rate = f"{lines / (now - self._began):,.0f} a second"
+        forms = (
+            f"{self._name}: {counted} of {self._path}, {rate}",
+            f"{self._name}: {counted} of {self._path}",
+            f"{self._name}: {counted}",
+        )
+        fits = (each for each in forms if len(each) <= self._display.width)
+        self._display.show([next(fits, counted)])
 
     def close(self) -> None:
-        if self._counter is not None:
-            self._counter.close()
+        self._display.close()
 
 
 class _ReadingLines:
@@ -93,82 +102,40 @@ class _ReadingLines:
             print_message(f"{self._name}: read {lines:,} lines of {self._path}")
 
 
-class _Bar:
-    """A tqdm bar.
+class _Drawn:
+    """Two lines of a terminal. They appear with the first call."""
 
-    It appears with the first progress, because messages from before the first call would break it.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._bar: Any = None
+    def __init__(self, name: str, display: Display) -> None:
+        self._name, self._display = name, display
 
     def __call__(self, progress: Progress, before: Mapping[str, int]) -> None:
-        done_before = before.get("succeeded", 0)
-        if self._bar is None:
-            self._bar = _tqdm(
-                self._name, "row", initial=done_before, total=done_before, bar_format=_BAR_FORMAT
-            )
-        ended = progress.done + progress.incomplete + progress.failed
-        self._bar.n = done_before + ended + progress.answered_remotely
-        self._bar.total = max(sum(before.values()), self._bar.n)
-        self._bar.set_postfix_str(escape_controls(describe(progress)), refresh=False)
-        self._bar.refresh()
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-
-def _tqdm(name: str, unit: str, **options: Any) -> Any:
-    from tqdm import tqdm
-
-    # In a container a terminal may report no size, and tqdm would draw nothing.
-    columns, lines = os.get_terminal_size(sys.stderr.fileno())
-    size = (
-        {"dynamic_ncols": True}
-        if columns and lines
-        else {"ncols": columns or 80, "nrows": lines or 24}
-    )
-    return tqdm(desc=name, unit=unit, leave=False, **options, **size)
+        self._display.show(
+            progress_lines(self._name, progress, before, width=self._display.width, now=time.time())
+        )
 
 
 class _Lines:
-    """Prints a progress line per call.
+    """Prints a line every half minute, and at the start of each long wait.
 
-    A call within half an interval of the start or of another line prints nothing, so that a short
-    run has no progress lines. The same line is not printed twice: a batch may take a day.
+    A short run has no lines. The same line is not printed twice: a batch may take a day.
     """
 
     def __init__(self, name: str) -> None:
+        from batchgen.report import LongWaits
+
         self._name = name
-        self._next = time.monotonic() + LINE_INTERVAL / 2
+        self._next = time.monotonic() + LINE_INTERVAL
         self._last = ""
+        self._waits = LongWaits()
 
     def __call__(self, progress: Progress, before: Mapping[str, int]) -> None:
-        if time.monotonic() < self._next:
+        now = time.time()
+        begun, _ = self._waits.observe(progress.wait, now)
+        is_due = time.monotonic() >= self._next
+        if not begun and not is_due:
             return
-        self._next = time.monotonic() + LINE_INTERVAL / 2
-        done = before.get("succeeded", 0) + progress.done
-        total = sum(before.values())
-        text = f"{self._name}: {done:,} of {total:,} succeeded; {describe(progress)}"
+        self._next = time.monotonic() + LINE_INTERVAL
+        text = f"{self._name}: {progress_sentence(progress, before, now)}"
         if text != self._last:
             print_message(text)
         self._last = text
-
-
-def describe(progress: Progress) -> str:
-    """The state of a run in a few words.
-
-    What it waits for comes last, because a narrow terminal cuts the end off.
-    """
-    parts = []
-    if progress.failed or progress.incomplete:
-        parts.append(f"{progress.failed + progress.incomplete:,} failed or incomplete")
-    if progress.cost:
-        parts.append(f"${progress.cost / 1e9:.4f}")
-    if progress.in_flight or not progress.waiting_for:
-        parts.append(f"{progress.in_flight:,} in flight")
-    if progress.waiting_for:
-        parts.append(f"waiting for {progress.waiting_for}")
-    return ", ".join(parts)

@@ -192,14 +192,44 @@ class Learned:
     named_tokens: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """What holds the next call back.
+
+    cause: in a word or two, the same while the cause is the same: `Retry-After`, `outage`.
+    reason: in a clause that says all: `the server asked for it with Retry-After`.
+    until: when it ends, in seconds since 1970; None if nobody knows.
+    is_pace: it only makes the run slower: other calls go on meanwhile.
+    """
+
+    cause: str
+    reason: str
+    until: float | None = None
+    is_pace: bool = False
+
+
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """What a progress line shows while a backend runs; the backend updates it in place.
+    """What a progress line shows while a run goes on; updated in place.
 
+    The backend sets:
+
+    done, incomplete, failed: requests that ended in this run.
     answered_remotely: requests answered within batches that have not ended.
     deferred: some requests wait for room in a queue, or for money that batches set aside.
-    waiting_for: what the next call waits for, in words; empty for nothing.
-    cost: nano-dollars.
+    in_flight: calls that are sent and not yet recorded.
+    wait: what holds the next call back; None for nothing.
+    stopping: no more calls begin; the run waits for those in flight.
+    cost: nano-dollars that this run spent.
+    learned: what is known of the server's limits.
+
+    The session sets:
+
+    to_send: requests that this run has to send, as it began.
+    spent_before, cap: of the cap on money of which the least is left, what counts against it from
+        before the run, and the cap, in nano-dollars; None without a cap.
+    rate: requests that end in a minute, lately; None when too little is known.
+    silent_for: seconds since the last request ended, or since the run began.
     """
 
     done: int = 0
@@ -208,6 +238,27 @@ class Progress:
     incomplete: int = 0
     failed: int = 0
     in_flight: int = 0
-    waiting_for: str = ""
+    wait: Wait | None = None
+    stopping: bool = False
     cost: int = 0
     learned: Learned = field(default_factory=Learned)
+    to_send: int = 0
+    spent_before: int = 0
+    cap: int | None = None
+    rate: float | None = None
+    silent_for: float = 0.0
+
+    @property
+    def ended(self) -> int:
+        """Requests that need nothing more from this run."""
+        return self.done + self.incomplete + self.failed + self.answered_remotely
+
+    @property
+    def left(self) -> int:
+        """Requests that this run still has to end."""
+        return max(0, self.to_send - self.ended)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the rest takes at the present rate; None when that is not known."""
+        return self.left / self.rate * 60 if self.rate else None

@@ -27,9 +27,10 @@ from batchgen.recorder import (
 from batchgen.session.budgets import failures_left, is_capped, spending
 from batchgen.session.memory import frozen_objects
 from batchgen.session.options import Options
-from batchgen.session.progress import reporting
+from batchgen.session.progress import Monitor
+from batchgen.session.stopping import StopNotices
 from batchgen.signals import Signals
-from batchgen.workspace import Workspace
+from batchgen.workspace import RunningNote, Workspace
 
 if TYPE_CHECKING:
     from batchgen.dispatch.api.client import Client
@@ -54,6 +55,7 @@ class Backends:
         key: the API key; None for a server that needs none.
         signals: receive the function that stops the active backend.
         before: the row counts from before the run.
+        note: says how the run goes on, for `status`.
         progress: updated in place by the backend at work.
     """
 
@@ -65,6 +67,7 @@ class Backends:
     key: str | None
     signals: Signals
     before: RowCounts
+    note: RunningNote
     progress: Progress = field(default_factory=Progress)
 
     async def send(self) -> BatchgenError | None:
@@ -164,13 +167,13 @@ class Backends:
                     metadata={"job": workspace.job.name, "run": str(self.run)},
                     say=self._warn,
                 )
-                self.signals.set_stop(batches.stop)
+                self.signals.set_stop(self._notices.around(batches.stop))
                 if not client.redacts_key:
                     self._warn(
                         f"the API key has fewer than {SHORTEST_KEY} characters, so it cannot be"
                         " told from the text of an answer; answers are kept as they come"
                     )
-                async with reporting(self.options, self.progress, self.before.requests):
+                async with self._monitor().watching():
                     with frozen_objects():
                         yield source, recorder, client, batches
         finally:
@@ -202,7 +205,7 @@ class Backends:
             # A simulated API belongs to this run alone, so its limits are not shared.
             limiters=own_limiter if self.workspace.simulate else shared.limiter,
         )
-        self.signals.set_stop(online.stop)
+        self.signals.set_stop(self._notices.around(online.stop))
         try:
             return await online.run(source.threads())
         finally:
@@ -220,7 +223,23 @@ class Backends:
 
     def _warn(self, message: str) -> None:
         self.options.say(f"{self.workspace.job.name}: {message}")
+        self._log(message)
+
+    def _log(self, message: str) -> None:
         append_line(self.workspace.folder / "run.log", message)
+
+    def _monitor(self) -> Monitor:
+        return Monitor(
+            options=self.options,
+            progress=self.progress,
+            before=self.before.requests,
+            note=self.note,
+            log=self._log,
+        )
+
+    @cached_property
+    def _notices(self) -> StopNotices:
+        return StopNotices(self.progress, self.journal, self._warn)
 
     @cached_property
     def _concurrency(self) -> int:
@@ -231,4 +250,6 @@ class Backends:
 
     def _spending(self) -> Spending:
         workspace = self.workspace
-        return spending(workspace.job, self.options, self.journal, workspace.prices, self.run)
+        return spending(
+            workspace.job, self.options, self.journal, workspace.prices, self.run, self.progress
+        )

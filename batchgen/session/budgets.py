@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from batchgen.dispatch import Progress
 from batchgen.job import Job
 from batchgen.journal import Journal, RowCounts, spent, unpriced_attempts
 from batchgen.journal.attempts import highest_overruns
@@ -22,7 +23,9 @@ def is_capped(job: Job, options: Options) -> bool:
     return job.limits.max_cost is not None or options.max_cost is not None
 
 
-def spending(job: Job, options: Options, journal: Journal, prices: Prices, run: int) -> Spending:
+def spending(
+    job: Job, options: Options, journal: Journal, prices: Prices, run: int, progress: Progress
+) -> Spending:
     """What a run may spend: the money that is left now, and how bills exceeded bounds before.
 
     Args:
@@ -31,17 +34,20 @@ def spending(job: Job, options: Options, journal: Journal, prices: Prices, run: 
         journal: knows what was spent, and what open batches may still cost.
         prices: today's prices, for calls that had none when they were made.
         run: the number of this run.
+        progress: is given the cap of which the least is left.
     """
     from batchgen.dispatch.limits.budgets import CostBudget
     from batchgen.dispatch.limits.spending import Overrun, Spending
 
-    budgets = []
+    caps = []
     if job.limits.max_cost is not None:
-        left = int(job.limits.max_cost * NANO) - _spent(journal, prices)
-        budgets.append(CostBudget(left, name="limits.max_cost"))
+        caps.append((int(job.limits.max_cost * NANO), _spent(journal, prices), "limits.max_cost"))
     if options.max_cost is not None:
-        left = int(options.max_cost * NANO) - (committed(journal, run) or 0)
-        budgets.append(CostBudget(left, name="--max-cost"))
+        caps.append((int(options.max_cost * NANO), committed(journal, run) or 0, "--max-cost"))
+    budgets = [CostBudget(cap - before, name=name) for cap, before, name in caps]
+    if caps:
+        cap, before, _ = min(caps, key=lambda each: each[0] - each[1])
+        progress.cap, progress.spent_before = cap, before - progress.cost
     overrun, prompts = Overrun(), staged(journal)
     share = prompts.batch_bound if prompts else 1.0
     for bound, cost in highest_overruns(journal, share) if budgets else ():

@@ -47,7 +47,7 @@ from batchgen.session.options import Options
 from batchgen.session.provenance import note_journal, provenance
 from batchgen.signals import Signals
 from batchgen.tables import Tables, check_formats, check_size
-from batchgen.workspace import Workspace
+from batchgen.workspace import RunningNote, Workspace, publishing
 
 # The key for the simulated API, which takes any key. Keys are cut out of every answer, so it must
 # be a text that no answer holds by chance.
@@ -68,6 +68,7 @@ class Session:
     _draws: bool
     _before: RowCounts
     _tables: Tables
+    _note: RunningNote
 
     def __init__(self, job: Job, options: Options | None = None) -> None:
         """Open nothing yet. Raises InputError when the job cannot be run as it is."""
@@ -93,6 +94,7 @@ class Session:
         try:
             self._signals = self._stack.enter_context(Signals())
             self._stack.enter_context(self.workspace.locked())
+            self._note = self._stack.enter_context(publishing(self.workspace.folder))
             self._journal = self._stack.enter_context(self.workspace.open())
         except BaseException as error:
             # No `with` and `pop_all`: a signal that comes while we leave that block would leave
@@ -116,6 +118,7 @@ class Session:
 
     def stage(self) -> None:
         """Read the prompts into the journal's rows, unless they are there. Raises InputError."""
+        self._note.write("reading the prompts", self._progress)
         with self._options.reading() as on_lines:
             self.workspace.stage(
                 self._journal,
@@ -157,6 +160,7 @@ class Session:
 
     def write_tables(self) -> None:
         """Write the tables, unless they are there and nothing has changed. Raises OutputError."""
+        self._note.write("writing the tables", self._progress)
         if self._draws:
             settle_pictures(self._pictures, self._journal)
         self._tables = self.workspace.tables(self._journal)
@@ -204,6 +208,7 @@ class Session:
             restamp_files(self._journal, touched)
         self._before = self._counts(self._options.limit)
         todo = self._before.to_send if self._sends else 0
+        self._progress.to_send = todo + self._before.in_batches
         self._busy = bool(todo or open_batches(self._journal))
         if self._busy:
             # A run that sends nothing does not wait for this.
@@ -239,6 +244,7 @@ class Session:
             key=key,
             signals=self._signals,
             before=self._before,
+            note=self._note,
             progress=self._progress,
         )
         try:

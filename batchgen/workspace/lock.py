@@ -11,6 +11,9 @@ from filelock import FileLock, Timeout
 from batchgen.disk import make_folder, refuse_link, sweep, translating_errors
 from batchgen.errors import BusyError
 
+# Seconds for which a run tries to get the lock: `is_locked` holds it for a moment.
+PATIENT = 0.1
+
 
 @contextmanager
 def locked(folder: Path, output_file: Path | None) -> Iterator[None]:
@@ -25,7 +28,7 @@ def locked(folder: Path, output_file: Path | None) -> Iterator[None]:
     make_folder(folder)
     path = folder / ".lock"
     refuse_link(path)
-    lock = FileLock(path, timeout=0)
+    lock = FileLock(path, timeout=PATIENT, poll_interval=PATIENT / 5)
     with translating_errors(path):
         try:
             lock.acquire()
@@ -40,3 +43,20 @@ def locked(folder: Path, output_file: Path | None) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds the lock of a job's folder."""
+    path = folder / ".lock"
+    if not path.is_file():
+        return False
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    except OSError:
+        # The folder is another user's, who alone may lock it.
+        return False
+    lock.release()
+    return False

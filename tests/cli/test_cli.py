@@ -21,7 +21,6 @@ from click.testing import CliRunner
 from lab import KEY, Lab, serving
 
 from batchgen.cli import main, progress, terminal
-from batchgen.dispatch import Progress
 from batchgen.escapes import escape_controls
 from batchgen.simulator import Settings, Simulator
 from batchgen.workspace import Workspace
@@ -401,7 +400,8 @@ def test_the_bar(lab: Lab, size: tuple[int, int]) -> None:
             lab, "run", job, env=lab.environ(TERM="xterm", NO_COLOR="1"), size=size
         )
     assert code == 0, drawn
-    assert re.search(r"job: +\d+%\|.*\| \d+/12 \[.*row.*in flight", drawn)
+    assert re.search(r"job \d+% █*░+ ", drawn)
+    assert re.search(r"\d+/12 done, 2 in flight", drawn)
     assert re.search(r"  rows +12: 12 succeeded\r?\n +took +12 calls", drawn)
     assert not re.search(r"\x1b\[[\d;]*m", drawn)
 
@@ -410,41 +410,7 @@ def test_no_bar_for_nothing(lab: Lab, api: Simulator) -> None:
     """A run that has nothing to do draws no bar, and neither does --quiet."""
     job = lab.job(api.url)
     assert on_a_terminal(lab, "run", job, "--quiet") == (0, "")
-    assert "%|" not in on_a_terminal(lab, "run", job)[1]
-
-
-def watched(monkeypatch: pytest.MonkeyPatch, times: list[float]) -> list[str]:
-    """What a progress line watcher says when it looks at these times."""
-    printed: list[str] = []
-    clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    monkeypatch.setattr(progress, "print_message", printed.append)
-    monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda: False))
-    state = Progress(
-        done=1200,
-        failed=2,
-        incomplete=1,
-        in_flight=5,
-        cost=1_234_000_000,
-        waiting_for="requests_per_minute",
-    )
-    with progress.watching("job", quiet=False) as (watch, every):
-        assert watch is not None
-        assert every == 30
-        for time in times:
-            clock.now = time
-            watch(state, {"succeeded": 34, "pending": 4966})
-    return printed
-
-
-def test_lines_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a terminal there is a line every 30 seconds, and none for a shorter run."""
-    line = (
-        "job: 1,234 of 5,000 succeeded; 3 failed or incomplete, $1.2340, 5 in flight, "
-        "waiting for requests_per_minute"
-    )
-    # The same line is not printed twice.
-    assert watched(monkeypatch, [0.0, 30.0, 60.0, 61.0]) == [line]
+    assert "░" not in on_a_terminal(lab, "run", job)[1]
 
 
 def test_reading_long_prompts_is_shown(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -467,8 +433,8 @@ def test_reading_long_prompts_is_shown(lab: Lab, monkeypatch: pytest.MonkeyPatch
     monkeypatch.undo()
     code, drawn = on_a_terminal(lab, "plan", path)
     assert code == 0
-    assert re.search(r"job: prompts\.csv: \d+ lines \[", drawn)
-    assert "lines [" not in drawn.rsplit("\r", 1)[-1]
+    assert re.search(r"job: read [\d,]+ lines of prompts\.csv, [\d,]+ a second", drawn)
+    assert "lines of" not in drawn.rsplit("\r", 1)[-1]
 
 
 def test_version_and_module() -> None:

@@ -15,8 +15,9 @@ import pytest
 from lab import Lab, serving
 
 from batchgen.cli import main
-from batchgen.dispatch import Learned
+from batchgen.dispatch import Learned, Progress, Wait
 from batchgen.simulator import RequestInfo, Settings
+from batchgen.workspace import Workspace, publishing
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs/json.md").read_text(encoding="utf-8")
@@ -50,7 +51,12 @@ class Field:
 
 
 # What documents the content of a field, by what its type says.
-INSIDE = {"#a-batch": "A batch", "as the API": "API", "as the command": "API"}
+INSIDE = {
+    "#a-batch": "A batch",
+    "#a-run-that-goes-on": "A run that goes on",
+    "as the API": "API",
+    "as the command": "API",
+}
 
 
 def documented(section: str) -> dict[str, Field]:
@@ -152,6 +158,7 @@ def test_every_field_of_the_json_is_documented(lab: Lab, checker: Checker) -> No
     _with_tools(lab, checker)
     _with_turns(lab, checker)
     _stopped(lab, checker)
+    _going_on(lab, checker)
     printed("spend", "--json")
     checker.check("spend --json", WHOLE.pop())
     for each in WHOLE:
@@ -162,6 +169,7 @@ def test_every_field_of_the_json_is_documented(lab: Lab, checker: Checker) -> No
         "status --json",
         "show --json",
         "spend --json",
+        "A run that goes on",
         "A batch",
         "The shape",
         "A job that ended with an error",
@@ -227,6 +235,20 @@ def _online(lab: Lab, checker: Checker) -> None:
             api.url,
         )[1]
         checker.check("run --json", sent)
+
+
+def _going_on(lab: Lab, checker: Checker) -> None:
+    """A run that goes on and waits."""
+    wait = Wait(cause="Retry-After", reason="the server asked for it", until=2e9)
+    with serving(Settings()) as api:
+        job = lab.job(api.url, name="slow")
+        lab.go(job)
+    workspace = Workspace.of(lab.load(job))
+    with workspace.locked(), publishing(workspace.folder) as note:
+        note.write("sending", Progress(wait=wait, cap=5, rate=1.0))
+        status = printed("status", job, "--json")[1]
+    assert status["running"]["wait"]
+    checker.check("status --json", status)
 
 
 def _in_batches(lab: Lab, checker: Checker) -> None:

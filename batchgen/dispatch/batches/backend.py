@@ -61,7 +61,11 @@ class BatchBackend:
     ) -> None:
         self._job, self._progress = job, progress
         self._server = BatchClient(
-            transport, host=host, attempts=job.retry.attempts, max_wait=job.retry.max_wait
+            transport,
+            host=host,
+            attempts=job.retry.attempts,
+            max_wait=job.retry.max_wait,
+            progress=progress,
         )
         self._registry = BatchRegistry(recorder, progress)
         collector = Collector(
@@ -140,6 +144,7 @@ class BatchBackend:
 
     def stop(self, why: BatchgenError, *, drain: float | None = None) -> None:
         """Begin nothing more and end every wait; what is being recorded has `drain` seconds."""
+        self._progress.stopping, self._progress.wait = True, None
         self._server.stop(why)
         if drain is not None and self._task is not None:
             asyncio.get_running_loop().call_later(drain, self._task.cancel)

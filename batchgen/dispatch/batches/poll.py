@@ -95,12 +95,14 @@ class Poller:
     async def wait(self) -> None:
         """Poll until one more batch has ended. Raises what stops the run."""
         pause, open_before, replied_at = FIRST_POLL, len(self._registry.open), time.monotonic()
+        silent = ("", "")
         while open_before:
-            await self._server.sleep(pause)
+            await self._server.sleep(pause, *silent)
             try:
                 await self.poll_all()
-                replied_at = time.monotonic()
-            except ServerUnresponsiveError:
+                replied_at, silent = time.monotonic(), ("", "")
+            except ServerUnresponsiveError as error:
+                silent = ("outage", f"{error}".removesuffix("; run again later"))
                 # A wait may last a day, and goes on for an hour without a network.
                 if time.monotonic() - replied_at > self._give_up_after:
                     raise
@@ -112,7 +114,9 @@ class Poller:
         delays = self._full_polls - FULL_AT_ONCE
         if delays > 0 or not open_before:
             seconds = FULL_AT_FIRST * 2 ** min(max(0, delays - 1), 10)
-            await self._server.sleep(min(seconds, FULL_AT_LAST))
+            await self._server.sleep(
+                min(seconds, FULL_AT_LAST), "queue", "the queue for batches at the server is full"
+            )
 
     async def find(self, batch: Batch, *, give_up: bool = False) -> Batch | None:
         """A batch with its id at the server.

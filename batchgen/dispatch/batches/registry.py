@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from batchgen.dispatch import Progress
+from batchgen.dispatch import Progress, Wait
 from batchgen.dispatch.batches.records import (
     CANCEL_REQUESTED,
     KEPT_FIELDS,
@@ -114,9 +114,8 @@ class BatchRegistry:
         total = sum(batch.requests for batch in running)
         self._progress.answered_remotely = answered
         word = "batch" if len(running) == 1 else "batches"
-        self._progress.waiting_for = (
-            f"{len(running)} {word} ({answered:,} of {total:,} answered)" if running else ""
-        )
+        reason = f"waiting for {len(running)} {word} ({answered:,} of {total:,} answered)"
+        self._progress.wait = Wait(cause="batches", reason=reason) if running else None
 
 
 def errors_of(batch_object: Json) -> list[Json]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
-from batchgen.dispatch import Failure
+from batchgen.dispatch import Failure, Progress, Wait
 from batchgen.dispatch.api.errors import account_error
 from batchgen.dispatch.api.http import Reply
 from batchgen.dispatch.api.replies import Transport
@@ -71,13 +72,20 @@ class RetryingClient:
     host: the server's name for messages
     attempts: how often a call is made at most; throttled calls do not count
     max_wait: the longest wait before a retry, in seconds
+    progress: shows each wait while it lasts
     """
 
     def __init__(
-        self, transport: BatchTransport, *, host: str, attempts: int, max_wait: float
+        self,
+        transport: BatchTransport,
+        *,
+        host: str,
+        attempts: int,
+        max_wait: float,
+        progress: Progress,
     ) -> None:
         self.host = host
-        self._transport = transport
+        self._transport, self._progress = transport, progress
         self._policy = Policy(attempts=attempts, max_wait=max_wait)
         self._stopped = asyncio.Event()
         self._stop_reason: BatchgenError | None = None
@@ -98,9 +106,18 @@ class RetryingClient:
         if self._stop_reason is not None:
             raise self._stop_reason
 
-    async def sleep(self, seconds: float) -> None:
-        """Wait. Raises the reason of a stop."""
-        await self._unless_stopped(asyncio.sleep(seconds))
+    async def sleep(self, seconds: float, cause: str = "", reason: str = "") -> None:
+        """Wait, and show a `cause` and a `reason` (see Wait) meanwhile.
+
+        Raises the reason of a stop.
+        """
+        progress, before = self._progress, self._progress.wait
+        if cause:
+            progress.wait = Wait(cause=cause, reason=reason, until=time.time() + seconds)
+        try:
+            await self._unless_stopped(asyncio.sleep(seconds))
+        finally:
+            progress.wait = before
 
     async def until_done(self, call: Call, seconds: float | None, check: Check) -> Json:
         """Make a call, and retry it, until its reply is JSON that passes `check`.
@@ -164,7 +181,12 @@ class RetryingClient:
         spent.attempts += not throttled
         if not self._policy.should_retry(failure, spent):
             raise self._no_reply(failure)
-        await self.sleep(self._policy.delay(failure, spent))
+        cause, reason = (
+            ("Retry-After", "the server asked for it with Retry-After")
+            if failure.retry_after
+            else ("retry", f"{self.host} fails ({failure.message}), and is asked again")
+        )
+        await self.sleep(self._policy.delay(failure, spent), cause, reason)
 
     def _no_reply(self, failure: Failure) -> BatchgenError:
         if self._has_answered:

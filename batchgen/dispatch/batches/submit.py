@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from batchgen.disk import temporary_path
-from batchgen.dispatch import Failure, Outcome, Progress, Thread
+from batchgen.dispatch import Failure, Outcome, Progress, Thread, Wait
 from batchgen.dispatch.batches import queue_limit
 from batchgen.dispatch.batches.client import BatchClient, RequestRejectedError
 from batchgen.dispatch.batches.collect import Collector
@@ -207,7 +207,7 @@ class Submitter:
             return
         await self._record_members(file)
         file.finish()
-        self._progress.waiting_for = f"{_count(batch)} to be uploaded"
+        self._progress.wait = Wait(cause="upload", reason=f"{_count(batch)} being uploaded")
         try:
             if not self._list_checked:
                 # Only the list shows whether a create of unknown outcome worked.

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from batchgen.dispatch import Failure, Learned
+from batchgen.dispatch import Failure, Learned, Wait
 from batchgen.dispatch.api.causes import why_unreached
 from batchgen.dispatch.api.headers import RateLimits, rate_limits
 from batchgen.dispatch.limits.adaptive.limiter import AdaptiveLimiter
 from batchgen.dispatch.limits.gcra import SPAN, WINDOW
 from batchgen.dispatch.limits.spending import Reservation, Spending, no_bound_error
 from batchgen.dispatch.limits.tokens import TokenEstimate
+from batchgen.dispatch.limits.waits import limit_wait, server_wait
 from batchgen.dispatch.limits.window import Clock, Limiter, LocalLimit
 from batchgen.pricing import Prices
 from batchgen.replies import Usage
@@ -182,14 +183,16 @@ class Admission:
                 )
         return amounts
 
-    def describe_wait(self, host: str) -> str:
-        """What the next call waits for, in the words of the progress line; empty for nothing."""
-        if self.adaptive.state == "tripped":
-            why = self._unreached
-            return f"a connection: cannot reach {host} ({why})" if why else "the server (outage)"
-        if self.adaptive.is_limiting:
-            return "the server's rate limit"
-        return self._spending.waiting_for or self._waiting_for
+    def wait(self, host: str) -> Wait | None:
+        """What holds the next call back; None for nothing. `host` is the server's name."""
+        adaptive, money, name = self.adaptive, self._spending.waiting_for, self._waiting_for
+        by_server = server_wait(adaptive, self._clock, host, self._unreached, adaptive.trouble)
+        if by_server is not None or not (money or name):
+            return by_server
+        if money:
+            return Wait(cause=money.partition(",")[0], reason=f"waiting for {money}")
+        limiter = self._limiters[name]
+        return limit_wait(name, limiter.limit, limiter.opens_at - self._clock())
 
     def settle(self, permit: Permit, cost: int | None, *, answered: bool = False) -> None:
         """Note that a call ended and what it cost, in nano-dollars (None: unknown).

@@ -85,6 +85,8 @@ class Limiter:
         self._left = self._tat = 0.0
         self._corrections = Corrections()
         self._publishing: asyncio.TimerHandle | None = None
+        # When the units that are being taken may be sent, on the loop's clock.
+        self.opens_at = 0.0
 
     async def take(self, amount: float) -> None:
         """Wait until `amount` units may be sent."""
@@ -96,6 +98,7 @@ class Limiter:
             self._tat += amount * self._interval
             seconds = max(self._lease.opens_at, self._tat - self._tolerance) - loop.time()
             if seconds > 0:
+                self.opens_at = loop.time() + seconds
                 await self._wait(seconds, amount)
             # If this process was stopped meanwhile, the lease is too old: take units again.
             if loop.time() <= self._lease.send_by + WINDOW / 2:

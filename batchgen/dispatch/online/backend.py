@@ -25,6 +25,7 @@ from batchgen.dispatch.limits.admission import (
 )
 from batchgen.dispatch.limits.budgets import RetryBudget
 from batchgen.dispatch.limits.spending import Spending
+from batchgen.dispatch.limits.waits import SteadyWait, concurrency_wait
 from batchgen.dispatch.limits.window import Clock
 from batchgen.dispatch.online.attempts import AttemptRunner
 from batchgen.dispatch.online.blame import Blame
@@ -122,6 +123,7 @@ class OnlineBackend:
         """
         if limit_error := self._failure_limit.exceeded():
             return limit_error
+        self._steady = SteadyWait()
         self._queue = WorkQueue(
             threads,
             workers=self._concurrency,
@@ -153,6 +155,7 @@ class OnlineBackend:
         """
         if self._stopped_by is None:
             self._stopped_by = why
+            self._progress.stopping, self._progress.wait = True, None
             for worker in self._idle:
                 worker.cancel()
         if drain is not None:
@@ -281,10 +284,12 @@ class OnlineBackend:
             self.stop(why)
 
     def _show(self) -> None:
-        stopping = self._stopped_by is not None
-        self._progress.waiting_for = (
-            "in-flight calls to end" if stopping else self._admission.describe_wait(self._host)
-        )
+        if self._progress.stopping:
+            return
+        wait = self._admission.wait(self._host) or self._queue.wait()
+        if wait is None and self._progress.in_flight >= self._concurrency:
+            wait = concurrency_wait(self._concurrency, self._job.limits.concurrency)
+        self._progress.wait = self._steady.after(wait, self._clock())
 
 
 async def _first_error(workers: list[asyncio.Task[None]]) -> None:

@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from batchgen.dispatch import Attempt, Failure, Outcome, Progress, Received, Thread
+from batchgen.dispatch import Attempt, Failure, Outcome, Progress, Received, Thread, Wait
 from batchgen.dispatch.limits.budgets import RetryBudget
+from batchgen.dispatch.limits.waits import retry_wait
 from batchgen.dispatch.limits.window import Clock
 from batchgen.dispatch.retry import Spent
 from batchgen.requests import Request
@@ -102,6 +103,8 @@ class WorkQueue:
         self._next_turns: deque[Work] = deque()
         self._exhausted = False
         self._changed = asyncio.Event()
+        # When `pick` goes on by itself, on the run's clock; None while it does not wait for a time.
+        self._resumes_at: float | None = None
 
     def __len__(self) -> int:
         """How many rows wait for a retry."""
@@ -110,6 +113,12 @@ class WorkQueue:
     def waiting(self) -> Iterator[Work]:
         """The rows that wait for a retry."""
         return (work for _, _, work in self._retries)
+
+    def wait(self) -> Wait | None:
+        """Whether nothing can be sent before a retry is due."""
+        if self._resumes_at is None or not self._retries:
+            return None
+        return retry_wait(len(self._retries), self._resumes_at - self._clock())
 
     async def pick(self) -> Work | None:
         """Wait for the next request to send; None when all have ended."""
@@ -128,9 +137,13 @@ class WorkQueue:
             if not self._retries and not self._progress.in_flight:
                 return None
             self._changed.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(retry_in):
-                    await self._changed.wait()
+            self._resumes_at = None if retry_in is None else self._clock() + retry_in
+            try:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(retry_in):
+                        await self._changed.wait()
+            finally:
+                self._resumes_at = None
 
     def put(self, work: Work) -> None:
         """Let a request wait until its `ready_at`."""

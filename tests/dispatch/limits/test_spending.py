@@ -182,11 +182,12 @@ def test_the_words_of_the_wait() -> None:
     async def watch(backend: Any) -> None:
         while True:
             await asyncio.sleep(0.1)
-            shown.add(backend._admission.describe_wait("h"))
+            if (wait := backend._admission.wait("h")) is not None:
+                shown.add(wait.reason)
 
     bank = Bank({f"r{n}": (1.0, Fraction(1)) for n in range(9)})
     simulate(requests(9), bank.answer, run=bank.run, caps=[9 * COST], during=watch)
     assert {
-        "the first answer, which shows what a call costs",
-        "money reserved by calls in flight",
+        "waiting for the first answer, which shows what a call costs",
+        "waiting for money reserved by calls in flight",
     } <= shown

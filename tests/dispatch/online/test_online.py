@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -25,7 +26,7 @@ from virtual import (
     work,
 )
 
-from batchgen.dispatch import Failure
+from batchgen.dispatch import Failure, Wait
 from batchgen.dispatch.api.http import Reply
 from batchgen.dispatch.online.backend import OnlineBackend
 from batchgen.dispatch.online.work import WAITING_PER_WORKER
@@ -337,29 +338,33 @@ def test_a_slow_first_answer_is_waited_for() -> None:
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        (REFUSED, "a connection: cannot reach host.test (connection refused)"),
+        (REFUSED, "cannot reach host.test (connection refused)"),
         (
             failure("network", "unreachable", message="network is unreachable"),
-            "a connection: cannot reach host.test (network is unreachable)",
+            "cannot reach host.test (network is unreachable)",
         ),
         (
             failure("network", "dns"),
-            "a connection: cannot reach host.test (its name cannot be resolved)",
+            "cannot reach host.test (its name cannot be resolved)",
         ),
-        (failure("network", "reset"), "the server (outage)"),
-        (failure(), "the server (outage)"),
+        (failure("network", "reset"), "host.test fails (reset)"),
+        (failure(), "host.test fails (server)"),
     ],
 )
 def test_an_outage_says_whose_it_is(how: Failure, words: str) -> None:
     """P24 The progress line tells an outage of one's own network from one of the server."""
-    shown = []
+    shown: list[Wait | None] = []
 
     async def during(backend: OnlineBackend) -> None:
         await asyncio.sleep(60)
-        shown.append(backend._progress.waiting_for)
+        shown.append(backend._progress.wait)
 
     simulate(requests(400), Outage(how, 10, 120), concurrency=8, during=during)
-    assert shown == [words]
+    (wait,) = shown
+    assert wait is not None
+    assert (wait.reason, wait.cause in ("no connection", "outage")) == (words, True)
+    assert wait.until is not None
+    assert wait.until > time.time()
 
 
 def test_an_outage_without_end_gives_up() -> None:

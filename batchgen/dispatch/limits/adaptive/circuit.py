@@ -7,12 +7,24 @@ interval is sent as a probe (half-open), and any response closes it.
 from __future__ import annotations
 
 import asyncio
+from typing import NamedTuple
 
 # Failures in a row that open the circuit, and the shortest and longest interval between probes in
 # seconds.
 FAILURES = 8
 FIRST_INTERVAL = 1.0
 LAST_INTERVAL = 30.0
+
+
+class Hold(NamedTuple):
+    """What holds a request back: an outage that is being probed, and three times on the run's clock
+    before which none is sent: the server's Retry-After, the next probe, the pace.
+    """
+
+    probing: bool
+    not_before: float
+    probe_at: float
+    paced_until: float
 
 
 class Circuit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Literal
 
-from batchgen.dispatch.limits.adaptive.circuit import Circuit
+from batchgen.dispatch.limits.adaptive.circuit import Circuit, Hold
 from batchgen.dispatch.limits.adaptive.cubic import BETA, CubicCurve
 from batchgen.dispatch.limits.adaptive.meter import SLOWEST, STORE, Meter
 from batchgen.dispatch.limits.adaptive.noise import NoiseFilter
@@ -96,10 +96,9 @@ class AdaptiveLimiter:
         return self._circuit.answered
 
     @property
-    def is_limiting(self) -> bool:
-        """Whether the next request waits for the server's rate limit."""
-        due = max(self._next - EARLY, self._not_before)
-        return self.state == "limited" and self._clock() < due
+    def hold(self) -> Hold:
+        """What holds the next request back."""
+        return Hold(self._circuit.probing, self._not_before, self._circuit.probe_at, self._next)
 
     @property
     def learned_per_minute(self) -> float | None:
