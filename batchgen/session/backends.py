@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from batchgen.dispatch.batches.backend import BatchBackend
     from batchgen.dispatch.limits.spending import Spending
 
+# The key for the simulated API, which takes any key. Keys are cut out of every answer, so it must
+# be a text that no answer holds by chance.
+SIMULATED_KEY = "sk-the-simulated-api-takes-any"
+
 # Seconds that a batch takes at the simulated API of a run, so that a rehearsal is short.
 SIMULATED_BATCH = 1.0
 

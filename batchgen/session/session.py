@@ -40,18 +40,14 @@ from batchgen.report import (
     write_report,
 )
 from batchgen.session.announcements import announcements
-from batchgen.session.backends import Backends
+from batchgen.session.backends import SIMULATED_KEY, Backends
 from batchgen.session.budgets import is_capped
 from batchgen.session.event_loop import run_to_end
 from batchgen.session.options import Options
 from batchgen.session.provenance import note_journal, provenance
 from batchgen.signals import Signals
 from batchgen.tables import Tables, check_formats, check_size
-from batchgen.workspace import RunningNote, Workspace, publishing
-
-# The key for the simulated API, which takes any key. Keys are cut out of every answer, so it must
-# be a text that no answer holds by chance.
-SIMULATED_KEY = "sk-the-simulated-api-takes-any"
+from batchgen.workspace import Workspace, publishing
 
 
 class Session:
@@ -68,7 +64,6 @@ class Session:
     _draws: bool
     _before: RowCounts
     _tables: Tables
-    _note: RunningNote
 
     def __init__(self, job: Job, options: Options | None = None) -> None:
         """Open nothing yet. Raises InputError when the job cannot be run as it is."""
