@@ -60,6 +60,7 @@ The house is the flow; imports point up this list only:
     spend         what all jobs on this machine cost
     signals       the first ends a run in order, the second at once
     simulator     beside the flow: an OpenAI-compatible server on loopback
+    doctor        whether all that a job needs is there: key, server, disk, machine
     session       what one run opens and closes
     runner        the whole flow on one screen
     init          a prompts file        -> a job that runs

@@ -13,6 +13,7 @@ import click
 import batchgen
 from batchgen.cli.cancel import cancel
 from batchgen.cli.diff import diff
+from batchgen.cli.doctor import doctor
 from batchgen.cli.export import export
 from batchgen.cli.init import init
 from batchgen.cli.jobs_json import jobs_json
@@ -102,7 +103,7 @@ def main() -> None:
     """
 
 
-for _command in (init, plan, run, run_batch, cancel, redo):
+for _command in (init, doctor, plan, run, run_batch, cancel, redo):
     main.add_command(_command)
 for _command in (show, diff, view, status, spend, export, verify, schema, simulate):
     main.add_command(_command)

@@ -21,7 +21,7 @@ from batchgen.job.model import (
     json_schema,
 )
 from batchgen.job.positions import KeyPath, dotted
-from batchgen.job.provider import Connection, api_key, connection
+from batchgen.job.provider import DEFAULT_URL, Connection, api_key, connection
 from batchgen.job.sections import (
     OPENAI_BATCH,
     Conversation,
@@ -38,6 +38,7 @@ from batchgen.job.values import MaxFailures, unsendable
 from batchgen.job.variants import as_called, with_mode, with_prompts
 
 __all__ = [
+    "DEFAULT_URL",
     "OPENAI_BATCH",
     "TEXT_KINDS",
     "TURN_KINDS",

@@ -161,6 +161,8 @@ def test_every_field_of_the_json_is_documented(lab: Lab, checker: Checker) -> No
     _going_on(lab, checker)
     printed("spend", "--json")
     checker.check("spend --json", WHOLE.pop())
+    printed("doctor", "--simulate", "--json")
+    checker.check("doctor --json", WHOLE.pop())
     for each in WHOLE:
         checker.check("The shape", each)
     for section in (
@@ -170,6 +172,7 @@ def test_every_field_of_the_json_is_documented(lab: Lab, checker: Checker) -> No
         "show --json",
         "spend --json",
         "A run that goes on",
+        "doctor --json",
         "A batch",
         "The shape",
         "A job that ended with an error",
