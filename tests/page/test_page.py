@@ -144,6 +144,17 @@ def test_pictures_are_small_on_the_page(lab: Lab, api: Simulator) -> None:
         assert len(picture["thumbnail"]) < (lab.output() / row["output"]).stat().st_size
 
 
+def test_pictures_come_before_the_charts(lab: Lab, api: Simulator) -> None:
+    """Who drew pictures wants to see them; the charts of a job of texts come before its answers."""
+    drawing = {"model": "gpt-image-2", "prompt": "{{ text }}", "quality": "low"}
+    for name, parts in (("drawn", {"kind": "image", "request": drawing}), ("job", {})):
+        lab.go(lab.job(api.url, name=name, rows=1, **parts))
+        text = (lab.output(name) / "report.html").read_text(encoding="utf-8")
+        assert text.startswith("<!doctype html>")
+        answers, charts = text.index('<div id="answers">'), text.index("<svg")
+        assert (answers < charts) == (name == "drawn")
+
+
 def test_edited_pictures_are_shown_and_their_place_is_not(lab: Lab, api: Simulator) -> None:
     """An edit's card has the original; no path of this machine is on the page."""
     from PIL import Image
