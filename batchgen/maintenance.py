@@ -76,7 +76,7 @@ def export(
             raise DamagedError(damage)
         tables = workspace.tables(journal)
         paths = tables.write(workspace.folder)
-        counts = count_rows(journal, None, by_turns=workspace.by_turns)
+        counts = count_rows(journal, by_turns=workspace.by_turns)
         totals = job_totals(journal, counts, tables.empty)
         for message in (*tables.messages, *describe_empty_cells(tables.empty)):
             say(message)
@@ -117,7 +117,7 @@ def export_dataset(
             prompts="no file" if prompts.source == "-" else Path(prompts.source).name,
             # Replies with pictures do not name the model.
             models=answering_models(journal) or [str(job.request.get("model", ""))],
-            rows=count_rows(journal, None, by_turns=workspace.by_turns).lines,
+            rows=count_rows(journal, by_turns=workspace.by_turns).lines,
             began=began,
             ended=ended,
             simulated=simulate,

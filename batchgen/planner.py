@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,19 +13,22 @@ from batchgen.inspection import request_json
 from batchgen.job import Job, Mode, as_called
 from batchgen.journal import (
     Journal,
+    RowCounts,
     assume_lost,
     check_before_sending,
     count_rows,
     first_row,
-    scope_of,
 )
 from batchgen.journal.batches import open_batches, set_aside, stale_requests
+from batchgen.journal.outcomes import answers_without_rows
+from batchgen.journal.rows import longest_thread, row_at
 from batchgen.pricing import dollars
 from batchgen.prompts import GivenRows
-from batchgen.report import rerun_reasons
+from batchgen.report import Estimate, rerun_reasons
+from batchgen.requests import combinations
 from batchgen.staging import LinesCallback, StagedPrompts
 from batchgen.tables import check_formats, check_size
-from batchgen.workspace import Workspace
+from batchgen.workspace import Workspace, estimated, highest_cost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,15 +44,28 @@ class Plan:
         output: the job's output folder.
         rows: lines of the results table by status.
         total: the sum of `rows`.
+        prompts: rows of the prompts file, of which each makes as many of `total` as the matrix has
+            combinations.
+        failures: why rows failed or are incomplete, most frequent first; each with a `reason`, a
+            `count`, and of its first row the `id`, the `line` and the `message`.
+        unclaimed: answers that no row has as it is now, in a job without ids (else 0).
         left_out: rows of the whole file that are left out, by the key of the job that does it.
         empty: rows of the whole file that are sent although their prompt is empty.
         calls: requests that would be sent.
         tokens: what they are expected to take, input and output.
         cost: what they are expected to cost.
+        cost_low, cost_high: a range that holds their cost in 19 of 20 cases, if the answers so far
+            are a fair sample of all; None where too few answers show one.
         cost_at_most: the upper bound of their cost.
+        answers: how many answers so far the expected cost is from; 0: it is from assumptions.
+        assumes: these assumptions, each as a phrase; empty if there are answers.
+        by_axes: of a job with a matrix, the calls by combination: each has its `axes`, how many
+            `calls` it makes, what they are expected to `cost`, and how many `answers` show that.
         fees_not_included: tools of the server that the job uses, whose fees are in no cost.
         again: answered rows that would run again, by reason.
         seconds: the least time under the job's own limits (None: no limits).
+        expected_seconds: the time that they are expected to take (None: no answer shows it).
+        answer_seconds: the time that an answer took so far, in the mean (None: there is none).
         simulated: whether the simulated API would answer.
         shards: in mode batch the least number of batches that the calls make, else 0.
         saves: in mode batch what the calls cost less than online.
@@ -68,15 +84,25 @@ class Plan:
     output: str
     rows: Mapping[str, int]
     total: int
+    prompts: int
+    failures: Sequence[Mapping[str, Any]]
+    unclaimed: int
     left_out: Mapping[str, int]
     empty: int
     calls: int
     tokens: int
     cost: float | None
+    cost_low: float | None
+    cost_high: float | None
     cost_at_most: float | None
+    answers: int
+    assumes: Sequence[str]
+    by_axes: Sequence[Mapping[str, Any]]
     fees_not_included: Sequence[str]
     again: Mapping[str, int]
     seconds: float | None
+    expected_seconds: float | None
+    answer_seconds: float | None
     simulated: bool
     shards: int
     saves: float | None
@@ -133,13 +159,14 @@ def _plan(
     workspace: Workspace, journal: Journal, prompts: StagedPrompts, limit: int | None
 ) -> Plan:
     job = workspace.job
-    counts = count_rows(journal, scope_of(journal, limit), by_turns=workspace.by_turns)
+    counts = count_rows(journal, workspace.scope(journal, limit=limit), by_turns=workspace.by_turns)
     check_size(job, sum(counts.lines.values()))
     if counts.to_send:
         check_before_sending(journal)
     first = first_row(journal)
     batch = job.mode == "batch"
-    cost, bound = workspace.costs(counts, prompts)
+    expected = estimated(workspace, journal, counts, prompts)
+    total = sum(counts.lines.values())
     return Plan(
         name=job.name,
         kind=job.kind or str(job.prompts.format),
@@ -148,26 +175,74 @@ def _plan(
         server_from=workspace.server_from,
         output=str(workspace.folder),
         rows=counts.lines,
-        total=sum(counts.lines.values()),
+        total=total,
+        prompts=total // len(combinations(job.matrix)),
+        failures=_failures(journal, counts),
+        unclaimed=answers_without_rows(journal) if job.prompts.id is None else 0,
         left_out=prompts.left_out,
         empty=prompts.empty,
         calls=counts.to_send,
-        tokens=counts.tokens,
-        cost=dollars(cost),
-        cost_at_most=dollars(bound),
-        fees_not_included=prompts.fees_not_included,
         again=rerun_reasons(counts),
+        **_costs(workspace, counts, prompts, expected),
+        fees_not_included=prompts.fees_not_included,
         # The job's limits are for online requests; batches have limits of their own.
         seconds=None if batch else _seconds(job, counts.to_send, counts.tokens),
+        expected_seconds=None if batch else _expected_seconds(job, journal, counts, expected),
+        answer_seconds=expected.answer_seconds,
         simulated=workspace.simulate,
         shards=-(-counts.to_send // MOST_REQUESTS) if batch else 0,
-        saves=dollars((counts.cost or 0) - (cost or 0)) if batch and cost is not None else None,
         in_batches=counts.in_batches,
         batches=len(open_batches(journal)),
         set_aside=dollars(set_aside(journal)),
         strays=stale_requests(journal),
         first=request_json(workspace, first) if first else None,
     )
+
+
+def _costs(
+    workspace: Workspace, counts: RowCounts, prompts: StagedPrompts, expected: Estimate
+) -> dict[str, Any]:
+    """The fields of a plan that say what it costs."""
+    share = prompts.batch_cost if workspace.job.mode == "batch" else 1.0
+    cost = expected.cost
+    saves = None if cost is None or not share else round(cost / share) - cost
+    order = combinations(workspace.job.matrix)
+    parts = sorted(expected.parts, key=lambda part: order.index(part.axes))
+    return {
+        "tokens": expected.tokens,
+        "cost": dollars(cost),
+        "cost_low": dollars(expected.low),
+        "cost_high": dollars(expected.high),
+        "cost_at_most": dollars(highest_cost(workspace, counts, prompts)),
+        "answers": expected.answers,
+        "assumes": prompts.assumes if counts.to_send and not expected.answers else (),
+        "saves": dollars(saves) if workspace.job.mode == "batch" else None,
+        "by_axes": [{**asdict(part), "cost": dollars(part.cost)} for part in parts if part.axes],
+    }
+
+
+def _failures(journal: Journal, counts: RowCounts) -> list[dict[str, Any]]:
+    """Why rows failed or are incomplete, with the first row of each reason."""
+    failures = []
+    for reason, count in counts.failures.items():
+        row, outcome = row_at(journal, counts.examples[reason])
+        message = row.error or (outcome and outcome.message) or None
+        example = {"id": row.id, "line": row.line, "message": message}
+        failures.append({"reason": reason, "count": count, **example})
+    return failures
+
+
+def _expected_seconds(
+    job: Job, journal: Journal, counts: RowCounts, expected: Estimate
+) -> float | None:
+    """The time that the requests to send will take online, by the answers so far."""
+    each = expected.answer_seconds
+    if each is None or not counts.to_send:
+        return None
+    # The turns of a conversation wait for each other.
+    turns = longest_thread(journal) if job.conversation else 1
+    rounds = max(counts.to_send / job.limits.concurrency, min(turns, counts.to_send))
+    return max(each * rounds, _seconds(job, counts.to_send, counts.tokens) or 0)
 
 
 def _seconds(job: Job, calls: int, tokens: int) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from batchgen.journal import (
 )
 from batchgen.journal.attempts import in_flight
 from batchgen.journal.batches import open_batches
+from batchgen.journal.rows import heads_in, thread_with_outcomes
+from batchgen.page import Card, Cards
 from batchgen.pricing import dollars
 from batchgen.report import batch_json, run_totals
 from batchgen.staging import staged
@@ -38,7 +41,7 @@ def status(job: Job, *, simulate: bool = False, output: Path | None = None) -> d
                 f"{job.display_name}: its first run is {running['phase']}; wait for that"
             )
         prompts = workspace.staged(journal)
-        counts = count_rows(journal, None, by_turns=workspace.by_turns)
+        counts = count_rows(journal, by_turns=workspace.by_turns)
         last = last_run(journal)
         calls, highest = in_flight(journal)
         return {
@@ -67,6 +70,26 @@ def show(
     Raises InputError when the job has no such row.
     """
     return [dict(each.fields) for each in inspect(job, identity, simulate=simulate, output=output)]
+
+
+def sample(
+    job: Job, *, sample: int, seed: int, simulate: bool = False, output: Path | None = None
+) -> Iterator[Card]:
+    """What there is of each thread of a sample, in the prompts file's order.
+
+    - `job`: the job
+    - `sample`, `seed`: how many rows are drawn, and which; see `Options`
+    - `simulate`, `output`: as `plan` takes them
+
+    Raises InputError when the job has not been run yet.
+    """
+    workspace = Workspace.of(job, simulate=simulate, output=output)
+    with workspace.peek() as journal, journal.snapshot():
+        workspace.staged(journal)
+        cards = Cards(job, journal, workspace.renderer)
+        scope = workspace.scope(journal, limit=None, sample=sample, seed=seed)
+        for head in heads_in(journal, scope):
+            yield cards.card(thread_with_outcomes(journal, head))
 
 
 def results(job: Job, *, simulate: bool = False, output: Path | None = None) -> pandas.DataFrame:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-NUMBERS = [f"P{number:02}" for number in range(1, 49)]
+NUMBERS = [f"P{number:02}" for number in range(1, 51)]
 
 
 @cache

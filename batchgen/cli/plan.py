@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from batchgen.cli.jobs_json import jobs_json
-from batchgen.cli.messages import plan_lines
 from batchgen.cli.options import (
     in_mode,
     json_option,
@@ -18,9 +17,10 @@ from batchgen.cli.options import (
     one_job,
     piped_prompts,
 )
+from batchgen.cli.plan_lines import plan_text
+from batchgen.cli.preview import without_bytes
 from batchgen.cli.progress import reading
 from batchgen.cli.terminal import as_json, print_result
-from batchgen.escapes import escape_controls
 
 if TYPE_CHECKING:
     from batchgen.job import Job
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @one_job
 @limit_option("rows")
 @mode_option
+@click.option("--full", is_flag=True, help="Print the whole first request, pictures included.")
 @json_option
 def plan(
     job: Job,
@@ -37,12 +38,13 @@ def plan(
     output: Path | None,
     limit: int | None,
     mode: str | None,
+    full: bool,
     as_object: bool,
 ) -> None:
     """Show what a run would send and cost.
 
     Reads everything and sends nothing. Shows what a run of JOB would send and why, what that would
-    cost, and the first request in full.
+    probably cost and at most, and the first request.
     """
     from batchgen import planner
 
@@ -56,6 +58,8 @@ def plan(
             on_lines=on_lines,
         )
     if as_object:
-        print_result(as_json(jobs_json(0, [asdict(result)])))
+        whole = asdict(result)
+        shown = whole if full else {**whole, "first": without_bytes(whole["first"])}
+        print_result(as_json(jobs_json(0, [shown])))
     else:
-        print_result(escape_controls("\n".join(plan_lines(result, job))))
+        print_result(plan_text(result, job, full=full))

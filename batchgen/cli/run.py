@@ -23,6 +23,7 @@ from batchgen.cli.options import (
     quiet_option,
     wait_option,
 )
+from batchgen.cli.sample import SEED, check_mode, check_sample, print_sample, rest_command
 from batchgen.cli.terminal import as_json, print_result
 from batchgen.errors import BusyError, InputError, OutputError, Problem
 
@@ -34,6 +35,18 @@ if TYPE_CHECKING:
 @click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
 @job_options
 @limit_option("rows")
+@click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Send N rows at random, print their answers, and say what the rest costs.",
+)
+@click.option(
+    "--seed",
+    type=int,
+    metavar="S",
+    help=f"Draw other rows; the same seed draws the same rows.  [default: {SEED}]",
+)
 @mode_option
 @wait_option
 @max_cost_option("this run, all jobs together")
@@ -45,6 +58,8 @@ def run(
     simulate: bool,
     output: Path | None,
     limit: int | None,
+    sample: int | None,
+    seed: int | None,
     mode: str | None,
     wait: bool,
     max_cost: float | None,
@@ -58,6 +73,8 @@ def run(
     """
     if prompts == "-" and len(jobs) > 1:
         raise click.UsageError("--prompts - feeds one job; name one")
+    check_sample(jobs, limit=limit, seed=seed, sample=sample, quiet=quiet)
+    seed = SEED if seed is None else seed
     loaded = _load_all(jobs, prompts=prompts, mode=mode, simulate=simulate, output=output)
     options: dict[str, Any] = {
         "max_cost": max_cost,
@@ -65,11 +82,18 @@ def run(
         "simulate": simulate,
         "output": output,
     }
+    if sample is not None:
+        check_mode(loaded[0])
+        options |= {"sample": sample, "seed": seed}
     staged = _stage_all(loaded, **options) if len(loaded) > 1 else set()
     ends = _run_all(loaded, staged, wait=wait, summary=not as_object, limit=limit, **options)
     code = min((code for code, _ in ends), key=PRECEDENCE.index)
     if as_object:
         print_result(as_json(jobs_json(code, [as_dict for _, as_dict in ends])))
+    elif sample is not None and "error" not in ends[0][1]:
+        command = rest_command(jobs[0], prompts=prompts, simulate=simulate, output=output)
+        drawn = {"sample": sample, "seed": seed, "simulate": simulate, "output": output}
+        print_sample(load_with_prompts(jobs[0], prompts), command, drawn)
     raise click.exceptions.Exit(code)
 
 

@@ -88,12 +88,12 @@ from batchgen.journal.rows import (
     reread,
     rows_with_id,
     rows_with_outcomes,
-    scope_of,
     thread_heads,
     thread_with_outcomes,
     turns_of,
 )
 from batchgen.journal.runs import begin_run, end_run, last_report, last_run
+from batchgen.journal.scope import WHOLE, Scope, scope_of
 from batchgen.journal.search import Wanted, find_threads
 from batchgen.journal.shown import shown_outcome
 from batchgen.journal.status import STATUSES, WORST_FIRST, Status
@@ -101,12 +101,14 @@ from batchgen.journal.writer import Writer
 
 __all__ = [
     "STATUSES",
+    "WHOLE",
     "WORST_FIRST",
     "Change",
     "Journal",
     "RecordedOutcome",
     "Row",
     "RowCounts",
+    "Scope",
     "Status",
     "Wanted",
     "Writer",

@@ -95,6 +95,13 @@ def answered_between(journal: Journal) -> tuple[float | None, float | None]:
     return row["began"], row["ended"]
 
 
+def answers_without_rows(journal: Journal) -> int:
+    """How many answers no row has as it is now: their rows were changed or removed."""
+    sql = """SELECT count(*) FROM outcomes o WHERE o.status <> 'failed'
+        AND NOT EXISTS (SELECT 1 FROM rows r WHERE r.key = o.key AND r.ident = o.ident)"""
+    return int(journal.query(sql)[0][0])
+
+
 # -- writing, in a run -----------------------------------------------------------------------------
 
 

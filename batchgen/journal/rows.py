@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -13,6 +13,7 @@ from batchgen.journal.journal import PAGE, Journal
 from batchgen.journal.outcomes import RecordedOutcome
 from batchgen.journal.records import digest_of
 from batchgen.journal.schema import COLUMNS
+from batchgen.journal.scope import WHOLE, Scope
 from batchgen.journal.status import HAS_TURN_TO_SEND, TO_SEND, Status, state
 from batchgen.requests import canonical
 
@@ -77,41 +78,30 @@ class Row:
         return digest_of(self.text)
 
 
-def scope_of(journal: Journal, limit: int | None) -> int | None:
-    """The number of the last of the first `limit` prompts that have rows (None: no limit).
-
-    Prompts that are left out have none, and do not count.
-    """
-    if limit is None:
-        return None
-    first = "SELECT DISTINCT n FROM (SELECT n FROM rows ORDER BY seq) LIMIT ?"
-    return int(journal.query(f"SELECT coalesce(max(n), 0) FROM ({first})", limit)[0][0])
-
-
-def up_to(scope: int | None) -> int:
-    """The largest prompt number in scope (None: all)."""
-    return scope if scope is not None else 2**62
-
-
-def thread_heads(journal: Journal, after: int, scope: int | None) -> list[Row]:
+def thread_heads(journal: Journal, after: int, scope: Scope = WHOLE) -> list[Row]:
     """The next page of threads with something to send: single rows and first turns.
 
     after: the seq of the last row of the page before, or 0.
-    scope: only rows of the first `scope` prompts (None: all).
+    scope: only rows in it.
 
     Only the page after the last one is empty. Raises DamagedError.
     """
-    heads = f"SELECT seq FROM rows WHERE seq > ? AND n <= ? AND turn <= 1 ORDER BY seq LIMIT {PAGE}"
-    has_work = f"CASE s.turn WHEN 0 THEN {TO_SEND} ELSE {HAS_TURN_TO_SEND} AND s.next_n <= ? END"
-    most = up_to(scope)
-    while last := journal.query(f"SELECT max(seq) FROM ({heads})", after, most)[0][0]:
-        page = _page(
-            journal, heads, after, most, condition=has_work, values=[most], most=PAGE_BYTES
-        )
+    heads = f"""SELECT seq FROM rows WHERE seq > ? AND {scope.condition()} AND turn <= 1
+        ORDER BY seq LIMIT {PAGE}"""
+    next_in_scope = scope.condition("s.next_n")
+    has_work = f"CASE s.turn WHEN 0 THEN {TO_SEND} ELSE {HAS_TURN_TO_SEND} AND {next_in_scope} END"
+    while last := journal.query(f"SELECT max(seq) FROM ({heads})", after)[0][0]:
+        page = _page(journal, heads, after, condition=has_work, most=PAGE_BYTES)
         after = journal.onward(after, last)
         if page:
             return [row for row, _ in page]
     return []
+
+
+def heads_in(journal: Journal, scope: Scope) -> list[int]:
+    """The seq of every thread in scope, in the file's order: single rows, first turns."""
+    sql = f"SELECT seq FROM rows WHERE {scope.condition()} AND turn <= 1 ORDER BY seq"
+    return [row["seq"] for row in journal.query(sql)]
 
 
 def turns_of(journal: Journal, row: Row) -> list[Row]:
@@ -123,6 +113,17 @@ def turns_of(journal: Journal, row: Row) -> list[Row]:
 def reread(journal: Journal, row: Row) -> Row:
     """The row with its present status. Raises DamagedError."""
     return _page(journal, "SELECT ?", row.seq)[0][0]
+
+
+def row_at(journal: Journal, seq: int) -> tuple[Row, RecordedOutcome | None]:
+    """The row at a position, with the outcome recorded for it. Raises DamagedError."""
+    return _page(journal, "SELECT ?", seq, outcomes=True)[0]
+
+
+def longest_thread(journal: Journal) -> int:
+    """How many turns the longest conversation has; 1 without any."""
+    sql = "SELECT max(turn) FROM rows WHERE conversation IS NOT NULL"
+    return max(1, journal.query(sql)[0][0] or 1)
 
 
 def first_row(journal: Journal) -> Row | None:
@@ -163,7 +164,6 @@ def _page(
     which: str,
     *which_values: Any,
     condition: str = "1",
-    values: Sequence[Any] = (),
     outcomes: bool = False,
     most: float = inf,
 ) -> list[tuple[Row, RecordedOutcome | None]]:
@@ -171,7 +171,7 @@ def _page(
 
     journal: where they are.
     which: a SELECT of few seq, with its `which_values`.
-    condition: in SQL, on the state `s` of these rows, with its `values`.
+    condition: in SQL, on the state `s` of these rows.
     outcomes: whether to read outcomes.
     most: bytes beyond the first prompt after which the page ends early.
 
@@ -186,7 +186,7 @@ def _page(
         WHERE s.seq IN (SELECT seq FROM page) AND {condition} ORDER BY s.seq"""
     page: list[tuple[Row, RecordedOutcome | None]] = []
     size = 0
-    with journal.select(sql, *which_values, *values) as cursor:
+    with journal.select(sql, *which_values) as cursor:
         for record in cursor:
             # The combinations and turns of one prompt follow each other and share its cells.
             same = page[-1][0] if page and page[-1][0].n == record[_N] else None

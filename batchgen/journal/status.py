@@ -38,9 +38,11 @@ _FOLLOWS_ANOTHER = """(r.turn > 1 AND o.status IS NOT NULL AND NOT coalesce(
 # `row_state`: the state of each row by its own outcome and the reply that it followed. Finish
 # reasons that the job accepts count as success here but not in what is recorded, so the job may
 # change `output.accept` without paying for anything again.
+# `missing`: outcomes whose pictures count as lost. `sampled`: the prompts that a sample draws.
 # `owned`: every outcome with its owner, the identity of the row that has it, or had it last.
 ROW_STATE = f"""
 CREATE TEMP TABLE missing(ident TEXT, key BLOB, PRIMARY KEY(ident, key));
+CREATE TEMP TABLE sampled(n INTEGER PRIMARY KEY);
 CREATE TEMP VIEW owned AS
 SELECT o.ident AS owner, o.* FROM outcomes o WHERE NOT EXISTS (
     SELECT 1 FROM adopted a WHERE a.ident = o.ident AND a.key = o.key)

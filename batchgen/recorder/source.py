@@ -13,6 +13,7 @@ from batchgen.job import Job
 from batchgen.journal import (
     Journal,
     Row,
+    Scope,
     Writer,
     record_outcome,
     reread,
@@ -36,7 +37,7 @@ class RequestSource:
         corrections: Corrections,
         *,
         run: int,
-        scope: int | None,
+        scope: Scope,
     ) -> None:
         """Read nothing yet.
 
@@ -46,8 +47,7 @@ class RequestSource:
             journal: holds its rows.
             writer: records rows that cannot be made into requests any more.
             corrections: make the requests of rows whose answers do not fit.
-            run: the number of the run.
-            scope: only rows of the first `scope` prompts are sent (None: all).
+            run, scope: the number of the run, and the rows that it sends.
         """
         self._job, self._renderer, self._journal, self._writer = job, renderer, journal, writer
         self._run, self._scope, self.corrections = run, scope, corrections
@@ -95,7 +95,7 @@ class RequestSource:
     async def turns(self, head: Row) -> list[Row]:
         """The turns of a conversation that are in scope, in order, with their present statuses."""
         rows = await asyncio.to_thread(turns_of, self._journal, head)
-        return [row for row in rows if self._scope is None or row.n <= self._scope]
+        return [row for row in rows if self._scope.holds(row.n)]
 
     async def reread(self, row: Row) -> Row:
         """A row with its present status."""

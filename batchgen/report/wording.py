@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,6 +47,17 @@ def describe_uncertain(calls: int, cost: float) -> str:
     """Calls that count at their highest cost, in USD, because nobody knows how they ended."""
     which = f"{pluralize(calls, 'call')} of unknown outcome"
     return f"up to {in_dollars(cost)} for {which}, counted as spent"
+
+
+def describe_dollars(cost: float) -> str:
+    """An expected or highest cost, in USD: rounded up to three digits that count, or to cents."""
+    if not cost:
+        return "$0"
+    digits = max(2, 2 - math.floor(math.log10(cost)))
+    step = 10**-digits
+    # What binary fractions add is no reason to round up.
+    whole, _, part = f"{math.ceil(cost / step - 1e-6) * step:,.{digits}f}".partition(".")
+    return f"${whole}.{part.rstrip('0').ljust(2, '0')}"
 
 
 def in_dollars(cost: float) -> str:
@@ -99,6 +111,15 @@ def left_out_reasons(left_out: Mapping[str, int]) -> list[str]:
 def describe_empty_prompts(count: int) -> str:
     """A phrase: this many rows are sent although their prompt is empty."""
     return f"{pluralize(count, 'row')} with an empty prompt, sent by prompts.empty: send"
+
+
+def describe_unclaimed(count: int) -> str:
+    """A sentence about answers that no row has as it is now, in a job without ids."""
+    return (
+        f"{pluralize(count, 'recorded answer')} of rows that were changed or removed: kept, and "
+        "back at no cost if you undo that; with prompts.id the tables show them until the new ones "
+        "come"
+    )
 
 
 def rerun_reasons(counts: RowCounts) -> dict[str, int]:

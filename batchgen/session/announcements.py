@@ -7,20 +7,23 @@ from collections.abc import Iterator
 from batchgen.journal import Journal, RowCounts
 from batchgen.journal.attempts import in_flight
 from batchgen.journal.batches import stale_requests
+from batchgen.journal.outcomes import answers_without_rows
 from batchgen.pricing import NANO
 from batchgen.report import (
+    describe_dollars,
     describe_empty_prompts,
     describe_stale_requests,
     describe_uncertain,
+    describe_unclaimed,
     pluralize,
     rerun_reasons,
 )
-from batchgen.workspace import Workspace
+from batchgen.workspace import Workspace, estimated
 
 
 def announcements(workspace: Workspace, journal: Journal, before: RowCounts) -> Iterator[str]:
-    """What a dead run may have cost, what is sent although it is empty, what runs again, and what
-    that costs, each in a sentence.
+    """What a dead run may have cost, what is sent although it is empty, what runs again and what
+    that costs, and which answers no row has any more, each in a sentence.
 
     `before` are the rows in scope as they stand before the run.
     """
@@ -35,8 +38,11 @@ def announcements(workspace: Workspace, journal: Journal, before: RowCounts) -> 
         for why, count in rerun_reasons(before).items()
     ]
     if before.to_send and changes:
-        cost, _ = workspace.costs(before, prompts)
-        price = "of unknown cost" if cost is None else f"about ${cost / NANO:.4f}"
+        cost = estimated(workspace, journal, before, prompts).cost
+        price = "of unknown cost" if cost is None else f"about {describe_dollars(cost / NANO)}"
         yield f"{'; '.join(changes)}; {pluralize(before.to_send, 'call')}, {price}"
+    nameless = before.to_send and workspace.job.prompts.id is None
+    if nameless and (unclaimed := answers_without_rows(journal)):
+        yield describe_unclaimed(unclaimed)
     if stale := stale_requests(journal):
         yield describe_stale_requests(stale)

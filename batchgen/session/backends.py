@@ -16,7 +16,7 @@ from batchgen.dispatch import Progress
 from batchgen.errors import BatchgenError
 from batchgen.images import PictureFolder
 from batchgen.job import Connection
-from batchgen.journal import Journal, RowCounts, scope_of
+from batchgen.journal import Journal, RowCounts, Scope
 from batchgen.recorder import (
     Corrections,
     FolderReplyReader,
@@ -58,6 +58,7 @@ class Backends:
         run: the number of the run.
         key: the API key; None for a server that needs none.
         signals: receive the function that stops the active backend.
+        scope: the rows that may be sent.
         before: the row counts from before the run.
         note: says how the run goes on, for `status`.
         progress: updated in place by the backend at work.
@@ -70,6 +71,7 @@ class Backends:
     run: int
     key: str | None
     signals: Signals
+    scope: Scope
     before: RowCounts
     note: RunningNote
     progress: Progress = field(default_factory=Progress)
@@ -152,7 +154,7 @@ class Backends:
                     writer,
                     corrections,
                     run=self.run,
-                    scope=scope_of(self.journal, self.options.limit),
+                    scope=self.scope,
                 )
                 recorder = JournalRecorder(source, self._reader(), writer, self.run)
                 batches = BatchBackend(

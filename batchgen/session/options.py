@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from batchgen.dispatch import Progress
 from batchgen.job import Mode
@@ -29,6 +29,10 @@ class Options:
 
     Attributes:
         limit: send only the first rows of the prompts, this many (None: all).
+        sample: send only this many rows at random, with all their combinations (None: all); of a
+            job whose rows make conversations, this many whole conversations. `limit` is then not
+            used.
+        seed: chooses the rows of a sample; the same seed chooses the same rows.
         max_cost: spend at most this much in the run, in USD (None: no cap beyond the job's own).
         simulate: use the simulated API and an output folder of its own.
         wait: stay until the job's batches have ended.
@@ -45,6 +49,8 @@ class Options:
     """
 
     limit: int | None = None
+    sample: int | None = None
+    seed: int = 1
     max_cost: float | None = None
     simulate: bool = False
     wait: bool = False
@@ -56,3 +62,8 @@ class Options:
     every: float = 1.0
     reading: Callable[[], AbstractContextManager[LinesCallback]] = unwatched
     say: Callable[[str], None] = field(default=lambda text: None)
+
+    @property
+    def selection(self) -> dict[str, Any]:
+        """The options that choose rows, as `Workspace.scope` takes them."""
+        return {"limit": self.limit, "sample": self.sample, "seed": self.seed}

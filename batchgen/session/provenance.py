@@ -43,6 +43,8 @@ def provenance(
         "prompts": prompts.source,
         "prompts_sha256": prompts.digest,
         "limit": options.limit,
+        "sample": options.sample,
+        "seed": options.seed if options.sample is not None else None,
         "max_cost": options.max_cost,
     }
 

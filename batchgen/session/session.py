@@ -17,13 +17,13 @@ from batchgen.job import Job, api_key, as_called
 from batchgen.journal import (
     Journal,
     RowCounts,
+    Scope,
     answering_models,
     begin_run,
     check_before_sending,
     count_rows,
     end_run,
     mark_lost,
-    scope_of,
 )
 from batchgen.journal.batches import committed, open_batches
 from batchgen.journal.files import restamp_files
@@ -201,7 +201,8 @@ class Session:
             missing = self.workspace.missing_pictures(self._journal, touched)
             mark_lost(self._journal, missing)
             restamp_files(self._journal, touched)
-        self._before = self._counts(self._options.limit)
+        self._scope = self.workspace.scope(self._journal, **self._options.selection)
+        self._before = self._counts(self._scope)
         todo = self._before.to_send if self._sends else 0
         self._progress.to_send = todo + self._before.in_batches
         self._busy = bool(todo or open_batches(self._journal))
@@ -209,8 +210,7 @@ class Session:
             # A run that sends nothing does not wait for this.
             check_before_sending(self._journal)
 
-    def _counts(self, limit: int | None) -> RowCounts:
-        scope = scope_of(self._journal, limit)
+    def _counts(self, scope: Scope) -> RowCounts:
         return count_rows(self._journal, scope, by_turns=self.workspace.by_turns)
 
     def _dispatch(
@@ -238,6 +238,7 @@ class Session:
             run=self._number,
             key=key,
             signals=self._signals,
+            scope=self._scope,
             before=self._before,
             note=self._note,
             progress=self._progress,
@@ -255,8 +256,8 @@ class Session:
     def _report(self, stopped: BatchgenError | None) -> Report:
         journal, number, folder = self._journal, self._number, self.workspace.folder
         # Without work the counts from before still hold; a million rows are not counted again.
-        now = self._counts(self._options.limit) if self._busy else self._before
-        whole = now if self._options.limit is None else self._counts(None)
+        now = self._counts(self._scope) if self._busy else self._before
+        whole = now if self._scope == Scope() else self._counts(Scope())
         batches = open_batches(journal)
         held = now.to_send if self._progress.deferred else 0
         # Asked as late as possible: a signal that comes after this is not in the report.

@@ -1,4 +1,4 @@
-"""What one call is expected to take, for the forecasts of plan and run."""
+"""What one call is expected to take, before any answer shows it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from batchgen.pricing import Prices
 from batchgen.replies import Usage
 from batchgen.requests import TYPICAL_PICTURE_TOKENS, Request
 
-# Tokens that an answer without a cap is expected to have, and bytes that make up a token. Both are
-# rough, and used for forecasts only: caps on money go by bounds.
-USUAL_ANSWER = 256
+# What is assumed of a call: all of it rough, and used for forecasts only, because caps on money go
+# by bounds. A token is so many bytes, an answer takes one part in so many of its cap, and one
+# without a cap has so many tokens.
 BYTES_PER_TOKEN = 4
+CAP_PARTS = 4
+USUAL_ANSWER = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,17 +22,27 @@ class Forecast:
 
     Attributes:
         tokens: in and out.
+        charged: the tokens that limits are charged for it: its input, and the cap of its answer.
         cost: in nano-dollars, None when unknown.
         cost_bound: the highest cost, in nano-dollars, None when there is no bound.
+        assumes: what of this is assumed, each as a phrase.
     """
 
     tokens: int
+    charged: int
     cost: int | None
     cost_bound: int | None
+    assumes: tuple[str, ...] = ()
 
 
 # A row that cannot be sent takes nothing.
-NOTHING = Forecast(tokens=0, cost=0, cost_bound=0)
+NOTHING = Forecast(tokens=0, charged=0, cost=0, cost_bound=0)
+
+_TEXT = f"a token for each {BYTES_PER_TOKEN} bytes of text"
+_SHOWN = f"{TYPICAL_PICTURE_TOKENS:,} tokens for each picture shown"
+_CAPPED = f"answers that take 1/{CAP_PARTS} of their cap"
+_UNCAPPED = f"answers of {USUAL_ANSWER} tokens, as they have no cap"
+_DRAWN = "pictures at their highest price (pricing)"
 
 
 def forecast(request: Request, prices: Prices) -> Forecast:
@@ -38,7 +50,8 @@ def forecast(request: Request, prices: Prices) -> Forecast:
     tokens_in = (
         request.text_bytes // BYTES_PER_TOKEN + request.input_pictures * TYPICAL_PICTURE_TOKENS
     )
-    tokens_out = USUAL_ANSWER if request.answer_bound is None else request.answer_bound
+    cap = request.answer_bound
+    tokens_out = USUAL_ANSWER if cap is None else -(-cap // CAP_PARTS)
     bound = prices.bound(request)
     if request.pictures:
         # Pictures are priced by the piece, and the bound is their price.
@@ -46,4 +59,20 @@ def forecast(request: Request, prices: Prices) -> Forecast:
     else:
         usage = Usage(input_tokens=tokens_in, output_tokens=tokens_out)
         cost = prices.forecast(request, usage)
-    return Forecast(tokens=tokens_in + tokens_out, cost=cost, cost_bound=bound)
+    return Forecast(
+        tokens=tokens_in + tokens_out,
+        charged=tokens_in + (USUAL_ANSWER if cap is None else cap),
+        cost=cost,
+        cost_bound=bound,
+        assumes=tuple(_assumptions(request)),
+    )
+
+
+def _assumptions(request: Request) -> list[str]:
+    if request.pictures:
+        return [_DRAWN]
+    shown = [_SHOWN] if request.input_pictures else []
+    if request.answer_bound is None:
+        return [_TEXT, *shown, _UNCAPPED]
+    # Embeddings have no answer to assume anything of.
+    return [_TEXT, *shown, _CAPPED] if request.answer_bound else [_TEXT, *shown]

@@ -24,6 +24,8 @@ class PromptStager:
         draws: whether any request so far asks for pictures.
         batch_shares: the highest shares of a request so far.
         fees: tools of requests so far whose fees are in no cost, at most MOST_FEES.
+        tokens, charged: the sums of these forecasts so far.
+        assumes: what these forecasts assume, each as a phrase, in the order that they came in.
         selection: which prompts became rows so far.
     """
 
@@ -54,7 +56,14 @@ class PromptStager:
         self.draws = False
         self.batch_shares = BatchShares(0.0, 0.0)
         self.fees: set[str] = set()
+        self.tokens = self.charged = 0
+        self.assumes: dict[str, None] = {}
         self.selection = Selection(job, renderer)
+
+    @property
+    def charged_share(self) -> float:
+        """The expected tokens so far, as a share of those that limits are charged."""
+        return self.tokens / self.charged if self.charged else 1.0
 
     def stage(self, prompt: Prompt) -> None:
         """Add a prompt and its rows, or its problems."""
@@ -160,6 +169,9 @@ class PromptStager:
             return None
         self.draws |= request.pictures > 0
         expected = forecast(request, self._prices)
+        self.tokens += expected.tokens
+        self.charged += expected.charged
+        self.assumes.update(dict.fromkeys(expected.assumes))
         shares = self._prices.batch_shares(request)
         if shares != self.batch_shares:
             self.batch_shares = BatchShares(*map(max, self.batch_shares, shares))

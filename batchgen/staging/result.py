@@ -39,6 +39,8 @@ class StagedPrompts:
         fees_not_included: tools of the server that requests use and whose fees are in no cost.
         left_out: how many prompts have no rows, by the key of the job that leaves them out.
         empty: how many prompts are sent although they are empty.
+        assumes: what the forecasts of costs assume, each as a phrase.
+        charged_share: the expected tokens, as a share of those that limits are charged.
     """
 
     signature: str
@@ -57,6 +59,8 @@ class StagedPrompts:
     fees_not_included: Sequence[str] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
     empty: int = 0
+    assumes: Sequence[str] = ()
+    charged_share: float = 1.0
 
 
 def staged(journal: Journal) -> StagedPrompts | None:

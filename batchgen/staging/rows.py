@@ -279,7 +279,7 @@ def _record(row: _PendingRow, occurrence: int, last: _Named | None) -> tuple[Any
             row.fingerprint,
             occurrence,
             row.error,
-            fitting(forecast.tokens),
+            fitting(forecast.charged),
             fitting(forecast.cost),
             fitting(forecast.cost_bound),
         )

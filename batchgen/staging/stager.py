@@ -161,8 +161,7 @@ class Stager:
             prompts: in order.
             dialect: of their file. A JSONL file has no header before its end.
             digest: returns the file's digest, once the file is read to its end.
-            connection: inside the transaction.
-            journal: the journal of that connection.
+            connection, journal: the transaction's, and the journal that it is in.
 
         Raises InputError, which rolls the transaction back.
         """
@@ -202,6 +201,8 @@ class Stager:
             fees_not_included=sorted(stager.fees)[:MOST_FEES],
             left_out=dict(stager.selection.left_out),
             empty=stager.selection.empty,
+            assumes=list(stager.assumes),
+            charged_share=stager.charged_share,
         )
         if not journal.shadowed:
             journal.keep("staged", asdict(result))

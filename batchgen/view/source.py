@@ -73,7 +73,7 @@ class Source:
             yield journal
 
     def _totals(self, journal: Journal) -> JobTotals:
-        counts = count_rows(journal, None, by_turns=self._workspace.by_turns)
+        counts = count_rows(journal, by_turns=self._workspace.by_turns)
         return job_totals(journal, counts, {})
 
     def _found(self, journal: Journal, wanted: Wanted) -> Iterator[Card]:

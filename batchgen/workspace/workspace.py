@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,8 +12,9 @@ from typing import Any, BinaryIO
 from batchgen.errors import InputError
 from batchgen.images import intact_mtime
 from batchgen.job import Connection, Job, connection
-from batchgen.journal import Journal, RowCounts
+from batchgen.journal import Journal, Scope, scope_of
 from batchgen.journal.files import all_files
+from batchgen.journal.scope import DrawnBy, Sample
 from batchgen.page import PageFacts
 from batchgen.pricing import Prices
 from batchgen.prompts import GivenRows
@@ -216,20 +216,21 @@ class Workspace:
             return stager.read_again(journal)
         return stager.read(journal, stdin if reads_stdin else None)
 
-    def costs(self, counts: RowCounts, prompts: StagedPrompts) -> tuple[int | None, int | None]:
-        """What the requests to send are expected to cost in the job's mode, and their highest cost.
+    def scope(
+        self, journal: Journal, *, limit: int | None, sample: int | None = None, seed: int = 1
+    ) -> Scope:
+        """The rows that a run or a plan is about.
 
-        In nano-dollars, None for unknown. Where requests have models with different discounts for
-        batches, all are taken to have the smallest.
+        journal: holds the rows.
+        limit: only the first ones, this many (None: all).
+        sample, seed: only this many at random, drawn by the seed; of a job whose rows make
+            conversations, this many conversations.
         """
-        costs, shares = (counts.cost, counts.cost_bound), (prompts.batch_cost, prompts.batch_bound)
-        if self.job.mode != "batch":
-            return costs
-        cost, bound = (
-            None if online is None else math.ceil(online * share)
-            for online, share in zip(costs, shares, strict=True)
-        )
-        return cost, bound
+        if sample is None:
+            return scope_of(journal, limit)
+        by_thread = self.job.conversation is not None and self.job.conversation.id is not None
+        by: DrawnBy = "conversation" if by_thread else "id" if self.job.prompts.id else "cells"
+        return scope_of(journal, limit, Sample(rows=sample, seed=seed, by=by))
 
     def check_schema(self) -> None:
         """Raise InputError when the job's own JSON Schema cannot be used."""

@@ -128,7 +128,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 def pages(journal: Journal) -> None:
     """Read everything that is to be sent."""
     after = 0
-    while page := thread_heads(journal, after, None):
+    while page := thread_heads(journal, after):
         after = page[-1].seq
 
 

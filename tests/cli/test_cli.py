@@ -186,7 +186,7 @@ def test_a_dotenv_that_names_the_server_is_named(lab: Lab, api: Simulator) -> No
     job = lab.job()
     (lab.folder / ".env").write_text(f"OPENAI_BASE_URL={api.url}\n", encoding="utf-8")
     source = f"OPENAI_BASE_URL in {lab.folder / '.env'}"
-    assert f"server: named by {source}\n" in lab.run("plan", job).stdout
+    assert f"server:   named by {source}\n" in lab.run("plan", job).stdout
     assert f"job: the server is 127.0.0.1, by {source}\n" in lab.run("run", job).stderr
     assert lab.run("run", job).stderr == "", "nothing is sent, so the server does not matter"
     lab.folder.chmod(0o1777)

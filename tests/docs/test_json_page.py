@@ -202,6 +202,7 @@ def _online(lab: Lab, checker: Checker) -> None:
         checker.check("run --json", ended)
         report = json.loads((lab.output("job") / "report.json").read_text(encoding="utf-8"))
         assert report == ended
+        checker.check("plan --json", printed("plan", job, "--json")[1])
         checker.check("status --json", printed("status", job, "--json")[1])
         for row in ("r1", "r2"):
             for each in printed("show", job, row, "--json")[1]:

@@ -13,6 +13,7 @@ from staged import record, staged
 
 from batchgen.journal import (
     Journal,
+    Scope,
     attempts_of,
     begin_run,
     call_totals,
@@ -50,10 +51,10 @@ def test_every_lookup_uses_an_index(lab: Lab) -> None:
         row = first_row(journal)
         assert row is not None
         steps = {
-            "heads": plans(journal, lambda: thread_heads(journal, 0, None)),
+            "heads": plans(journal, lambda: thread_heads(journal, 0)),
             "answered": plans(journal, lambda: list(rows_with_outcomes(journal))),
-            "standing": plans(journal, lambda: count_rows(journal, None, by_turns=False)),
-            "by turns": plans(journal, lambda: count_rows(journal, 7, by_turns=True)),
+            "standing": plans(journal, lambda: count_rows(journal, by_turns=False)),
+            "by turns": plans(journal, lambda: count_rows(journal, Scope(last=7), by_turns=True)),
             "totals": plans(journal, lambda: call_totals(journal)),
             "find": plans(journal, lambda: rows_with_id(journal, "r1")),
             "thread": plans(journal, lambda: turns_of(journal, row)),
@@ -104,10 +105,10 @@ def test_many_conversations_are_read_in_one_go(lab: Lab) -> None:
             workspace.stage(journal, capped=False)
             journal.connection.set_progress_handler(tick, 1000)
             after, heads = 0, 0
-            while page := thread_heads(journal, after, None):
+            while page := thread_heads(journal, after):
                 heads += len(page)
                 after = page[-1].seq
-            count_rows(journal, None, by_turns=True)
+            count_rows(journal, by_turns=True)
         assert heads == conversations
         return counted
 
@@ -136,9 +137,9 @@ def test_a_long_conversation_is_read_once(lab: Lab) -> None:
         with workspace.locked(), workspace.open() as journal:
             workspace.stage(journal, capped=False)
             journal.connection.set_progress_handler(tick, 100)
-            counts = count_rows(journal, None, by_turns=False)
+            counts = count_rows(journal, by_turns=False)
             assert (counts.to_send, counts.retried, counts.lines) == (turns, 0, {"pending": turns})
-            (head,) = thread_heads(journal, 0, None)
+            (head,) = thread_heads(journal, 0)
             assert len(turns_of(journal, head)) == turns
         return counted
 
@@ -162,7 +163,7 @@ def test_the_turns_of_a_row_share_its_cells(lab: Lab) -> None:
     workspace = Workspace.of(lab.load(job))
     with workspace.locked(), workspace.open() as journal:
         workspace.stage(journal, capped=False)
-        (head,) = thread_heads(journal, 0, None)
+        (head,) = thread_heads(journal, 0)
         for rows in (turns_of(journal, head), [row for row, _ in rows_with_outcomes(journal)]):
             assert len(rows) == 250
             assert (
@@ -177,7 +178,7 @@ def test_a_page_of_large_texts_is_short(lab: Lab, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("batchgen.journal.rows.PAGE_BYTES", 100)
     with workspace.open() as journal:
         pages, after = [], 0
-        while page := thread_heads(journal, after, None):
+        while page := thread_heads(journal, after):
             pages.append([row.n for row in page])
             after = page[-1].seq
         assert [n for page in pages for n in page] == list(range(1, 21))

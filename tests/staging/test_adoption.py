@@ -60,7 +60,7 @@ def test_equal_requests_change_their_names_in_one_go(lab: Lab) -> None:
             if prefix == "old":
                 record(workspace, lambda n: True)
         with workspace.peek() as journal:
-            assert count_rows(journal, None, by_turns=False).lines == {"succeeded": rows}
+            assert count_rows(journal, by_turns=False).lines == {"succeeded": rows}
             assert list(find_damage(journal)) == []
         return counted
 

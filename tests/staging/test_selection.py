@@ -89,7 +89,7 @@ def test_no_row_is_left(lab: Lab, api: Simulator) -> None:
     assert report.line().startswith("job: 0 rows; 1 row left out by prompts.empty; no call made")
     assert lab.table() == []
     assert "job: 0 rows; 0 calls" in lab.run("status", job).stdout
-    assert "rows:   0\n" in lab.run("plan", job).stdout
+    assert "rows:     0\n" in lab.run("plan", job).stdout
 
 
 def test_an_answer_comes_back_with_its_row(lab: Lab, api: Simulator) -> None:
