@@ -42,7 +42,8 @@ class Spent:
         key: where the key came from, and a digest of 8 digits.
         calls: how many.
         tokens: input and output.
-        cost: in USD; calls in flight or of unknown outcome count at their highest cost.
+        cost: in USD, None if no call's is known; calls in flight or of unknown outcome count at
+            their highest cost.
         unpriced: calls whose cost is not known, and in no sum.
     """
 
@@ -52,7 +53,7 @@ class Spent:
     key: str
     calls: int
     tokens: int
-    cost: float
+    cost: float | None
     unpriced: int
 
     @property
@@ -149,6 +150,6 @@ def _spent(journal: Journal, folder: Path, name: str) -> Iterator[Spent]:
             key=key,
             calls=sums["calls"],
             tokens=sums["tokens"],
-            cost=dollars(sums["cost"]) or 0.0,
+            cost=dollars(sums["cost"]) if sums["unpriced"] < sums["calls"] else None,
             unpriced=sums["unpriced"],
         )

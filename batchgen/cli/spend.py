@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -56,11 +56,12 @@ def _as_object(found: Account) -> dict[str, object]:
     }
 
 
-def _totals(spent: Sequence[Spent]) -> dict[str, float]:
+def _totals(spent: Sequence[Spent]) -> dict[str, Any]:
+    known = [each.cost for each in spent if each.cost is not None]
     return {
         "calls": sum(each.calls for each in spent),
         "tokens": sum(each.tokens for each in spent),
-        "cost": sum(each.cost for each in spent),
+        "cost": sum(known) if known or not spent else None,
         "unpriced": sum(each.unpriced for each in spent),
     }
 
@@ -99,7 +100,8 @@ def _numbers(spent: Sequence[Spent]) -> list[str]:
     from batchgen.report import in_dollars
 
     totals = _totals(spent)
-    return [f"{totals['calls']:,}", f"{totals['tokens']:,}", in_dollars(totals["cost"])]
+    cost = "unknown" if totals["cost"] is None else in_dollars(totals["cost"])
+    return [f"{totals['calls']:,}", f"{totals['tokens']:,}", cost]
 
 
 def _notes(found: Account) -> Iterator[str]:

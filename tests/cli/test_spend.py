@@ -17,6 +17,11 @@ from batchgen import maintenance
 from batchgen.cli import cells, main
 from batchgen.simulator import Simulator
 
+UNPRICED = {
+    "model": "nobodys-model",
+    "messages": [{"role": "user", "content": "{{ text }}"}],
+    "max_completion_tokens": 100,
+}
 PRICES = {"gpt-5.6-luna": {"input": 1000, "output": 4000}}
 
 
@@ -38,6 +43,16 @@ def on_days(folder: Path, *days: str) -> None:
                 "UPDATE attempts SET started_at = strftime('%s', ?) WHERE seq = ?", (day, number)
             )
         connection.commit()
+
+
+def test_what_nobody_knows_is_not_nothing(lab: Lab, api: Simulator) -> None:
+    """Calls without a price cost null and `unknown`, never 0; beside others they are in no sum."""
+    lab.go(lab.job(api.url, name="unpriced", request=UNPRICED))
+    assert (found(lab)["totals"]["cost"], found(lab)["spent"][0]["cost"]) == (None, None)
+    assert spent(lab).stdout.splitlines()[-2].split()[-1] == "unknown"
+    report = lab.go(lab.job(api.url, name="priced", pricing=PRICES))
+    assert found(lab)["totals"]["cost"] == report.run.cost
+    assert found(lab)["totals"]["unpriced"] == 5
 
 
 def test_all_jobs_are_added_up(lab: Lab, api: Simulator) -> None:
