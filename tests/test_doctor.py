@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from email.utils import formatdate
@@ -90,6 +91,14 @@ def test_a_job_that_cannot_run(lab: Lab, api: Simulator) -> None:
     assert "OPENAI_BASE_URL" in wrong
 
 
+def test_prompts_in_a_pipe(lab: Lab, api: Simulator) -> None:
+    """They are not opened: that would wait for a writer, and take what a run must read."""
+    os.mkfifo(lab.folder / "pipe.csv")
+    job = lab.job(api.url, prompts={"path": "pipe.csv"})
+    code, found, _ = states(lab, job)
+    assert (code, found["job"]) == (0, "ok")
+
+
 def test_a_certificate(lab: Lab, tmp_path: Path) -> None:
     """An expired certificate ends in 4 and names SSL_CERT_FILE; the server is sent nothing."""
     pem = tmp_path / "server.pem"
@@ -110,6 +119,8 @@ def test_a_proxy_keeps_its_password(lab: Lab) -> None:
     job = lab.job("https://api.test/v1")
     done = doctor(lab, job, HTTPS_PROXY="http://user:secret-word@127.0.0.1:9", NO_PROXY="")
     assert "127.0.0.1:9" in done.stdout
+    assert "cannot be reached through the proxy" in done.stdout
+    assert done.exit_code == 4
     assert "secret-word" not in done.output
     assert states(lab, job, HTTPS_PROXY="socks5://127.0.0.1:9")[0] == 2
 

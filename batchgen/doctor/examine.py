@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +52,8 @@ def _of_job(job: Job, *, simulate: bool, output: Path | None) -> Iterator[Findin
         if problems := workspace.renderer.problems(None):
             raise InputError(problems)
         workspace.check_schema()
-        if job.prompts_path is not None:
+        # A pipe would block, and what is read of it would be lost.
+        if job.prompts_path is not None and stat.S_ISREG(job.prompts_path.stat().st_mode):
             with job.prompts_path.open("rb") as file:
                 file.read(1)
     except InputError as error:

@@ -96,5 +96,5 @@ def state() -> Finding:
 
 
 def _existing(path: Path) -> Path:
-    """The path itself, or the nearest folder above it that exists."""
-    return next((each for each in (path, *path.parents) if each.exists()), path)
+    """The path itself, or the nearest folder above it that this user can see."""
+    return next((each for each in (path, *path.parents) if os.path.exists(each)), path)

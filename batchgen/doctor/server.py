@@ -130,6 +130,9 @@ def _sentence(failure: Failure, host: str) -> str:
 
     if failure.meaning == "account":
         return str(account_error(failure, host, None))
+    if failure.reason == "proxy":
+        why = failure.message.removeprefix("proxy: ")
+        return f"{host} cannot be reached through the proxy: {why}; fix HTTPS_PROXY or NO_PROXY"
     if why := why_unreached(failure):
         return f"{host} cannot be reached: {why}; check provider.base_url, the network, the proxy"
     return f"{host} did not answer as it should: {failure.message}; try again, or ask its operator"
