@@ -58,6 +58,7 @@ The house is the flow; imports point up this list only:
     salvage       what is sound of a damaged journal
     view          the page, served to this machine alone
     spend         what all jobs on this machine cost
+    notify        how a run ended, to a command or an address
     signals       the first ends a run in order, the second at once
     simulator     beside the flow: an OpenAI-compatible server on loopback
     doctor        whether all that a job needs is there: key, server, disk, machine

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,8 @@ from batchgen.cli.options import (
     wait_option,
 )
 from batchgen.cli.sample import SEED, check_mode, check_sample, print_sample, rest_command
-from batchgen.cli.terminal import as_json, print_result
-from batchgen.errors import BusyError, InputError, OutputError, Problem
+from batchgen.cli.terminal import as_json, print_message, print_result
+from batchgen.errors import BatchgenError, BusyError, InputError, OutputError, Problem
 
 if TYPE_CHECKING:
     from batchgen.job import Job
@@ -120,9 +121,10 @@ def _load_all(
     for path in paths:
         try:
             job = in_mode(load_with_prompts(path, prompts), mode)
-            workspace = Workspace.of(job, simulate=simulate, output=output)
-            if template_problems := workspace.renderer.problems(None):
-                raise InputError(template_problems)
+            with notifying(job, simulate=simulate, output=output):
+                workspace = Workspace.of(job, simulate=simulate, output=output)
+                if template_problems := workspace.renderer.problems(None):
+                    raise InputError(template_problems)
             if (other := paths_by_folder.get(workspace.folder)) is not None:
                 raise InputError(
                     f"has the output folder of {other} ({workspace.folder}); "
@@ -134,6 +136,28 @@ def _load_all(
             problems.add(error, path)
     problems.raise_any()
     return _in_order(jobs)
+
+
+@contextmanager
+def notifying(
+    job: Job, *, simulate: bool, output: Path | None, **_: Any
+) -> Iterator[Callable[[int, Mapping[str, Any]], None]]:
+    """What tells of the end of a run, for the block in which the job runs.
+
+    Of a job that cannot run (2), and of a bug (1), is told when the block ends with that.
+    """
+    from batchgen import notify
+
+    def tell(code: int, as_dict: Mapping[str, Any]) -> None:
+        if not simulate:
+            notify.notify(job, code, as_dict, output=output, say=print_message)
+
+    try:
+        yield tell
+    except Exception as error:
+        if isinstance(error, InputError) or not isinstance(error, BatchgenError):
+            tell(getattr(error, "exit_code", BatchgenError.exit_code), {})
+        raise
 
 
 def _in_order(jobs: Sequence[Job]) -> list[Job]:
@@ -166,7 +190,8 @@ def _stage_all(jobs: Sequence[Job], **options: Any) -> set[int]:
         if job.upstream_path in paths:
             continue
         try:
-            stage_job(job, stdin=piped_prompts(job), **options)
+            with notifying(job, **options):
+                stage_job(job, stdin=piped_prompts(job), **options)
             staged.add(index)
         except InputError as error:
             problems.add(error, job.display_name)
@@ -224,7 +249,10 @@ def _run_all(
             action = partial(
                 run_job, wait=waits, max_cost=max_cost, quiet=quiet, stdin=stdin, **options
             )
-            code, as_dict = ends[number] = execute(action, job, summary=summary, quiet=quiet)
+            with notifying(job, **options) as notify:
+                code, as_dict = execute(action, job, summary=summary, quiet=quiet)
+                notify(code, as_dict)
+            ends[number] = code, as_dict
             if max_cost is not None:
                 # The next job may spend what this one left. A job whose output failed has no
                 # report and may have spent everything.

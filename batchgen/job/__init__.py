@@ -23,9 +23,13 @@ from batchgen.job.model import (
 from batchgen.job.positions import KeyPath, dotted
 from batchgen.job.provider import DEFAULT_URL, Connection, api_key, connection
 from batchgen.job.sections import (
+    NOTICE_FIELDS,
     OPENAI_BATCH,
+    PLACEHOLDER,
     Conversation,
+    Event,
     Limits,
+    Notify,
     Output,
     OutputCsv,
     Price,
@@ -39,17 +43,21 @@ from batchgen.job.variants import as_called, with_mode, with_prompts
 
 __all__ = [
     "DEFAULT_URL",
+    "NOTICE_FIELDS",
     "OPENAI_BATCH",
+    "PLACEHOLDER",
     "TEXT_KINDS",
     "TURN_KINDS",
     "Connection",
     "Conversation",
+    "Event",
     "Job",
     "KeyPath",
     "KindName",
     "Limits",
     "MaxFailures",
     "Mode",
+    "Notify",
     "Output",
     "OutputCsv",
     "Price",

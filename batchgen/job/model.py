@@ -27,6 +27,7 @@ from batchgen.job.sections import (
     Batches,
     Conversation,
     Limits,
+    Notify,
     Output,
     OutputCsv,
     Price,
@@ -126,6 +127,10 @@ class Job(Section):
     )
     output: Output = Field(
         default_factory=Output, description="Where the output goes, and what the tables contain"
+    )
+
+    notify: Notify | None = Field(
+        default=None, description="Who hears how a run ended: a command, an address, or both"
     )
 
     _origin: Origin = PrivateAttr()
@@ -255,6 +260,7 @@ _SECTIONS: dict[KeyPath, type[BaseModel]] = {
     ("provider",): Provider,
     ("output",): Output,
     ("output", "csv"): OutputCsv,
+    ("notify",): Notify,
 }
 
 

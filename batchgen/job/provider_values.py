@@ -47,6 +47,12 @@ def _header_name(name: str) -> str:
     return name
 
 
+def _any_header_name(name: str) -> str:
+    if not _HEADER.fullmatch(name) or name.lower() in _BODY_HEADERS:
+        raise ValueError("is not the name of an HTTP header that can be set")
+    return name
+
+
 def _header_value(text: str) -> str:
     if not re.fullmatch(r"[\x20-\x7e]*", text):
         raise ValueError("must be printable ASCII on one line")
@@ -61,6 +67,8 @@ def _provider_name(name: str) -> str:
 
 HeaderWord = Annotated[str, AfterValidator(_header_word)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]
+# Of a header whose value is not in the job file.
+AnyHeaderName = Annotated[str, AfterValidator(_any_header_name)]
 HeaderValue = Annotated[str, AfterValidator(_header_value)]
 Variable = Annotated[str, AfterValidator(_variable)]
 ProviderName = Annotated[str, Field(min_length=1), AfterValidator(_provider_name)]

@@ -956,7 +956,7 @@ def test_schema_describes_every_field() -> None:
     assert schema["required"] == ["prompts"]
     assert schema["else"] == {"required": ["kind", "request"]}
     sections = [schema, *schema["$defs"].values()]
-    assert len(sections) == 10
+    assert len(sections) == 11
     for section in sections:
         assert section["additionalProperties"] is False
         assert all(value.get("description") for value in section["properties"].values()), section[

@@ -5,6 +5,7 @@ with a sentence for the user that follows the key's name.
 """
 
 from batchgen.job.sections.limits import Batches, Limits, Retry
+from batchgen.job.sections.notify import NOTICE_FIELDS, PLACEHOLDER, Event, Notify
 from batchgen.job.sections.output import Output, OutputCsv, TableFormat
 from batchgen.job.sections.pricing import Price
 from batchgen.job.sections.prompts import (
@@ -20,11 +21,15 @@ from batchgen.job.sections.section import Section
 
 __all__ = [
     "CUSTOM_ID",
+    "NOTICE_FIELDS",
     "OPENAI_BATCH",
+    "PLACEHOLDER",
     "SET_BY_ROWS",
     "Batches",
     "Conversation",
+    "Event",
     "Limits",
+    "Notify",
     "Output",
     "OutputCsv",
     "Price",
