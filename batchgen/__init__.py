@@ -53,11 +53,11 @@ The house is the flow; imports point up this list only:
     inspection    one row in full: its requests, what they were sent with, answers, attempts
     comparison    a row's answers before and after a change, side by side
     queries       status, show, results
+    spend         what all jobs on this machine cost
     planner       what a run would do and cost (`plan` is the public function)
     maintenance   redo, export, verify
     salvage       what is sound of a damaged journal
     view          the page, served to this machine alone
-    spend         what all jobs on this machine cost
     notify        how a run ended, to a command or an address
     signals       the first ends a run in order, the second at once
     simulator     beside the flow: an OpenAI-compatible server on loopback

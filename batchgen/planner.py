@@ -26,6 +26,7 @@ from batchgen.pricing import dollars
 from batchgen.prompts import GivenRows
 from batchgen.report import Estimate, rerun_reasons
 from batchgen.requests import combinations
+from batchgen.spend import left_of_caps
 from batchgen.staging import LinesCallback, StagedPrompts
 from batchgen.tables import check_formats, check_size
 from batchgen.workspace import Workspace, estimated, highest_cost
@@ -61,6 +62,7 @@ class Plan:
         assumes: these assumptions, each as a phrase; empty if there are answers.
         by_axes: of a job with a matrix, the calls by combination: each has its `axes`, how many
             `calls` it makes, what they are expected to `cost`, and how many `answers` show that.
+        left: what is left now of the job's caps on the money of its key, by their names.
         fees_not_included: tools of the server that the job uses, whose fees are in no cost.
         again: answered rows that would run again, by reason.
         seconds: the least time under the job's own limits (None: no limits).
@@ -98,6 +100,7 @@ class Plan:
     answers: int
     assumes: Sequence[str]
     by_axes: Sequence[Mapping[str, Any]]
+    left: Mapping[str, float]
     fees_not_included: Sequence[str]
     again: Mapping[str, int]
     seconds: float | None
@@ -143,7 +146,7 @@ def plan(
     with ExitStack() as stack:
         journal = stack.enter_context(workspace.peek())
         workspace.check_schema()
-        capped = job.limits.max_cost is not None
+        capped = bool(job.limits.on_cost)
         read = None
         if prompts is None and workspace.is_current(journal, stdin, capped=capped):
             workspace.layout(journal)
@@ -182,6 +185,7 @@ def _plan(
         left_out=prompts.left_out,
         empty=prompts.empty,
         calls=counts.to_send,
+        left={} if workspace.simulate else left_of_caps(job),
         again=rerun_reasons(counts),
         **_costs(workspace, counts, prompts, expected),
         fees_not_included=prompts.fees_not_included,

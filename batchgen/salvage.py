@@ -130,7 +130,7 @@ def _salvaged(
         with journal:
             if staged(journal) is None:
                 with suppress(*[InputError] * may_lack_rows):
-                    workspace.stage(journal, capped=workspace.job.limits.max_cost is not None)
+                    workspace.stage(journal, capped=bool(workspace.job.limits.on_cost))
             yield journal, damage
     finally:
         with suppress(OSError):

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from batchgen.disk import atomic_write, translating_errors
-from batchgen.dispatch.limits.store import state_folder
+from batchgen.dispatch.limits.key_spending import NAME as FILE
+from batchgen.dispatch.limits.key_spending import Cap, Owner, Period, begin_of, day_of, used
+from batchgen.dispatch.limits.state_file import state_folder
 from batchgen.errors import BatchgenError
-from batchgen.job import Job
+from batchgen.job import Job, api_key
 from batchgen.journal import Journal
 from batchgen.journal.attempts import spent_by_day
-from batchgen.journal.batches import set_aside
+from batchgen.journal.batches import set_aside, set_aside_by_day
 from batchgen.journal.database import NAME
-from batchgen.pricing import dollars
+from batchgen.pricing import NANO, dollars
 
 # The folder of the notes, in the state folder.
 NOTES = "journals"
@@ -102,6 +106,71 @@ def key_label(job: Job, key: str | None) -> str:
     return f"{name} {digest}"
 
 
+def spent_by_key(journal: Journal) -> dict[str, dict[str, int]]:
+    """What a job spent this month, in nano-dollars by day, for each key: see `known_as`.
+
+    What its batches may still cost is included.
+    """
+    keys = _keys(journal)
+    month = begin_of("month", day_of(time.time())).timestamp()
+    days = [(each["day"], each["run"], each["cost"]) for each in spent_by_day(journal, month)]
+    found: dict[str, dict[str, int]] = {}
+    for day, run, cost in [*days, *set_aside_by_day(journal)]:
+        of_key = found.setdefault(known_as(keys.get(run) or ""), {})
+        of_key[day] = of_key.get(day, 0) + cost
+    return found
+
+
+def known_as(label: str) -> str:
+    """What the file of all jobs knows a key by, from its label: where it came from is left out."""
+    return label.rpartition(" ")[2]
+
+
+def all_spending() -> Iterator[tuple[Owner, Mapping[str, int]]]:
+    """What all known jobs spent with each key, from the journals that can be read."""
+    for folder, name in _notes():
+        with suppress(BatchgenError):
+            if not (folder / NAME).is_file():
+                continue
+            with Journal.peek(folder) as journal, journal.snapshot():
+                for key, days in spent_by_key(journal).items():
+                    yield Owner(key=key, folder=str(folder), job=name), days
+
+
+def cost_caps(job: Job) -> list[Cap]:
+    """The job's caps on what its key may spend."""
+    limits = job.limits
+    caps: list[tuple[str, Decimal | None, Period]] = [
+        ("limits.max_cost_per_day", limits.max_cost_per_day, "day"),
+        ("limits.max_cost_per_month", limits.max_cost_per_month, "month"),
+    ]
+    return [
+        Cap(name=name, amount=int(amount * NANO), period=period)
+        for name, amount, period in caps
+        if amount is not None
+    ]
+
+
+def left_of_caps(job: Job) -> dict[str, float]:
+    """What is left of the job's caps on its key, in USD by their names.
+
+    Empty without caps, or without the key.
+    """
+    caps = cost_caps(job)
+    if not caps:
+        return {}
+    try:
+        key = known_as(key_label(job, api_key(job)))
+        path = state_folder() / FILE
+    except BatchgenError:
+        return {}
+    day = day_of(time.time())
+    return {
+        cap.name: max(0, cap.amount - (used(path, key, cap.period, day) or 0)) / NANO
+        for cap in caps
+    }
+
+
 def account() -> Account:
     """What all known jobs spent, read from their journals. Raises OutputError."""
     spent: list[Spent] = []
@@ -132,10 +201,7 @@ def _notes() -> Iterator[tuple[Path, str]]:
 
 
 def _spent(journal: Journal, folder: Path, name: str) -> Iterator[Spent]:
-    keys = {
-        record["run"]: json.loads(record["provenance"]).get("key")
-        for record in journal.query("SELECT run, provenance FROM runs")
-    }
+    keys = _keys(journal)
     by_key: dict[tuple[str, str], dict[str, Any]] = {}
     for record in spent_by_day(journal):
         key = keys.get(record["run"]) or "not recorded"
@@ -153,3 +219,11 @@ def _spent(journal: Journal, folder: Path, name: str) -> Iterator[Spent]:
             cost=dollars(sums["cost"]) if sums["unpriced"] < sums["calls"] else None,
             unpriced=sums["unpriced"],
         )
+
+
+def _keys(journal: Journal) -> dict[int, str | None]:
+    """What the key of each run is called."""
+    return {
+        record["run"]: json.loads(record["provenance"]).get("key")
+        for record in journal.query("SELECT run, provenance FROM runs")
+    }

@@ -240,6 +240,7 @@ async def work(
     *,
     run: Run | None = None,
     caps: Sequence[int] = (),
+    spending: Spending | None = None,
     during: Callable[[OnlineBackend], Coroutine[Any, Any, None]] | None = None,
     limiters: LimiterFactory = own_limiter,
     failures_left: int | None = None,
@@ -248,6 +249,7 @@ async def work(
     """Run the backend over requests (a sequence is a conversation).
 
     caps: nano-dollars that may be spent.
+    spending: in place of `caps`.
     during: runs beside the backend.
     options: of the job: see `job`.
     """
@@ -260,7 +262,7 @@ async def work(
         concurrency=settings.limits.concurrency,
         failures_left=failures_left,
         prices=PRICES,
-        spending=Spending([CostBudget(cap, name="limits.max_cost") for cap in caps]),
+        spending=spending or Spending([CostBudget(cap, name="limits.max_cost") for cap in caps]),
         progress=Progress(),
         host="host.test",
         limiters=limiters,

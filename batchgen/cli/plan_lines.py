@@ -132,6 +132,9 @@ def _cost(plan: Plan, job: Job) -> Lines:
     max_cost = job.limits.max_cost
     if max_cost is not None and (plan.cost_at_most or 0) > max_cost:
         yield "", f"limits.max_cost is {describe_dollars(float(max_cost))}: the run may stop there"
+    for name, left in plan.left.items():
+        stops = ": the run may stop there" if (plan.cost_at_most or 0) > left else ""
+        yield "", f"of {name} ${left:,.4f} is left{stops}"
     if plan.calls >= _MANY and not plan.answers and plan.mode == "online":
         command = f"batchgen run {shlex.quote(job.display_name)}{' --simulate' * plan.simulated}"
         yield "", f"answers show it better: {command} --sample 10"

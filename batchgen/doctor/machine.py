@@ -68,7 +68,7 @@ def open_files(concurrency: int) -> Finding:
 
 def state() -> Finding:
     """Whether runs can share their limits, and nobody else can write to what they share."""
-    from batchgen.dispatch.limits.store import state_folder
+    from batchgen.dispatch.limits.state_file import state_folder
 
     try:
         folder = state_folder()

@@ -181,8 +181,10 @@ def _release(outcome_id: str, fingerprint: bytes, connection: sqlite3.Connection
     )
 
 
-def spent_by_day(journal: Journal) -> list[dict[str, Any]]:
+def spent_by_day(journal: Journal, since: float = 0.0) -> list[dict[str, Any]]:
     """What was spent, by the day (UTC, `2026-11-29`) on which calls were sent and by run.
+
+    Calls before `since`, in seconds since 1970, are left out.
 
     Each has `day`, `run`, `calls`, `tokens`, `cost` in nano-dollars, and `unpriced`: how many calls
     have an unknown cost. What is in flight, or has an unknown outcome, counts at its highest cost.
@@ -191,9 +193,10 @@ def spent_by_day(journal: Journal) -> list[dict[str, Any]]:
     records = journal.query(
         f"""SELECT date(started_at, 'unixepoch') AS day, run, count(*) AS calls,
             {tokens} AS tokens, {total_of("cost")} AS cost, count(*) - count(cost) AS unpriced
-        FROM attempts GROUP BY 1, 2
+        FROM attempts WHERE started_at >= ? GROUP BY 1, 2
         UNION ALL SELECT date(at, 'unixepoch'), run, count(*), 0, {total_of("cost")}, 0
-        FROM reserved GROUP BY 1, 2 ORDER BY 1, 2"""
+        FROM reserved GROUP BY 1, 2 ORDER BY 1, 2""",
+        since,
     )
     numbers = ("run", "calls", "tokens", "cost", "unpriced")
     return [

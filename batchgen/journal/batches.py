@@ -84,6 +84,19 @@ def set_aside(journal: Journal, run: int | None = None) -> int | None:
     return _known(journal, f"{cost} AS cost FROM members WHERE {where}", run)
 
 
+def set_aside_by_day(journal: Journal) -> list[tuple[str, int, int]]:
+    """The day (UTC) and the run of batches that have not ended, and the most that they may cost.
+
+    In nano-dollars; see `set_aside`.
+    """
+    cost = "coalesce(m.cost, (SELECT max(cost_bound) FROM rows))"
+    records = journal.query(
+        f"""SELECT date(b.made_at, 'unixepoch') AS day, b.run, {total_of(cost)}
+        FROM members m JOIN batches b ON b.batch = m.batch GROUP BY 1, 2"""
+    )
+    return [(day, int(run), int(cost)) for day, run, cost in records]
+
+
 def committed(journal: Journal, run: int) -> int | None:
     """What a run spent, and what its own batches may still cost, in nano-dollars.
 

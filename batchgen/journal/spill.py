@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from batchgen.dispatch.limits.store import state_folder
+from batchgen.dispatch.limits.state_file import state_folder
 from batchgen.errors import OutputError
 
 

@@ -4,6 +4,7 @@
 - `session`     Session: folder, lock, journal and signals, and the steps of a run
 - `backends`    the server, the client and the backends that a run sends with
 - `budgets`     how much a run may still spend, and how many rows may still fail
+- `key_spending`  what a run spends with its key, in the file of all jobs
 - `progress`    tells the caller how far a run is
 - `memory`      keeps the garbage collector off the objects that outlive a run
 - `event_loop`  runs a coroutine to its end

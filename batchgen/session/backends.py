@@ -25,6 +25,7 @@ from batchgen.recorder import (
     RequestSource,
 )
 from batchgen.session.budgets import failures_left, is_capped, spending
+from batchgen.session.key_spending import KeySpending
 from batchgen.session.memory import frozen_objects
 from batchgen.session.options import Options
 from batchgen.session.progress import Monitor
@@ -179,12 +180,13 @@ class Backends:
                         f"the API key has fewer than {SHORTEST_KEY} characters, so it cannot be"
                         " told from the text of an answer; answers are kept as they come"
                     )
-                async with self._monitor().watching():
+                async with self._monitor().watching(), self._key_spending.publishing():
                     with frozen_objects():
                         yield source, recorder, client, batches
         finally:
             self.signals.set_stop(None)
             await writer.close()
+            self._key_spending.end()
 
     def _reader(self) -> FolderReplyReader:
         workspace = self.workspace
@@ -255,7 +257,20 @@ class Backends:
         return available_connections(self.workspace.job.limits.concurrency)
 
     def _spending(self) -> Spending:
-        workspace = self.workspace
+        workspace, options = self.workspace, self.options
+        # A batch counts at its highest when it is sent, and calls under a cap before they are.
+        alone = workspace.job.mode == "batch" or is_capped(workspace.job, options)
+        shared = self._key_spending.begin(None if alone else self.progress)
         return spending(
-            workspace.job, self.options, self.journal, workspace.prices, self.run, self.progress
+            workspace.job,
+            options,
+            self.journal,
+            workspace.prices,
+            self.run,
+            self.progress,
+            shared,
         )
+
+    @cached_property
+    def _key_spending(self) -> KeySpending:
+        return KeySpending(self.workspace, self.journal, self.key, self._warn)

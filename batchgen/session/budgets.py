@@ -15,16 +15,23 @@ from batchgen.session.options import Options
 from batchgen.staging import staged
 
 if TYPE_CHECKING:
+    from batchgen.dispatch.limits.shared_budget import SharedBudget
     from batchgen.dispatch.limits.spending import Spending
 
 
 def is_capped(job: Job, options: Options) -> bool:
     """Whether the job or its caller caps what a run may spend."""
-    return job.limits.max_cost is not None or options.max_cost is not None
+    return bool(job.limits.on_cost) or options.max_cost is not None
 
 
 def spending(
-    job: Job, options: Options, journal: Journal, prices: Prices, run: int, progress: Progress
+    job: Job,
+    options: Options,
+    journal: Journal,
+    prices: Prices,
+    run: int,
+    progress: Progress,
+    shared: SharedBudget | None = None,
 ) -> Spending:
     """What a run may spend: the money that is left now, and how bills exceeded bounds before.
 
@@ -35,6 +42,7 @@ def spending(
         prices: today's prices, for calls that had none when they were made.
         run: the number of this run.
         progress: is given the cap of which the least is left.
+        shared: what all jobs of the key may spend; None where nothing is shared.
     """
     from batchgen.dispatch.limits.budgets import CostBudget
     from batchgen.dispatch.limits.spending import Overrun, Spending
@@ -45,12 +53,16 @@ def spending(
     if options.max_cost is not None:
         caps.append((int(options.max_cost * NANO), committed(journal, run) or 0, "--max-cost"))
     budgets = [CostBudget(cap - before, name=name) for cap, before, name in caps]
-    if caps:
-        cap, before, _ = min(caps, key=lambda each: each[0] - each[1])
+    counted = [(cap, before) for cap, before, _ in caps]
+    if shared is not None:
+        budgets.append(shared)
+        counted += shared.caps()
+    if counted:
+        cap, before = min(counted, key=lambda each: each[0] - each[1])
         progress.cap, progress.spent_before = cap, before - progress.cost
     overrun, prompts = Overrun(), staged(journal)
     share = prompts.batch_bound if prompts else 1.0
-    for bound, cost in highest_overruns(journal, share) if budgets else ():
+    for bound, cost in highest_overruns(journal, share) if is_capped(job, options) else ():
         overrun = overrun.after(bound, cost)
     return Spending(budgets, overrun)
 

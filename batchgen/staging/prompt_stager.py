@@ -193,7 +193,7 @@ class PromptStager:
         message = self._prices.missing_for_bound(request)
         if message not in self._unbounded:
             self._unbounded.add(message)
-            where = ("limits", "max_cost")
+            where = ("limits", next(iter(self._job.limits.on_cost), "max_cost"))
             self._problems.add_all([self._job.problem(where, f"a cap on cost needs {message}")])
 
     def _fail(self, of: Combination, message: str, turn: Turn = ALONE) -> None:

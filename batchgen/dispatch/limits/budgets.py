@@ -34,6 +34,11 @@ class CostBudget:
         self._settled = asyncio.Event()
 
     @property
+    def is_capped(self) -> bool:
+        """Whether it limits what is spent."""
+        return True
+
+    @property
     def is_exceeded(self) -> bool:
         """Whether more is set aside than is left."""
         return self._reserved > self._left
@@ -43,19 +48,30 @@ class CostBudget:
 
         Raises LimitError when there will never be enough.
         """
-        while not self._has_room(amount):
+        while not (self._has_room(amount) or await self._extend(amount)):
             if not self._reserved:
-                raise LimitError(
-                    f"{self._name} is reached: the next call may cost up to ${amount / 1e9:.6f} and"
-                    f" ${self._left / 1e9:.6f} is left; raise it and run again"
-                )
+                raise self._exhausted(amount)
             self._settled.clear()
             await self._settled.wait()
         self._reserved += amount
 
     def _has_room(self, amount: int) -> bool:
+        return self._needed(amount) <= self._left
+
+    def _needed(self, amount: int) -> int:
+        """How much must be left so that `amount` can be set aside."""
         together = HEADROOM if self._reserved else 1
-        return together * (self._reserved + amount) <= self._left
+        return together * (self._reserved + amount)
+
+    async def _extend(self, amount: int) -> bool:
+        """Get more money for a call; returns whether it has room now."""
+        return False
+
+    def _exhausted(self, amount: int) -> LimitError:
+        return LimitError(
+            f"{self._name} is reached: the next call may cost up to ${amount / 1e9:.6f} and"
+            f" ${self._left / 1e9:.6f} is left; raise it and run again"
+        )
 
     def hold(self, more: int) -> None:
         """Set more aside for calls in flight, whether or not it is left."""

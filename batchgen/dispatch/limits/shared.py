@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from batchgen.dispatch.limits.gcra import GcraLimit
-from batchgen.dispatch.limits.store import NAME, LimitStore, StoreBusyError, state_folder
+from batchgen.dispatch.limits.state_file import StoreBusyError, state_folder
+from batchgen.dispatch.limits.store import NAME, LimitStore
 from batchgen.dispatch.limits.window import Limiter, LocalLimit
 from batchgen.errors import OutputError
 

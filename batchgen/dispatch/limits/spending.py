@@ -64,10 +64,11 @@ class Spending:
 
     def __init__(self, budgets: Sequence[CostBudget] = (), overrun: Overrun | None = None) -> None:
         """Args:
-        budgets: each call must fit into all of them; without any, money has no cap.
+        budgets: each call must fit into all of them; without one that is a cap, money has none.
         overrun: what calls of earlier runs cost beyond their bounds.
         """
         self._budgets, self._overrun = budgets, overrun or Overrun()
+        self._capped = any(budget.is_capped for budget in budgets)
         self._in_flight: set[Reservation] = set()
         # Models of which a call was answered, and the first call to one that was not.
         self._answered: set[str] = set()
@@ -78,7 +79,7 @@ class Spending:
     @property
     def capped(self) -> bool:
         """Whether there is a cap on money."""
-        return bool(self._budgets)
+        return self._capped
 
     async def reserve(self, model: str, bound: int) -> Reservation:
         """Set money aside for a call, when there is enough; one caller at a time.

@@ -24,6 +24,14 @@ class Limits(Section):
     max_cost: Usd | None = Field(
         default=None, description="USD over all runs of this job; spending never exceeds it"
     )
+    max_cost_per_day: Usd | None = Field(
+        default=None,
+        description="USD that all jobs with this key may spend on this machine in a day (UTC)",
+    )
+    max_cost_per_month: Usd | None = Field(
+        default=None,
+        description="USD that all jobs with this key may spend on this machine in a month (UTC)",
+    )
     max_time: Duration | None = Field(
         default=None,
         description='How long one run may take: "4h", "90m", "1h30m" or seconds; then it '
@@ -34,6 +42,12 @@ class Limits(Section):
         description='How many rows may fail or be incomplete: "1%" or a count; with more, the '
         "job stops",
     )
+
+    @property
+    def on_cost(self) -> tuple[str, ...]:
+        """The names of the limits on cost that are set."""
+        names = ("max_cost", "max_cost_per_day", "max_cost_per_month")
+        return tuple(name for name in names if getattr(self, name) is not None)
 
 
 class Retry(Section):

@@ -324,7 +324,7 @@ def test_one_alone_when_the_file_fails_midway(
             limiter.sent(1)
             sent.append((now(), 1.0))
             if len(sent) == 300:
-                monkeypatch.setattr(LimitStore, "_update", full)
+                monkeypatch.setattr(LimitStore, "_transact", full)
         limiter.owe(3)
         shared.close()
         return sent

@@ -19,7 +19,8 @@ from virtual import now, virtually
 from batchgen import disk
 from batchgen.dispatch.limits import store
 from batchgen.dispatch.limits.shared import SharedLimits
-from batchgen.dispatch.limits.store import NAME, LimitStore, state_folder
+from batchgen.dispatch.limits.state_file import state_folder
+from batchgen.dispatch.limits.store import NAME, LimitStore
 from batchgen.errors import OutputError
 
 
