@@ -12,6 +12,7 @@ output, errors  {"id": "batch_req_1", "custom_id": "7", "error": null,
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +20,8 @@ from typing import Any
 # The error codes of requests that were never executed.
 UNEXECUTED = ("batch_expired", "batch_cancelled")
 
-# The statuses of HTTP (RFC 9110, 15).
-_STATUSES = range(100, 600)
+# The statuses of HTTP (RFC 9110, 15), as a number or a text.
+_STATUS = re.compile(r"([1-5][0-9]{2})(\.0)?")
 
 # What a line's url has before the endpoint, also when the server's own base URL has another path.
 URL_PREFIX = "/v1"
@@ -89,26 +90,40 @@ def parse_result(line: bytes, parse: Callable[[bytes], Any] = json.loads) -> Res
 
     Raises ValueError for any other line.
 
-    A line that names its request, and has neither an HTTP response nor an error, is a result too:
-    servers write such lines, with status 0, for requests that they lost.
+    A line that names its request, and has neither a body nor an error, is a result too: servers
+    write such lines, with status 0, for requests that they lost. A body counts without a status, so
+    that no answer is paid for again because a number beside it is wrong. An error counts where
+    there is no body.
     """
     try:
         record = parse(line)
     except RecursionError:
         raise ValueError("is nested too deep") from None
-    if not isinstance(record, dict) or not isinstance(record.get("custom_id"), str):
+    custom_id = record.get("custom_id") if isinstance(record, dict) else None
+    if type(custom_id) not in (str, int):
         raise ValueError("is not an object with a custom_id")
-    response, error = record.get("response"), record.get("error")
-    if (
-        isinstance(response, dict)
-        and type(response.get("status_code")) is int
-        and response["status_code"] in _STATUSES
-    ):
-        request_id = response.get("request_id")
-        return Result(
-            custom_id=record["custom_id"],
-            status=response["status_code"],
-            request_id=request_id if isinstance(request_id, str) and request_id else None,
-            body=response.get("body"),
-        )
-    return Result(custom_id=record["custom_id"], error=error if isinstance(error, dict) else None)
+    name, error = str(custom_id), record.get("error")
+    error = error if isinstance(error, dict) else None
+    response = record.get("response")
+    status = _status(response) if isinstance(response, dict) else None
+    if status is None:
+        return Result(custom_id=name, error=error)
+    body, request_id = response.get("body"), response.get("request_id")
+    if error and not body:
+        if status < 300:
+            return Result(custom_id=name, error=error)
+        body = {"error": error}
+    return Result(
+        custom_id=name,
+        status=status,
+        request_id=request_id if isinstance(request_id, str) and request_id else None,
+        body=body,
+    )
+
+
+def _status(response: Mapping[str, Any]) -> int | None:
+    """The HTTP status of a response; 200 for one that has a body alone, None without either."""
+    if match := _STATUS.fullmatch(str(response.get("status_code"))):
+        return int(match[1])
+    body = response.get("body")
+    return 200 if isinstance(body, dict) and body else None

@@ -257,6 +257,13 @@ GEMINI = [
         "User location is not supported for the API use.",
         shown='"User location is not supported ..."',
     ),
+    _google(
+        400,
+        PERMISSION,
+        "FAILED_PRECONDITION",
+        "Gemini API free tier is not available in your country. Please enable billing.",
+        shown='"Gemini API free tier is not available ..."',
+    ),
     _google(400, BAD_REQUEST, "INVALID_ARGUMENT", "Invalid value at 'contents'."),
     _google(402, QUOTA, "RESOURCE_EXHAUSTED", "Your prepayment credits are depleted."),
     _google(403, FORBIDDEN, "PERMISSION_DENIED", "Your API key doesn't have permission."),

@@ -68,7 +68,7 @@ def test_half_a_character_stays_half() -> None:
         b"null",
         b"[]",
         b"{}",
-        b'{"custom_id": 7, "response": {"status_code": 200, "body": {}}}',
+        b'{"custom_id": true, "response": {"status_code": 200, "body": {}}}',
         b'{"custom_id": "7", "response": {"status_code": 200, "bo',
         b'{"custom_id": ' + b"[" * 100_000,
     ],
@@ -85,7 +85,8 @@ def test_what_is_no_result(line: bytes) -> None:
         b'{"custom_id": "7"}',
         b'{"custom_id": "7", "response": null, "error": null}',
         b'{"custom_id": "7", "response": {"status_code": true, "body": {}}}',
-        b'{"custom_id": "7", "response": {"status_code": "200", "body": {}}}',
+        b'{"custom_id": "7", "response": {"status_code": "ok", "body": {}}}',
+        b'{"custom_id": "7", "response": [{"status_code": 200, "body": {"x": 1}}]}',
         b'{"custom_id": "7", "response": {"body": {}}, "error": "text"}',
         b'{"custom_id": "7", "response": {"status_code": 0, "body": {}}, "error": null}',
         b'{"custom_id": "7", "response": {"status_code": 600, "body": {}}}',
@@ -94,3 +95,26 @@ def test_what_is_no_result(line: bytes) -> None:
 def test_a_line_without_an_answer(line: bytes) -> None:
     """P18 A line with neither an HTTP response nor an error names its request all the same."""
     assert parse_result(line) == Result(custom_id="7")
+
+
+@pytest.mark.parametrize("status", ['"200"', "200.0", "null", "0", "true", '"OK"', "10000"])
+def test_a_body_counts_whatever_stands_beside_it(status: str) -> None:
+    """P12 P18 An answer is not paid for again because its status or its id has another type."""
+    line = '{"custom_id": 7, "response": {"status_code": STATUS, "body": {"x": 1}}}'
+    read = parse_result(line.replace("STATUS", status).encode())
+    assert read == Result(custom_id="7", status=200, body={"x": 1})
+
+
+@pytest.mark.parametrize("body", ["null", "{}", '""'])
+def test_an_error_counts_where_there_is_no_body(body: str) -> None:
+    """P18 The server's words beside an empty body are the row's; beside an answer they are not."""
+    line = (
+        '{"custom_id": "7", "response": {"status_code": 400, "body": BODY}, "error": {"code": "c"}}'
+    )
+    error = {"code": "c"}
+    refused = parse_result(line.replace("BODY", body).encode())
+    assert refused == Result(custom_id="7", status=400, body={"error": error})
+    empty = parse_result(line.replace("BODY", body).replace("400", "200").encode())
+    assert empty == Result(custom_id="7", error=error)
+    answered = parse_result(line.replace("BODY", '{"x": 1}').replace("400", "200").encode())
+    assert answered == Result(custom_id="7", status=200, body={"x": 1})

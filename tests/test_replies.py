@@ -17,6 +17,7 @@ from batchgen.dispatch import LARGE_REPLY
 from batchgen.kinds import KIND_BY_ENDPOINT, KINDS
 from batchgen.recorder import reader
 from batchgen.replies import MAX_TOKENS, Answer, UnreadableReplyError, Usage, read_usage, sniff
+from batchgen.replies import data as data_replies
 from batchgen.requests import Request
 
 
@@ -378,6 +379,34 @@ def test_a_check_of_an_embedding_takes_what_its_reader_takes(embedding: Any) -> 
     assert all(type(number) in (int, float) and abs(number) <= 10**400 for number in numbers)
     assert "NaN" not in read.choices[0].text
     assert "Infinity" not in read.choices[0].text
+
+
+def test_a_run_makes_no_text_of_an_embedding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P19 What a run does with the reply to an embedding costs its text nothing: nobody makes it
+    before the tables.
+    """
+
+    def unwanted(*args: object) -> Any:
+        raise AssertionError("the text is made")
+
+    kind = replace(KINDS["embedding"], read=unwanted)
+    monkeypatch.setitem(KIND_BY_ENDPOINT, "/embeddings", kind)
+    monkeypatch.setattr(data_replies, "_decimal", unwanted)
+    request = Request(
+        fingerprint=b"k",
+        outcome_id="r1",
+        axes={},
+        id="r1",
+        endpoint="/embeddings",
+        body={"input": "x"},
+        input_bound=1,
+        answer_bound=0,
+        pictures=0,
+    )
+    reply: dict[str, Any] = {"data": [{"embedding": "AAAAPwAAgD8="}]}
+    folder: Any = None
+    reading = reader.FolderReplyReader(folder, folder).receive(request, reply, b"{}")
+    assert asyncio.run(reading).answer.choices[0].text == ""
 
 
 def test_many_embeddings_are_written_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,13 +67,17 @@ def read_usage(response: Json) -> Usage:
     )
     reasoning = _highest(_count(outside, "reasoning_tokens"), _count(usage, "reasoning_tokens"))
     tokens_in = _whole_input(usage, (cached or 0) + (written or 0))
+    tokens_out = _whole_output(usage, tokens_in, reasoning)
+    if not tokens_in and not tokens_out:
+        # Gateways fill in zeros for what they did not count, but every request has an input.
+        tokens_in = tokens_out = None
     return Usage(
         input_tokens=tokens_in,
         cached_tokens=cached,
         cache_write_tokens=written,
         image_tokens=_count(inside, "image_tokens"),
         audio_tokens=_count(inside, "audio_tokens"),
-        output_tokens=_whole_output(usage, tokens_in, reasoning),
+        output_tokens=tokens_out,
         reasoning_tokens=reasoning,
         output_audio_tokens=_count(outside, "audio_tokens"),
         output_image_tokens=_count(outside, "image_tokens"),

@@ -78,6 +78,9 @@ def bounds(usage: Mapping[str, Any]) -> tuple[int, int] | None:
     beyond = (total or 0) - (asked or 0)
     if asked is None or (made is None and beyond <= cached):
         return None
+    if not (asked or made or cached or beyond > 0 or (hidden and total is None)):
+        # Zeros alone are no counts.
+        return None
     most_made = max(made or 0, beyond, (made or 0) + hidden)
     least_made = max(made or 0, beyond - cached)
     return max(asked, cached) * INPUT + least_made * OUTPUT, (

@@ -191,6 +191,7 @@ PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"Content violates usage guidelines", "flagged"),
         # Gemini
         (r"User location is not supported", "unsupported_country_region_territory"),
+        (r"Gemini API free tier is not available", "unsupported_country_region_territory"),
     )
 )
 

@@ -35,7 +35,7 @@ class FileCounts:
         for line, result in results.by_line.items():
             if result.reply is None:
                 (self.unanswered if result.executed else self.unexecuted).add(line)
-            elif 200 <= result.reply.status < 300:
+            elif result.is_success:
                 self.succeeded.add(line)
             else:
                 self.failed.add(line)

@@ -36,6 +36,11 @@ class LineResult(NamedTuple):
     executed: bool = True
     is_http: bool = True
 
+    @property
+    def is_success(self) -> bool:
+        """Whether there is an HTTP reply with a success status."""
+        return self.is_http and self.reply is not None and 200 <= self.reply.status < 300
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
@@ -63,8 +68,13 @@ def read_results(
                 try:
                     result = parse_result(line, parse)
                     number = _line_number(result.custom_id)
-                    if number is not None and number <= requests:
-                        group.setdefault(number, _line_result(result))
+                    if number is None or not 0 < number <= requests:
+                        continue
+                    line_result = _line_result(result)
+                    held = group.setdefault(number, line_result)
+                    # Of several lines of a request an answer counts: it is paid for.
+                    if line_result.is_success and not held.is_success:
+                        group[number] = line_result
                 # RecursionError: a body may be nested too deep to be written again.
                 except (ValueError, RecursionError):
                     torn += _is_torn(line)

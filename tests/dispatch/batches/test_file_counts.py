@@ -4,6 +4,7 @@ still come is paid for twice."""
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,41 @@ def test_answers_that_do_not_come_are_sent_again_in_the_end(
         api.lie = None
         assert lab.go(job).exit_code == 0
         assert paid(api) == ROWS + 3
+
+
+def refused_before(line: bytes) -> bytes:
+    """An error for a request, and then its answer."""
+    refusal = {"status_code": 500, "request_id": "q", "body": {"error": {"message": "boom"}}}
+    return json.dumps({**json.loads(line), "response": refusal}).encode() + b"\n" + line
+
+
+ANSWERED: dict[str, Lie] = {
+    "a number for an id": each_line(lambda line: {**line, "custom_id": int(line["custom_id"])}),
+    "a status that is a text": each_line(
+        lambda line: {**line, "response": {**line["response"], "status_code": "200"}}
+    ),
+    "a status of nothing": each_line(
+        lambda line: {**line, "response": {**line["response"], "status_code": 0}}
+    ),
+    "an error before the answer": second_line(refused_before),
+    "an error beside the answer": each_line(lambda line: {**line, "error": {"code": "x"}}),
+    "a line of no request": in_files(
+        lambda data: data + b'{"custom_id": "0", "response": {"status_code": 500}}\n'
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERED)
+def test_an_answer_counts_whatever_stands_beside_it(lab: Lab, name: str) -> None:
+    """P12 An answer that is in the files is taken, and never paid for again."""
+    with lying() as api:
+        job = written(lab, api)
+        assert lab.go(job).exit_code == 6
+        api.lie = ANSWERED[name]
+        code, output = sentences(lab, job)
+        assert code == 0, output
+        assert "5 of 5 answered" in output
+        assert_done(lab, api)
 
 
 def test_rows_that_are_new_do_not_wait_for_lost_answers(lab: Lab) -> None:
