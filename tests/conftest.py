@@ -16,7 +16,7 @@ from batchgen.requests import Renderer, Request
 from batchgen.simulator import Simulator
 
 # No test is timed: machines are shared, and a slow one proves nothing.
-settings.register_profile("untimed", deadline=None)
+settings.register_profile("untimed", deadline=None, max_examples=50)
 settings.register_profile("fast", deadline=None, max_examples=FEW)
 
 

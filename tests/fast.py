@@ -1,6 +1,6 @@
 """The tests that `pytest -m fast` runs: the inner loop, under 30 s on two cores.
 
-They draw fewer examples than the whole suite: FEW instead of hypothesis' 100.
+They draw fewer examples than the whole suite: FEW instead of 50.
 """
 
 FEW = 20

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
+from batchgen.errors import DamagedError
 from batchgen.journal.journal import PAGE, Journal
 from batchgen.journal.outcomes import RecordedOutcome
-from batchgen.journal.records import digest_of
+from batchgen.journal.records import MEND, digest_of
 from batchgen.journal.schema import COLUMNS
 from batchgen.journal.scope import WHOLE, Scope
 from batchgen.journal.status import HAS_TURN_TO_SEND, TO_SEND, Status, state
@@ -116,8 +117,13 @@ def reread(journal: Journal, row: Row) -> Row:
 
 
 def row_at(journal: Journal, seq: int) -> tuple[Row, RecordedOutcome | None]:
-    """The row at a position, with the outcome recorded for it. Raises DamagedError."""
-    return _page(journal, "SELECT ?", seq, outcomes=True)[0]
+    """The row at a position, with the outcome recorded for it.
+
+    Raises DamagedError, also when no row is there: what is counted need not be found by its index.
+    """
+    for found in _page(journal, "SELECT ?", seq, outcomes=True):
+        return found
+    raise DamagedError(f"{journal.path}: is damaged (staged row {seq} is missing); {MEND}")
 
 
 def longest_thread(journal: Journal) -> int:

@@ -31,6 +31,8 @@ KNOWN = {
     "report.json",
     "report.html",
     "run.log",
+    # A run that is killed leaves it; nobody believes it without the lock.
+    "running.json",
     ".lock",
 }
 

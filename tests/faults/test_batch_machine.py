@@ -211,7 +211,7 @@ class BatchLife(Life):
 
 
 BatchLife.TestCase.settings = settings(
-    max_examples=15,
+    max_examples=8,
     stateful_step_count=15,
     deadline=None,
     derandomize=True,

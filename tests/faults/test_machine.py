@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, settings
 from job_life import Life
 
 Life.TestCase.settings = settings(
-    max_examples=18,
+    max_examples=10,
     stateful_step_count=12,
     deadline=None,
     derandomize=True,

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, settings
 from thread_life import ThreadLife
 
 SETTINGS = settings(
-    max_examples=5,
+    max_examples=3,
     stateful_step_count=10,
     deadline=None,
     derandomize=True,

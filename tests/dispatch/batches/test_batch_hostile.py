@@ -557,7 +557,7 @@ def test_a_queue_that_others_fill_is_left_alone(lab: Lab, monkeypatch: pytest.Mo
 
     with serving(Settings(batch_speed=0), fate=fate) as api:
 
-        async def sleep(self: Any, seconds: float) -> None:
+        async def sleep(self: Any, seconds: float, *why: str) -> None:
             pauses.extend([seconds] if seconds >= poll.FULL_AT_FIRST else [])
             if len(pauses) == 4:
                 url = f"{api.url}/batches/{others.batches[0]['id']}/cancel"
