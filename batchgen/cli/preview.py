@@ -9,9 +9,9 @@ from typing import Any
 
 from batchgen.cli.terminal import as_json
 
-# Characters of encoded bytes from which they are named instead of printed.
-_LONG = 200
-_ENCODED = re.compile(rf"[A-Za-z0-9+/_-]{{{_LONG},}}={{0,2}}")
+# Bytes that are named instead of printed: 200 characters of base64 or more, with what a data URL
+# says of them.
+_ENCODED = re.compile(r"(?:data:([\w.+/-]*);base64,)?[A-Za-z0-9+/_-]{200,}={0,2}")
 # Rows of the screen that a request leaves to what stands above it and to the prompt below.
 _REST = 4
 # Rows of the screen that one text may take.
@@ -35,10 +35,14 @@ def preview(request: Mapping[str, Any]) -> str:
 
 
 def without_bytes(value: Any) -> Any:
-    """A JSON value whose long runs of base64 are replaced by how many characters they have."""
+    """A text, or a JSON value, whose long runs of base64 are replaced by how long they are."""
     if isinstance(value, str):
-        return _ENCODED.sub(lambda run: f"... ({len(run[0]):,} characters of base64)", value)
+        return _ENCODED.sub(_size, value)
     return _each(value, without_bytes)
+
+
+def _size(run: re.Match[str]) -> str:
+    return f"[{run[1] or 'data'}, {len(run[0]):,} characters of base64]"
 
 
 def _cut(value: Any, most: int) -> Any:

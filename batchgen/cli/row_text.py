@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from batchgen.cli.cells import cut, terminal_width, wrap
+from batchgen.cli.preview import without_bytes
 from batchgen.cli.terminal import styled
 from batchgen.escapes import escape_controls
 
@@ -32,7 +32,6 @@ COLOURS = {
 }
 # The fields of a body that hold what is asked.
 _ASKED = ("instructions", "messages", "input", "prompt")
-_BASE64 = re.compile(r"(?:data:[\w.+/-]*;base64,)?[A-Za-z0-9+/_-]{200,}={0,2}")
 
 
 def row_lines(rows: Sequence[InspectedRow]) -> Iterator[str]:
@@ -85,20 +84,9 @@ def _status(status: str) -> str:
 def _named(name: str, text: str) -> Iterator[str]:
     """A text behind its name, wrapped to the terminal."""
     head = f"  {cut(escape_controls(name), _NAMES - 1):{_NAMES}}"
-    for line in wrap(escape_controls(_without_data(text)), terminal_width() - len(head)):
+    for line in wrap(escape_controls(without_bytes(text)), terminal_width() - len(head)):
         yield (head + line).rstrip()
         head = " " * len(head)
-
-
-def _without_data(text: str) -> str:
-    """The text without the bytes of pictures and sound in it."""
-    return _BASE64.sub(_size_of_data, text)
-
-
-def _size_of_data(match: re.Match[str]) -> str:
-    kind = match[0].partition(";base64,")[0].removeprefix("data:")
-    what = kind if kind != match[0] and kind else "data"
-    return f"[{what}, {len(match[0]):,} characters of base64]"
 
 
 def _before(history: Sequence[Card] | None) -> Iterator[str]:
@@ -128,7 +116,7 @@ def _request(each: InspectedRow) -> Iterator[str]:
 
 def _setting(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return _without_data(text)
+    return str(without_bytes(text))
 
 
 def _answers(each: InspectedRow) -> Iterator[str]:
@@ -198,7 +186,7 @@ def _text(card: Card) -> str:
 
 
 def _shortened(card: Card, most: int) -> str:
-    text = _without_data(_text(card))
+    text = without_bytes(_text(card))
     more = len(text) - most
     return text if more <= 0 else f"{text[:most]}… ({more:,} more characters; --json has all)"
 

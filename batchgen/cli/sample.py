@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shlex
-import shutil
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from batchgen.cli.cells import terminal_width, wrap
 from batchgen.cli.plan_lines import describe_expected_cost, describe_expected_time
+from batchgen.cli.row_text import COLOURS
 from batchgen.cli.terminal import print_result, styled
 from batchgen.escapes import escape_controls, one_line
 
@@ -29,7 +29,6 @@ _NAMES = 8
 # Lines of a prompt, and of an answer, that a card shows.
 _ASKED = 3
 _ANSWERED = 16
-_COLOURS = {"succeeded": "green", "failed": "red", "incomplete": "yellow"}
 
 
 def check_sample(
@@ -77,7 +76,7 @@ def print_sample(job: Job, command: str, options: Mapping[str, Any]) -> None:
 
 
 def _width() -> int:
-    return max(40, min(shutil.get_terminal_size().columns, _WIDEST))
+    return min(terminal_width(), _WIDEST)
 
 
 def _card_lines(card: Card, width: int) -> Iterator[str]:
@@ -86,7 +85,7 @@ def _card_lines(card: Card, width: int) -> Iterator[str]:
     name = one_line(str(card.get("thread") or card["id"]))
     head = one_line(" · ".join(title))
     rule = "─" * max(0, width - len(name) - len(head) - 5)
-    colour = _COLOURS.get(card["status"])
+    colour = COLOURS.get(card["status"])
     yield f"{styled(name, bold=True)} · {styled(head, colour=colour)} {rule}"
     for turn in card.get("turns", ()):
         yield from _turn_lines(turn, card, width)
@@ -129,11 +128,7 @@ def _took(card: Card) -> str:
 
 def _wrapped(name: str, text: str, width: int, most: int, *, more: str = "") -> Iterator[str]:
     """A text beside its name, in at most so many lines; `more`: where the rest of it is."""
-    lines = [
-        line
-        for part in escape_controls(text).expandtabs(4).splitlines() or [""]
-        for line in textwrap.wrap(part, width - _NAMES - 2, break_on_hyphens=False) or [""]
-    ]
+    lines = wrap(escape_controls(text), width - _NAMES - 2)
     if len(lines) > most:
         hidden = len(lines) - most
         lines = [*lines[:most], f"... {hidden:,} more line{'s' * (hidden != 1)}{more}"]

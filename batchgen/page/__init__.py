@@ -6,6 +6,7 @@
 - `charts`      activity -> SVG; the only door to pygal
 - `thumbnails`  pictures -> small ones, inside the page
 - `comparison`  answers side by side -> a page of their own
+- `assets`      templates, style and script, as they lie here
 - `write`       all of it -> report.html
 - `page.html`, `page.css`, `page.js`: the page itself
 

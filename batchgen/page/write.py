@@ -8,18 +8,15 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, StrictUndefined
 
 from batchgen.disk import atomic_write
 from batchgen.job import Job
 from batchgen.journal import Journal
 from batchgen.kinds import KINDS
 from batchgen.page.activity import last_activity
+from batchgen.page.assets import asset, template
 from batchgen.page.cards import Card, Cards, cut
 from batchgen.page.selection import Selection, select, threads
 from batchgen.page.thumbnails import thumbnail
@@ -94,11 +91,11 @@ def render_page(facts: PageFacts, drawn: Sequence[str], data: Mapping[str, Any])
             and their values; a `note` on what is left out; and whether the job `draws`.
     """
     totals, run = facts.totals, facts.run or {}
-    script = _asset("page.js")
+    script = asset("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    text: str = _template().render(
+    text: str = template("page.html").render(
         facts=facts,
-        style=_asset("page.css"),
+        style=asset("page.css"),
         script=script,
         script_hash=f"sha256-{digest}",
         counts=dict(totals.rows),
@@ -164,15 +161,3 @@ def _note(selection: Selection, shown: int) -> str:
     return (
         f"This page shows {shown:,} of {selection.threads:,}: {failed}, and a sample of the others."
     )
-
-
-@cache
-def _asset(name: str) -> str:
-    return files("batchgen.page").joinpath(name).read_text(encoding="utf-8")
-
-
-@cache
-def _template() -> Any:
-    return Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string(_asset("page.html"))
